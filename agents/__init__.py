@@ -1,0 +1,1 @@
+"""Learners and baselines that share one way of use."""

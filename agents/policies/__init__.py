@@ -1,0 +1,1 @@
+"""Policies: how observations become a distribution over children."""

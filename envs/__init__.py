@@ -1,0 +1,1 @@
+"""Worlds: token trees and candidate selection."""

@@ -1,0 +1,1 @@
+"""Choosing how to optimise a PyTorch module, on real measurements."""

@@ -1,0 +1,1 @@
+"""The token tree and the environments that walk it."""

@@ -1,0 +1,1 @@
+"""Speaking: language-model back ends, embeddings, the bundled tiny family."""

@@ -1,0 +1,1 @@
+"""Judging: reward terms, their composition, terminal detection."""

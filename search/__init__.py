@@ -1,0 +1,1 @@
+"""Planning: tree search over any world that implements `Simulator`."""

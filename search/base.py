@@ -1,0 +1,50 @@
+"""What search needs of a world, and what it gives back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+__all__ = ["Evaluation", "SearchResult", "Simulator", "Transition"]
+
+
+class Evaluation(NamedTuple):
+    """A batch of states, judged by policy and value network (or tables standing in for them)."""
+
+    prior_logits: np.ndarray  # [B, A] float32
+    value: np.ndarray  # [B] float32
+    legal: np.ndarray  # [B, A] bool
+
+
+class Transition(NamedTuple):
+    """A batch of steps in the world."""
+
+    states: Any  # [B] next states, in whatever form the simulator keeps them
+    reward: np.ndarray  # [B] float32
+    terminated: np.ndarray  # [B] bool
+
+
+class Simulator(Protocol):
+    """A world that can be stepped from any state, in batches. States support ``states[index_array]``."""
+
+    num_actions: int
+
+    def expand(self, states: Any) -> Evaluation:
+        """Returns prior logits, value and legal mask of each state."""
+        ...
+
+    def step(self, states: Any, actions: np.ndarray) -> Transition:
+        """Returns next states, rewards and whether each next state is terminal. Never changes `states`."""
+        ...
+
+
+class SearchResult(NamedTuple):
+    """What a search found at each of B roots."""
+
+    action: np.ndarray  # [B] int32, the move to play
+    policy: np.ndarray  # [B, A] float32, the improved policy (the training target)
+    visits: np.ndarray  # [B, A] int32
+    q: np.ndarray  # [B, A] float32, NaN where unvisited
+    value: np.ndarray  # [B] float32, the searched value of the root
+    simulations: int  # model evaluations charged to each root

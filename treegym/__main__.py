@@ -1,0 +1,74 @@
+"""The `treegym` command: one line a subcommand, each in a module of its own that is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import treegym
+from treegym.errors import TreeGymError, suggest
+
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+# name: (module with configure(parser) and run(args) -> exit code, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "bench": ("treegym.commands.bench", "compare agents: leaderboard, plots, HTML report"),
+    "train": ("treegym.commands.train", "train one agent on one environment"),
+    "eval": ("treegym.commands.eval", "evaluate a checkpoint on a split, or on your own prompts"),
+    "forge": ("treegym.commands.forge", "train the bundled tiny language models from scratch"),
+    "grow": ("treegym.commands.grow", "grow a token tree with teacher models"),
+    "tree": ("treegym.commands.tree", "show, verify, score, export or explore a tree"),
+    "iterate": ("treegym.commands.iterate", "grow, search, reward, train the primary model, repeat"),
+    "optimize": ("treegym.commands.optimize", "pick and apply the best optimisation for a torch module"),
+    "serve": ("treegym.commands.serve", "serve a model over an OpenAI-compatible protocol"),
+    "train-reward": ("treegym.commands.train_reward", "train a reward model on preference pairs"),
+    "envs": ("treegym.commands.envs", "list the registered environments"),
+    "agents": ("treegym.commands.agents", "list the registered agents"),
+    "rewards": ("treegym.commands.rewards", "list the registered reward terms and terminal detectors"),
+    "doctor": ("treegym.commands.doctor", "say what is installed and what is missing"),
+}
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Returns the parser; only `command`'s module is imported (all of them when it is "*", for shell completion)."""
+    parser = argparse.ArgumentParser(prog="treegym", description=treegym.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"treegym {treegym.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+        sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+        if command in (name, "*"):
+            implementation = importlib.import_module(module)
+            implementation.configure(sub)
+            sub.set_defaults(run=implementation.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 success, 1 a failure in one sentence, 2 wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        print(f"treegym: unknown command {command!r}.{suggest(command, COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        parser = build_parser(command)
+        args = parser.parse_args(arguments)
+        if command is None:
+            parser.print_help()
+            return 0
+        return int(args.run(args))
+    except TreeGymError as error:
+        print(f"treegym: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("treegym: interrupted; what was finished is kept", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

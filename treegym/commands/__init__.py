@@ -1,0 +1,1 @@
+"""The commands of `treegym`, one module each."""
