@@ -1,1 +1,38 @@
-"""Judging: reward terms, their composition, terminal detection."""
+"""Judge: reward terms, their composition, and terminal detection. Knows no environment: a term sees a read-only path.
+
+`build(spec).on(tree)` evaluates a reward on a tree; `build_terminal(spec).on(tree)` says where episodes end.
+"""
+
+from treegym.rewards.base import Asked, FunctionTerm, Part, Scored, Term
+from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse, Sum
+from treegym.rewards.path import PathView
+from treegym.rewards.registry import catalogue, register, register_terminal
+from treegym.rewards.source import TreeSource
+from treegym.rewards.spec import build, load
+from treegym.rewards.table import RewardTable
+from treegym.rewards.terminal import Detector, Terminal, build_terminal
+
+__all__ = [
+    "Asked",
+    "Detector",
+    "FunctionTerm",
+    "Gate",
+    "Lexicographic",
+    "Part",
+    "PathView",
+    "Product",
+    "Reward",
+    "RewardTable",
+    "Scored",
+    "Sparse",
+    "Sum",
+    "Term",
+    "Terminal",
+    "TreeSource",
+    "build",
+    "build_terminal",
+    "catalogue",
+    "load",
+    "register",
+    "register_terminal",
+]

@@ -1,0 +1,246 @@
+"""RewardTable: a reward evaluated on a tree, once a node, as arrays that an environment indexes while stepping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from treegym.errors import RewardError
+from treegym.rewards.base import Asked, Part, Scored, Term
+from treegym.rewards.source import TreeSource, ancestors, flagged_ends
+
+if TYPE_CHECKING:
+    from treegym.rewards.compose import Reward
+
+__all__ = ["FAILED", "INAPPLICABLE", "PENDING", "SCORED", "Ends", "RewardTable"]
+
+Ends = np.ndarray | Callable[[np.ndarray], np.ndarray]  # bool [N], or nodes [B] -> bool [B] for growing trees
+
+# Status of one term at one node.
+PENDING = 0  # not evaluated yet; the value is NaN
+SCORED = 1
+INAPPLICABLE = 2  # not asked there (no end, a root, behind a closed gate); the value is 0
+FAILED = 3  # masked (the value is NaN) or defaulted (the value is the default)
+
+
+class RewardTable:
+    """The arrays of one reward on one tree (N nodes, T terms).
+
+    Attributes:
+        names: T term names, in order.
+        weights: float64 [T], each term's share of the reward (the product of the weights above it).
+        complete: true when nothing is left to evaluate, so that `ensure` need not be called.
+    """
+
+    def __init__(
+        self, reward: Reward, source: TreeSource, *, ends: Ends | None = None, truncated: Ends | None = None
+    ) -> None:
+        self.reward = reward
+        self.source = source
+        self._ends, self._truncated = ends, truncated
+        self._leaves = reward.part.terms()
+        self.names = tuple(term.name for term in self._leaves)
+        shares = reward.part.weights(1.0)
+        self.weights = np.array([shares[name] for name in self.names])  # [T] float64
+        self.progress = 0.0
+        self._column = {id(term): i for i, term in enumerate(self._leaves)}
+        self._lazy = any(term.lazy for term in self._leaves)
+        self._size = 0
+        self._terms = np.zeros((0, len(self.names)), np.float32)  # [capacity, T]
+        self._status = np.zeros((0, len(self.names)), np.uint8)  # [capacity, T]
+        self._total = np.zeros(0)  # [capacity] float64, NaN while pending
+        self._flagged = np.zeros(0, bool)  # [capacity], a term of this node failed
+        self.failures: dict[str, int] = dict.fromkeys(self.names, 0)
+        self.complete = False
+        self._grow()
+
+    @property
+    def total(self) -> np.ndarray:
+        """Reward credited on entering each node, ``[N] float64``; NaN where `ensure` was not called yet."""
+        return self._total[: self._size]
+
+    @property
+    def terms(self) -> np.ndarray:
+        """Each term's raw value on entering each node, ``[N, T] float32``; NaN while pending and where masked."""
+        return self._terms[: self._size]
+
+    @property
+    def status(self) -> np.ndarray:
+        """How each term stands at each node, ``[N, T] uint8``: PENDING, SCORED, INAPPLICABLE or FAILED."""
+        return self._status[: self._size]
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Nodes at which a term failed under ``on_error="mask"`` or ``"default"``, ``[N] bool``."""
+        return self._flagged[: self._size]
+
+    def ends(self, nodes: np.ndarray) -> np.ndarray:
+        """Returns which nodes end the episode (really or by detection), ``[B] bool``."""
+        return _look_up(self._ends, nodes, self.source, flagged_ends)
+
+    def truncated(self, nodes: np.ndarray) -> np.ndarray:
+        """Returns which nodes the budget cuts off, ``[B] bool``."""
+        return _look_up(self._truncated, nodes, self.source, lambda _, asked: np.zeros(len(asked), bool))
+
+    def ensure(self, nodes: np.ndarray) -> None:
+        """Evaluates what is still pending at `nodes`; a no-op on a complete table. Grows with the tree."""
+        if self.complete and self.source.size == self._size:
+            return
+        if self.source.size > self._size:
+            self._grow()
+        wanted = np.unique(np.asarray(nodes, dtype=np.int64))
+        wanted = wanted[np.isnan(self._total[wanted])]
+        if wanted.size:
+            self._total[wanted] = self._credit(wanted)
+
+    def column(self, term: Term, nodes: np.ndarray) -> np.ndarray:
+        """Returns one term's raw values at nodes, evaluating those still pending; ``[B] float32``."""
+        column = self._column[id(term)]
+        pending = nodes[self._status[nodes, column] == PENDING]
+        if pending.size:
+            self._evaluate(term, column, np.unique(pending))
+        return self._terms[nodes, column]
+
+    def returns(self, part: Part, nodes: np.ndarray) -> np.ndarray:
+        """Returns a part's increments summed from the root down to each node, ``[B] float64``."""
+        if part.pays_at_end:
+            return part.increments(self, nodes)
+        above = ancestors(self.source, nodes)
+        total = part.increments(self, above)
+        parent = np.asarray(self.source.parent)[above]
+        depth = np.asarray(self.source.depth)[above]
+        position = np.searchsorted(above, parent)  # meaningless at roots, which the loop leaves out
+        for level in range(1, int(depth.max(initial=0)) + 1):
+            here = np.nonzero(depth == level)[0]
+            total[here] += total[position[here]]
+        return total[np.searchsorted(above, nodes)]
+
+    def skip(self, part: Part, nodes: np.ndarray) -> None:
+        """Marks a part's terms as not asked at nodes (behind a closed gate)."""
+        for term in part.terms():
+            column = self._column[id(term)]
+            pending = nodes[self._status[nodes, column] == PENDING]
+            self._terms[pending, column] = 0.0
+            self._status[pending, column] = INAPPLICABLE
+
+    def raw(self, nodes: np.ndarray) -> np.ndarray:
+        """Returns the reward without shaping terms, ``[B] float64``: what evaluations report."""
+        from treegym.rewards.compose import without_shaping
+
+        self.ensure(nodes)
+        return without_shaping(self.reward.part).increments(self, np.asarray(nodes, dtype=np.int64))
+
+    def vector(self, nodes: np.ndarray) -> np.ndarray:
+        """Returns the terms at nodes as a finite array ``[B, T] float32`` (a masked failure is 0; see `failed`)."""
+        self.ensure(nodes)
+        return np.nan_to_num(self._terms[nodes], nan=0.0)
+
+    def set_progress(self, progress: float) -> None:
+        """Anneals: recomputes the totals for a training progress in [0, 1]. Raw terms stay as they are."""
+        if all(term.anneal is None for term in self._leaves) or progress == self.progress:
+            return
+        self.progress = float(progress)
+        known = np.nonzero(~np.isnan(self.total))[0]
+        self._total[known] = self._credit(known)
+
+    def _credit(self, nodes: np.ndarray) -> np.ndarray:
+        credit = self.reward.part.increments(self, nodes)
+        for term in self._leaves:  # terms of weight 0 are reported too, though no sum asked for them
+            self.column(term, nodes)
+        return credit
+
+    def _grow(self) -> None:
+        """Makes room for the tree's new nodes and evaluates the terms that come as whole arrays."""
+        old, new = self._size, int(self.source.size)
+        if new > len(self._total):
+            capacity = new if not old else max(new, 2 * len(self._total))
+            self._terms = _enlarged(self._terms, capacity, np.nan)
+            self._status = _enlarged(self._status, capacity, PENDING)
+            self._total = _enlarged(self._total, capacity, np.nan)
+            self._flagged = _enlarged(self._flagged, capacity, False)
+        self._size = new
+        fresh = np.arange(old, new)
+        if not self._lazy:
+            self._total[fresh] = self._credit(fresh)
+            self.complete = True
+            return
+        for term in self._leaves:
+            if not term.lazy:
+                self.column(term, fresh)
+
+    def _evaluate(self, term: Term, column: int, nodes: np.ndarray) -> None:
+        ended, truncated = self.ends(nodes), self.truncated(nodes)
+        asked = np.asarray(self.source.depth)[nodes] > 0
+        if term.scope == "group":
+            asked &= False  # scored over trajectories: treegym.rewards.group
+        elif term.scope == "episode":
+            asked &= ended | (truncated if term.at_truncation else False)
+        self._terms[nodes[~asked], column] = 0.0
+        self._status[nodes[~asked], column] = INAPPLICABLE
+        nodes = nodes[asked]
+        if not nodes.size:
+            return
+        scored = term.values(self.source, Asked(nodes, ended[asked], truncated[asked]))
+        values, reasons = scored if isinstance(scored, Scored) else (scored, {})
+        values = np.asarray(values, dtype=np.float64)
+        if values.shape != nodes.shape:
+            raise RewardError(
+                f"reward term {term.name!r} returned shape {values.shape} for {len(nodes)} nodes; "
+                f"expected one number a node, {nodes.shape}"
+            )
+        bad = ~np.isfinite(values)
+        if term.bounds is not None:
+            low, high = term.bounds
+            bad |= (values < low - 1e-6) | (values > high + 1e-6)
+        good = ~bad
+        self._terms[nodes[good], column] = values[good]
+        self._status[nodes[good], column] = SCORED
+        if bad.any():
+            self._fail(term, column, nodes, values, np.nonzero(bad)[0], dict(reasons))
+
+    def _fail(
+        self, term: Term, column: int, nodes: np.ndarray, values: np.ndarray, bad: np.ndarray, reasons: dict[int, str]
+    ) -> None:
+        weightless = self.weights[column] == 0.0  # reported only: it must not stop the run
+        if term.on_error == "raise" and not weightless:
+            first = int(bad[0])
+            within = f" in the range {term.bounds}" if term.bounds else ""
+            reason = reasons.get(first, f"its value is {values[first]}; a finite number{within} was expected")
+            raise RewardError(self._describe(term, int(nodes[first]), reason, len(bad)))
+        self._terms[nodes[bad], column] = term.default if term.on_error == "default" else np.nan
+        self._status[nodes[bad], column] = FAILED
+        self._flagged[nodes[bad]] |= not weightless
+        self.failures[term.name] += len(bad)
+
+    def _describe(self, term: Term, node: int, reason: str, count: int) -> str:
+        root = int(np.asarray(self.source.root_of(np.array([node])))[0])
+        path = [int(token) for token in self.source.path(node)]
+        others = f" (and {count - 1} more nodes)" if count > 1 else ""
+        return (
+            f"reward term {term.name!r} failed at root {root} ({self.source.prompts[root][:60]!r}), node {node}, "
+            f"path {path} ({self.source.text(node)[:80]!r}){others}: {reason}"
+        )
+
+
+def _look_up(
+    given: Ends | None, nodes: np.ndarray, source: TreeSource, otherwise: Callable[[TreeSource, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    if given is None:
+        return otherwise(source, nodes)
+    if callable(given):
+        return np.asarray(given(nodes), dtype=bool)
+    flags = np.asarray(given, dtype=bool)
+    if len(nodes) and int(nodes.max()) >= len(flags):  # the tree grew past the array: stored flags decide there
+        known = nodes < len(flags)
+        result = otherwise(source, nodes)
+        result[known] = flags[nodes[known]]
+        return result
+    return flags[nodes]
+
+
+def _enlarged(array: np.ndarray, capacity: int, fill: float) -> np.ndarray:
+    result = np.full((capacity, *array.shape[1:]), fill, dtype=array.dtype)
+    result[: len(array)] = array
+    return result

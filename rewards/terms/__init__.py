@@ -1,0 +1,1 @@
+"""The bundled reward terms, one module each; rewards/registry.py names them."""
