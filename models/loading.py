@@ -1,0 +1,147 @@
+"""Finding and loading a model: bundled names, local directories, names on a hub; safetensors weights only."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from treegym.errors import ConfigError, DataError, require, suggest
+
+if TYPE_CHECKING:
+    from treegym.models.transformers_model import TransformersModel
+
+__all__ = ["DATA", "bundled_names", "choose_attention", "load_model", "resolve"]
+
+DATA = Path(__file__).resolve().parent / "data"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
+
+
+def bundled_names() -> list[str]:
+    """Returns the names of the models that ship with the package."""
+    return sorted(path.parent.name for path in DATA.glob("*/config.json"))
+
+
+def resolve(name: str) -> tuple[str, bool]:
+    """Returns the directory or hub name of a model, and whether it is local; raises when it can be neither."""
+    if (DATA / name / "config.json").is_file() and "/" not in name and not name.startswith("."):
+        return str(DATA / name), True
+    path = Path(name)
+    if path.is_dir():
+        _check_directory(path)
+        return str(path), True
+    if path.exists():
+        raise DataError(f"{name}: a model is a directory with config.json and safetensors weights, but this is a file")
+    parts = name.split("/")
+    if len(parts) != 2 or not all(parts) or parts[0] in (".", "..", "~"):
+        raise DataError(
+            f"{name}: there is no such model directory, nor a bundled model of that name."
+            f"{suggest(name, bundled_names())}"
+        )
+    return name, False
+
+
+def _check_directory(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise DataError(f"{path}: not a model directory: it has no config.json")
+    if any(path.glob("*.safetensors")):
+        return
+    pickled = sorted(file.name for pattern in PICKLED for file in path.glob(pattern))
+    if pickled:
+        raise DataError(
+            f"{path}: holds pickled weights only ({pickled[0]}), which can run code when loaded and are refused; "
+            "save the model with save_pretrained(..., safe_serialization=True)"
+        )
+    raise DataError(f"{path}: holds no weights (*.safetensors)")
+
+
+def choose_attention(requested: str, *, device: str, dtype: str) -> str:
+    """Returns the attention implementation: as requested, or flash-attention 2 on CUDA in half precision, or SDPA."""
+    if requested not in ATTENTION:
+        raise ConfigError(f"attention is {requested!r}; it must be one of {', '.join(ATTENTION)}")
+    flash_fits = device.startswith("cuda") and dtype in ("bfloat16", "float16")
+    has_flash = importlib.util.find_spec("flash_attn") is not None
+    if requested == "flash_attention_2":
+        if not flash_fits:
+            raise ConfigError(
+                f"flash-attention 2 needs a CUDA device and bfloat16 or float16, not {device} and {dtype}"
+            )
+        require("flash_attn", extra="flash", purpose="flash-attention 2")
+        return requested
+    if requested == "auto":
+        return "flash_attention_2" if flash_fits and has_flash else "sdpa"
+    return requested
+
+
+def choose_device(requested: str | None) -> str:
+    """Returns the device: as requested, or CUDA when there is one, else the CPU."""
+    import torch
+
+    device = requested or "auto"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"device is {device!r}; expected cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device is {device!r}, but PyTorch sees no CUDA device here; use cpu")
+    return device
+
+
+def load_model(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str = "auto",
+    attention: str = "auto",
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    batch_tokens: int = 16_384,
+    compile_model: bool = False,
+) -> TransformersModel:
+    """Loads a causal language model and its tokenizer.
+
+    Args:
+        name: a bundled model's name, a model directory, or a name on the Hugging Face hub ("owner/model").
+        device: "cpu", "cuda", "cuda:1"; default CUDA when there is one.
+        dtype: "float32", "bfloat16", "float16"; "auto" is float32 on the CPU and bfloat16 on CUDA.
+        attention: "sdpa", "eager", "flash_attention_2"; "auto" as `choose_attention` says.
+        local_files_only: never ask the network; names on the hub must be in the local cache.
+        trust_remote_code: run Python code that comes with the model; never without your asking for it.
+        batch_tokens: most tokens of one forward pass.
+        compile_model: run the layers through ``torch.compile``.
+    """
+    where, local = resolve(str(name))
+    transformers = require("transformers", extra="models", purpose="loading a language model")
+    from treegym.models.tokenizers import load_tokenizer
+    from treegym.models.transformers_model import TransformersModel
+
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    chosen_device = choose_device(device)
+    chosen_dtype = ("float32" if chosen_device == "cpu" else "bfloat16") if dtype == "auto" else dtype
+    chosen_attention = choose_attention(attention, device=chosen_device, dtype=chosen_dtype)
+    offline = local or local_files_only
+    tokenizer = load_tokenizer(where, local_files_only=offline, trust_remote_code=trust_remote_code)
+    try:
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            where,
+            dtype=chosen_dtype,
+            attn_implementation=chosen_attention,
+            local_files_only=offline,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{name}: the model cannot be loaded: {reason}") from error
+    return TransformersModel(
+        model.to(chosen_device),
+        tokenizer,
+        name=Path(where).name if local else where,
+        batch_tokens=batch_tokens,
+        compile_model=compile_model,
+    )

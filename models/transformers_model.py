@@ -1,0 +1,282 @@
+"""The back end `transformers`: causal language models of Hugging Face behind the `LanguageModel` protocol.
+
+Letters: B rows of a batch, T tokens of the longest row, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from treegym.errors import BackendError, ConfigError
+from treegym.models.base import TextTokenizer, TokenIds
+from treegym.models.decoding import choose_tokens, row_generators
+from treegym.models.loading import load_model
+
+__all__ = ["TransformersModel", "load_model"]
+
+_VOLATILE = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "_attn_implementation_autoset")
+
+
+class TransformersModel:
+    """A causal language model, batched by length, in inference mode only."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: TextTokenizer,
+        *,
+        name: str = "model",
+        batch_tokens: int = 16_384,
+        compile_model: bool = False,
+    ) -> None:
+        """Wraps a loaded model.
+
+        Args:
+            model: a causal language model of `transformers`, in evaluation mode.
+            tokenizer: its tokenizer.
+            name: what reports and provenance call it.
+            batch_tokens: most tokens (with padding) of one forward pass; bounds the memory.
+            compile_model: run the layers through ``torch.compile``.
+        """
+        self.name = name
+        self.tokenizer = tokenizer
+        self.model = model.eval()
+        self.config = model.config.get_text_config()
+        self.batch_tokens = batch_tokens
+        self.device = next(model.parameters()).device
+        self.dtype = next(model.parameters()).dtype
+        self.attention: str = getattr(self.config, "_attn_implementation", None) or "eager"
+        self.supports_tree_attention = self.attention in ("sdpa", "eager")  # flash-attention takes no such masks
+        self.forward_tokens = 0  # tokens sent through the layers so far, padding included
+        self._backbone = torch.compile(model.base_model, dynamic=True) if compile_model else model.base_model
+        self._output = model.get_output_embeddings()
+        if self._output is None:
+            raise BackendError(f"{name}: not a causal language model (it has no output embeddings)")
+        self._plain_head = self._head_is_plain()
+        self._fingerprint: str | None = None
+
+    def describe(self) -> dict[str, str]:
+        """Returns what was chosen: name, device, dtype, attention, class, parameters."""
+        return {
+            "name": self.name,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": self.attention,
+            "class": type(self.model).__name__,
+            "parameters": str(sum(p.numel() for p in self.model.parameters())),
+        }
+
+    # ---------------------------------------------------------------- forward passes
+
+    @torch.inference_mode()
+    def hidden(
+        self,
+        ids: torch.Tensor,
+        *,
+        positions: torch.Tensor | None = None,
+        mask: Any = None,
+        cache: Any = None,
+    ) -> torch.Tensor:
+        """Returns the last hidden states ``[B, T, D]``; `mask` and `cache` are handed to the layers as they are."""
+        self.forward_tokens += ids.numel()
+        options: dict[str, Any] = {"attention_mask": mask, "use_cache": cache is not None}
+        if positions is not None:
+            options["position_ids"] = positions
+        if cache is not None:
+            options["past_key_values"] = cache
+        return self._backbone(input_ids=ids, **options).last_hidden_state
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns the logits ``[..., V] float32`` of last hidden states ``[..., D]``."""
+        logits = self._output(hidden).float()
+        if not self._plain_head:
+            cap = self.config.final_logit_softcapping
+            logits = torch.tanh(logits / cap) * cap
+        return logits[..., : self.tokenizer.vocab_size]
+
+    def _head_is_plain(self) -> bool:
+        """Whether the logits are the output embedding alone; proved on one token, as models may scale or cap them."""
+        ids = torch.zeros((1, 2), dtype=torch.long, device=self.device)
+        with torch.inference_mode():
+            theirs = self.model(input_ids=ids, use_cache=False).logits.float()
+            hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            plain = self._output(hidden).float()
+            if torch.allclose(theirs, plain, atol=1e-3, rtol=1e-3):
+                return True
+            cap = getattr(self.config, "final_logit_softcapping", None)
+            if cap and torch.allclose(theirs, torch.tanh(plain / cap) * cap, atol=1e-3, rtol=1e-3):
+                return False
+        raise BackendError(f"{self.name}: {type(self.model).__name__} computes its logits in a way not supported yet")
+
+    # ---------------------------------------------------------------- the protocol
+
+    @torch.inference_mode()
+    def next_logprobs(self, contexts: Sequence[TokenIds]) -> np.ndarray:
+        result = np.empty((len(contexts), self.tokenizer.vocab_size), np.float32)
+        for rows, last in self._last_hidden(contexts):
+            result[rows] = torch.log_softmax(self.logits(last), dim=-1).cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def top_logprobs(self, contexts: Sequence[TokenIds], k: int) -> tuple[np.ndarray, np.ndarray]:
+        k = min(k, self.tokenizer.vocab_size)
+        ids = np.empty((len(contexts), k), np.int32)
+        values = np.empty((len(contexts), k), np.float32)
+        for rows, last in self._last_hidden(contexts):
+            best = torch.log_softmax(self.logits(last), dim=-1).topk(k, dim=-1)
+            ids[rows], values[rows] = best.indices.cpu().numpy(), best.values.cpu().numpy()
+        return ids, values
+
+    @torch.inference_mode()
+    def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:
+        result = np.empty((len(contexts), self.config.hidden_size), np.float32)
+        for rows, last in self._last_hidden(contexts):
+            result[rows] = last.float().cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
+        joined = [[*c, *t] for c, t in zip(contexts, continuations, strict=True)]
+        if any(not len(context) for context in contexts):
+            raise ConfigError("a context is empty; a model needs at least one token to go on from")
+        scores = [np.zeros(len(t), np.float32) for t in continuations]
+        asked = [row for row, t in enumerate(continuations) if len(t)]
+        for rows in self._chunks([len(joined[row]) - 1 for row in asked]):
+            chosen = [asked[row] for row in rows]
+            ids = self._padded([joined[row][:-1] for row in chosen])
+            hidden = self.hidden(ids)
+            where = [
+                (b, p) for b, row in enumerate(chosen) for p in range(len(contexts[row]) - 1, len(joined[row]) - 1)
+            ]
+            targets = [token for row in chosen for token in continuations[row]]
+            values = self._token_logprobs(hidden, where, targets)
+            cut = np.cumsum([len(continuations[row]) for row in chosen])[:-1]
+            for row, part in zip(chosen, np.split(values, cut), strict=True):
+                scores[row] = part
+        return scores
+
+    def _token_logprobs(self, hidden: torch.Tensor, where: list[tuple[int, int]], targets: list[int]) -> np.ndarray:
+        """Returns the log-probability of each target after the state at (row, position), in blocks of bounded size."""
+        index = torch.tensor(where, device=self.device)  # [n, 2]
+        target = torch.tensor(targets, device=self.device)  # [n]
+        block = max(1, 2**24 // self.tokenizer.vocab_size)
+        parts = []
+        for start in range(0, len(targets), block):
+            rows, columns = index[start : start + block].unbind(dim=1)
+            logprobs = torch.log_softmax(self.logits(hidden[rows, columns]), dim=-1)
+            parts.append(logprobs.gather(1, target[start : start + block, None])[:, 0])
+        return torch.cat(parts).cpu().numpy()
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        contexts: Sequence[TokenIds],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop_ids: TokenIds | None = None,
+    ) -> list[list[int]]:
+        made: list[list[int]] = [[] for _ in contexts]
+        generators = row_generators(seed, len(contexts)) if temperature > 0.0 else []
+        stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
+        for rows in self._chunks([len(context) + max_new_tokens for context in contexts]):
+            chosen = [contexts[row] for row in rows]
+            self._generate_chunk(chosen, rows, made, max_new_tokens, temperature, generators, stops)
+        return made
+
+    def _generate_chunk(
+        self,
+        contexts: list[TokenIds],
+        rows: list[int],
+        made: list[list[int]],
+        max_new_tokens: int,
+        temperature: float,
+        generators: list[np.random.Generator],
+        stops: set[int],
+    ) -> None:
+        """Extends `made[row]` for every row, with a key/value cache; rows are padded on the left."""
+        from transformers import DynamicCache
+
+        longest = max(len(context) for context in contexts)
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_id, dtype=torch.long)  # [B, T]
+        mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        for b, context in enumerate(contexts):
+            ids[b, longest - len(context) :] = torch.tensor(list(context))
+            mask[b, longest - len(context) :] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        cache = DynamicCache()
+        active = list(rows)
+        for step in range(max_new_tokens):
+            padded = None if step == 0 and bool(mask.all()) else mask
+            logits = self.logits(self.hidden(ids, positions=positions, mask=padded, cache=cache)[:, -1])  # [B, V]
+            if temperature > 0.0:
+                logprobs = torch.log_softmax(logits, dim=-1).cpu().numpy()
+                chosen = torch.from_numpy(choose_tokens(logprobs, temperature, [generators[row] for row in active]))
+            else:
+                chosen = logits.argmax(dim=-1).cpu()
+            tokens = chosen.tolist()
+            for row, token in zip(active, tokens, strict=True):
+                made[row].append(token)
+            going = [b for b, token in enumerate(tokens) if token not in stops]
+            if not going or step + 1 == max_new_tokens:
+                return
+            if len(going) < len(active):
+                keep = torch.tensor(going, device=self.device)
+                cache.batch_select_indices(keep)
+                mask, positions, active = mask[keep], positions[keep], [active[b] for b in going]
+                chosen = chosen[torch.tensor(going)]
+            ids = chosen[:, None].to(self.device)
+            positions = positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+
+    def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            settings = {k: v for k, v in self.config.to_dict().items() if k not in _VOLATILE}
+            digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+            for name, tensor in sorted(self.model.state_dict().items()):
+                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def weights_changed(self) -> None:
+        """Forgets the fingerprint; to be called after the weights were trained in place."""
+        self._fingerprint = None
+
+    # ---------------------------------------------------------------- batching
+
+    def _chunks(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Yields row numbers, rows of similar length together, at most `batch_tokens` tokens with padding."""
+        order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+        chunk: list[int] = []
+        for row in order:
+            if chunk and lengths[row] * (len(chunk) + 1) > self.batch_tokens:
+                yield chunk
+                chunk = []
+            chunk.append(row)
+        if chunk:
+            yield chunk
+
+    def _padded(self, rows: list[Sequence[int]]) -> torch.Tensor:
+        """Returns ids ``[B, T]`` padded on the right; causal attention never lets a token see what follows it."""
+        longest = max(len(row) for row in rows)
+        array = np.array([[*row, *[row[-1]] * (longest - len(row))] for row in rows], dtype=np.int64)
+        return torch.from_numpy(array).to(self.device)
+
+    def _last_hidden(self, contexts: Sequence[TokenIds]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Yields row numbers and the hidden state of each one's last token ``[b, D]``."""
+        if any(not len(context) for context in contexts):
+            raise ConfigError("a context is empty; a model needs at least one token to go on from")
+        for rows in self._chunks([len(context) for context in contexts]):
+            hidden = self.hidden(self._padded([contexts[row] for row in rows]))
+            last = torch.tensor([len(contexts[row]) - 1 for row in rows], device=self.device)
+            yield rows, hidden[torch.arange(len(rows), device=self.device), last]

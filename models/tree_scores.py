@@ -1,0 +1,112 @@
+"""Scores of a whole tree of tokens under a prompt: the question, the answer, and the naive way to get it.
+
+Letters: n nodes of one tree below its prompt, k ranks, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from treegym.models.base import LanguageModel
+
+__all__ = ["Branches", "TreeScores", "allowed_tokens", "score_trees", "score_trees_naively"]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """A prompt and a tree of tokens below it. Parents come before their children."""
+
+    prompt: tuple[int, ...]
+    tokens: np.ndarray  # [n] int32
+    parents: np.ndarray  # [n] int32, -1: directly after the prompt
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens)
+
+    def depths(self) -> np.ndarray:
+        """Returns the tokens below the prompt of every node ``[n] int32``, 1 for a first token."""
+        depth = np.zeros(self.size, np.int32)
+        for node, parent in enumerate(self.parents):
+            depth[node] = 1 if parent < 0 else depth[parent] + 1
+        return depth
+
+    def path(self, node: int) -> list[int]:
+        """Returns the tokens below the prompt down to a node; -1 gives the empty path."""
+        path: list[int] = []
+        while node >= 0:
+            path.append(int(self.tokens[node]))
+            node = int(self.parents[node])
+        return path[::-1]
+
+    def context(self, node: int) -> list[int]:
+        return [*self.prompt, *self.path(node)]
+
+
+@dataclass(frozen=True)
+class TreeScores:
+    """What a model says about one tree. Position 0 is the prompt itself, position i + 1 node i."""
+
+    logp: np.ndarray  # [n] float32, log-probability of each node's token after its parent
+    best_ids: np.ndarray  # [n + 1, k] int32, likeliest next tokens, best first
+    best_logp: np.ndarray  # [n + 1, k] float32
+    worst_ids: np.ndarray  # [n + 1, w] int32, unlikeliest next tokens, unlikeliest first
+    worst_logp: np.ndarray  # [n + 1, w] float32
+    hidden: np.ndarray  # [n + 1, D] float32 last hidden states, or [n + 1, 0] if not asked
+
+
+def allowed_tokens(model: LanguageModel) -> np.ndarray:
+    """Returns which tokens may stand in a tree ``[V] bool``: those that write something, and the end."""
+    pieces = model.tokenizer.pieces()
+    allowed = np.array([len(piece) > 0 for piece in pieces], bool)
+    allowed[model.tokenizer.eos_id] = True
+    return allowed
+
+
+def score_trees(
+    model: LanguageModel, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+) -> list[TreeScores]:
+    """Scores whole trees in the fastest exact way the model offers.
+
+    Args:
+        model: any language model; back ends with tree attention score a tree in one forward pass.
+        trees: trees in the model's own vocabulary.
+        best: how many of the likeliest next tokens to return for the prompt and every node.
+        worst: how many of the unlikeliest.
+        hidden: whether to return hidden states.
+    """
+    if getattr(model, "supports_tree_attention", False):
+        from treegym.models.tree_attention import score_trees_by_attention
+
+        return score_trees_by_attention(model, trees, best=best, worst=worst, hidden=hidden)  # type: ignore[arg-type]
+    return score_trees_naively(model, trees, best=best, worst=worst, hidden=hidden)
+
+
+def score_trees_naively(
+    model: LanguageModel, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+) -> list[TreeScores]:
+    """Scores every node's path on its own: the definition, and the way for back ends without tree attention."""
+    allowed = allowed_tokens(model)
+    results = []
+    for tree in trees:
+        contexts = [tree.context(node) for node in range(-1, tree.size)]
+        logprobs = model.next_logprobs(contexts)  # [n + 1, V]
+        logp = logprobs[tree.parents + 1, tree.tokens]
+        ranked = np.where(allowed, logprobs, -np.inf)
+        best_ids = np.argsort(-ranked, axis=-1, kind="stable")[:, : min(best, int(allowed.sum()))]
+        rising = np.where(allowed, logprobs, np.inf)
+        worst_ids = np.argsort(rising, axis=-1, kind="stable")[:, : min(worst, int(allowed.sum()))]
+        results.append(
+            TreeScores(
+                logp=logp.astype(np.float32),
+                best_ids=best_ids.astype(np.int32),
+                best_logp=np.take_along_axis(logprobs, best_ids, axis=-1),
+                worst_ids=worst_ids.astype(np.int32),
+                worst_logp=np.take_along_axis(logprobs, worst_ids, axis=-1),
+                hidden=model.embed(contexts) if hidden else np.zeros((len(contexts), 0), np.float32),
+            )
+        )
+    return results
