@@ -85,9 +85,7 @@ def write_arrays(
             file.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
 
 
-def read_arrays(
-    path: str | os.PathLike[str], *, mmap: bool = True
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_arrays(path: str | os.PathLike[str], *, mmap: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads an array file: read-only memory maps (or copies with ``mmap=False``), and the metadata."""
     file = Path(path)
     try:

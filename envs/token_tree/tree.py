@@ -170,7 +170,9 @@ class TokenTree:
             raise ConfigError(f"a parent is outside the tree's {self.size} nodes")
         taken = parents[self.first_child[parents] >= 0]
         if len(taken) or len(np.unique(parents)) != len(parents):
-            raise ConfigError(f"node {taken[0] if len(taken) else parents[0]} is expanded already; a node is expanded once")
+            raise ConfigError(
+                f"node {taken[0] if len(taken) else parents[0]} is expanded already; a node is expanded once"
+            )
         if counts.min() < 0 or counts.max() > CHILD_LIMIT:
             raise ConfigError(f"a node gets 0 to {CHILD_LIMIT} children, not {counts.max()}")
         if len(tokens) and (tokens.min() < 0 or tokens.max() >= self.vocab_size):

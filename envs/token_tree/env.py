@@ -1,0 +1,177 @@
+"""TokenTree-v0: one episode at a time."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+
+from treegym.envs.token_tree import spaces
+from treegym.envs.token_tree.lanes import Lanes
+from treegym.envs.token_tree.tree import TokenTree
+from treegym.envs.token_tree.world import TreeWorld
+from treegym.errors import ConfigError, RewardError, suggest
+
+__all__ = ["KEYWORDS", "RENDER_MODES", "TokenTreeEnv", "check_keywords"]
+
+RENDER_MODES = ["ansi", "rgb_array", "human"]
+KEYWORDS = (
+    "tree", "split", "reward", "terminal", "max_tokens", "max_children", "view", "illegal_penalty", "multi_objective",
+    "render_mode",
+)  # fmt: skip
+
+
+def check_keywords(unknown: dict[str, Any], known: tuple[str, ...] = KEYWORDS) -> None:
+    """Raises ConfigError for a keyword argument the environment does not have."""
+    for name in unknown:
+        raise ConfigError(f"TokenTree has no keyword argument {name!r}.{suggest(name, known)}")
+
+
+class TokenTreeEnv(gym.Env[dict[str, np.ndarray], Any]):
+    """Walks a tree of tokens: an action chooses one of the children that language models proposed.
+
+    Keyword arguments (all JSON-serialisable):
+        tree: a `.tree` file, ``"synthetic:roots=64,depth=8,..."``, or None for the bundled tree.
+        split: which prompts: train, validation, test or all.
+        reward: reward terms by name, with weights; None is ``{"verifier": 1.0}``.
+        terminal: what ends a text: "eos", "punctuation", ... or a composition.
+        max_tokens: the token budget; using it up truncates.
+        max_children: K, the number of actions.
+        view: "features", or "tokens" for token ids beside them.
+        illegal_penalty: what an action that names no child costs.
+        multi_objective: return every reward term instead of their sum.
+        render_mode: "ansi", "rgb_array" or "human".
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": RENDER_MODES, "render_fps": 4}
+
+    def __init__(
+        self,
+        tree: str | TokenTree | None = None,
+        *,
+        multi_objective: bool = False,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        check_keywords({name: value for name, value in settings.items() if name not in (*KEYWORDS, "grower")})
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise ConfigError(f"render_mode is {render_mode!r}; it must be one of {', '.join(RENDER_MODES)}")
+        self.world = TreeWorld(tree, **settings)
+        self.render_mode = render_mode
+        self.multi_objective = multi_objective
+        self.lanes = Lanes(self.world, 1)
+        self.layout = self.world.layout
+        self.observation_space = spaces.observation_space(self.world)
+        self.action_space = spaces.action_space(self.world)  # type: ignore[assignment]
+        self.reward_space = spaces.reward_space(self.world)
+        self._weights = [float(weight) for weight in self.world.table.weights]
+        self._pieces = [piece.encode("latin-1") for piece in self.tree.tokens]
+        self._action = np.zeros(1, np.int64)
+        self._seeded = False
+        self._text = b""
+        self._viewer: Any = None
+
+    @property
+    def tree(self) -> TokenTree:
+        return self.world.tree
+
+    @property
+    def node(self) -> int:
+        """The node the episode stands on."""
+        return int(self.lanes.node[0])
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Starts an episode at a random prompt of the split, or at ``options={"root": i}``."""
+        super().reset(seed=seed)
+        if seed is not None or not self._seeded:
+            self.lanes.seed(self.np_random.integers(2**63, size=1).astype(np.uint64))
+            self._seeded = True
+        root = (options or {}).get("root")
+        if root is not None and (isinstance(root, bool) or not isinstance(root, int | np.integer) or root < 0):
+            raise ConfigError(f"options['root'] is {root!r}; expected a whole number from 0")
+        self.lanes.begin(roots=None if root is None else np.array([root], np.int64))
+        self._text = b""
+        seen = self._see()
+        if self.render_mode == "human":
+            self.render()
+        return seen, self._info(seen, moved=False, illegal=False)
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """Goes to the chosen child; an action that names none costs a penalty and moves nothing."""
+        if self.lanes.done[0]:
+            raise ConfigError("step() was called on an episode that has ended; call reset() first")
+        lanes = self.lanes
+        self._action[0] = action
+        outcome = lanes.advance(self._action, next_step_reset=False)
+        illegal = bool(outcome.illegal[0])
+        if not illegal:
+            self._text += self._pieces[self.world.tree.token[lanes.node[0]]]
+        seen = self._see()
+        info = self._info(seen, moved=not illegal, illegal=illegal)
+        reward: Any = float(outcome.reward[0])
+        if reward != reward or reward in (np.inf, -np.inf):
+            raise RewardError(f"the reward at root {info['root']}, path {info['text']!r} is {reward}")
+        if self.multi_objective:
+            reward = info["vector_reward"] - np.float32(self.world.illegal_penalty if illegal else 0.0)
+        if self.render_mode == "human":
+            self.render()
+        return seen, reward, bool(outcome.terminated[0]), bool(outcome.truncated[0]), info
+
+    def _see(self) -> dict[str, np.ndarray]:
+        return {name: rows[0] for name, rows in self.lanes.observe().items()}
+
+    def _info(self, seen: dict[str, np.ndarray], *, moved: bool, illegal: bool) -> dict[str, Any]:
+        world, node = self.world, self.lanes.node
+        names = world.table.names
+        vector = world.table.vector(node)[0] if moved else np.zeros(len(names), np.float32)
+        return {
+            "action_mask": seen["action_mask"].copy(),
+            "root": int(world.root_index[node[0]]),
+            "text": self._text.decode("utf-8", "replace"),
+            "is_success": bool(world.ends[node[0]] and world.correct(node)[0]),
+            "illegal_action": illegal,
+            "reward_terms": {
+                name: {"raw": raw, "weight": weight}
+                for name, raw, weight in zip(names, vector.tolist(), self._weights, strict=True)
+            },
+            "vector_reward": vector,
+        }
+
+    def action_masks(self) -> np.ndarray:
+        """Returns which actions are legal ``[K] bool`` (the name sb3-contrib looks for)."""
+        return self.lanes.observe()["action_mask"][0].astype(bool)
+
+    def clone_state(self) -> dict[str, Any]:
+        """Returns the state of the episode, for planners to come back to."""
+        return {**self.lanes.state(), "text": self._text}
+
+    def restore_state(self, state: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Goes back to a cloned state and returns its observation."""
+        self.lanes.restore(state)
+        self._text = state["text"]
+        return self._see()
+
+    def render(self) -> Any:
+        """Draws the path and the children: text for "ansi", an image for "rgb_array", a window for "human"."""
+        from treegym.envs.token_tree import render
+
+        if self.render_mode is None:
+            gym.logger.warn("render() was called without a render_mode; pass render_mode='ansi' to gym.make")
+            return None
+        if self.render_mode == "ansi":
+            return render.as_text(self.world, self.node)
+        picture = render.as_image(self.world, self.node)
+        if self.render_mode == "rgb_array":
+            return picture
+        self._viewer = self._viewer or render.Window("TokenTree", self.metadata["render_fps"])
+        self._viewer.show(picture)
+        return None
+
+    def close(self) -> None:
+        """Closes the window, if there is one; may be called again."""
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None

@@ -1,0 +1,96 @@
+"""Lanes: the state of a batch of episodes in one TreeWorld. The single environment is one lane."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from treegym.envs.token_tree import transition
+from treegym.envs.token_tree.world import TreeWorld
+from treegym.errors import ConfigError
+
+__all__ = ["Lanes", "Outcome"]
+
+_FIELDS = ("node", "steps", "done", "key", "episode")
+
+
+class Outcome(NamedTuple):
+    """What a step did in every lane; fresh arrays."""
+
+    reward: np.ndarray  # [B] float64
+    terminated: np.ndarray  # [B] bool
+    truncated: np.ndarray  # [B] bool
+    illegal: np.ndarray  # [B] bool
+
+
+class Lanes:
+    """B episodes. Where an episode starts is drawn from the lane's key and its episode number, nothing else."""
+
+    def __init__(self, world: TreeWorld, count: int, *, max_steps: int | None = None) -> None:
+        self.world = world
+        self.limit = world.max_tokens if max_steps is None else min(world.max_tokens, max_steps)
+        self.count = count
+        self.node = np.zeros(count, np.int64)
+        self.steps = np.zeros(count, np.int64)
+        self.done = np.ones(count, bool)
+        self.key = np.zeros(count, np.uint64)
+        self.episode = np.zeros(count, np.int64)
+        self._everyone = np.ones(count, bool)
+        self._unforced = np.full(count, -1, np.int64)
+
+    def seed(self, keys: np.ndarray) -> None:
+        """Gives every lane its key ``[B] uint64``: the whole of its randomness."""
+        self.key[:] = keys
+        self.episode[:] = 0
+
+    def begin(self, which: np.ndarray | None = None, roots: np.ndarray | None = None) -> None:
+        """Starts episodes in the lanes of `which` ``[B] bool``, at `roots` ``[B]`` where those are not -1."""
+        world = self.world
+        if roots is not None:
+            bad = (roots < -1) | (roots >= world.tree.num_roots)
+            if bad.any():
+                raise ConfigError(
+                    f"root {int(roots[bad][0])} is out of range; the tree has roots 0 to {world.tree.num_roots - 1}"
+                )
+        transition.begin_episodes(
+            self._everyone if which is None else which, self._unforced if roots is None else roots, world.pool,
+            world.root_node, self.key, self.episode, self.node, self.steps, self.done,
+        )  # fmt: skip
+        if world.needs_preparation:
+            world.prepare_nodes(self.node)
+
+    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
+        """Moves every lane one step; lanes that are done begin anew (``next_step_reset``) or stand still."""
+        world = self.world
+        if world.needs_preparation:
+            world.prepare_nodes(world.next_nodes(self.node, actions, self.done))
+        outcome = Outcome(
+            np.empty(self.count), np.empty(self.count, bool), np.empty(self.count, bool), np.empty(self.count, bool)
+        )
+        transition.advance(
+            actions, world.first_child, world.child_count, world.ends, world.table.total, world.illegal_penalty,
+            self.limit, next_step_reset, world.pool, world.root_node, self.key, self.episode, self.node,
+            self.steps, self.done, *outcome,
+        )  # fmt: skip
+        if world.grower is not None and next_step_reset:
+            world.prepare_nodes(self.node)
+        return outcome
+
+    def observe(self) -> dict[str, np.ndarray]:
+        """Returns fresh observations of all lanes."""
+        return self.world.observe(self.node, self.steps)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns a copy of all state, to go back to with `restore`."""
+        return {name: getattr(self, name).copy() for name in _FIELDS}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Goes back to a state; raises for one of another number of lanes or another tree."""
+        missing = [name for name in _FIELDS if name not in state]
+        if missing or any(len(state[name]) != self.count for name in _FIELDS):
+            raise ConfigError(f"this state is not one of {self.count} lanes; pass back what clone_state() returned")
+        if state["node"].min(initial=0) < 0 or state["node"].max(initial=0) >= self.world.tree.size:
+            raise ConfigError("this state stands on a node that the tree does not have; it comes from another tree")
+        for name in _FIELDS:
+            getattr(self, name)[:] = state[name]

@@ -1,0 +1,233 @@
+"""TokenTree-v0 as a native batch: all lanes step in one compiled call, without subprocesses."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from treegym.envs.token_tree import spaces
+from treegym.envs.token_tree.env import KEYWORDS, RENDER_MODES, check_keywords
+from treegym.envs.token_tree.lanes import Lanes, Outcome
+from treegym.envs.token_tree.tree import TokenTree
+from treegym.envs.token_tree.world import TreeWorld
+from treegym.errors import ConfigError
+
+__all__ = ["TokenTreeVectorEnv"]
+
+
+class TokenTreeVectorEnv(VectorEnv):
+    """B episodes of TokenTree at once; lane i seeded with s walks as the single environment seeded with s + i.
+
+    Takes the keyword arguments of `TokenTreeEnv`, and:
+        num_envs: B.
+        max_episode_steps: truncates episodes that are longer, beside the token budget.
+        autoreset_mode: "NextStep" (default), "SameStep" or "Disabled".
+    """
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 (copied per instance)
+    KEYWORDS: ClassVar = (*KEYWORDS, "num_envs", "max_episode_steps", "autoreset_mode")
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        tree: str | TokenTree | None = None,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        multi_objective: bool = False,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        unknown = {name: value for name, value in settings.items() if name not in (*self.KEYWORDS, "grower")}
+        check_keywords(unknown, self.KEYWORDS)
+        if num_envs < 1:
+            raise ConfigError(f"num_envs is {num_envs}; at least one environment is needed")
+        self.num_envs = num_envs
+        self.world = TreeWorld(tree, **settings)
+        self.layout = self.world.layout
+        self.lanes = Lanes(self.world, num_envs, max_steps=max_episode_steps)
+        self.autoreset_mode = _autoreset(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = render_mode
+        self.multi_objective = multi_objective
+        self.single_observation_space = spaces.observation_space(self.world)
+        self.single_action_space = spaces.action_space(self.world)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.reward_space = batch_space(spaces.reward_space(self.world), num_envs)
+        self._seeded = False
+
+    @property
+    def tree(self) -> TokenTree:
+        return self.world.tree
+
+    @property
+    def nodes(self) -> np.ndarray:
+        """The node every lane stands on ``[B] int64`` (a copy)."""
+        return self.lanes.node.copy()
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Starts episodes in all lanes, or in those of ``options["reset_mask"]``.
+
+        ``options["roots"]`` gives each lane a prompt; -1 leaves it to chance.
+        """
+        self._seed_lanes(seed)
+        which, roots = self._reset_options(options or {})
+        self.lanes.begin(which, roots)
+        seen = self.lanes.observe()
+        nothing = np.zeros(self.num_envs, bool)
+        return seen, self._info(seen, moved=nothing, illegal=nothing)
+
+    def _seed_lanes(self, seed: int | list[int | None] | None) -> None:
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))
+            seed = [int(seed) + lane for lane in range(self.num_envs)]
+        if seed is not None:
+            if len(seed) != self.num_envs:
+                raise ConfigError(f"{len(seed)} seeds came for {self.num_envs} environments; pass one each")
+            keys = [_lane_key(one) if one is not None else self.np_random.integers(2**63) for one in seed]
+            self.lanes.seed(np.array(keys, np.uint64))
+        elif not self._seeded:
+            self.lanes.seed(self.np_random.integers(2**63, size=self.num_envs).astype(np.uint64))
+        self._seeded = True
+
+    def _reset_options(self, options: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        which, roots = options.get("reset_mask"), options.get("roots")
+        if which is not None:
+            which = np.asarray(which)
+            if which.shape != (self.num_envs,) or which.dtype != np.bool_ or not which.any():
+                raise ConfigError(
+                    f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them true; "
+                    f"got {which.dtype} {which.shape}"
+                )
+        if roots is not None:
+            roots = np.asarray(roots)
+            if roots.shape != (self.num_envs,) or roots.dtype.kind not in "iu":
+                raise ConfigError(
+                    f"options['roots'] must be {self.num_envs} whole numbers (-1 for any root); "
+                    f"got {roots.dtype} {roots.shape}"
+                )
+            roots = roots.astype(np.int64)
+        return which, roots
+
+    def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Moves every lane one step; what happens to lanes that are done depends on the autoreset mode."""
+        actions = np.asarray(actions, np.int64)
+        if actions.shape != (self.num_envs,):
+            raise ConfigError(f"{actions.shape} actions came for {self.num_envs} environments; expected one each")
+        lanes = self.lanes
+        resting = lanes.done.copy()
+        if self.autoreset_mode is AutoresetMode.DISABLED and resting.any():
+            lane = int(np.flatnonzero(resting)[0])
+            raise ConfigError(
+                f"lane {lane} has ended and autoreset is off; reset it with options={{'reset_mask': ...}} first"
+            )
+        outcome = lanes.advance(actions, next_step_reset=self.autoreset_mode is AutoresetMode.NEXT_STEP)
+        moved = ~(outcome.illegal | resting)
+        info: dict[str, Any] = {}
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.done.any():
+            seen, info = self._restart(outcome, moved)
+        else:
+            seen = lanes.observe()
+            info = self._info(seen, moved=moved, illegal=outcome.illegal)
+        reward = outcome.reward
+        if self.multi_objective:
+            reward = info["vector_reward"] - np.float32(self.world.illegal_penalty) * outcome.illegal[:, None]
+        return seen, reward, outcome.terminated, outcome.truncated, info
+
+    def _restart(self, outcome: Outcome, moved: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begins the next episode at once in lanes that are done; their last observation and info go along."""
+        last = self.lanes.observe()
+        info = self._info(last, moved=moved, illegal=outcome.illegal)
+        done = self.lanes.done.copy()
+        self.lanes.begin(done)
+        seen = self.lanes.observe()
+        final_obs = np.full(self.num_envs, None, object)
+        for lane in np.flatnonzero(done):
+            final_obs[lane] = {name: rows[lane].copy() for name, rows in last.items()}
+        final_info = {
+            name: value if name.startswith("_") or name == "reward_terms" else np.where(_wide(done, value), value, 0)
+            for name, value in info.items()
+        }
+        began = self._info(seen, moved=moved & ~done, illegal=outcome.illegal & ~done)
+        vector = np.where(done[:, None], info["vector_reward"], began["vector_reward"])
+        began["vector_reward"] = vector  # the step's reward, whichever episode the lane is in now
+        began |= {
+            "final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy(),
+        }  # fmt: skip
+        return seen, began
+
+    def _info(self, seen: dict[str, np.ndarray], *, moved: np.ndarray, illegal: np.ndarray) -> dict[str, Any]:
+        world, node = self.world, self.lanes.node
+        table = world.table
+        vector = table.vector(node)
+        vector[~moved] = 0.0
+        ended = world.ends[node]
+        success = np.zeros(self.num_envs, bool)
+        if ended.any():
+            success[ended] = world.correct(node[ended])
+        info = {
+            "action_mask": seen["action_mask"].copy(),
+            "root": world.root_index[node],
+            "is_success": success,
+            "illegal_action": illegal.copy(),
+            "vector_reward": vector,
+            "reward_terms": {
+                name: {
+                    "raw": vector[:, t].copy(),
+                    "weight": np.full(self.num_envs, table.weights[t]),
+                }
+                for t, name in enumerate(table.names)
+            },
+        }
+        present = np.ones((len(info), self.num_envs), bool)
+        return info | {f"_{name}": row for name, row in zip(info, present, strict=True)}
+
+    def texts(self) -> list[str]:
+        """Returns the text each lane has generated so far."""
+        return [self.tree.text(int(node)) for node in self.lanes.node]
+
+    def action_masks(self) -> np.ndarray:
+        """Returns which actions are legal in every lane ``[B, K] bool``."""
+        return self.lanes.observe()["action_mask"].astype(bool)
+
+    def clone_state(self) -> dict[str, np.ndarray]:
+        """Returns the state of all lanes, for planners to come back to."""
+        return self.lanes.state()
+
+    def restore_state(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Goes back to a cloned state and returns its observations."""
+        self.lanes.restore(state)
+        return self.lanes.observe()
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Draws every lane: texts for "ansi", images for "rgb_array"."""
+        from treegym.envs.token_tree import render
+
+        if self.render_mode is None:
+            return None
+        draw = render.as_text if self.render_mode == "ansi" else render.as_image
+        return tuple(draw(self.world, int(node)) for node in self.lanes.node)
+
+
+def _lane_key(seed: int) -> int:
+    """Returns what the single environment draws as its key after ``reset(seed=seed)``."""
+    return int(seeding.np_random(seed)[0].integers(2**63, size=1)[0])
+
+
+def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        known = ", ".join(repr(m.value) for m in AutoresetMode)
+        raise ConfigError(f"autoreset_mode is {mode!r}; it must be one of {known}") from None
+
+
+def _wide(done: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return done.reshape(-1, *[1] * (value.ndim - 1))

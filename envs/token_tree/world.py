@@ -1,0 +1,236 @@
+"""TreeWorld: a token tree made ready for stepping: its reward table, its ends, its features, and what the lanes share.
+
+Letters: B lanes, N nodes, R roots, K actions, D size of an observation, T reward terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from treegym.envs.token_tree import transition
+from treegym.envs.token_tree.features import (
+    LOGP_FLOOR,
+    child_features,
+    layout_of,
+    observation_bounds,
+    path_logp,
+    root_index,
+)
+from treegym.envs.token_tree.flags import END, EXPANDED
+from treegym.envs.token_tree.solve import Solution, solve
+from treegym.envs.token_tree.synthetic import parse_synthetic, synthetic_tree
+from treegym.envs.token_tree.tree import SPLITS, TokenTree
+from treegym.errors import ConfigError
+from treegym.rewards import build, build_terminal
+
+__all__ = ["BUNDLED", "VIEWS", "Grower", "TreeWorld", "load_tree"]
+
+BUNDLED = Path(__file__).parent / "data" / "bundled.tree"
+VIEWS = ("features", "tokens")
+_REMEMBERED = 4
+_opened: dict[str, TokenTree] = {}  # the trees opened last: many environments share one
+
+
+class Grower(Protocol):
+    """Grows a live tree where an episode gets to its edge."""
+
+    def grow(self, tree: TokenTree, nodes: np.ndarray) -> None:
+        """Expands all of `nodes` (distinct, unexpanded, no ends), in one model call for the whole batch."""
+        ...
+
+
+def load_tree(tree: str | TokenTree | None) -> TokenTree:
+    """Returns a tree: the bundled one for None, a synthetic one for ``"synthetic:..."``, or the one in a file."""
+    if isinstance(tree, TokenTree):
+        tree.validate()
+        return tree
+    if isinstance(tree, str) and tree.split(":", 1)[0] == "synthetic":
+        settings = parse_synthetic(tree)
+        return _remembered(repr(settings), lambda: synthetic_tree(**vars(settings)))
+    if tree is not None and not isinstance(tree, str | Path):
+        raise ConfigError(f"tree is {tree!r}; expected a .tree file's path, 'synthetic:...' or a TokenTree")
+    path = BUNDLED if tree is None else Path(tree)
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _remembered(f"{path.resolve()} {changed}", lambda: TokenTree.open(path))
+
+
+def _remembered(key: str, make: Callable[[], TokenTree]) -> TokenTree:
+    if key not in _opened:
+        tree = make()
+        tree.validate()
+        while len(_opened) >= _REMEMBERED:
+            _opened.pop(next(iter(_opened)))
+        _opened[key] = tree
+    return _opened[key]
+
+
+class TreeWorld:
+    """Everything the transition kernels look things up in. Shared by all lanes; changes only when a live tree grows."""
+
+    def __init__(
+        self,
+        tree: str | TokenTree | None = None,
+        *,
+        split: str = "train",
+        reward: Mapping[str, Any] | str | None = None,
+        terminal: Any = "eos",
+        max_tokens: int = 48,
+        max_children: int = 16,
+        view: str = "features",
+        illegal_penalty: float = 0.1,
+        grower: Grower | None = None,
+    ) -> None:
+        if view not in VIEWS:
+            raise ConfigError(f"view is {view!r}; it must be one of {', '.join(VIEWS)}")
+        for name, value, low in (("max_tokens", max_tokens, 2), ("max_children", max_children, 1)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {low}")
+        if not isinstance(illegal_penalty, int | float) or not 0 <= illegal_penalty < np.inf:
+            raise ConfigError(f"illegal_penalty is {illegal_penalty!r}; it must be a number of at least 0")
+        self.tree = load_tree(tree)
+        self.max_tokens, self.num_actions = max_tokens, max_children
+        self.view, self.illegal_penalty, self.grower = view, float(illegal_penalty), grower
+        self.split = split
+        self.reward = build(reward)
+        self._terminal = build_terminal(terminal)
+        self.layout = layout_of(self.tree, max_children)
+        self.low, self.high = observation_bounds(self.layout)
+        self.pool = self._choose_pool(split)
+        self._size = 0
+        self._prepare()
+        self._check_correct_end()
+
+    # ---------------------------------------------------------------- making
+
+    def _choose_pool(self, split: str) -> np.ndarray:
+        pool = self.tree.roots_in(split)
+        if not len(pool):
+            there = ", ".join(f"{name}: {len(self.tree.roots_in(name))}" for name in SPLITS)
+            raise ConfigError(f"the tree has no roots in split {split!r} ({there}); choose another split")
+        return pool
+
+    def _prepare(self) -> None:
+        """Computes the tables, or extends them over nodes that a live tree has grown."""
+        tree, old = self.tree, self._size
+        first = old == 0
+        self._check_width(old)
+        self.ends = ((tree.flags & END) != 0) | np.asarray(self._terminal.on(tree), bool)
+        self.cut_off = (tree.depth >= self.max_tokens) & ~self.ends
+        self.path_logp = path_logp(tree, None if first else self.path_logp)
+        self.root_index = root_index(tree, None if first else self.root_index)
+        fresh = child_features(tree, slice(old, tree.size), self.ends)
+        self.features = fresh if first else np.concatenate([self.features, fresh])
+        self.context = tree.context if tree.has("context") else np.zeros((tree.size, 24), np.int8)
+        self.first_child, self.child_count, self.root_node = tree.first_child, tree.child_count, tree.root_node
+        if first:
+            look_up_ends, look_up_cut = lambda nodes: self.ends[nodes], lambda nodes: self.cut_off[nodes]
+            self.table = self.reward.on(tree, ends=look_up_ends, truncated=look_up_cut)
+            verifier = build({"verifier": 1.0})
+            self._verdicts = verifier.on(tree, ends=look_up_ends) if self._needs_verifier() else None
+            if self.view == "tokens":
+                self._prepare_prompts()
+        self._size = tree.size
+
+    def _check_width(self, start: int) -> None:
+        counts = self.tree.child_count[start:]
+        if len(counts) and counts.max() > self.num_actions:
+            node = start + int(np.argmax(counts))
+            raise ConfigError(
+                f"node {node} has {counts.max()} children, but max_children is {self.num_actions}; "
+                f"pass max_children={counts.max()} or more"
+            )
+
+    def _needs_verifier(self) -> bool:
+        """Whether some end carries no verdict yet, so that correctness must be worked out from its text."""
+        return self.grower is not None or bool(np.isnan(self.tree.verdict[self.ends]).any())
+
+    def _check_correct_end(self) -> None:
+        judged = self.tree.verdict[self.ends & ~np.isnan(self.tree.verdict)]
+        wants_correct = "verifier" in self.table.names and self.grower is None and self._verdicts is None
+        if wants_correct and not (judged >= 0.5).any():
+            raise ConfigError(
+                "the tree has no correct end under any root, so the verifier's reward could never be earned; "
+                "grow it with better teachers, or choose another reward"
+            )
+
+    def _prepare_prompts(self) -> None:
+        tokens = [root.tokens for root in self.tree.roots]
+        self.prompt_start = np.concatenate([[0], np.cumsum([len(t) for t in tokens])]).astype(np.int64)  # [R + 1]
+        self.prompt_tokens = np.array([token for prompt in tokens for token in prompt], np.int32)
+        self.context_length = int(np.diff(self.prompt_start).max(initial=0)) + self.max_tokens
+
+    # ---------------------------------------------------------------- stepping
+
+    def prepare_nodes(self, nodes: np.ndarray) -> None:
+        """Makes nodes ready to be stood on: grown, where the tree is live, and judged."""
+        if self.grower is not None:
+            edge = np.unique(nodes[(self.first_child[nodes] < 0) & ~self.ends[nodes] & ~self.cut_off[nodes]])
+            edge = edge[(self.tree.flags[edge] & EXPANDED) == 0]
+            if len(edge):
+                self.grower.grow(self.tree, edge)
+                self._prepare()
+        if not self.table.complete or self.table.source.size != len(self.table.total):
+            self.table.ensure(nodes)
+
+    def next_nodes(self, nodes: np.ndarray, actions: np.ndarray, done: np.ndarray) -> np.ndarray:
+        """Returns where legal actions lead ``[B]`` (nodes that are done or badly stepped stay)."""
+        legal = (actions >= 0) & (actions < self.child_count[nodes]) & ~done
+        return np.where(legal, self.first_child[nodes] + actions, nodes)
+
+    @property
+    def needs_preparation(self) -> bool:
+        """Whether nodes must be prepared before stepping on them: lazy reward terms, or a live tree."""
+        return self.grower is not None or not self.table.complete
+
+    def observe(self, nodes: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns fresh observations of nodes, after so many steps each."""
+        count = len(nodes)
+        observations = np.empty((count, len(self.low)), np.float32)
+        mask = np.empty((count, self.num_actions), np.int8)
+        transition.observe(
+            nodes, steps, self.first_child, self.child_count, self.features, self.path_logp, self.context,
+            self.root_node, self.root_index, LOGP_FLOOR, self.max_tokens, self.ends, observations, mask,
+        )  # fmt: skip
+        seen = {"observations": observations, "action_mask": mask}
+        if self.view == "tokens":
+            context = np.empty((count, self.context_length), np.int32)
+            children = np.empty((count, self.num_actions), np.int32)
+            tree = self.tree
+            transition.observe_tokens(
+                nodes, self.first_child, self.child_count, tree.parent, tree.token, tree.depth, self.root_index,
+                self.prompt_start, self.prompt_tokens, context, children,
+            )  # fmt: skip
+            seen |= {"context": context, "children": children}
+        return seen
+
+    # ---------------------------------------------------------------- judging
+
+    def correct(self, nodes: np.ndarray) -> np.ndarray:
+        """Returns whether each node is a correct end ``[B] bool``."""
+        verdict = self.tree.verdict[nodes]
+        right = verdict >= 0.5
+        if self._verdicts is not None:
+            asked = np.flatnonzero(np.isnan(verdict) & self.ends[nodes])
+            if len(asked):
+                self._verdicts.ensure(nodes[asked])
+                right[asked] = self._verdicts.total[nodes[asked]] >= 0.5
+        return right & self.ends[nodes]
+
+    def solution(self, discount: float = 1.0) -> Solution:
+        """Returns the exact optimum of every node under this reward, terminal rule and budget."""
+        everywhere = np.arange(self.tree.size)
+        self.table.ensure(everywhere)
+        reward = np.where(self.tree.parent < 0, 0.0, self.table.total)
+        return solve(
+            self.tree, reward, discount=discount, terminal=self.ends, correct=self.correct(everywhere),
+            max_depth=self.max_tokens,
+        )  # fmt: skip
+
+    def refresh_weights(self) -> None:
+        """Recomputes the features after the tree's child weights or the primary's columns changed."""
+        self.path_logp = path_logp(self.tree)
+        self.features = child_features(self.tree, slice(0, self.tree.size), self.ends)
