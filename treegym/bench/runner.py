@@ -1,0 +1,220 @@
+"""Runs the jobs of a suite in worker processes; whatever finished is kept, whatever did not starts again.
+
+Workers are separate single-threaded processes: on two cores, two of them finish sooner than one with two threads, and
+neither's CPU seconds contain the other's work. They are fed one job at a time over pipes, so a worker that dies takes
+one run with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from treegym.bench.provenance import cores
+from treegym.bench.results import ResultFolder
+from treegym.bench.suite import Job, Suite
+from treegym.errors import ConfigError, TreeGymError
+
+__all__ = ["Outcome", "run_suite"]
+
+_ONE_THREAD = {
+    name: "1"
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+}
+
+
+@dataclass
+class Outcome:
+    """What became of a suite's runs."""
+
+    finished: int = 0  # run now
+    kept: int = 0  # found finished
+    failed: dict[str, str] = field(default_factory=dict)  # job id: one sentence
+
+    @property
+    def complete(self) -> bool:
+        return not self.failed
+
+
+def run_suite(
+    suite: Suite,
+    out: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    progress: Callable[[Job, dict[str, Any]], None] | None = None,
+) -> Outcome:
+    """Runs every job of `suite` that is not finished in `out` yet.
+
+    A run that fails (or whose worker dies) is recorded and the others go on. A full disk stops everything, since no
+    other run could be saved either.
+
+    Args:
+        suite: what to run.
+        out: the result folder; created if need be.
+        workers: how many processes; by default one a core.
+        progress: called with each job and its answer as it ends.
+    """
+    folder = ResultFolder(out)
+    folder.prepare(suite)
+    outcome = Outcome()
+    waiting: list[Job] = []
+    for job in suite.jobs():
+        if folder.finished(job) is None:
+            waiting.append(job)
+        else:
+            outcome.kept += 1
+    if not waiting:
+        return outcome
+    count = min(cores() if workers is None else workers, len(waiting))
+    if count < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
+    with _interruptible(), _Pool(count, folder) as pool:
+        for job, answer in pool.run(waiting):
+            if "error" not in answer:
+                outcome.finished += 1
+            elif answer.get("disk"):
+                kept = outcome.kept + outcome.finished
+                raise TreeGymError(
+                    f"run {job.id} could not be saved: {answer['error']}. {kept} finished runs are kept in {folder.path}; "
+                    "make room and give the same command again"
+                )
+            else:
+                outcome.failed[job.id] = answer["error"]
+            if progress is not None:
+                progress(job, answer)
+    return outcome
+
+
+class _Pool:
+    """Worker processes, each with a thread that feeds it."""
+
+    def __init__(self, count: int, folder: ResultFolder) -> None:
+        self._count = count
+        self._folder = folder
+        self._answers: queue.SimpleQueue[tuple[Job, dict[str, Any]]] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def run(self, jobs: Sequence[Job]) -> Any:
+        """Yields each job with its answer, as they end."""
+        waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        for job in [*jobs, *[None] * self._count]:
+            waiting.put(job)
+        for number in range(self._count):
+            worker = _Worker(self._folder, number)
+            self._workers.append(worker)
+            threading.Thread(target=self._feed, args=(worker, waiting), daemon=True).start()
+        for _ in jobs:
+            yield self._next()
+
+    def _next(self) -> tuple[Job, dict[str, Any]]:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=0.5)  # a bounded wait, so that Ctrl-C is noticed on every platform
+
+    def _feed(self, worker: _Worker, waiting: queue.SimpleQueue[Job | None]) -> None:
+        while (job := waiting.get()) is not None:
+            self._answers.put((job, worker.do(job)))
+
+
+class _Worker:
+    """One worker process; started when needed, started again after it died."""
+
+    def __init__(self, folder: ResultFolder, number: int) -> None:
+        self._folder = folder
+        self._log = folder.path / f"worker-{number}.log"
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def do(self, job: Job) -> dict[str, Any]:
+        """Sends a job and waits for the answer; a worker that dies answers with an error."""
+        try:
+            process = self._started()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps({"job": job.as_json(), "out": os.fspath(self._folder.path)}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError as error:
+            line = ""
+            reason = f"its worker could not be reached: {error.strerror or error}"
+        else:
+            reason = ""
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        code = process.wait() if (process := self._process) is not None else None
+        self._process = None
+        how = f"was ended by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with exit code {code}"
+        return {"id": job.id, "error": reason or f"the worker {how}; see {self._log.name}"}
+
+    def _started(self) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._stopped:
+                raise OSError("the benchmark is ending")
+            if self._process is None:
+                with open(self._log, "a") as log:
+                    self._process = _start(log)
+            return self._process
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+
+
+def _start(log: TextIO) -> subprocess.Popen[str]:
+    # A group of its own keeps the terminal's Ctrl-C from reaching the worker before the runner has decided.
+    return subprocess.Popen(
+        [sys.executable, "-m", "treegym.bench.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env={**os.environ, **_ONE_THREAD, "PYTHONPATH": _search_path()},
+        start_new_session=True,
+    )
+
+
+def _search_path() -> str:
+    """Returns PYTHONPATH for workers: where we run from comes first, so that a suite can name one's own modules."""
+    import treegym
+
+    home = Path(treegym.__file__).resolve().parents[1]
+    return os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", ""), os.fspath(home)]))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Any:
+    """Turns a polite kill into the same orderly end as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

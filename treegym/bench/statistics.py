@@ -1,0 +1,173 @@
+"""Aggregate scores and their bootstrap intervals.
+
+Letters: R resamples, N runs (training seeds) of one agent in one environment, T task kinds scored in each run.
+
+A *stratum* is one environment's score matrix ``[N, T]``. A run is resampled whole, with all its task kinds: kinds of
+one run share the trained agent, so treating them as independent draws would make the intervals too narrow.
+The aggregates are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
+(https://arxiv.org/abs/2108.13264); the code is our own, and every draw comes from the seed that was passed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+
+__all__ = [
+    "AGGREGATES",
+    "Interval",
+    "bootstrap",
+    "expanded_level",
+    "interquartile_mean",
+    "interval_of",
+    "optimality_gap",
+    "pooled",
+    "resample_counts",
+    "student_t_quantile",
+]
+
+LEVEL = 0.95
+RESAMPLES = 2_000
+_CHUNK = 2_000_000  # values held at once while resampling, so that memory stays flat
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate and the ends of its interval."""
+
+    point: float
+    low: float
+    high: float
+
+    def overlaps(self, other: Interval) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of the middle half of ``[..., V]`` along the last axis.
+
+    Where a quarter of V is not whole, the values at the cut count by the fraction of them that lies inside, so the
+    result moves smoothly with V (libraries that drop ``floor(V / 4)`` values a side keep up to 2/3 of five).
+    """
+    ordered = np.sort(values, axis=-1)
+    size = ordered.shape[-1]
+    edge = np.arange(size + 1, dtype=np.float64)  # [V + 1] float64, where each value's share begins and ends
+    inside = np.clip(edge, size / 4, 3 * size / 4)
+    return np.asarray(ordered @ (np.diff(inside) / (size / 2)))
+
+
+def optimality_gap(values: np.ndarray) -> np.ndarray:
+    """Returns by how much scores miss 1 on average; what lies above 1 does not make up for what lies below."""
+    return np.asarray(np.maximum(0.0, 1.0 - values).mean(axis=-1))
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values.mean(axis=-1))
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.median(values, axis=-1))
+
+
+AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "iqm": interquartile_mean,
+    "mean": _mean,
+    "median": _median,
+    "optimality_gap": optimality_gap,
+}
+
+
+def pooled(strata: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the scores of all strata as one vector ``[V] float64``."""
+    return np.concatenate([np.asarray(stratum, dtype=np.float64).ravel() for stratum in strata])
+
+
+def bootstrap(
+    strata: Sequence[np.ndarray],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Returns a statistic of the pooled scores and its stratified bootstrap interval.
+
+    Runs are drawn with replacement within each stratum. The interval is the *expanded percentile* interval (see
+    `expanded_level`), which the few runs of a benchmark need.
+    """
+    rng = np.random.default_rng(seed)
+    point = float(statistic(pooled(strata)))
+    runs = [len(stratum) for stratum in strata]
+    if max(runs) < 2:
+        return Interval(point, math.nan, math.nan)
+    size = sum(stratum.size for stratum in strata)
+    chunk = max(1, _CHUNK // size)
+    drawn = []  # statistics of the resamples, [R] float64 once joined
+    for start in range(0, resamples, chunk):
+        count = min(chunk, resamples - start)
+        parts = [
+            stratum[rng.integers(len(stratum), size=(count, len(stratum)))].reshape(count, -1) for stratum in strata
+        ]
+        drawn.append(statistic(np.concatenate(parts, axis=1)))
+    return interval_of(point, np.concatenate(drawn), runs=runs, level=level)
+
+
+def interval_of(point: float, drawn: np.ndarray, *, runs: Sequence[int], level: float = LEVEL) -> Interval:
+    """Returns the expanded percentile interval from a statistic's resampled values ``[R]``."""
+    tail = expanded_level(runs=tuple(runs), level=level)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(point, float(low), float(high))
+
+
+def resample_counts(runs: int, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns how often each run is drawn in each resample, as weights ``[R, N] float64`` that sum to 1.
+
+    Statistics that are linear in the runs then need one matrix product instead of R gathers.
+    """
+    return rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+
+
+@lru_cache(maxsize=256)
+def expanded_level(*, runs: tuple[int, ...], level: float = LEVEL) -> float:
+    """Returns the tail probability at which to read the bootstrap distribution for a given nominal level.
+
+    The plain percentile interval of N runs is too narrow twice over: the bootstrap variance is ``(N - 1) / N`` of the
+    unbiased one, and normal quantiles stand where Student's belong. Hesterberg, "What Teachers Should Know About the
+    Bootstrap" (https://arxiv.org/abs/1411.5279), section 4.2, reads the quantile at
+    ``Phi(-sqrt(N / (N - 1)) t_{N - 1})`` instead. With several strata of about N runs each, the degrees of freedom add
+    up over strata. At five runs of one stratum the tail is 0.001 instead of 0.025.
+    """
+    counted = [n for n in runs if n > 1]
+    smallest = min(counted)
+    freedom = sum(n - 1 for n in counted)
+    quantile = student_t_quantile((1 + level) / 2, freedom)
+    return NormalDist().cdf(-math.sqrt(smallest / (smallest - 1)) * quantile)
+
+
+@lru_cache(maxsize=256)
+def student_t_quantile(probability: float, freedom: int) -> float:
+    """Returns the quantile of Student's t distribution (bisection on its integrated density)."""
+    if probability < 0.5:
+        return -student_t_quantile(1 - probability, freedom)
+    low, high = 0.0, 1.0
+    while _student_t_cdf(high, freedom) < probability:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_t_cdf(middle, freedom) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _student_t_cdf(value: float, freedom: int) -> float:
+    # With t = sqrt(v) tan(a) the density's tail becomes the integral of cos(a)^(v - 1) over a finite interval.
+    angle = math.atan(value / math.sqrt(freedom))
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    points = (nodes + 1) * angle / 2
+    area = float(weights @ np.cos(points) ** (freedom - 1)) * angle / 2
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    return 0.5 + scale * area

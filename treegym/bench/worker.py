@@ -1,0 +1,81 @@
+"""A worker process: takes jobs as JSON lines on standard input, answers as JSON lines on standard output.
+
+Started by `treegym.bench.runner`. What agents print goes to standard error (the worker's log), never into the answers.
+When standard input closes, because the benchmark ended, was interrupted or was killed, the worker ends at once: a job
+under way leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import queue
+import random
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def main() -> None:
+    """Serves jobs until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle; it closes our input
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    while True:
+        request = json.loads(jobs.get())
+        for answer in _answers(request):
+            answers.write(json.dumps(answer) + "\n")
+
+
+def _listen(jobs: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        jobs.put(line)
+    os._exit(0)
+
+
+def _answers(request: dict[str, Any]) -> list[dict[str, Any]]:
+    from treegym.bench.execute import execute
+    from treegym.bench.suite import Job
+    from treegym.errors import TreeGymError
+
+    job = Job.from_json(request["job"])
+    try:
+        _seed_globals(job.seed)
+        summary = execute(job, out=Path(request["out"]))
+        return [{"id": job.id, "score": summary["final"]["score"], "cost": summary["cost"]}]
+    except TreeGymError as error:
+        return [{"id": job.id, "error": str(error)}]
+    except OSError as error:
+        traceback.print_exc()
+        fatal = error.errno in DISK_ERRORS
+        return [{"id": job.id, "error": f"{error.strerror or error}", "disk": fatal}]
+    except Exception as error:  # noqa: BLE001 - a user's agent may raise anything; the run is reported as failed
+        traceback.print_exc()
+        return [{"id": job.id, "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}]
+
+
+def _seed_globals(seed: int) -> None:
+    """Seeds the global generators: ours are never used, but agents from outside may draw from them."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    main()
