@@ -1,1 +1,51 @@
-"""Planning: tree search over any world that implements `Simulator`."""
+"""Planning: tree search over any world that implements `Simulator`.
+
+result = search(simulator, states, method="gumbel", num_simulations=64, seed=0, discount=1.0)
+result = search_closed(first_child=..., child_count=..., terminal=..., reward=..., prior_logits=..., value=...,
+                       roots=..., num_simulations=64)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from treegym.search.base import Evaluation, SearchResult, Simulator, Transition
+    from treegym.search.closed import search_closed
+    from treegym.search.planner import Planner
+    from treegym.search.registry import names, register, search
+    from treegym.search.settings import Options
+
+__all__ = [
+    "Evaluation",
+    "Options",
+    "Planner",
+    "SearchResult",
+    "Simulator",
+    "Transition",
+    "names",
+    "register",
+    "search",
+    "search_closed",
+]
+
+_HOMES = {
+    "Evaluation": "base",
+    "Options": "settings",
+    "Planner": "planner",
+    "SearchResult": "base",
+    "Simulator": "base",
+    "Transition": "base",
+    "names": "registry",
+    "register": "registry",
+    "search": "registry",
+    "search_closed": "closed",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the kernels only when they are asked for: importing the package stays cheap."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,110 @@
+"""The batch: every root goes down until it needs an evaluation, and takes its evaluation back up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from treegym.search.kernels.numeric import inlined, kernel
+from treegym.search.kernels.walk import Root, attach, backup, descend, fill_dense
+from treegym.search.tree import Nodes
+
+__all__ = ["gather", "plant", "scatter", "tree_of"]
+
+
+@inlined
+def tree_of(trees, b):  # type: ignore[no-untyped-def]
+    """Returns the tree of root b, as views."""
+    return Nodes(
+        trees.prior[b],
+        trees.visits[b],
+        trees.q[b],
+        trees.child[b],
+        trees.action[b],
+        trees.width[b],
+        trees.count[b],
+        trees.value[b],
+        trees.raw[b],
+        trees.reward[b],
+        trees.status[b],
+        trees.size[b],
+    )
+
+
+@inlined
+def root_of(roots, b):  # type: ignore[no-untyped-def]
+    """Returns what is kept for root b, as views."""
+    return Root(roots.done[b], roots.noisy[b], roots.before[b], roots.stream[b], roots.draws[b])
+
+
+@kernel
+def plant(trees, logits, value, legal, sort, problems):  # type: ignore[no-untyped-def]
+    """Gives every tree its root node; writes what is wrong with row b (see `fill_dense`) into ``problems[b]``."""
+    for b in range(len(value)):
+        tree = tree_of(trees, b)
+        tree.size[0] = 0
+        new = attach(tree, -1, 0, np.float32(0.0), value[b], False)
+        problems[b] = fill_dense(tree, new, logits[b], legal[b], sort)
+
+
+@kernel
+def gather(trees, roots, settings, budget, each, scores, paths, lengths, owners):  # type: ignore[no-untyped-def]
+    """Sends every root down until `each` leaves of it wait for an evaluation or its budget is spent.
+
+    A simulation that ends in a terminal needs no evaluation and is backed up at once. A leaf that waits counts as a
+    visit on its way (so that the next one of the same root goes elsewhere), taken back by `scatter`. Row i of `paths`
+    [2, B * each, D] holds the way to leaf i, ``lengths[i]`` its length, ``owners[i]`` its root. Returns how many wait.
+    """
+    waiting = 0
+    for b in range(len(budget)):
+        tree, root = tree_of(trees, b), root_of(roots, b)
+        mine = 0
+        while mine < each and root.done[0] < budget[b] and not tree.status[0] & 2:
+            path_node, path_slot = paths[0, waiting], paths[1, waiting]
+            depth = descend(tree, settings, root, scores, path_node, path_slot)
+            node, slot = path_node[depth - 1], path_slot[depth - 1]
+            child = tree.child[node, slot]
+            if child == -2:
+                break  # two leaves of this root fell on one child: evaluate what there is first
+            if child >= 0:
+                backup(tree, settings, path_node, path_slot, depth, tree.value[child])
+                root.done[0] += 1
+                continue
+            if tree.size[0] + mine >= len(tree.width):
+                break
+            tree.child[node, slot] = -2
+            tree.q[node, slot] = tree.value[node]  # neutral until it is known; the visit alone turns others away
+            if each > 1:
+                for d in range(depth):
+                    tree.visits[path_node[d], path_slot[d]] += 1
+                    tree.count[path_node[d]] += 1
+            root.done[0] += 1
+            lengths[waiting] = depth
+            owners[waiting] = b
+            waiting += 1
+            mine += 1
+    return waiting
+
+
+@kernel
+def scatter(
+    trees, settings, each, paths, lengths, owners, waiting, reward, terminal, row, logits, value, legal, sort, problems
+):  # type: ignore[no-untyped-def]
+    """Attaches the evaluated leaves and backs their values up, in the order they were gathered.
+
+    ``row[i]`` is the row of leaf i in `logits`, `value` and `legal` (terminal leaves have none: -1).
+    """
+    if each > 1:
+        for i in range(waiting):
+            tree = tree_of(trees, owners[i])
+            for d in range(lengths[i]):
+                tree.visits[paths[0, i, d], paths[1, i, d]] -= 1
+                tree.count[paths[0, i, d]] -= 1
+    for i in range(waiting):
+        tree = tree_of(trees, owners[i])
+        depth = lengths[i]
+        judged = np.float32(0.0) if terminal[i] else value[row[i]]
+        new = attach(tree, paths[0, i, depth - 1], paths[1, i, depth - 1], reward[i], judged, terminal[i])
+        problems[i] = 0
+        if not terminal[i]:
+            problems[i] = fill_dense(tree, new, logits[row[i]], legal[row[i]], sort)
+        backup(tree, settings, paths[0, i], paths[1, i], depth, judged)

@@ -1,0 +1,113 @@
+"""Whole searches inside one kernel, on a tree that is known as flat arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from treegym.search.kernels.numeric import kernel
+from treegym.search.kernels.summary import perturb_one, summarise_one
+from treegym.search.kernels.walk import Root, attach, backup, descend, finish_priors
+
+__all__ = ["check_structure", "search_roots"]
+
+
+@kernel
+def check_structure(first_child, child_count, terminal):  # type: ignore[no-untyped-def]
+    """Returns the first node whose children lie outside the arrays, or -1; and the largest number of children."""
+    size = len(first_child)
+    widest = 0
+    for node in range(size):
+        count = np.int64(child_count[node])
+        if terminal[node] or count == 0:
+            continue
+        first = np.int64(first_child[node])
+        if count < 0 or first < 0 or first + count > size:
+            return node, widest
+        widest = max(widest, count)
+    return -1, widest
+
+
+@kernel
+def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
+    """Fills the slots of node `new`, which stands for `flat`; returns 0 or what is wrong with the priors."""
+    first = np.int64(world.first_child[flat])
+    width = np.int64(world.child_count[flat])
+    if width == 0:
+        tree.status[new] = np.uint8(3)  # a frontier node: nothing to choose, worth what the evaluator says
+        return 0
+    high = np.float32(-np.inf)
+    prior, action = tree.prior[new], tree.action[new]
+    for k in range(width):
+        logit = world.prior_logits[first + k]
+        if not (logit < np.float32(np.inf)):
+            return 2
+        prior[k] = logit
+        action[k] = k
+        high = max(high, logit)
+    if high == np.float32(-np.inf):
+        return 3
+    finish_priors(tree, new, width, high)
+    return 0
+
+
+@kernel
+def search_roots(
+    tree, world, where, roots, streams, settings, simulations, noise, gumbel_scale, temperature, gammas, out, problems
+):  # type: ignore[no-untyped-def]
+    """Searches from every root in turn, in the one scratch `tree` [N, W]; results go into `out`.
+
+    ``where[n]`` is the world's node that tree node n stands for. ``problems[b]`` is 0, or the world's node + 1 whose
+    priors or value cannot be used.
+    """
+    slots = tree.prior.shape[1]
+    scores = np.empty(slots, np.float32)
+    path_node = np.empty(len(where) + 1, np.int32)
+    path_slot = np.empty(len(where) + 1, np.int32)
+    root = Root(
+        np.zeros(1, np.int32),
+        np.zeros(slots, np.float32),
+        np.zeros(slots, np.int32),
+        np.zeros(1, np.int64),
+        np.zeros(1, np.int64),
+    )
+    for b in range(len(roots)):
+        flat = np.int64(roots[b])
+        tree.size[0] = 0
+        root.stream[0] = streams[b]
+        new = attach(tree, -1, 0, np.float32(0.0), world.value[flat], False)
+        where[new] = flat
+        problems[b] = 0
+        if _open(tree, world, flat, new) != 0 or not np.isfinite(world.value[flat]):
+            problems[b] = flat + 1
+            continue
+        perturb_one(tree, root, settings.seed, noise, gumbel_scale, gammas[min(b, len(gammas) - 1)])
+        evaluations = 0
+        while root.done[0] < simulations and not tree.status[0] & 2:
+            depth = descend(tree, settings, root, scores, path_node, path_slot)
+            node, slot = path_node[depth - 1], path_slot[depth - 1]
+            child = tree.child[node, slot]
+            if child < 0:
+                flat = np.int64(world.first_child[where[node]]) + slot
+                ends = world.terminal[flat]
+                child = attach(tree, node, slot, world.reward[flat], world.value[flat], ends)
+                where[child] = flat
+                if not ends:
+                    evaluations += 1
+                    if _open(tree, world, flat, child) != 0 or not np.isfinite(world.value[flat]):
+                        problems[b] = flat + 1
+                        break
+            backup(tree, settings, path_node, path_slot, depth, tree.value[child])
+            root.done[0] += 1
+        summarise_one(
+            tree,
+            root,
+            settings,
+            temperature,
+            scores,
+            out.action[b : b + 1],
+            out.policy[b],
+            out.visits[b],
+            out.q[b],
+            out.value[b : b + 1],
+        )
+        out.evaluations[b] = evaluations

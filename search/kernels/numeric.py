@@ -1,0 +1,101 @@
+"""What all kernels share: how they are compiled, an exponential that vectorises, and counter-based random numbers.
+
+The random numbers are a function of (seed, root, draw), not of a generator's state, so that a batch of roots gives the
+same trees however it is split (after SplitMix64, https://doi.org/10.1145/2714064.2660195).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+__all__ = ["argmax", "exp32", "gumbel_noise", "inlined", "kernel", "log_uniform", "mix", "normal", "uniform"]
+
+# Infinities stay meaningful (a masked score is -inf); NaNs cannot come in, because inputs are checked.
+_FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def kernel(function: Any) -> Any:
+    """Compiles `function` for the processor, cached on disk, without the interpreter lock."""
+    return numba.njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")(function)
+
+
+def inlined(function: Any) -> Any:
+    """Compiles `function` as a part of the kernels that call it."""
+    return numba.njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy", inline="always")(function)
+
+
+@inlined
+def exp32(x):  # type: ignore[no-untyped-def]
+    """Returns e**x in float32 to about 2e-7, for x <= 88, by a polynomial, so that loops over it use vector units."""
+    x = max(x, np.float32(-87.0))
+    whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    rest = x - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
+    series = np.float32(1.9875691500e-4)
+    series = series * rest + np.float32(1.3981999507e-3)
+    series = series * rest + np.float32(8.3334519073e-3)
+    series = series * rest + np.float32(4.1665795894e-2)
+    series = series * rest + np.float32(1.6666665459e-1)
+    series = series * rest + np.float32(5.0000001201e-1)
+    series = series * rest * rest + rest + np.float32(1.0)
+    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return series * power.view(np.float32)
+
+
+@kernel
+def argmax(scores, width):  # type: ignore[no-untyped-def]
+    """Returns the first position of the largest of ``scores[:width]``."""
+    best = scores[0]
+    for k in range(width):
+        best = max(best, scores[k])
+    for k in range(width):
+        if scores[k] == best:
+            return k
+    return 0
+
+
+@kernel
+def mix(seed, root, draw):  # type: ignore[no-untyped-def]
+    """Returns 64 random bits that depend on nothing but the three numbers."""
+    z = np.uint64(seed)
+    for part in (np.uint64(root), np.uint64(draw)):
+        z = z + _GOLDEN * (part + np.uint64(1))
+        z = (z ^ (z >> np.uint64(30))) * _MIX_1
+        z = (z ^ (z >> np.uint64(27))) * _MIX_2
+        z = z ^ (z >> np.uint64(31))
+    return z
+
+
+@kernel
+def uniform(seed, root, draw):  # type: ignore[no-untyped-def]
+    """Returns a number in the open interval (0, 1)."""
+    return (np.float64(mix(seed, root, draw) >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
+
+
+@kernel
+def log_uniform(seed, root, draw):  # type: ignore[no-untyped-def]
+    """Returns the logarithm of a uniform number."""
+    return np.log(uniform(seed, root, draw))
+
+
+@kernel
+def normal(seed, root, draw):  # type: ignore[no-untyped-def]
+    """Returns a standard normal number (Box-Muller); takes the draws `draw` and `draw + 1`."""
+    radius = np.sqrt(-2.0 * log_uniform(seed, root, draw))
+    return radius * np.cos(2.0 * np.pi * uniform(seed, root, draw + 1))
+
+
+@kernel
+def gumbel_noise(seed, roots, width):  # type: ignore[no-untyped-def]
+    """Returns Gumbel(0, 1) noise, float32 [B, width], row b from the stream of root ``roots[b]``."""
+    noise = np.empty((len(roots), width), np.float32)
+    for b in range(len(roots)):
+        for k in range(width):
+            noise[b, k] = -np.log(-log_uniform(seed, roots[b], k))
+    return noise

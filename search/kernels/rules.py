@@ -1,0 +1,217 @@
+"""Selection rules: which child of a node to look at next. Formulas in the docstrings, codes in `Rule`.
+
+Letters: n(k) visits of child k, N visits of the node, P prior, Q value of a child, V of the node.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from treegym.search.kernels.numeric import argmax, exp32, inlined, kernel, uniform
+
+__all__ = ["gumbel", "gumbel_root", "puct", "select", "similarity", "soft", "uct"]
+
+_EPSILON = np.float32(1e-8)
+_LOWEST = np.float32(-3.0e38)
+
+# Codes of `settings.rule`, and of what an unvisited child is taken to be worth (`settings.first_play`).
+PUCT, GUMBEL, UCT, SIMILARITY, SOFT = 0, 1, 2, 3, 4
+FIRST_MIN, FIRST_PARENT, FIRST_FIXED = 0, 1, 2
+
+
+@inlined
+def _range(visits, q, width, low, high):  # type: ignore[no-untyped-def]
+    """Returns the least and greatest Q of the visited children, widened from [low, high]."""
+    for k in range(width):
+        seen = visits[k] > 0
+        low = min(low, q[k] if seen else low)
+        high = max(high, q[k] if seen else high)
+    return low, high
+
+
+@kernel
+def puct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+    """argmax Q + P sqrt(N) C(N) / (1 + n), C(N) = c_init + ln((N + c_base + 1) / c_base), Q scaled to [0, 1].
+
+    N counts the node's own evaluation too. ``settings.explore[N]`` holds sqrt(N) C(N). https://arxiv.org/abs/1911.08265
+    """
+    prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
+    value = tree.value[node]
+    if settings.normalise:
+        low, high = _range(visits, q, width, value, value)
+        scale = np.float32(1.0) / max(high - low, _EPSILON)
+    else:
+        low, scale = np.float32(0.0), np.float32(1.0)
+    first = np.float32(0.0)
+    if settings.first_play == FIRST_PARENT:
+        first = (value - low) * scale
+    elif settings.first_play == FIRST_FIXED:
+        first = (np.float32(settings.first_value) - low) * scale
+    explore = settings.explore[min(tree.count[node], len(settings.explore) - 1)]
+    for k in range(width):
+        n = visits[k]
+        known = (q[k] - low) * scale if n > 0 else first
+        scores[k] = known + explore * prior[k] / np.float32(n + 1)
+    return argmax(scores, width)
+
+
+@inlined
+def _completed(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+    """Writes sigma(Q) - max sigma(Q) into `scores`, Q completed by the mixed value; returns the visits of all children.
+
+    sigma(Q) = (c_visit + max n) c_scale Q with Q rescaled to [0, 1]; an unvisited child has
+    v_mix = (v + sum n * sum_visited(P Q) / sum_visited(P)) / (1 + sum n).
+    """
+    prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
+    total, most, unseen = np.int32(0), np.int32(0), np.int32(0)
+    mass, weighted = np.float32(0.0), np.float32(0.0)
+    low, high = -_LOWEST, _LOWEST
+    for k in range(width):
+        n = visits[k]
+        seen = n > 0
+        total += n
+        most = max(most, n)
+        unseen += np.int32(0) if seen else np.int32(1)
+        mass += prior[k] if seen else np.float32(0.0)
+        weighted += prior[k] * q[k] if seen else np.float32(0.0)
+        low = min(low, q[k] if seen else low)
+        high = max(high, q[k] if seen else high)
+    mixed = tree.raw[node]
+    if total > 0:
+        mixed = (mixed + np.float32(total) * (weighted / mass)) / np.float32(total + 1)
+    if unseen > 0:
+        low, high = min(low, mixed), max(high, mixed)
+    scale = np.float32(settings.c_scale) * np.float32(settings.c_visit + most)
+    if settings.normalise:
+        scale = scale / max(high - low, _EPSILON)
+    for k in range(width):
+        scores[k] = ((q[k] if visits[k] > 0 else mixed) - high) * scale
+    return total
+
+
+@kernel
+def gumbel(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+    """argmax pi'(k) - n(k) / (1 + sum n), pi' = softmax(logits + sigma(completed Q)).
+
+    Danihelka et al. 2022, section 5: https://openreview.net/forum?id=bERaNdoegnO
+    """
+    total = _completed(tree, settings, node, width, scores)
+    prior, visits = tree.prior[node], tree.visits[node]
+    mass = np.float32(0.0)
+    for k in range(width):
+        scores[k] = prior[k] * exp32(scores[k])
+        mass += scores[k]
+    scale, share = np.float32(1.0) / mass, np.float32(1.0) / np.float32(total + 1)
+    for k in range(width):
+        scores[k] = scores[k] * scale - np.float32(visits[k]) * share
+    return argmax(scores, width)
+
+
+@kernel
+def gumbel_root(tree, settings, width, scores, noisy, before, considered):  # type: ignore[no-untyped-def]
+    """Sequential halving at the root: argmax g + logit + sigma(Q) among the children with `considered` new visits."""
+    _completed(tree, settings, 0, width, scores)
+    visits = tree.visits[0]
+    for k in range(width):
+        score = max(np.float32(-1e9), noisy[k] + scores[k])
+        scores[k] = score if visits[k] - before[k] == considered else _LOWEST
+    return argmax(scores, width)
+
+
+@kernel
+def uct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+    """argmax Q + c sqrt(ln N / n), Q scaled to [0, 1]; unvisited children first, in order of their prior."""
+    prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
+    low, high = np.float32(0.0), np.float32(1.0)
+    if settings.normalise:
+        low, high = _range(visits, q, width, tree.value[node], tree.value[node])
+    scale = np.float32(1.0) / max(high - low, _EPSILON)
+    spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.count[node])))
+    for k in range(width):
+        n = visits[k]
+        seen = (q[k] - low) * scale + spread / np.sqrt(np.float32(max(n, 1)))
+        scores[k] = seen if n > 0 else np.float32(1e6) + prior[k]
+    return argmax(scores, width)
+
+
+@kernel
+def similarity(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+    """argmax S + c sqrt(ln N / (1 + n)) + w Q, S = child weight * cosine similarity (held in `prior`), w = 0 by default."""
+    prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
+    low, high = np.float32(0.0), np.float32(1.0)
+    if settings.normalise:
+        low, high = _range(visits, q, width, tree.value[node], tree.value[node])
+    scale = np.float32(settings.value_weight) / max(high - low, _EPSILON)
+    spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.count[node])))
+    for k in range(width):
+        n = visits[k]
+        known = (q[k] - low) * scale if n > 0 else np.float32(0.0)
+        scores[k] = prior[k] + known + spread / np.sqrt(np.float32(n + 1))
+    return argmax(scores, width)
+
+
+@kernel
+def soft(tree, settings, node, width, scores, draw):  # type: ignore[no-untyped-def]
+    """Samples from (1 - l) pi + l uniform, pi = softmax(Q / tau) (MENTS) or P softmax(Q / tau) (RENTS).
+
+    l = epsilon * width / ln(N + 1), so that exploration decays. An unvisited child is worth what the evaluator said of
+    the node. https://proceedings.neurips.cc/paper/2019/hash/7ffb4e0ece07869880d51662a2234143-Abstract.html,
+    https://arxiv.org/abs/2007.00391
+    """
+    visits, q, prior = tree.visits[node], tree.q[node], tree.prior[node]
+    high = _LOWEST
+    for k in range(width):
+        scores[k] = q[k] if visits[k] > 0 else tree.raw[node]
+        high = max(high, scores[k])
+    mass = np.float32(0.0)
+    for k in range(width):
+        weight = prior[k] if settings.relative else np.float32(1.0)
+        scores[k] = weight * exp32((scores[k] - high) / np.float32(settings.temperature))
+        mass += scores[k]
+    explore = min(1.0, settings.epsilon * width / np.log(tree.count[node] + 1.0))
+    rest = draw
+    for k in range(width):
+        rest -= (1.0 - explore) * scores[k] / mass + explore / width
+        if rest <= 0.0:
+            return k
+    return width - 1
+
+
+@inlined
+def _open_slot(tree, node, width, chosen, scores):  # type: ignore[no-untyped-def]
+    """Returns `chosen`, or the best-scored slot whose child is not solved when `chosen` leads to a solved node."""
+    for k in range(width):
+        child = tree.child[node, k]
+        if child >= 0 and tree.status[child] & 2:
+            scores[k] = _LOWEST
+    if scores[chosen] > _LOWEST:
+        return chosen
+    return argmax(scores, width)
+
+
+@kernel
+def select(tree, settings, root, node, scores, stream):  # type: ignore[no-untyped-def]
+    """Returns the slot of `node` to visit next, by the rule of `settings`."""
+    width = tree.width[node]
+    if settings.widen_factor > 0.0:
+        allowed = np.int32(np.ceil(settings.widen_factor * np.float64(tree.count[node]) ** settings.widen_power))
+        width = max(np.int32(1), min(width, allowed))
+    if settings.rule == PUCT:
+        slot = puct(tree, settings, node, width, scores)
+    elif settings.rule == GUMBEL:
+        table = settings.halving
+        done = root.done[0]
+        if node == 0 and done < table.shape[1]:
+            considered = table[min(tree.width[0], table.shape[0] - 1), done]
+            slot = gumbel_root(tree, settings, tree.width[0], scores, root.noisy, root.before, considered)
+        else:
+            slot = gumbel(tree, settings, node, width, scores)
+    elif settings.rule == UCT:
+        slot = uct(tree, settings, node, width, scores)
+    elif settings.rule == SIMILARITY:
+        slot = similarity(tree, settings, node, width, scores)
+    else:
+        slot = soft(tree, settings, node, width, scores, uniform(settings.seed, root.stream[0], stream))
+    if settings.solve:
+        slot = _open_slot(tree, node, width, slot, scores)
+    return slot

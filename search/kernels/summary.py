@@ -1,0 +1,124 @@
+"""What a finished search says about its roots: visits, Q, the improved policy, the move to play."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from treegym.search.kernels.batch import root_of, tree_of
+from treegym.search.kernels.numeric import exp32, kernel, uniform
+from treegym.search.kernels.rules import _completed, gumbel_root
+
+__all__ = ["perturb", "perturb_one", "summarise", "summarise_one"]
+
+_ACTION_DRAW = 1 << 40  # far from the draws that noise and selection take
+
+
+@kernel
+def perturb_one(tree, root, seed, root_noise, gumbel_scale, gammas):  # type: ignore[no-untyped-def]
+    """Sets one root up: Gumbel noise + log prior, visits brought along, Dirichlet noise mixed into the prior."""
+    width = tree.width[0]
+    root.done[0] = 0
+    root.draws[0] = 1 << 20
+    if root_noise > 0.0:
+        mass = gammas[:width].sum()
+        for k in range(width):
+            noise = np.float32(gammas[k] / mass)
+            tree.prior[0, k] = (np.float32(1.0) - root_noise) * tree.prior[0, k] + root_noise * noise
+    for k in range(width):
+        noise = 0.0
+        if gumbel_scale > 0.0:
+            noise = -gumbel_scale * np.log(-np.log(uniform(seed, root.stream[0], k)))
+        root.noisy[k] = np.float32(noise) + np.log(tree.prior[0, k])
+        root.before[k] = tree.visits[0, k]
+
+
+@kernel
+def perturb(trees, roots, seed, root_noise, gumbel_scale, gammas):  # type: ignore[no-untyped-def]
+    """Sets every root up for a search; see `perturb_one`."""
+    for b in range(len(gammas)):
+        perturb_one(tree_of(trees, b), root_of(roots, b), seed, root_noise, gumbel_scale, gammas[b])
+
+
+@kernel
+def summarise_one(tree, root, settings, temperature, scores, action, policy, visits, q, value):  # type: ignore[no-untyped-def]
+    """Writes one root's results; `policy`, `visits` and `q` are rows over all actions, filled for illegal ones."""
+    width = tree.width[0]
+    for k in range(width):
+        name = tree.action[0, k]
+        visits[name] = tree.visits[0, k]
+        if tree.visits[0, k] > 0:
+            q[name] = tree.q[0, k]
+    value[0] = tree.value[0]
+    solved = settings.solve and tree.status[0] & 2
+    if solved:
+        for k in range(width):
+            scores[k] = tree.q[0, k]
+    elif settings.rule == 1:
+        _completed(tree, settings, 0, width, scores)
+        mass = np.float32(0.0)
+        for k in range(width):
+            scores[k] = tree.prior[0, k] * exp32(scores[k])
+            mass += scores[k]
+        for k in range(width):
+            policy[tree.action[0, k]] = scores[k] / mass
+        most = np.int32(0)
+        for k in range(width):
+            most = max(most, tree.visits[0, k] - root.before[k])
+        slot = gumbel_root(tree, settings, width, scores, root.noisy, root.before, most)
+        action[0] = tree.action[0, slot]
+        return
+    else:
+        low, high = tree.value[0], tree.value[0]
+        for k in range(width):
+            if tree.visits[0, k] > 0:
+                low, high = min(low, tree.q[0, k]), max(high, tree.q[0, k])
+        for k in range(width):  # visits decide, Q breaks ties
+            known = (tree.q[0, k] - low) / max(high - low, np.float32(1e-8)) if tree.visits[0, k] > 0 else 0.0
+            scores[k] = np.float32(tree.visits[0, k]) + np.float32(0.5) * np.float32(known)
+    best = 0
+    for k in range(width):
+        if scores[k] > scores[best]:
+            best = k
+    total = np.float32(0.0)
+    for k in range(width):
+        total += np.float32(tree.visits[0, k])
+    for k in range(width):
+        name = tree.action[0, k]
+        if solved:
+            policy[name] = np.float32(1.0) if k == best else np.float32(0.0)
+        elif total > 0:
+            policy[name] = np.float32(tree.visits[0, k]) / total
+        else:
+            policy[name] = tree.prior[0, k]
+    action[0] = tree.action[0, best]
+    if temperature > 0.0 and total > 0 and not solved:
+        most = np.int32(1)
+        for k in range(width):
+            most = max(most, tree.visits[0, k])
+        weight = 0.0
+        for k in range(width):
+            weight += (np.float64(tree.visits[0, k]) / most) ** (1.0 / temperature)
+        rest = weight * uniform(settings.seed, root.stream[0], _ACTION_DRAW)
+        for k in range(width):
+            rest -= (np.float64(tree.visits[0, k]) / most) ** (1.0 / temperature)
+            if rest <= 0.0 and tree.visits[0, k] > 0:
+                action[0] = tree.action[0, k]
+                break
+
+
+@kernel
+def summarise(trees, roots, settings, temperature, scores, action, policy, visits, q, value):  # type: ignore[no-untyped-def]
+    """Writes the results of every root; see `summarise_one`."""
+    for b in range(len(value)):
+        summarise_one(
+            tree_of(trees, b),
+            root_of(roots, b),
+            settings,
+            temperature,
+            scores,
+            action[b : b + 1],
+            policy[b],
+            visits[b],
+            q[b],
+            value[b : b + 1],
+        )

@@ -1,0 +1,211 @@
+"""Moves within one root's tree: go down to a leaf, attach a node, carry a value back up."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from treegym.search.kernels.numeric import exp32, inlined, kernel
+from treegym.search.kernels.rules import select
+
+__all__ = ["Root", "Settings", "attach", "backup", "descend", "fill_dense"]
+
+MEAN, SOFT_BACKUP, MAX_BACKUP = 0, 1, 2  # how a node's value follows from its children (`settings.backup`)
+
+
+class Settings(NamedTuple):
+    """Everything a kernel needs to know of the method; see `treegym.search.settings` for the meaning and defaults."""
+
+    rule: int
+    backup: int
+    normalise: bool
+    first_play: int
+    first_value: float
+    discount: float
+    c_scale: float
+    c_visit: float
+    c_explore: float
+    value_weight: float
+    temperature: float
+    epsilon: float
+    relative: bool
+    widen_factor: float
+    widen_power: float
+    solve: bool
+    max_depth: int
+    seed: int
+    explore: np.ndarray  # [S + 2] float32, sqrt(N) C(N) of PUCT by visits of the node
+    halving: np.ndarray  # [M + 1, S] int32, visits considered by (actions considered, simulation)
+
+
+class Root(NamedTuple):
+    """What is kept for a root besides its tree; inside the kernels without the leading B."""
+
+    done: np.ndarray  # [B, 1] int32, simulations finished (or under way) since the root was set
+    noisy: np.ndarray  # [B, W] float32, Gumbel noise + log prior of the root's slots
+    before: np.ndarray  # [B, W] int32, visits the root's slots came with (from an earlier move's tree)
+    stream: np.ndarray  # [B, 1] int64, the root's own stream of random numbers
+    draws: np.ndarray  # [B, 1] int64, random numbers taken so far
+
+
+@kernel
+def descend(tree, settings, root, scores, path_node, path_slot):  # type: ignore[no-untyped-def]
+    """Goes down from the root until a child that is not there, a terminal, a solved node or the depth limit.
+
+    Writes the way into ``path_node``/``path_slot`` and returns its length; the last entry's child says what was met.
+    """
+    node, depth = 0, 0
+    while True:
+        draw = 0
+        if settings.rule == 4:
+            draw = root.draws[0]
+            root.draws[0] += 1
+        slot = select(tree, settings, root, node, scores, draw)
+        path_node[depth] = node
+        path_slot[depth] = slot
+        depth += 1
+        child = tree.child[node, slot]
+        if child < 0 or tree.status[child] != 0 or depth >= settings.max_depth:
+            return depth
+        node = child
+
+
+@kernel
+def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untyped-def]
+    """Adds a node below `slot` of `node` (below nothing when ``node < 0``) without its slots; returns its number."""
+    new = tree.size[0]
+    tree.size[0] = new + 1
+    tree.width[new] = 0
+    tree.count[new] = 1
+    tree.value[new] = np.float32(0.0) if terminal else value
+    tree.raw[new] = tree.value[new]
+    tree.reward[new] = reward
+    tree.status[new] = np.uint8(3 if terminal else 0)
+    if node >= 0:
+        tree.child[node, slot] = new
+    return new
+
+
+@kernel
+def fill_dense(tree, node, logits, legal, sort):  # type: ignore[no-untyped-def]
+    """Packs the legal actions of one row of logits into the node's slots; returns 0, or what is wrong with the row.
+
+    1: no legal action, 2: a logit is NaN or +inf, 3: all legal logits are -inf. Probabilities are floored at the
+    smallest normal float32, so that a weighted mean over visited children never divides by zero.
+    """
+    width = 0
+    high = np.float32(-np.inf)
+    for a in range(len(logits)):
+        if legal[a]:
+            logit = logits[a]
+            if not (logit < np.float32(np.inf)):
+                return 2
+            high = max(high, logit)
+            tree.action[node, width] = a
+            tree.prior[node, width] = logit
+            width += 1
+    if width == 0:
+        return 1
+    if high == np.float32(-np.inf):
+        return 3
+    if sort:
+        sort_slots(tree.prior[node], tree.action[node], width)
+    finish_priors(tree, node, width, high)
+    return 0
+
+
+@inlined
+def sort_slots(prior, action, width):  # type: ignore[no-untyped-def]
+    """Orders the slots by falling logit (insertion sort: stable, and widths are small)."""
+    for i in range(1, width):
+        logit, name = prior[i], action[i]
+        j = i - 1
+        while j >= 0 and prior[j] < logit:
+            prior[j + 1] = prior[j]
+            action[j + 1] = action[j]
+            j -= 1
+        prior[j + 1] = logit
+        action[j + 1] = name
+
+
+@kernel
+def finish_priors(tree, node, width, high):  # type: ignore[no-untyped-def]
+    """Turns the logits in a node's slots into probabilities and clears the slots' statistics."""
+    prior = tree.prior[node]
+    mass = np.float32(0.0)
+    for k in range(width):
+        prior[k] = exp32(prior[k] - high)
+        mass += prior[k]
+    scale = np.float32(1.0) / mass
+    visits, q, child = tree.visits[node], tree.q[node], tree.child[node]
+    for k in range(width):
+        prior[k] = max(prior[k] * scale, np.float32(1.2e-38))
+        visits[k] = 0
+        q[k] = np.float32(0.0)
+        child[k] = -1
+    tree.width[node] = width
+
+
+@kernel
+def backup(tree, settings, path_node, path_slot, depth, value):  # type: ignore[no-untyped-def]
+    """Carries `value` of the path's end to the root: visits, Q of every step, and the value of every node on the way."""
+    discount = np.float32(settings.discount)
+    for d in range(depth - 1, -1, -1):
+        node, slot = path_node[d], path_slot[d]
+        child = tree.child[node, slot]
+        reward = tree.reward[child]
+        value = reward + discount * value
+        tree.visits[node, slot] += 1
+        tree.q[node, slot] = reward + discount * tree.value[child]
+        count = tree.count[node]
+        tree.count[node] = count + 1
+        if settings.backup == MEAN:
+            tree.value[node] = (tree.value[node] * np.float32(count) + value) / np.float32(count + 1)
+        elif settings.backup == MAX_BACKUP:
+            tree.value[node] = _best_value(tree, node)
+        else:
+            tree.value[node] = _soft_value(tree, settings, node)
+        if settings.solve:
+            _close(tree, settings, node)
+
+
+@kernel
+def _best_value(tree, node):  # type: ignore[no-untyped-def]
+    """Returns the largest Q of the visited children: exact for one agent in a deterministic world."""
+    best = np.float32(-3.0e38)
+    for k in range(tree.width[node]):
+        if tree.visits[node, k] > 0:
+            best = max(best, tree.q[node, k])
+    return best
+
+
+@kernel
+def _soft_value(tree, settings, node):  # type: ignore[no-untyped-def]
+    """Returns tau ln sum P exp(Q / tau) (RENTS; P uniform 1 for MENTS); an unvisited child is worth `raw`."""
+    tau = np.float32(settings.temperature)
+    high = tree.raw[node]
+    for k in range(tree.width[node]):
+        if tree.visits[node, k] > 0:
+            high = max(high, tree.q[node, k])
+    mass = np.float32(0.0)
+    for k in range(tree.width[node]):
+        known = tree.q[node, k] if tree.visits[node, k] > 0 else tree.raw[node]
+        weight = tree.prior[node, k] if settings.relative else np.float32(1.0)
+        mass += weight * exp32((known - high) / tau)
+    return high + tau * np.log(mass)
+
+
+@kernel
+def _close(tree, settings, node):  # type: ignore[no-untyped-def]
+    """Marks `node` solved, with the value of its best child, once every child is solved."""
+    best = np.float32(-3.0e38)
+    for k in range(tree.width[node]):
+        child = tree.child[node, k]
+        if child < 0 or not tree.status[child] & 2:
+            return
+        q = tree.reward[child] + np.float32(settings.discount) * tree.value[child]
+        tree.q[node, k] = q
+        best = max(best, q)
+    tree.value[node] = best
+    tree.status[node] |= np.uint8(2)

@@ -1,0 +1,75 @@
+"""Every way to plan, by name; a method is a function ``(simulator, states, *, num_simulations, seed, **options)``."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, Protocol
+
+from treegym.errors import ConfigError, suggest
+from treegym.search.base import SearchResult, Simulator
+
+__all__ = ["METHODS", "Method", "load", "names", "register", "search"]
+
+
+class Method(Protocol):
+    """A way to plan: from each of B states, with so many simulations (model evaluations) a root at most."""
+
+    def __call__(
+        self, simulator: Simulator, states: Any, *, num_simulations: int, seed: int = 0, **options: Any
+    ) -> SearchResult:
+        """Returns what was found at each state."""
+        ...
+
+
+# name -> "module:function", with fixed settings where several methods share a function
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    name: ("treegym.search.run:tree_search", {"method": name})
+    for name in ("puct", "gumbel", "uct", "similarity", "ments", "rents")
+}
+_OWN: dict[str, Method] = {}
+
+
+def register(name: str, method: Method) -> None:
+    """Adds a method of your own under `name`."""
+    if name in METHODS or name in _OWN:
+        raise ConfigError(f"a search method called {name!r} exists already")
+    _OWN[name] = method
+
+
+def names() -> list[str]:
+    """Returns the names of all methods."""
+    return sorted([*METHODS, *_OWN])
+
+
+def load(name: str) -> Method:
+    """Returns the method called `name`."""
+    if name in _OWN:
+        return _OWN[name]
+    if name not in METHODS:
+        raise ConfigError(f"no search method is called {name!r}.{suggest(name, names())}")
+    place, fixed = METHODS[name]
+    module, function = place.split(":")
+    return functools.partial(getattr(importlib.import_module(module), function), **fixed)
+
+
+def search(
+    simulator: Simulator,
+    states: Any,
+    *,
+    method: str = "gumbel",
+    num_simulations: int,
+    seed: int = 0,
+    **options: Any,
+) -> SearchResult:
+    """Plans from each of B states: the one call most users need.
+
+    Args:
+        simulator: the world; see `treegym.search.base.Simulator`.
+        states: B states, in the form the simulator keeps them.
+        method: a name in `names()`: "gumbel", "puct", "uct", "beam", ...
+        num_simulations: how many simulations (new states judged, at most) each root may take.
+        seed: seeds all noise; with ``root_ids=`` the result does not depend on how a batch is split.
+        **options: settings of the method, such as ``discount=0.99`` or ``gumbel_scale=0.0``.
+    """
+    return load(method)(simulator, states, num_simulations=num_simulations, seed=seed, **options)

@@ -1,0 +1,146 @@
+"""What can be set about a tree search, checked in one place and turned into what the kernels read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from treegym.errors import ConfigError, suggest
+from treegym.search.kernels import rules, walk
+from treegym.search.kernels.walk import Settings
+
+__all__ = ["TREE_RULES", "Options", "considered_visits", "halving_table", "kernel_settings"]
+
+# name -> (selection rule, backup, relative entropy to the prior)
+TREE_RULES: dict[str, tuple[int, int, bool]] = {
+    "puct": (rules.PUCT, walk.MEAN, False),
+    "gumbel": (rules.GUMBEL, walk.MEAN, False),
+    "uct": (rules.UCT, walk.MEAN, False),
+    "similarity": (rules.SIMILARITY, walk.MEAN, False),
+    "ments": (rules.SOFT, walk.SOFT_BACKUP, False),
+    "rents": (rules.SOFT, walk.SOFT_BACKUP, True),
+}
+_FIRST = {"min": rules.FIRST_MIN, "parent": rules.FIRST_PARENT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings of the tree methods. Each method reads those that its formula names."""
+
+    discount: float = 1.0
+    c_init: float = 1.25  # PUCT: C(N) = c_init + ln((N + c_base + 1) / c_base)
+    c_base: float = 19652.0
+    c_explore: float = math.sqrt(2.0)  # UCT and similarity: c
+    value_weight: float = 0.0  # similarity: weight of Q
+    first_play: str | float = "min"  # PUCT: worth of an unvisited child: "min", "parent", or a number
+    normalise: bool = True  # scale Q to [0, 1] by the least and greatest among siblings (and the parent)
+    max_backup: bool = False  # a node is worth its best child, not the mean of its simulations
+    root_noise: float = 0.0  # PUCT: share of Dirichlet noise in the root's prior
+    dirichlet_alpha: float | None = None  # None: 10.83 / legal children
+    temperature: float = 0.0  # PUCT, UCT, ...: 0 plays the most visited, else samples visits ** (1 / temperature)
+    max_considered: int = 16  # Gumbel: actions in sequential halving
+    gumbel_scale: float = 1.0  # 0: no noise, for evaluation
+    c_visit: float = 50.0  # Gumbel: sigma(q) = (c_visit + max n) c_scale q
+    c_scale: float = 0.1
+    tau: float = 0.1  # MENTS, RENTS: temperature of the soft maximum
+    epsilon: float = 0.1  # MENTS, RENTS: exploration epsilon * width / ln(N + 1)
+    max_depth: int | None = None
+    leaves: int = 1  # leaves of one root that wait for one evaluation together (virtual visits keep them apart)
+    solve: bool = False  # close off sub-trees whose value is exact
+    transpositions: bool = False  # join equal states (the simulator's `key`) to one node
+    widen_factor: float = 0.0  # progressive widening: ceil(factor * N ** power) children, best priors first; 0: off
+    widen_power: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` naming the first setting that cannot be used."""
+        for name, low, high in (
+            ("discount", 0.0, 1.0),
+            ("root_noise", 0.0, 1.0),
+            ("temperature", 0.0, math.inf),
+            ("gumbel_scale", 0.0, math.inf),
+            ("epsilon", 0.0, math.inf),
+            ("widen_factor", 0.0, math.inf),
+            ("widen_power", 0.0, 1.0),
+            ("c_visit", 0.0, math.inf),
+            ("c_scale", 0.0, math.inf),
+            ("c_explore", 0.0, math.inf),
+            ("c_init", 0.0, math.inf),
+        ):
+            number = getattr(self, name)
+            if not (isinstance(number, (int, float)) and low <= number <= high and math.isfinite(number)):
+                raise ConfigError(f"{name} is {number!r}; it must be a number from {low} to {high}")
+        for name in ("tau", "c_base"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a positive number")
+        for name in ("leaves", "max_considered"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number from 1")
+        if self.max_depth is not None and self.max_depth < 1:
+            raise ConfigError(f"max_depth is {self.max_depth!r}; it must be at least 1, or None for no limit")
+        if isinstance(self.first_play, str) and self.first_play not in _FIRST:
+            raise ConfigError(f"first_play is {self.first_play!r}: no such rule.{suggest(self.first_play, _FIRST)}")
+
+
+def considered_visits(actions: int, simulations: int) -> list[int]:
+    """Returns, for each simulation, how many visits an action must have to be considered by sequential halving.
+
+    A survivor gets max(1, floor(S / (ceil(log2 m) m_now))) visits a phase; then m_now <- max(2, floor(m_now / 2)).
+    Karnin et al. 2013, http://proceedings.mlr.press/v28/karnin13.html
+    """
+    if actions <= 1:
+        return list(range(simulations))
+    phases = (actions - 1).bit_length()  # ceil(log2 m), exactly
+    sequence: list[int] = []
+    visits, alive = 0, actions
+    while len(sequence) < simulations:
+        extra = max(1, simulations // (phases * alive))
+        for _ in range(extra):
+            sequence.extend([visits] * alive)
+            visits += 1
+        alive = max(2, alive // 2)
+    return sequence[:simulations]
+
+
+def halving_table(actions: int, simulations: int) -> np.ndarray:
+    """Returns `considered_visits` of 0 to `actions` actions, int32 [actions + 1, simulations]."""
+    rows = [considered_visits(m, simulations) for m in range(actions + 1)]
+    return np.asarray(rows, np.int32).reshape(actions + 1, simulations)
+
+
+def kernel_settings(
+    method: str, options: Options, *, simulations: int, visits: int, seed: int, planned: bool = True
+) -> Settings:
+    """Returns what the kernels read. `visits` bounds the visits a node can have; `planned` turns halving on."""
+    if method not in TREE_RULES:
+        raise ConfigError(f"no tree search is called {method!r}.{suggest(method, TREE_RULES)}")
+    rule, backup, relative = TREE_RULES[method]
+    if options.max_backup:
+        backup = walk.MAX_BACKUP
+    counts = np.arange(visits + 2, dtype=np.float64)
+    explore = np.sqrt(counts) * (options.c_init + np.log((counts + options.c_base + 1.0) / options.c_base))
+    fixed = not isinstance(options.first_play, str)
+    gumbel = rule == rules.GUMBEL and planned
+    return Settings(
+        rule=rule,
+        backup=backup,
+        normalise=bool(options.normalise),
+        first_play=rules.FIRST_FIXED if fixed else _FIRST[str(options.first_play)],
+        first_value=float(options.first_play) if fixed else 0.0,
+        discount=float(options.discount),
+        c_scale=float(options.c_scale),
+        c_visit=float(options.c_visit),
+        c_explore=float(options.c_explore),
+        value_weight=float(options.value_weight),
+        temperature=float(options.tau),
+        epsilon=float(options.epsilon),
+        relative=relative,
+        widen_factor=float(options.widen_factor),
+        widen_power=float(options.widen_power),
+        solve=bool(options.solve),
+        max_depth=int(options.max_depth or 2**30),
+        seed=int(seed),
+        explore=explore.astype(np.float32),
+        halving=halving_table(options.max_considered if gumbel else 0, simulations if gumbel else 0),
+    )
