@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -28,7 +28,7 @@ def check_keywords(unknown: dict[str, Any], known: tuple[str, ...] = KEYWORDS) -
         raise ConfigError(f"TokenTree has no keyword argument {name!r}.{suggest(name, known)}")
 
 
-class TokenTreeEnv(gym.Env[dict[str, np.ndarray], Any]):
+class TokenTreeEnv(gym.Env):
     """Walks a tree of tokens: an action chooses one of the children that language models proposed.
 
     Keyword arguments (all JSON-serialisable):
@@ -44,7 +44,7 @@ class TokenTreeEnv(gym.Env[dict[str, np.ndarray], Any]):
         render_mode: "ansi", "rgb_array" or "human".
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": RENDER_MODES, "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 (as the base declares it)
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class TokenTreeEnv(gym.Env[dict[str, np.ndarray], Any]):
         self.lanes = Lanes(self.world, 1)
         self.layout = self.world.layout
         self.observation_space = spaces.observation_space(self.world)
-        self.action_space = spaces.action_space(self.world)  # type: ignore[assignment]
+        self.action_space = spaces.action_space(self.world)
         self.reward_space = spaces.reward_space(self.world)
         self._weights = [float(weight) for weight in self.world.table.weights]
         self._pieces = [piece.encode("latin-1") for piece in self.tree.tokens]

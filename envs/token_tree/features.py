@@ -6,6 +6,8 @@ step copies it and computes nothing. Nothing here looks at verdicts: they are fo
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -75,7 +77,7 @@ def child_features(tree: TokenTree, nodes: slice, ends: np.ndarray) -> np.ndarra
 
 
 @numba.njit(cache=True)
-def _accumulate(parent, prior, out, start):
+def _accumulate(parent: Any, prior: Any, out: Any, start: Any) -> Any:
     for i in range(start, len(parent)):
         out[i] = out[parent[i]] + prior[i] if parent[i] >= 0 else 0.0
 
@@ -91,7 +93,7 @@ def path_logp(tree: TokenTree, known: np.ndarray | None = None) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _spread_roots(parent, out, start, next_root):
+def _spread_roots(parent: Any, out: Any, start: Any, next_root: Any) -> Any:
     for i in range(start, len(parent)):
         if parent[i] < 0:
             out[i] = next_root

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, TYPE_CHECKING, NamedTuple
 
 import numba
 import numpy as np
@@ -31,7 +31,9 @@ class Solution(NamedTuple):
 
 
 @numba.njit(cache=True)
-def _backward(parent, first_child, depth, terminal, correct, reward, discount, max_depth):
+def _backward(
+    parent: Any, first_child: Any, depth: Any, terminal: Any, correct: Any, reward: Any, discount: Any, max_depth: Any
+) -> Any:
     nodes = len(parent)
     value = np.full(nodes, -np.inf)
     best_child = np.full(nodes, -1, np.int32)

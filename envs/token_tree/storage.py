@@ -54,13 +54,13 @@ class RootTable(Sequence[Root]):
 
 
 def _root(entry: Any) -> Root:
-    texts = [entry["prompt"], entry["answer"], entry["split"], entry["kind"]]
-    if not all(isinstance(text, str) for text in texts):
+    prompt, answer, split, kind = entry["prompt"], entry["answer"], entry["split"], entry["kind"]
+    if not all(isinstance(text, str) for text in (prompt, answer, split, kind)):
         raise ValueError("a root's prompt, answer, split or kind is not a string")
     tokens = tuple(entry["tokens"])
     if not all(type(token) is int for token in tokens) or not isinstance(entry.get("extra", {}), dict):
         raise ValueError("a root's tokens or extra fields are not what they should be")
-    return Root(*texts, tokens=tokens, extra=entry.get("extra", {}))
+    return Root(prompt, answer, split, kind, tokens=tokens, extra=entry.get("extra", {}))
 
 
 def save_tree(tree: TokenTree, path: str | os.PathLike[str]) -> None:

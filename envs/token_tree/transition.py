@@ -6,6 +6,8 @@ Letters: B lanes, N nodes, K actions, F features of a child, S features of the s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -17,7 +19,7 @@ CHEAP_STATE = 3  # depth, budget left, path log-probability; embeddings of promp
 
 
 @numba.njit(cache=True, inline="always")
-def random_root(key, episode, count):
+def random_root(key: Any, episode: Any, count: Any) -> Any:
     """Returns which of `count` roots the lane's next episode starts at (splitmix64 of its key and episode number)."""
     z = np.uint64(key) + np.uint64(episode) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -27,7 +29,9 @@ def random_root(key, episode, count):
 
 
 @numba.njit(cache=True)
-def begin_episodes(which, forced, pool, root_node, key, episode, node, steps, done):
+def begin_episodes(
+    which: Any, forced: Any, pool: Any, root_node: Any, key: Any, episode: Any, node: Any, steps: Any, done: Any
+) -> Any:
     """Starts an episode in every lane of `which`, at the forced root or, where that is -1, a random one of the pool."""
     for b in range(len(node)):
         if which[b]:
@@ -40,9 +44,26 @@ def begin_episodes(which, forced, pool, root_node, key, episode, node, steps, do
 
 @numba.njit(cache=True)
 def advance(
-    actions, first_child, child_count, ends, pays, penalty, limit, next_step_reset,
-    pool, root_node, key, episode, node, steps, done, reward, terminated, truncated, illegal,
-):  # fmt: skip
+    actions: Any,
+    first_child: Any,
+    child_count: Any,
+    ends: Any,
+    pays: Any,
+    penalty: Any,
+    limit: Any,
+    next_step_reset: Any,
+    pool: Any,
+    root_node: Any,
+    key: Any,
+    episode: Any,
+    node: Any,
+    steps: Any,
+    done: Any,
+    reward: Any,
+    terminated: Any,
+    truncated: Any,
+    illegal: Any,
+) -> Any:
     """Moves every lane one step: writes the lanes' state and the step's outcome in place.
 
     A lane that was done either begins its next episode (``next_step_reset``) or stays where it is. An action that
@@ -76,8 +97,22 @@ def advance(
 
 
 @numba.njit(cache=True)
-def observe(node, steps, first_child, child_count, features, path_logp, context, root_node, root_index, floor,
-            max_tokens, ends, observations, mask):  # fmt: skip
+def observe(
+    node: Any,
+    steps: Any,
+    first_child: Any,
+    child_count: Any,
+    features: Any,
+    path_logp: Any,
+    context: Any,
+    root_node: Any,
+    root_index: Any,
+    floor: Any,
+    max_tokens: Any,
+    ends: Any,
+    observations: Any,
+    mask: Any,
+) -> Any:
     """Writes what each lane sees: ``observations [B, D] float32`` and ``mask [B, K] int8``."""
     actions = mask.shape[1]
     width = features.shape[1]
@@ -113,9 +148,20 @@ def observe(node, steps, first_child, child_count, features, path_logp, context,
 
 
 @numba.njit(cache=True)
-def observe_tokens(node, first_child, child_count, parent, token, depth, root_index, prompt_start, prompt_tokens,
-                   context, children):  # fmt: skip
-    """Writes the token ids each lane stands after ``context [B, L] int32`` and may choose ``children [B, K]``; -1 pads."""
+def observe_tokens(
+    node: Any,
+    first_child: Any,
+    child_count: Any,
+    parent: Any,
+    token: Any,
+    depth: Any,
+    root_index: Any,
+    prompt_start: Any,
+    prompt_tokens: Any,
+    context: Any,
+    children: Any,
+) -> Any:
+    """Writes the token ids behind each lane ``context [B, L] int32`` and ahead of it ``children [B, K]``; -1 pads."""
     for b in range(len(node)):
         here = node[b]
         root = root_index[here]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -36,13 +36,27 @@ _PROBLEMS = {
 
 @numba.njit(cache=True)
 def _first_problem(
-    token, parent, first_child, child_count, depth, flags, prior, proposers, similarity, verdict, judge,
-    root_node, vocab, eos, all_proposers, slack,
-):  # fmt: skip
+    token: Any,
+    parent: Any,
+    first_child: Any,
+    child_count: Any,
+    depth: Any,
+    flags: Any,
+    prior: Any,
+    proposers: Any,
+    similarity: Any,
+    verdict: Any,
+    judge: Any,
+    root_node: Any,
+    vocab: Any,
+    eos: Any,
+    all_proposers: Any,
+    slack: Any,
+) -> Any:
     """Returns (problem, node) of the first broken invariant, or (0, number of children in all)."""
     nodes = len(token)
     seen = np.full(vocab, -1, np.int64)  # the last parent under which a token was seen
-    next_root, children = 0, 0
+    next_root, children = 0, np.int64(0)
     for i in range(nodes):
         above, first, count = parent[i], np.int64(first_child[i]), np.int64(child_count[i])
         if above < -1 or above >= i:
@@ -88,7 +102,7 @@ def _first_problem(
 
 
 @numba.njit(cache=True)
-def _frontier(first_child, flags):
+def _frontier(first_child: Any, flags: Any) -> Any:
     count = 0
     for i in range(len(first_child)):
         if first_child[i] == -1 and not flags[i] & END:

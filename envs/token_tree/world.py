@@ -101,6 +101,9 @@ class TreeWorld:
         self.low, self.high = observation_bounds(self.layout)
         self.pool = self._choose_pool(split)
         self._size = 0
+        self.path_logp = np.empty(0, np.float32)  # [N]
+        self.root_index = np.empty(0, np.int32)  # [N]
+        self.features = np.empty((0, len(self.layout.child)), np.float32)  # [N, F]
         self._prepare()
         self._check_correct_end()
 
@@ -120,8 +123,8 @@ class TreeWorld:
         self._check_width(old)
         self.ends = ((tree.flags & END) != 0) | np.asarray(self._terminal.on(tree), bool)
         self.cut_off = (tree.depth >= self.max_tokens) & ~self.ends
-        self.path_logp = path_logp(tree, None if first else self.path_logp)
-        self.root_index = root_index(tree, None if first else self.root_index)
+        self.path_logp = path_logp(tree, self.path_logp)
+        self.root_index = root_index(tree, self.root_index)
         fresh = child_features(tree, slice(old, tree.size), self.ends)
         self.features = fresh if first else np.concatenate([self.features, fresh])
         self.context = tree.context if tree.has("context") else np.zeros((tree.size, 24), np.int8)
@@ -195,7 +198,7 @@ class TreeWorld:
             nodes, steps, self.first_child, self.child_count, self.features, self.path_logp, self.context,
             self.root_node, self.root_index, LOGP_FLOOR, self.max_tokens, self.ends, observations, mask,
         )  # fmt: skip
-        seen = {"observations": observations, "action_mask": mask}
+        seen: dict[str, np.ndarray] = {"observations": observations, "action_mask": mask}
         if self.view == "tokens":
             context = np.empty((count, self.context_length), np.int32)
             children = np.empty((count, self.num_actions), np.int32)

@@ -1,0 +1,143 @@
+"""Drawing an episode: the path so far and the children that may be chosen, as text or as an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from treegym.envs.token_tree.world import TreeWorld
+from treegym.errors import require
+
+__all__ = ["Window", "as_image", "as_text"]
+
+_WIDTH, _HEIGHT = 960, 600
+_PAPER, _INK, _FAINT, _PATH, _END = "#fbfaf7", "#22252b", "#9aa0a8", "#2563a8", "#b4531f"
+_TEACHERS = ("#2a9d6f", "#c9622f", "#6d5bd0", "#c23b75", "#8a7a12", "#1f8ea3", "#7a4a2a", "#4a6b8a")
+
+
+def _label(world: TreeWorld, node: int) -> str:
+    token = int(world.tree.token[node])
+    if token == world.tree.eos_id:
+        return "⏎"
+    return world.tree.text_of([token]).replace("\n", "↵").replace(" ", "␣") or f"<{token}>"
+
+
+def _children(world: TreeWorld, node: int) -> np.ndarray:
+    return world.tree.children(node) if not world.ends[node] else np.arange(0)
+
+
+def as_text(world: TreeWorld, node: int) -> str:
+    """Returns the prompt, the text so far and a table of the children with their features."""
+    tree = world.tree
+    root = int(world.root_index[node])
+    lines = [f"prompt: {tree.prompts[root]}", f"text:   {tree.text(node)!r} ({tree.depth[node]} tokens)"]
+    children = _children(world, node)
+    if not len(children):
+        return "\n".join([*lines, "the end"])
+    names = world.layout.child
+    lines.append("  ".join([" action", "token", *(name.rjust(max(len(name), 6)) for name in names)]))
+    for action, child in enumerate(children):
+        values = (f"{v:.2f}".rjust(max(len(n), 6)) for n, v in zip(names, world.features[child], strict=True))
+        lines.append("  ".join([f"{action:7d}", _label(world, child).rjust(5), *values]))
+    return "\n".join(lines)
+
+
+def as_image(world: TreeWorld, node: int) -> np.ndarray:
+    """Returns a picture of the tree around the path ``[H, W, 3] uint8``.
+
+    The path runs down the middle; at every step the siblings that were not taken hang faintly beside it; below it
+    stand the children, with a bar for the primary's probability and a dot for every teacher that proposes one.
+    """
+    image_module = require("PIL.Image", extra="render", purpose="drawing images")
+    draw_module = require("PIL.ImageDraw", extra="render", purpose="drawing images")
+    font_module = require("PIL.ImageFont", extra="render", purpose="drawing images")
+    image = image_module.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
+    draw = draw_module.Draw(image)
+    fonts = {size: font_module.load_default(size=size) for size in (13, 16, 20)}
+    tree = world.tree
+    root = int(world.root_index[node])
+    draw.text((24, 16), f"{tree.prompts[root]}  {tree.text(node)}"[:90], fill=_INK, font=fonts[20])
+    for m, name in enumerate(tree.teachers):
+        colour = _TEACHERS[m % len(_TEACHERS)]
+        draw.ellipse((26, 56 + 20 * m, 36, 66 + 20 * m), fill=colour)
+        draw.text((44, 53 + 20 * m), name[:22], fill=_FAINT, font=fonts[13])
+    _draw_path(world, node, draw, fonts)
+    return np.asarray(image, np.uint8).copy()
+
+
+def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) -> None:
+    tree = world.tree
+    root = int(world.root_node[int(world.root_index[node])])
+    path = [root, *tree.path_nodes(node)]
+    shown = path[-7:]  # the last steps; the text above holds the rest
+    children = _children(world, node)
+    step = (_HEIGHT - 210) / max(len(shown), 2)
+    middle = _WIDTH / 2
+    at = (middle, 78.0)
+    _node(draw, at, "…" if len(path) > len(shown) else "●", _PATH, fonts[16])
+    for level, here in enumerate(shown[1:], start=1):
+        below = (middle, 78.0 + level * step)
+        siblings = tree.children(shown[level - 1])
+        position = int(here - siblings[0])
+        for other, sibling in enumerate(siblings):
+            if sibling != here:
+                side = (middle + (other - position) * 64, below[1])
+                draw.line([at, side], fill="#dcdad3", width=1)
+                if 0 < side[0] < _WIDTH:
+                    draw.text((side[0] - 4, side[1] - 8), _label(world, int(sibling)), fill=_FAINT, font=fonts[13])
+        draw.line([at, below], fill=_PATH, width=3)
+        _node(draw, below, _label(world, here), _END if world.ends[here] else _PATH, fonts[16])
+        at = below
+    spacing = min(56, (_WIDTH - 80) / max(len(children), 1))
+    for action, child in enumerate(children):
+        _draw_child(world, int(child), at, (middle + (action - (len(children) - 1) / 2) * spacing, 470.0), draw, fonts)
+
+
+def _draw_child(
+    world: TreeWorld,
+    child: int,
+    above: tuple[float, float],
+    at: tuple[float, float],
+    draw: Any,
+    fonts: dict[int, Any],
+) -> None:
+    tree, (x, y) = world.tree, at
+    draw.line([(above[0], above[1] + 14), (x, y - 14)], fill="#b9b6ab", width=1)
+    _node(draw, at, _label(world, child), _END if world.ends[child] else _INK, fonts[16])
+    height = 60 * float(np.exp(tree.prior[child]))
+    draw.rectangle((x - 9, y + 80 - height, x + 9, y + 80), fill="#a9c3dd")
+    draw.line([(x - 12, y + 80), (x + 12, y + 80)], fill=_FAINT)
+    for m in range(tree.num_teachers):
+        if int(tree.proposers[child]) >> (m + 1) & 1:
+            top = y + 88 + 10 * m
+            draw.ellipse((x - 4, top, x + 4, top + 8), fill=_TEACHERS[m % len(_TEACHERS)])
+
+
+def _node(draw: Any, at: tuple[float, float], label: str, colour: str, font: Any) -> None:
+    x, y = at
+    draw.ellipse((x - 15, y - 15, x + 15, y + 15), fill=_PAPER, outline=colour, width=2)
+    draw.text((x, y), label, fill=colour, font=font, anchor="mm")
+
+
+class Window:
+    """A window that shows pictures at a steady rate, made when the first one comes."""
+
+    def __init__(self, title: str, fps: int) -> None:
+        self._pygame = require("pygame", extra="render", purpose='render_mode="human"')
+        self._pygame.display.init()
+        self._pygame.display.set_caption(title)
+        self._screen = self._pygame.display.set_mode((_WIDTH, _HEIGHT))
+        self._clock = self._pygame.time.Clock()
+        self._fps = fps
+
+    def show(self, picture: np.ndarray) -> None:
+        """Puts a picture ``[H, W, 3] uint8`` on the screen and waits for the frame's time to pass."""
+        self._pygame.event.pump()
+        surface = self._pygame.surfarray.make_surface(np.swapaxes(picture, 0, 1))
+        self._screen.blit(surface, (0, 0))
+        self._pygame.display.flip()
+        self._clock.tick(self._fps)
+
+    def close(self) -> None:
+        self._pygame.display.quit()
