@@ -17,16 +17,37 @@ __all__ = ["DETECTORS", "TERMS", "catalogue", "find", "register", "register_term
 
 # name: ("module:object", one line of help)
 TERMS: dict[str, tuple[str, str]] = {
+    "answer_similarity": ("treegym.rewards.terms.similarity:AnswerSimilarity", "cosine of the answer to the reference"),
+    "diversity": ("treegym.rewards.terms.diversity:Diversity", "how different a group's answers are (group scope)"),
+    "judge": ("treegym.rewards.judge:Judge", "a language model's opinion of the answer, local or over HTTP"),
+    "kl": ("treegym.rewards.terms.kl:KL", "KL of the primary to a frozen teacher, token by token (negative weight)"),
     "length": ("treegym.rewards.terms.length:Length", "1 for every token (use a small negative weight)"),
+    "lmgt": ("treegym.rewards.terms.lmgt:LMGT", "a guide's advice on each step, -1, 0 or +1, annealed"),
+    "loglikelihood": ("treegym.rewards.terms.likelihood:LogLikelihood", "log-probability of each token"),
+    "perplexity": ("treegym.rewards.terms.likelihood:Perplexity", "perplexity of the answer (negative weight)"),
+    "reward_model": ("treegym.rewards.reward_model:LearnedReward", "a learned reward model (treegym train-reward)"),
+    "shortest_path": ("treegym.rewards.terms.shortest:ShortestPath", "penalty for a right answer by a longer way"),
+    "similarity": ("treegym.rewards.terms.similarity:Similarity", "cosine of each child to the primary's own choice"),
+    "soft_overlong": ("treegym.rewards.terms.overlong:SoftOverlong", "penalty for coming near the length limit"),
     "verifier": ("treegym.rewards.terms.verifier:Verifier", "1 where the answer is right, 0 where it is wrong"),
+    "zoning": ("treegym.rewards.terms.zoning:Zoning", "fitted adjustment of the zone a path is in, annealed"),
 }
 DETECTORS: dict[str, tuple[str, str]] = {
-    "eos": ("treegym.rewards.terminal:Eos", "the model's own end-of-sequence token"),
+    "completeness": ("treegym.rewards.detectors:Completeness", "a small language model finds the text complete"),
+    "eos": ("treegym.rewards.detectors:Eos", "the model's own end-of-sequence token"),
+    "minimum": ("treegym.rewards.detectors:Minimum", "at least so many tokens (for use within `all`)"),
+    "proxy": ("treegym.rewards.detectors:Proxy", "stopping is likelier than the best continuation"),
+    "punctuation": ("treegym.rewards.detectors:Punctuation", "the text ends with . ! ? or another end mark"),
+    "stored": ("treegym.rewards.detectors:Stored", "ends stored in the tree: end-of-sequence or stopped by detection"),
 }
-GROUPS = {"reward term": "treegym.rewards", "terminal detector": "treegym.terminals"}
+GROUPS = {  # entry points of installed packages
+    "reward term": "treegym.rewards",
+    "terminal detector": "treegym.terminals",
+    "verifier": "treegym.verifiers",
+}
 
-_REGISTERED: dict[str, dict[str, Any]] = {"reward term": {}, "terminal detector": {}}
-_BUNDLED = {"reward term": TERMS, "terminal detector": DETECTORS}
+_REGISTERED: dict[str, dict[str, Any]] = {"reward term": {}, "terminal detector": {}, "verifier": {}}
+_BUNDLED = {"reward term": TERMS, "terminal detector": DETECTORS, "verifier": {}}
 
 
 def register(name: str, term: Any) -> Any:
