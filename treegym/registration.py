@@ -40,4 +40,5 @@ def register_envs() -> None:
                 entry_point=entry.entry_point,
                 vector_entry_point=entry.vector_entry_point,
                 kwargs=dict(entry.kwargs),
+                disable_env_checker=bool(entry.kwargs.get("multi_objective")),  # it insists on scalar rewards
             )

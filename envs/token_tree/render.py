@@ -19,8 +19,8 @@ _TEACHERS = ("#2a9d6f", "#c9622f", "#6d5bd0", "#c23b75", "#8a7a12", "#1f8ea3", "
 def _label(world: TreeWorld, node: int) -> str:
     token = int(world.tree.token[node])
     if token == world.tree.eos_id:
-        return "⏎"
-    return world.tree.text_of([token]).replace("\n", "↵").replace(" ", "␣") or f"<{token}>"
+        return "end"
+    return world.tree.text_of([token]).replace("\n", "\\n").replace(" ", "_") or f"<{token}>"
 
 
 def _children(world: TreeWorld, node: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) ->
     step = (_HEIGHT - 210) / max(len(shown), 2)
     middle = _WIDTH / 2
     at = (middle, 78.0)
-    _node(draw, at, "…" if len(path) > len(shown) else "●", _PATH, fonts[16])
+    _node(draw, at, "..." if len(path) > len(shown) else "", _PATH, fonts[16])
     for level, here in enumerate(shown[1:], start=1):
         below = (middle, 78.0 + level * step)
         siblings = tree.children(shown[level - 1])
@@ -83,10 +83,10 @@ def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) ->
         for other, sibling in enumerate(siblings):
             if sibling != here:
                 side = (middle + (other - position) * 64, below[1])
-                draw.line([at, side], fill="#dcdad3", width=1)
+                draw.line([(at[0], at[1] + 15), (side[0], side[1] - 10)], fill="#dcdad3", width=1)
                 if 0 < side[0] < _WIDTH:
                     draw.text((side[0] - 4, side[1] - 8), _label(world, int(sibling)), fill=_FAINT, font=fonts[13])
-        draw.line([at, below], fill=_PATH, width=3)
+        draw.line([(at[0], at[1] + 15), below], fill=_PATH, width=3)
         _node(draw, below, _label(world, here), _END if world.ends[here] else _PATH, fonts[16])
         at = below
     spacing = min(56, (_WIDTH - 80) / max(len(children), 1))

