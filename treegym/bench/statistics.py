@@ -129,7 +129,9 @@ def resample_counts(runs: int, *, resamples: int, rng: np.random.Generator) -> n
 
     Statistics that are linear in the runs then need one matrix product instead of R gathers.
     """
-    return rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+    drawn = rng.integers(runs, size=(resamples, runs), dtype=np.int32)  # [R, N]; far cheaper than rng.multinomial
+    drawn += np.arange(resamples, dtype=np.int32)[:, None] * runs
+    return np.bincount(drawn.ravel(), minlength=resamples * runs).reshape(resamples, runs) / runs
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,250 @@
+"""The evaluation side of an environment: the same prompts for every agent, the exact optimum and chance beside them.
+
+Letters: P prompts, N nodes of the tree, K actions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from treegym.bench.episodes import Episodes
+from treegym.bench.suite import EnvEntry
+from treegym.errors import ConfigError, DataError
+
+__all__ = ["Arena", "Player", "accepts", "make_batch"]
+
+DEFAULT_EPISODES = 100  # in worlds without a fixed set of prompts
+SEED = 20_011  # evaluation episodes are seeded apart from training's 0, 1, 2, ...
+LANES = 256  # prompts walked side by side
+STEP_LIMIT = 100_000  # an environment that never ends an episode is an error, not a hang
+
+
+class Player(Protocol):
+    """What can be evaluated."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: np.ndarray | None = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]: ...
+
+
+def accepts(env_id: str, keyword: str) -> bool:
+    """Returns whether an environment's constructor names this keyword argument."""
+    spec = gym.spec(env_id)
+    entry = spec.entry_point
+    if isinstance(entry, str):
+        entry = gym.envs.registration.load_env_creator(entry)
+    if entry is None:
+        return False
+    known = getattr(inspect.getmodule(entry), "KEYWORDS", ())  # environments that take **settings list them here
+    try:
+        return keyword in known or keyword in inspect.signature(entry).parameters
+    except (TypeError, ValueError):
+        return keyword in known
+
+
+def make_batch(env_id: str, num_envs: int, kwargs: Mapping[str, Any], **vector: Any) -> gym.vector.VectorEnv:
+    """Returns a vector environment: the native batch where there is one, else single environments side by side."""
+    try:
+        if gym.spec(env_id).vector_entry_point is not None:
+            return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **vector, **kwargs)
+        return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", **kwargs)
+    except (TypeError, gym.error.Error) as error:
+        raise ConfigError(f"environment {env_id} cannot be made with {dict(kwargs)}: {error}") from error
+
+
+class Arena:
+    """Evaluates players on the prompts of one environment.
+
+    Args:
+        entry: the environment, as its suite describes it.
+        split: which prompts, where the environment has splits.
+        episodes: how many of them, spread evenly; 0 is all.
+    """
+
+    def __init__(self, entry: EnvEntry, *, split: str, episodes: int) -> None:
+        self.entry = entry
+        kwargs = {**entry.kwargs, **({"split": split} if accepts(entry.id, "split") else {}), **entry.evaluation}
+        self._kwargs = kwargs
+        probe = make_batch(entry.id, 1, kwargs)
+        world = getattr(probe.unwrapped, "world", None)
+        pool = getattr(world, "pool", None)
+        self.tree = getattr(world, "tree", None)
+        self.world = world if self.tree is not None else None
+        self.by_root = pool is not None
+        if pool is not None:
+            self.prompts = _spread(np.asarray(pool, np.int64), episodes)  # [P] int64, roots
+        else:
+            self.prompts = np.arange(episodes or DEFAULT_EPISODES, dtype=np.int64)
+        self._lanes = min(LANES if gym.spec(entry.id).vector_entry_point is not None else 16, len(self.prompts))
+        self._envs = make_batch(entry.id, self._lanes, kwargs)
+        probe.close()
+        self.kinds = self._kinds(world)  # [P] str
+        self._best: np.ndarray | None = None  # [N] float64
+        self._training_table: Any = None
+
+    def close(self) -> None:
+        self._envs.close()
+
+    @property
+    def batch(self) -> gym.vector.VectorEnv:
+        return self._envs
+
+    def evaluate(self, player: Player) -> Episodes:
+        """Plays every prompt once, always choosing what the player thinks best."""
+        lanes = self._lanes
+        parts = []
+        for start in range(0, len(self.prompts), lanes):
+            chosen = np.arange(start, min(start + lanes, len(self.prompts)))
+            parts.append(self._round(player, chosen))
+        return Episodes.join(parts)
+
+    def _round(self, player: Player, chosen: np.ndarray) -> Episodes:
+        envs, lanes = self._envs, self._lanes
+        padded = np.resize(self.prompts[chosen], lanes)  # spare lanes repeat prompts; what they do is not counted
+        if self.by_root:
+            observation, info = envs.reset(seed=SEED, options={"roots": padded})
+        else:
+            observation, info = envs.reset(seed=[SEED + int(p) for p in padded])
+        alive = np.arange(lanes) < len(chosen)
+        ret = np.zeros(lanes)
+        length = np.zeros(lanes, np.int32)
+        correct = np.zeros(lanes, np.bool_)
+        best = np.full(lanes, np.nan)
+        end = np.full(lanes, -1, np.int64)
+        state: Any = None
+        start = np.ones(lanes, np.bool_)
+        actions = np.zeros(lanes, np.int64)
+        for _ in range(STEP_LIMIT):
+            if state is None:  # a player without memory need not be asked about lanes that have ended
+                who = np.flatnonzero(alive)
+                actions[who], state = player.predict(_rows(observation, who), None, start[who], deterministic=True)
+                state = None if state is None else _refuse_memory(state, lanes, len(who))
+            else:
+                actions, state = player.predict(observation, state, start, deterministic=True)
+            observation, reward, terminated, truncated, info = envs.step(actions)
+            reward = np.asarray(reward, np.float64)
+            ret[alive] += (reward if reward.ndim == 1 else reward.sum(axis=1))[alive]
+            length[alive] += 1
+            ended = alive & (np.asarray(terminated) | np.asarray(truncated))
+            if ended.any():
+                correct[ended] = np.asarray(info.get("is_success", np.zeros(lanes)), np.bool_)[ended]
+                if "best_return" in info:
+                    best[ended] = np.asarray(info["best_return"], np.float64)[ended]
+                if self.world is not None:
+                    end[ended] = envs.unwrapped.nodes[ended]
+            alive = alive & ~ended
+            start = np.zeros(lanes, np.bool_)
+            if not alive.any():
+                return self._episodes(chosen, ret, correct, length, best, end)
+        raise DataError(f"{self.entry.id} did not end an episode within {STEP_LIMIT} steps; give it a time limit")
+
+    def _episodes(
+        self, chosen: np.ndarray, ret: np.ndarray, correct: np.ndarray, length: np.ndarray, best: np.ndarray, end: np.ndarray
+    ) -> Episodes:
+        count = len(chosen)
+        ret, correct, length, best, end = ret[:count], correct[:count], length[:count], best[:count], end[:count]
+        true, proxy = correct.astype(np.float64), ret
+        if self.world is not None:
+            verdict = np.asarray(self.world.tree.verdict)[end].astype(np.float64)
+            true = np.where(np.isnan(verdict), true, verdict)
+            best = self.best_values()[np.asarray(self.tree.root_node)[self.prompts[chosen]]]
+            if "reward" in self.entry.evaluation:
+                proxy = self._returns_in_training(end)
+        return Episodes(
+            prompt=self.prompts[chosen].astype(np.int32),
+            kind=self.kinds[chosen],
+            ret=ret,
+            correct=correct,
+            true=true,
+            proxy=proxy,
+            length=length,
+            regret=np.maximum(best - ret, 0.0),
+            end=end,
+        )
+
+    # ------------------------------------------------------------------ references
+
+    def best_values(self) -> np.ndarray:
+        """Returns the best return that can still be had from every node ``[N] float64``, by backward induction."""
+        if self._best is None:
+            assert self.world is not None
+            self._best = np.asarray(self.world.solution(1.0).value)
+        return self._best
+
+    def references(self) -> dict[str, float]:
+        """Returns what uniform random choice and the exact optimum score, both computed, not sampled."""
+        if self.world is None:
+            return {}
+        world, metric = self.world, self.entry.metric
+        nodes = np.arange(self.tree.size)
+        roots = np.asarray(self.tree.root_node)[self.prompts]
+        if metric in ("correct", "true"):
+            pays = world.correct(nodes).astype(np.float64)
+            optimum = world.solution(1.0).reachable[roots].astype(np.float64)
+        else:
+            world.table.ensure(nodes)
+            pays = np.where(np.asarray(self.tree.parent) < 0, 0.0, world.table.total)
+            optimum = self.best_values()[roots]
+        chance = uniform_values(self.tree, pays, world.ends | world.cut_off)[roots]
+        return {"random": float(chance.mean()), "optimum": float(optimum.mean())}
+
+    def _returns_in_training(self, end: np.ndarray) -> np.ndarray:
+        """Returns what the reward that agents train on pays for the paths to these nodes."""
+        if self._training_table is None:
+            from treegym.rewards import build
+
+            world = self.world
+            assert world is not None
+            self._training_table = build(self.entry.kwargs.get("reward")).on(
+                self.tree, ends=world.ends, truncated=world.cut_off
+            )
+        paths = [self.tree.path_nodes(int(node)) for node in end]
+        self._training_table.ensure(np.unique(np.concatenate([np.asarray(path, np.int64) for path in paths])))
+        return np.array([float(self._training_table.total[path].sum()) for path in paths])
+
+    def _kinds(self, world: Any) -> np.ndarray:
+        names = None
+        if self.tree is not None:
+            names = self.tree.kinds
+        elif self.by_root and hasattr(world, "kinds"):
+            names = world.kinds
+        if names is None:
+            return np.full(len(self.prompts), self.entry.name)
+        return np.array([names[int(p)] or self.entry.name for p in self.prompts])
+
+
+def uniform_values(tree: Any, pays: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Returns the expected sum of payments below every node ``[N] float64`` when each child is as likely as the next."""
+    value = np.zeros(tree.size)
+    parent, depth = np.asarray(tree.parent), np.asarray(tree.depth)
+    count = np.maximum(np.asarray(tree.child_count), 1)
+    for level in range(int(depth.max(initial=0)), 0, -1):
+        here = np.flatnonzero(depth == level)
+        worth = pays[here] + np.where(ends[here], 0.0, value[here])
+        np.add.at(value, parent[here], worth / count[parent[here]])
+    return value
+
+
+def _rows(observation: Any, who: np.ndarray) -> Any:
+    if isinstance(observation, Mapping):
+        return {key: array[who] for key, array in observation.items()}
+    return observation[who]
+
+
+def _refuse_memory(state: Any, lanes: int, asked: int) -> Any:
+    # Memory first appears at the first step, when all lanes that count are alive; with spare lanes its rows would not fit.
+    if asked != lanes:
+        raise ConfigError("a player with memory needs as many prompts as lanes; set [evaluation] episodes to at most 256")
+    return state
+
+
+def _spread(pool: np.ndarray, count: int) -> np.ndarray:
+    """Returns `count` entries spread evenly over the pool (all for 0)."""
+    if count <= 0 or count >= len(pool):
+        return pool
+    return pool[np.linspace(0, len(pool) - 1, count).round().astype(np.int64)]

@@ -1,0 +1,214 @@
+"""One run: an agent learns within its budget and is evaluated along the way.
+
+Called in a worker process. The result is the summary that is written to ``runs/ID.json``; everything in it but the
+times and the provenance follows from the job alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+
+from treegym.bench.arena import Arena, make_batch
+from treegym.bench.episodes import Episodes, write_episodes
+from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes
+from treegym.bench.provenance import provenance
+from treegym.bench.roster import is_ours, is_sb3, make_agent, resolve
+from treegym.bench.suite import FORMAT, Job
+from treegym.files import atomic_write
+
+__all__ = ["execute"]
+
+_UNLIMITED = 2**40  # environment steps that a budget in other units never reaches
+_COLUMNS = ("return", "correct", "true", "proxy", "length", "regret")
+_COUNTERS = ("episodes", "simulations", "judge_calls", "discarded_groups")
+
+
+class _Metered(VectorWrapper):
+    """Counts the steps of an agent that has no callbacks, and ends its learning when the budget is spent."""
+
+    def __init__(self, env: VectorEnv, meter: Meter) -> None:
+        super().__init__(env)
+        self.meter = meter
+        self._resting = np.zeros(env.num_envs, np.bool_)
+        self._next_step = env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
+        if not self.meter.tick():
+            raise BudgetSpent
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        # In next-step mode the step after an episode's end only resets; nobody chose an action there.
+        self.meter.env_steps += int((~self._resting).sum())
+        if self._next_step:
+            self._resting = np.asarray(terminated) | np.asarray(truncated)
+        return observation, reward, terminated, truncated, info
+
+
+def execute(job: Job, *, out: Path) -> dict[str, Any]:
+    """Runs a job and writes its episodes and its summary; returns the summary."""
+    began = time.perf_counter()
+    arena = Arena(job.env, split=job.split, episodes=job.episodes)
+    evaluated: dict[int, Episodes] = {}
+    curve: list[dict[str, Any]] = []
+
+    def evaluate(number: int) -> None:
+        costs = meter.costs()
+        evaluated[number] = arena.evaluate(agent)
+        curve.append({"checkpoint": number, **_rounded(costs), **_summary(evaluated[number], job.env.metric)})
+
+    meter = Meter(job.budget, job.checkpoints, evaluate)
+    agent, learn = _contestant(job, meter)
+    if learn is None:
+        meter.forward_passes = 0
+        meter.start()
+        meter.checkpoint(0)
+        costs = meter.costs() | {"cpu_seconds": 0.0}
+    else:
+        meter.checkpoint(0)
+        meter.start()
+        passes = meter.evaluation_passes
+        learn()
+        costs = meter.costs()
+        meter.checkpoint(job.checkpoints)
+        meter.evaluation_passes -= passes
+    final = evaluated[max(evaluated)]
+    evaluation_cpu = meter.evaluation_cpu
+    digest = write_episodes(out / "runs" / f"{job.id}.jsonl.gz", evaluated)
+    summary = {
+        "format": FORMAT,
+        "fingerprint": job.fingerprint,
+        "suite": job.suite,
+        "env": job.env.name,
+        "agent": job.agent.name,
+        "seed": job.seed,
+        "job": job.as_json(),
+        "hyperparameters": _hyperparameters(agent),
+        "cost": {
+            **_rounded(costs),
+            **{name: int(value) for name in _COUNTERS if (value := _counter(agent, name)) is not None},
+            "wall_seconds": round(time.perf_counter() - began, 3),
+            "evaluation": {
+                "cpu_seconds": round(evaluation_cpu, 3),
+                "forward_passes": meter.evaluation_passes,
+                "episodes": sum(len(episodes) for episodes in evaluated.values()),
+            },
+        },
+        "reference": {key: round(value, 9) for key, value in arena.references().items()},
+        "curve": curve,
+        "final": _final(final, job.env.metric),
+        "episodes": {"sha256": digest, "count": sum(len(episodes) for episodes in evaluated.values())},
+        "provenance": provenance(),
+    }
+    atomic_write(out / "runs" / f"{job.id}.json", json.dumps(summary, allow_nan=False) + "\n")
+    arena.close()
+    return summary
+
+
+def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None]:
+    """Returns the agent and what makes it learn within its budget (None for one that does not learn)."""
+    kwargs = {**job.agent.kwargs, **job.agent.per_env.get(job.env.name, {})}
+    found = resolve(job.agent.agent)
+    native = gym.spec(job.env.id).vector_entry_point is not None
+    ours, sb3 = is_ours(found), is_sb3(found)
+    disabled = {"autoreset_mode": "Disabled"} if (ours or sb3) and native else {}
+    env = make_batch(job.env.id, job.env.num_envs, {**job.env.kwargs, **disabled})
+    if sb3 or ours:
+        agent = make_agent(job.agent.agent, env if ours else _vec_env(env), seed=job.seed, kwargs=kwargs)
+    else:
+        agent = make_agent(job.agent.agent, _Metered(env, meter), seed=job.seed, kwargs=kwargs)
+    if not callable(getattr(agent, "learn", None)) or getattr(agent, "learns", True) is False:
+        return agent, None
+    steps = int(job.budget["env_steps"]) if set(job.budget) == {"env_steps"} else _UNLIMITED
+    if not count_forward_passes(getattr(agent, "policy", None), meter):
+        meter.forward_passes = None
+    if sb3 or ours:
+        return agent, lambda: _learn_with_callback(agent, meter, steps)
+    return agent, lambda: _learn_by_stepping(agent, meter, steps)
+
+
+def _vec_env(env: VectorEnv) -> Any:
+    from treegym.agents.vec_env import WorldVecEnv
+    from treegym.agents.worlds import make_world
+
+    return WorldVecEnv(make_world(env))
+
+
+def _learn_with_callback(agent: Any, meter: Meter, steps: int) -> None:
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    class Checkpoints(BaseCallback):
+        def _on_step(self) -> bool:
+            _read(agent, meter)
+            return meter.tick()
+
+    agent.learn(steps, callback=Checkpoints())
+    _read(agent, meter)
+    meter.tick()  # what came due in the last update
+
+
+def _learn_by_stepping(agent: Any, meter: Meter, steps: int) -> None:
+    try:
+        agent.learn(steps)
+    except BudgetSpent:
+        pass
+    if isinstance(passes := getattr(agent, "forward_passes", None), int):
+        meter.forward_passes = passes
+    meter.tick()
+
+
+def _read(agent: Any, meter: Meter) -> None:
+    """Takes over the counts that the agent itself keeps: it knows about thrown-away groups and cached evaluations."""
+    meter.env_steps = int(agent.num_timesteps)
+    if isinstance(passes := getattr(agent, "forward_passes", None), int):
+        meter.forward_passes = passes
+
+
+def _counter(agent: Any, name: str) -> Any:
+    value = getattr(agent, name, None)
+    if name == "episodes" and value is None:
+        value = getattr(agent, "_episode_num", None)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _summary(episodes: Episodes, metric: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"score": _average(episodes.metric(metric))}
+    return values | {name: _average(episodes.metric(name)) for name in _COLUMNS}
+
+
+def _final(episodes: Episodes, metric: str) -> dict[str, Any]:
+    kinds = {}
+    for kind in np.unique(episodes.kind):
+        here = episodes.kind == kind
+        kinds[str(kind)] = {
+            "score": _average(episodes.metric(metric)[here]),
+            "regret": _average(episodes.regret[here]),
+            "length": _average(episodes.length[here]),
+            "episodes": int(here.sum()),
+        }
+    scores = [round(float(value), 9) for value in episodes.metric(metric)]
+    return {**_summary(episodes, metric), "kinds": kinds, "prompts": episodes.prompt.tolist(), "scores": scores}
+
+
+def _average(values: np.ndarray) -> float | None:
+    """Returns the mean, rounded so that it does not depend on the order of summation; None where it is unknown."""
+    mean = math.fsum(values.tolist()) / len(values)
+    return round(mean, 9) if math.isfinite(mean) else None
+
+
+def _rounded(costs: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 4) for name, value in costs.items()}
+
+
+def _hyperparameters(agent: Any) -> dict[str, Any]:
+    """Returns the settings an agent really ran with, defaults included, as far as it tells."""
+    describe = getattr(agent, "settings_dict", None)
+    values = describe() if callable(describe) else {}
+    return json.loads(json.dumps(values, default=str))

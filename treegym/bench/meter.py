@@ -1,0 +1,121 @@
+"""What a run costs, and when its budget is spent: environment steps, model forward passes, CPU seconds.
+
+A forward pass is one state judged by the agent's network (a batch of 64 states counts 64), whether to act, to plan or
+to learn; every simulation of a search and every episode that dynamic sampling throws away is in it. Evaluation is
+metered apart and charged to nobody.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from treegym.errors import ConfigError
+
+__all__ = ["BudgetSpent", "Meter", "count_forward_passes"]
+
+
+class BudgetSpent(Exception):
+    """Ends the learning of an agent that has no callbacks."""
+
+
+class Meter:
+    """Keeps the costs of one run and calls back at every checkpoint.
+
+    Args:
+        budget: the units that are limited, and their amounts.
+        checkpoints: how often `evaluate` is called, evenly over the budget.
+        evaluate: called with the number of the checkpoint.
+    """
+
+    def __init__(self, budget: Mapping[str, float], checkpoints: int, evaluate: Callable[[int], None]) -> None:
+        self.budget = dict(budget)
+        self.checkpoints = checkpoints
+        self.evaluate = evaluate
+        self.env_steps = 0
+        self.forward_passes: int | None = 0
+        self.evaluation_cpu = 0.0
+        self.evaluation_passes = 0
+        self._charging = True
+        self._start = time.process_time()
+        self._next = 1
+
+    def start(self) -> None:
+        """Starts the clock: making the agent is not charged."""
+        self._start = time.process_time()
+        self.evaluation_cpu = 0.0
+
+    @property
+    def cpu_seconds(self) -> float:
+        return time.process_time() - self._start - self.evaluation_cpu
+
+    def costs(self) -> dict[str, float | None]:
+        passes = self.forward_passes
+        return {"env_steps": self.env_steps, "forward_passes": passes, "cpu_seconds": self.cpu_seconds}
+
+    @property
+    def spent(self) -> float:
+        """The share of the budget that is used up; of several units, the largest share."""
+        costs = self.costs()
+        shares = []
+        for unit, amount in self.budget.items():
+            cost = costs[unit]
+            if cost is None:
+                raise ConfigError(
+                    "the budget is in forward passes, but this agent does not say how many it makes: give it an "
+                    "attribute `forward_passes`, or budget env_steps or cpu_seconds"
+                )
+            shares.append(cost / amount)
+        return max(shares)
+
+    def count_passes(self, states: int) -> None:
+        if self._charging:
+            self.forward_passes = (self.forward_passes or 0) + states
+        else:
+            self.evaluation_passes += states
+
+    def tick(self) -> bool:
+        """Evaluates if a checkpoint was reached; returns whether there is budget left."""
+        spent = self.spent
+        while self._next < self.checkpoints and spent >= self._next / self.checkpoints:
+            self.checkpoint(self._next)
+            self._next += 1
+        return spent < 1.0
+
+    def checkpoint(self, number: int) -> None:
+        """Evaluates without charging the run for it."""
+        before = time.process_time()
+        self._charging = False
+        try:
+            self.evaluate(number)
+        finally:
+            self._charging = True
+            self.evaluation_cpu += time.process_time() - before
+
+
+def count_forward_passes(policy: Any, meter: Meter) -> bool:
+    """Makes a policy report every state it judges to the meter; returns whether that is possible.
+
+    Our policies judge states in `infer` (acting, planning) and `evaluate` (learning); those of Stable-Baselines3 call
+    `extract_features` once a forward pass.
+    """
+    names = ("infer", "evaluate") if hasattr(policy, "infer") and hasattr(policy, "evaluate") else ("extract_features",)
+    found = False
+    for name in names:
+        method = getattr(policy, name, None)
+        if method is not None:
+            setattr(policy, name, _counted(method, meter))
+            found = True
+    return found
+
+
+def _counted(method: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def counted(observation: Any, *args: Any, **kwargs: Any) -> Any:
+        first = next(iter(observation.values())) if isinstance(observation, Mapping) else observation
+        meter.count_passes(len(first))
+        return method(observation, *args, **kwargs)
+
+    return counted
