@@ -1,0 +1,339 @@
+"""`Agent`: what all learners share, on SB3's `BaseAlgorithm`; used as one uses Stable-Baselines3.
+
+    model = PPO("ChildPolicy", env, seed=0, verbose=1)
+    model.learn(100_000)
+    model.save("run.zip")
+    action, state = model.predict(obs, deterministic=True)
+
+A learner adds its settings (a frozen dataclass whose fields are its switches), `collect` and `update`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from stable_baselines3.common import utils
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from treegym.agents.policies import policy_class
+from treegym.agents.policies.base import MASK, ChildScorer, as_rows
+from treegym.agents.rollout import Collector, Stopped, Trajectories
+from treegym.agents.vec_env import WorldVecEnv
+from treegym.agents.worlds import Outcome, World, make_world
+from treegym.errors import ConfigError, suggest
+
+__all__ = ["Agent", "Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The switches that every learner has."""
+
+    n_envs: int | None = None  # lanes; None: what the environment came with, or 64 for native batches
+    gamma: float = 0.99  # discount
+
+    @classmethod
+    def of(cls, algorithm: str, switches: dict[str, Any]) -> Self:
+        """Returns settings from keyword arguments; raises ConfigError for an unknown one."""
+        known = [field.name for field in fields(cls)]
+        for name in switches:
+            if name not in known:
+                raise ConfigError(f"{algorithm} has no switch {name!r}.{suggest(name, known)}")
+        return cls(**switches)
+
+
+class Agent(BaseAlgorithm):
+    """The base of every learner.
+
+    Args:
+        policy: a name (`treegym.agents.policies.POLICIES`) or a class.
+        env: an id, a Gymnasium environment (single or vector), an SB3 `VecEnv`; None only to predict after `load`.
+        policy_kwargs: what the policy's constructor takes beyond the spaces; JSON values, so that a checkpoint can
+            hold them.
+        seed: the seed of everything random; None draws one.
+        verbose: 0 silent, 1 a table of progress.
+        device: where the policy's network lives.
+        tensorboard_log: a directory for TensorBoard, or None.
+        stats_window_size: over how many episodes progress is averaged.
+        **switches: the fields of `settings_class`.
+    """
+
+    settings_class: ClassVar[type[Settings]] = Settings
+    settings: Any
+
+    def __init__(
+        self,
+        policy: str | type,
+        env: Any,
+        *,
+        policy_kwargs: dict[str, Any] | None = None,
+        seed: int | None = None,
+        verbose: int = 0,
+        device: str | torch.device = "auto",
+        tensorboard_log: str | None = None,
+        stats_window_size: int = 100,
+        _spaces: tuple[Any, Any] | None = None,
+        **switches: Any,
+    ) -> None:
+        self.settings = self.settings_class.of(type(self).__name__, switches)
+        self.policy_name = policy if isinstance(policy, str) else f"{policy.__module__}:{policy.__qualname__}"
+        world = None if env is None else make_world(env, num_envs=self.settings.n_envs)
+        super().__init__(
+            policy if not isinstance(policy, str) else policy_class(policy),
+            None if world is None else WorldVecEnv(world),
+            learning_rate=0.0,  # SB3's slot; the learning rate is one of the settings
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+        )
+        if world is None:
+            if _spaces is None:
+                raise ConfigError("an agent needs an environment; only a loaded checkpoint can do without one")
+            self.observation_space, self.action_space = _spaces
+            self.n_envs = 1
+        self.world: World | None = world
+        self.rng = np.random.default_rng(seed)
+        self.iteration = 0
+        self._stop_training = False
+        self._setup_model()
+
+    # ------------------------------------------------------------------ building
+
+    @classmethod
+    def _wrap_env(cls, env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Answers SB3: any environment becomes a world seen as a `VecEnv`."""
+        return env if isinstance(env, WorldVecEnv) else WorldVecEnv(make_world(env))
+
+    def _setup_model(self) -> None:
+        kwargs = dict(self.policy_kwargs)
+        if getattr(self.policy_class, "layout_needed", False) and "layout" not in kwargs:
+            kwargs["layout"] = self._layout()
+            self.policy_kwargs = kwargs
+        # Torch's global generator is left as it was: the seed enters through `self.rng` alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(self.rng.integers(2**31)))
+            policy = self.policy_class(self.observation_space, self.action_space, lambda _: 0.0, **kwargs)
+        self.policy = policy.to(self.device)
+        self.policy.set_training_mode(False)
+        self._setup_learning()
+
+    def _layout(self) -> dict[str, Any]:
+        layout = getattr(getattr(self.world.env, "unwrapped", None), "layout", None) if self.world is not None else None
+        if layout is None:
+            raise ConfigError(
+                f"{self.policy_name} needs to know where each child's features are (env.unwrapped.layout, an "
+                "ObservationLayout), and this environment does not say; use MlpPolicy or MultiInputPolicy"
+            )
+        return {"num_children": layout.num_children, "state": list(layout.state), "child": list(layout.child)}
+
+    def _setup_learning(self) -> None:
+        """Makes optimizer and buffers; called once the policy exists."""
+
+    @property
+    def scorer(self) -> ChildScorer:
+        """The policy, as what it is here."""
+        return self.policy  # type: ignore[return-value]
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Goes on in another environment of the same spaces, with any number of lanes."""
+        world = make_world(env, num_envs=self.settings.n_envs)
+        self._check_spaces(world)
+        self.world = world
+        self.env = WorldVecEnv(world)
+        self.n_envs = world.num_envs
+        self._enter_world()
+
+    def _check_spaces(self, world: World) -> None:
+        for what, ours, theirs in (
+            ("observation", self.observation_space, world.observation_space),
+            ("action", self.action_space, world.action_space),
+        ):
+            if ours != theirs:
+                raise ConfigError(
+                    f"this agent was made for another environment: its {what} space is {_short(ours)}, "
+                    f"the environment's is {_short(theirs)}"
+                )
+
+    def _enter_world(self) -> None:
+        """Makes what depends on the world; called when it changes."""
+
+    # ------------------------------------------------------------------ learning
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Learns for at least `total_timesteps` environment steps; arguments as in Stable-Baselines3.
+
+        With ``reset_num_timesteps=False`` these come on top of those taken already.
+        """
+        if self.world is None:
+            raise ConfigError("there is no environment to learn in: call set_env, or load the checkpoint with env=...")
+        total, callbacks = self._begin(total_timesteps, callback, tb_log_name, reset_num_timesteps, progress_bar)
+        callbacks.on_training_start(locals(), globals())
+        try:
+            while self.num_timesteps < total:
+                self._update_current_progress_remaining(self.num_timesteps, total)
+                callbacks.on_rollout_start()
+                rollout = self.collect(callbacks)
+                callbacks.update_locals({"rollout": rollout})
+                callbacks.on_rollout_end()
+                self._update_current_progress_remaining(self.num_timesteps, total)
+                self.update(rollout)
+                self.iteration += 1
+                if log_interval and self.iteration % log_interval == 0:
+                    self.dump_logs()
+        except Stopped:
+            pass
+        callbacks.on_training_end()
+        return self
+
+    def collect(self, callback: BaseCallback) -> Any:
+        """Returns what the next update learns from."""
+        raise NotImplementedError
+
+    def update(self, rollout: Any) -> None:
+        """Learns from what `collect` returned."""
+        raise NotImplementedError
+
+    def stepper(self, callback: BaseCallback) -> Callable[[int, Outcome], None]:
+        """Returns a function that counts steps and calls the callbacks, for a `Collector`."""
+
+        def on_step(active: int, outcome: Outcome) -> None:
+            self.num_timesteps += active
+            done = outcome.terminated | outcome.truncated
+            callback.update_locals({"rewards": outcome.reward, "dones": done, "infos": outcome.info, "self": self})
+            if not callback.on_step():
+                raise Stopped
+
+        return on_step
+
+    def note_episodes(self, collector: Collector, rollout: Trajectories) -> None:
+        """Keeps the returns and lengths of finished episodes for the log, as SB3's Monitor would."""
+        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
+        self.ep_info_buffer.extend({"r": total, "l": length, "t": 0.0} for total, length in collector.finished)
+        self._episode_num += len(collector.finished)
+        collector.finished.clear()
+        known = rollout.correct[~np.isnan(rollout.correct)]
+        self.ep_success_buffer.extend(known.tolist())
+
+    def dump_logs(self) -> None:
+        """Writes a line of progress to SB3's logger."""
+        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
+        seconds = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
+        self.logger.record("time/iterations", self.iteration, exclude="tensorboard")
+        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / seconds))
+        self.logger.record("time/time_elapsed", int(seconds), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        if self.ep_info_buffer:
+            self.logger.record("rollout/ep_rew_mean", float(np.mean([info["r"] for info in self.ep_info_buffer])))
+            self.logger.record("rollout/ep_len_mean", float(np.mean([info["l"] for info in self.ep_info_buffer])))
+        if self.ep_success_buffer:
+            self.logger.record("rollout/success_rate", float(np.mean(self.ep_success_buffer)))
+        self.logger.dump(step=self.num_timesteps)
+
+    def _begin(
+        self, steps: int, callback: Any, tb_log_name: str | None, reset: bool, progress_bar: bool
+    ) -> tuple[int, BaseCallback]:
+        """Does what SB3's `_setup_learn` does, but leaves the environment where it stands."""
+        self.start_time = time.time_ns()
+        if self.ep_info_buffer is None or reset:
+            self.ep_info_buffer = deque(maxlen=self._stats_window_size)
+            self.ep_success_buffer = deque(maxlen=self._stats_window_size)
+        if reset:
+            self.num_timesteps = 0
+            self._episode_num = 0
+        total = steps if reset else steps + self.num_timesteps
+        self._total_timesteps = total
+        self._num_timesteps_at_start = self.num_timesteps
+        if not self._custom_logger:
+            name = tb_log_name or type(self).__name__
+            self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, reset)
+        return total, self._init_callback(callback, progress_bar)
+
+    # ------------------------------------------------------------------ acting
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, Any]:
+        """Returns an action for each observation, and `state` unchanged (no agent here is recurrent).
+
+        The mask is read from the observation; `action_masks` overrides it, as in sb3-contrib.
+        """
+        rows, batched = as_rows(observation, self.observation_space)
+        if action_masks is not None:
+            rows[MASK] = np.asarray(action_masks).reshape(-1, int(self.action_space.n))
+        actions = self.choose(rows, deterministic=deterministic)
+        return (actions if batched else actions[0]), state
+
+    def choose(self, rows: dict[str, np.ndarray], *, deterministic: bool) -> np.ndarray:
+        """Returns an action for each row ``[B] int64``."""
+        if deterministic:
+            return self.scorer.best(rows)
+        uniform = self.rng.random(len(next(iter(rows.values()))))
+        return self.scorer.act(rows, uniform, with_value=False)[0]
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """Writes the whole state of training as a zip of JSON and safetensors, atomically."""
+        from treegym.agents.checkpoint import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, env: Any = None, device: str | torch.device = "auto", **kwargs: Any) -> Self:  # type: ignore[override]
+        """Reads what `save` wrote; executes nothing from the file.
+
+        Args:
+            path: the checkpoint.
+            env: where to go on; None is enough to predict.
+            device: where the network shall live.
+            **kwargs: settings to override, ``verbose`` and ``tensorboard_log``.
+        """
+        from treegym.agents.checkpoint import load
+
+        return load(cls, path, env=env, device=device, overrides=kwargs)
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        return {"policy": self.policy.state_dict()}
+
+    def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Returns what a learner must remember beyond the policy's weights: JSON values, and arrays."""
+        return {}, {}
+
+    def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Takes back what `training_state` returned."""
+
+    def settings_dict(self) -> dict[str, Any]:
+        """Returns the switches as JSON values; functions cannot be written and are left out."""
+        return {name: value for name, value in asdict(self.settings).items() if not callable(value)}
+
+
+def _short(space: Any) -> str:
+    text = str(space)
+    return text if len(text) <= 160 else text[:157] + "..."

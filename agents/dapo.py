@@ -1,0 +1,156 @@
+"""DAPO: groups instead of a critic, clip-higher, dynamic sampling, token loss (https://arxiv.org/abs/2503.14476)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+from treegym.agents.groups import (
+    group_centred,
+    group_leave_one_out,
+    group_normalised,
+    informative_groups,
+    soft_overlong,
+)
+from treegym.agents.policy_gradient import GradientSettings, PolicyGradient
+from treegym.agents.rollout import Collector, Trajectories, join
+from treegym.errors import ConfigError
+
+__all__ = ["DAPO", "DAPOSettings", "GroupSettings", "GroupSampling"]
+
+
+@dataclass(frozen=True)
+class GroupSettings(GradientSettings):
+    """Switches of every learner that samples groups."""
+
+    group_size: int = 16  # episodes from one root
+    group_by: str = "auto"  # "root": reset(options={"root": i}); "seed": the same reset seed; "auto": root if offered
+    overlong_penalty: bool = True  # soft punishment; needs overlong_max
+    overlong_max: int | None = None  # L_max; None: no punishment
+    overlong_cache: int | None = None  # L_c; None: a fifth of L_max
+    overlong_filter: bool = False  # leave truncated episodes out of the loss
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group_size < 2:
+            raise ConfigError(f"group_size must be at least 2, got {self.group_size}: one episode has no group mean")
+        if self.n_steps is not None:
+            raise ConfigError("groups are made of whole episodes; n_steps must be None")
+
+
+class GroupSampling(PolicyGradient):
+    """Collects groups of episodes that start at the same root."""
+
+    settings: GroupSettings
+
+    def collect(self, callback: BaseCallback) -> Trajectories:
+        collector = self.collector(callback)
+        count = max(1, self.settings.n_episodes // self.settings.group_size)
+        rollout = self.sample_groups(collector, count, 0)
+        self.note_episodes(collector, rollout)
+        return rollout
+
+    def sample_groups(self, collector: Collector, count: int, first_group: int) -> Trajectories:
+        """Returns `count` groups of `group_size` episodes, their roots drawn at random."""
+        assert self.world is not None
+        roots = self.world.roots()
+        if roots is None:
+            raise ConfigError(
+                f"{type(self).__name__} needs groups of episodes from one root, and this environment cannot be reset to "
+                "a root (env.unwrapped.roots is missing); use PPO, or an environment with roots"
+            )
+        chosen = self.rng.choice(roots, size=count, replace=count > len(roots))
+        groups = np.repeat(np.arange(first_group, first_group + count), self.settings.group_size)
+        return collector.episodes(len(groups), np.repeat(chosen, self.settings.group_size), groups)
+
+    def shape(self, rollout: Trajectories) -> tuple[Trajectories, np.ndarray]:
+        """Returns the rollout with overlong episodes filtered if so set, and the shaped returns ``[E] float64``."""
+        s = self.settings
+        returns = rollout.returns
+        if s.overlong_penalty and s.overlong_max is not None:
+            cache = s.overlong_cache or max(1, s.overlong_max // 5)
+            returns = returns + soft_overlong(rollout.lengths, max_length=s.overlong_max, cache=cache)
+        if s.overlong_filter:
+            rollout = rollout.with_(valid=rollout.valid & ~np.repeat(rollout.truncated, rollout.lengths))
+        return rollout, returns
+
+
+@dataclass(frozen=True)
+class DAPOSettings(GroupSettings):
+    """DAPO's switches; with all at their defaults it is the paper's method, at our environments' sizes."""
+
+    gamma: float = 1.0  # returns are not discounted
+    clip_range_high: float | None = 0.28  # clip-higher
+    dual_clip: float | None = 10.0
+    normalize_advantage: bool = False  # group advantages are never normalised again
+    dynamic_sampling: bool = True
+    max_resamples: int = 10
+    advantage: str = "normalised"  # or "centred" (Dr. GRPO), "leave_one_out" (RLOO)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.advantage not in ADVANTAGES:
+            raise ConfigError(f"advantage must be one of {', '.join(ADVANTAGES)}, got {self.advantage!r}")
+
+
+ADVANTAGES = {
+    "normalised": group_normalised,
+    "centred": group_centred,
+    "leave_one_out": group_leave_one_out,
+}
+
+
+class DAPO(GroupSampling):
+    """Decoupled clip and dynamic sampling policy optimisation.
+
+    Dynamic sampling keeps groups with 0 < #correct < G (by the env's correctness flag; where it has none, groups whose
+    returns differ) and samples more until the batch is full, at most `max_resamples` times; then it learns from what
+    there is and says so. Every episode, kept or not, counts against the budget of steps.
+    """
+
+    settings_class = DAPOSettings
+    settings: DAPOSettings
+    uses_critic: ClassVar[bool] = False
+
+    def collect(self, callback: BaseCallback) -> Trajectories:
+        s = self.settings
+        collector = self.collector(callback)
+        wanted = max(1, s.n_episodes // s.group_size)
+        kept: list[Trajectories] = []
+        groups = rounds = sampled = 0
+        while groups < wanted and rounds < (s.max_resamples if s.dynamic_sampling else 1):
+            part = self.sample_groups(collector, wanted, sampled)
+            sampled += wanted
+            rounds += 1
+            self.note_episodes(collector, part)
+            if s.dynamic_sampling:
+                part = part.select(informative_groups(part.returns, part.groups, part.correctness))
+            if part.episodes:
+                kept.append(part)
+                groups += len(np.unique(part.groups))
+        self.logger.record("rollout/groups_sampled", sampled)
+        self.logger.record("rollout/groups_kept", min(groups, wanted))
+        if not kept:
+            self._say(f"none of {sampled} groups had both right and wrong answers: nothing to learn from this time")
+            return part
+        if groups < wanted:
+            self._say(f"{groups} of {wanted} informative groups after {rounds} rounds of sampling: learning from those")
+        rollout = join(kept)
+        first = np.unique(rollout.groups)[:wanted]
+        return rollout.select(rollout.groups <= first[-1])
+
+    def weigh(self, rollout: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+        _, returns = self.shape(rollout)
+        advantages = ADVANTAGES[self.settings.advantage](returns, rollout.groups)
+        return np.repeat(advantages, rollout.lengths), np.zeros(rollout.steps, np.float32)
+
+    def update(self, rollout: Trajectories) -> None:
+        if rollout.episodes:
+            super().update(self.shape(rollout)[0])
+
+    def _say(self, sentence: str) -> None:
+        if self.verbose:
+            print(f"{type(self).__name__}: {sentence}")

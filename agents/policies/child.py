@@ -1,0 +1,130 @@
+r"""`ChildPolicy`: scores each child from its features and a summary of all; the order of the children does not matter.
+
+Letters: B states, K children, S state features, F child features, H hidden units.
+
+    e_i = relu(W c_i + U s)                      each child, given the state
+    m   = [mean_i e_i, max_i e_i]                a summary, over the legal children
+    score_i = w . relu(A e_i + B m) + l . c_i    equivariant: permuting children permutes scores
+    V   = v . relu(C relu(D m' + G s))           invariant; m' from an encoder of its own
+
+Actor and critic share nothing, so that a value can be pretrained without touching the policy (VAPO).
+The linear term l starts as the primary's own log-probability, so that learning starts at what the model would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from torch import nn
+
+from treegym.agents.policies.base import MASK, ChildScorer, Observations
+from treegym.errors import ConfigError
+
+__all__ = ["ChildPolicy"]
+
+
+class _Encoder(nn.Module):
+    """Children, each in the light of the state, and their summary."""
+
+    def __init__(self, state: int, child: int, hidden: int) -> None:
+        super().__init__()
+        self.child = nn.Linear(child, hidden)
+        self.state = nn.Linear(state, hidden, bias=False) if state else None
+
+    def forward(
+        self, state: torch.Tensor, children: torch.Tensor, legal: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns encoded children ``[B, K, H]`` and their summary ``[B, 2H]``."""
+        encoded = self.child(children)
+        if self.state is not None:
+            encoded = encoded + self.state(state)[:, None]
+        # relu makes 0 the least value, so zeroing the illegal ones leaves both sum and maximum to the legal ones
+        encoded = torch.relu(encoded) * legal[..., None]
+        mean = encoded.sum(1) / legal.sum(1, keepdim=True).clamp(min=1.0)
+        return encoded, torch.cat([mean, encoded.amax(1)], dim=1)
+
+
+class ChildPolicy(ChildScorer, BasePolicy):
+    """A permutation-equivariant policy over a set of children.
+
+    Args:
+        observation_space: Dict with "observations" and "action_mask".
+        action_space: Discrete(K).
+        lr_schedule: as SB3 passes it; unused, the agent owns the optimizer.
+        layout: ``{"num_children": K, "state": [names], "child": [names]}`` (`ObservationLayout` as a dict).
+        hidden: H.
+        prior_weight: the initial weight of the child feature "prior" in the score (0: start uniform).
+    """
+
+    layout_needed = True
+    needs = ("observations", MASK)
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Any = None,
+        *,
+        layout: Mapping[str, Any],
+        hidden: int = 64,
+        prior_weight: float = 0.25,
+        **kwargs: Any,
+    ) -> None:
+        BasePolicy.__init__(self, observation_space, action_space, **kwargs)
+        self.num_children = int(layout["num_children"])
+        state, child = _names(layout, "state"), _names(layout, "child")
+        self.num_state, self.num_child = len(state), len(child)
+        size = observation_space["observations"].shape[0]
+        if size != self.num_state + self.num_children * self.num_child:
+            raise ConfigError(
+                f"the layout describes {self.num_state} + {self.num_children} x {self.num_child} features, "
+                f"the observation has {size}"
+            )
+        self.encoder = _Encoder(self.num_state, self.num_child, hidden)
+        self.mix_child = nn.Linear(hidden, hidden)
+        self.mix_summary = nn.Linear(2 * hidden, hidden, bias=False)
+        self.score = nn.Linear(hidden, 1, bias=False)
+        self.linear = nn.Linear(self.num_child, 1, bias=False)
+        self.critic_encoder = _Encoder(self.num_state, self.num_child, hidden)
+        self.critic_summary = nn.Linear(2 * hidden + self.num_state, hidden)
+        self.critic_head = nn.Linear(hidden, 1)
+        with torch.no_grad():
+            self.score.weight.mul_(0.1)  # near the prior at first, not exactly: a zero layer would stop gradients below
+            self.critic_head.weight.mul_(0.1)
+            self.linear.weight.zero_()
+            if "prior" in child:
+                self.linear.weight[0, child.index("prior")] = prior_weight
+
+    def logits(self, obs: Observations) -> torch.Tensor:
+        state, children, legal = self._split(obs)
+        encoded, summary = self.encoder(state, children, legal)
+        mixed = torch.relu(self.mix_child(encoded) + self.mix_summary(summary)[:, None])
+        return (self.score(mixed) + self.linear(children)).squeeze(-1)
+
+    def values(self, obs: Observations) -> torch.Tensor:
+        state, children, legal = self._split(obs)
+        _, summary = self.critic_encoder(state, children, legal)
+        hidden = torch.relu(self.critic_summary(torch.cat([summary, state], dim=1)))
+        return self.critic_head(hidden).squeeze(-1)
+
+    def critic_parameters(self) -> Iterator[nn.Parameter]:
+        for module in (self.critic_encoder, self.critic_summary, self.critic_head):
+            yield from module.parameters()
+
+    def _split(self, obs: Observations) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns state ``[B, S]``, children ``[B, K, F]`` and legality ``[B, K]``, all float32."""
+        flat = obs["observations"].float()
+        children = flat[:, self.num_state :].reshape(len(flat), self.num_children, self.num_child)
+        legal = obs[MASK].float() if MASK in obs else torch.ones(children.shape[:2], device=flat.device)
+        return flat[:, : self.num_state], children, legal
+
+
+def _names(layout: Mapping[str, Any], key: str) -> Sequence[str]:
+    names = layout.get(key)
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        raise ConfigError(f"layout[{key!r}] must be a list of feature names, got {names!r}")
+    return list(names)

@@ -1,0 +1,425 @@
+"""What PPO, DAPO, VAPO and their relatives share: collect, weigh every step, take clipped gradient steps.
+
+They differ in `collect` (which episodes), `weigh` (advantages and value targets) and in switches of the loss, which
+is written out once, here:
+
+    loss = sum over tokens [ -min(r A, clip(r) A) + beta KL + c_v (V - target)^2 - c_e entropy ] / normaliser
+           + c_nll * mean over tokens of correct episodes of -log pi
+
+Letters: N steps (tokens), E episodes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+
+from treegym.agents.base import Agent, Settings
+from treegym.agents.losses import aggregate, clipped_surrogate, correct_nll, kl_estimate, value_loss
+from treegym.agents.policies.base import ChildScorer
+from treegym.agents.rollout import Collector, Trajectories
+from treegym.agents.schedules import Schedule, as_schedule
+from treegym.errors import ConfigError
+
+__all__ = ["GradientSettings", "Lesson", "PolicyGradient"]
+
+
+@dataclass(frozen=True)
+class GradientSettings(Settings):
+    """Switches of every policy-gradient learner; names as in SB3 where SB3 has them."""
+
+    n_episodes: int = 256  # whole episodes a rollout
+    n_steps: int | None = None  # steps per lane and rollout instead (SB3's way); episodes are cut and bootstrapped
+    learning_rate: Schedule = 3e-4
+    n_epochs: int = 4
+    batch_size: int = 512  # steps per gradient step (episodes count by their steps)
+    micro_batch: int | None = None  # steps per backward pass; gradients add up to the same
+    clip_range: Schedule = 0.2  # how far below 1 the ratio may fall
+    clip_range_high: float | None = None  # how far above; None: as far as below
+    dual_clip: float | None = None
+    aggregation: str = "token"  # how token losses become one: token, sample or constant
+    horizon: int | None = None  # the constant of aggregation="constant"
+    ent_coef: Schedule = 0.0
+    vf_coef: float = 0.5
+    clip_range_vf: float | None = None
+    max_grad_norm: float | None = 0.5
+    weight_decay: float = 0.0
+    adam_eps: float = 1e-5  # as SB3's policies
+    normalize_advantage: bool = True  # per minibatch
+    kl_coef: float = 0.0  # beta, against the policy that learning started from
+    kl_in: str = "reward"  # "reward": -beta KL_t is added to each reward; "loss": beta KL is added to the loss
+    kl_estimator: str = "k1"
+    kl_target: float | None = None  # adapt beta towards this KL a token
+    kl_horizon: int = 10_000  # in steps
+    target_kl: float | None = None  # stop an update's epochs early, as SB3 does
+    fused: bool = True  # gradients of the loss by one compiled pass, and of plain perceptrons by hand
+
+    def __post_init__(self) -> None:
+        for name in ("n_episodes", "n_epochs", "batch_size"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ConfigError(f"gamma must be between 0 and 1, got {self.gamma!r}")
+        for name, choices in (
+            ("aggregation", ("token", "sample", "constant")),
+            ("kl_in", ("reward", "loss")),
+            ("kl_estimator", ("k1", "k3")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.aggregation == "constant" and not self.horizon:
+            raise ConfigError("aggregation='constant' needs horizon=, the longest possible episode")
+        if self.dual_clip is not None and self.dual_clip <= 1.0:
+            raise ConfigError(f"dual_clip must be above 1, got {self.dual_clip!r}")
+
+
+class Lesson(NamedTuple):
+    """A rollout, weighed: what the gradient steps see. All but `lengths` are per step."""
+
+    rows: dict[str, np.ndarray]  # each [N, ...]
+    actions: np.ndarray  # [N] int64
+    old_log_probs: np.ndarray  # [N] float32
+    advantages: np.ndarray  # [N] float32
+    targets: np.ndarray  # [N] float32, of the critic; zeros where there is none
+    old_values: np.ndarray  # [N] float32
+    reference: np.ndarray  # [N] float32, log-probabilities of the reference policy; zeros where there is none
+    correct: np.ndarray  # [N] bool, whether the step's episode is correct
+    length: np.ndarray  # [N] float32, steps of the step's episode
+    lengths: np.ndarray  # [E] int64
+
+    def part(self, index: np.ndarray) -> Lesson:
+        """Returns the steps of `index`."""
+        rows = {key: array[index] for key, array in self.rows.items()}
+        return Lesson(rows, *(field[index] for field in self[1:-1]), self.lengths)
+
+
+class PolicyGradient(Agent):
+    """Collects, weighs, steps. See the module's docstring."""
+
+    settings_class: ClassVar[type[Settings]] = GradientSettings
+    settings: GradientSettings
+    uses_critic: ClassVar[bool] = True
+
+    def _setup_learning(self) -> None:
+        s = self.settings
+        self.lr_schedule = as_schedule(s.learning_rate, name="learning_rate")
+        self.clip_schedule = as_schedule(s.clip_range, name="clip_range")
+        self.entropy_schedule = as_schedule(s.ent_coef, name="ent_coef")
+        self.kl_beta = s.kl_coef
+        self.reference: ChildScorer | None = copy.deepcopy(self.scorer) if s.kl_coef else None
+        parameters = list(self.policy.parameters()) if self.uses_critic else self.scorer.actor_parameters()
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        cpu = all(parameter.device.type == "cpu" for parameter in trainable)
+        self.optimizer = torch.optim.AdamW(
+            trainable, lr=self.lr_schedule(1.0), eps=s.adam_eps, weight_decay=s.weight_decay, fused=cpu or None
+        )
+        self._collector: Collector | None = None
+        self.fused_learner: Any = None
+
+    def _enter_world(self) -> None:
+        self._collector = None
+
+    # ------------------------------------------------------------------ the three things to differ in
+
+    def collect(self, callback: BaseCallback) -> Trajectories:
+        """Returns whole episodes, or (``n_steps``) as many steps in every lane."""
+        collector = self.collector(callback)
+        if self.settings.n_steps is not None:
+            rollout = collector.pieces(self.settings.n_steps)
+        else:
+            rollout = collector.episodes(self.settings.n_episodes)
+        self.note_episodes(collector, rollout)
+        return rollout
+
+    def weigh(self, rollout: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the advantage and the critic's target of every step, each ``[N] float32``."""
+        raise NotImplementedError
+
+    def loss(self, lesson: Lesson, whole: Whole) -> tuple[torch.Tensor, dict[str, float]]:
+        """Returns the loss of a (micro-)batch, normalised over the `whole` update batch, and figures to log."""
+        s, policy = self.settings, self.scorer
+        device = next(self.policy.parameters()).device
+
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            return torch.as_tensor(array, device=device)
+
+        judged = policy.evaluate(
+            policy.tensors(lesson.rows),
+            tensor(lesson.actions),
+            with_value=self.uses_critic,
+            episode_lengths=lesson.lengths if policy.unit == "episode" else None,
+        )
+        old = tensor(lesson.old_log_probs)
+        token = clipped_surrogate(
+            judged.log_prob,
+            old,
+            tensor(lesson.advantages),
+            clip_low=whole.clip_low,
+            clip_high=whole.clip_high,
+            dual_clip=s.dual_clip,
+        )
+        policy_loss = token
+        if self.kl_beta and s.kl_in == "loss":
+            token = token + self.kl_beta * kl_estimate(judged.log_prob, tensor(lesson.reference), kind=s.kl_estimator)
+        if whole.ent_coef:
+            token = token - whole.ent_coef * judged.entropy
+        total = self._aggregate(token, lesson, whole)
+        squared = torch.zeros(())
+        if self.uses_critic:
+            squared = value_loss(
+                judged.value, tensor(lesson.targets), old_values=tensor(lesson.old_values), clip=s.clip_range_vf
+            )
+            total = total + s.vf_coef * squared.sum() / whole.tokens
+        if whole.nll_coef and whole.correct_tokens:
+            share = float(lesson.correct.sum()) / whole.correct_tokens  # so that micro-batches add up
+            total = total + whole.nll_coef * share * correct_nll(judged.log_prob, tensor(lesson.correct))
+        with torch.no_grad():
+            log_ratio = judged.log_prob - old
+            ratio = log_ratio.exp()
+            outside = (ratio < 1 - whole.clip_low) | (ratio > 1 + whole.clip_high)
+            figures = {
+                "policy_loss": float(policy_loss.sum()) / whole.tokens,
+                "value_loss": float(squared.sum()) / whole.tokens,
+                "entropy": float(judged.entropy.sum()) / whole.tokens,
+                "approx_kl": float((ratio - 1 - log_ratio).sum()) / whole.tokens,
+                "clip_fraction": float(outside.sum()) / whole.tokens,
+            }
+        return total, figures
+
+    def nll_coef(self) -> float:
+        """Returns the weight of the likelihood of correct episodes in the loss (VAPO)."""
+        return 0.0
+
+    # ------------------------------------------------------------------ the update
+
+    def update(self, rollout: Trajectories) -> None:
+        if self.kl_beta and self.reference is not None:
+            rollout = self._charge_kl(rollout)
+        lesson = self.lesson(rollout)
+        self.take_steps(lesson)
+
+    def lesson(self, rollout: Trajectories) -> Lesson:
+        """Returns the valid steps of a rollout, weighed."""
+        advantages, targets = self.weigh(rollout)
+        correct = np.repeat(np.nan_to_num(rollout.correct) > 0.5, rollout.lengths)
+        reference = self._reference_log_probs(rollout) if self.kl_beta else np.zeros(rollout.steps, np.float32)
+        length = np.repeat(rollout.lengths, rollout.lengths).astype(np.float32)
+        lesson = Lesson(
+            dict(rollout.rows), rollout.actions, rollout.log_probs, advantages, targets, rollout.values, reference,
+            correct, length, rollout.lengths,
+        )  # fmt: skip
+        if rollout.valid.all():
+            return lesson
+        keep = np.flatnonzero(rollout.valid)
+        lengths = np.add.reduceat(rollout.valid.astype(np.int64), rollout.starts)
+        return lesson.part(keep)._replace(lengths=lengths[lengths > 0])
+
+    def take_steps(self, lesson: Lesson) -> None:
+        """Takes the gradient steps of one rollout."""
+        s = self.settings
+        if not len(lesson.actions):
+            return  # every group was uninformative or every episode filtered: nothing to learn from
+        rate = self.lr_schedule(self._current_progress_remaining)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        learner = self._fused_learner()
+        self.policy.set_training_mode(True)
+        logged: list[dict[str, float]] = []
+        stopped = False
+        for _ in range(s.n_epochs):
+            for index, lengths in self.minibatches(lesson):
+                part = lesson.part(index)._replace(lengths=lengths)
+                if s.normalize_advantage and len(index) > 1:
+                    advantages = part.advantages
+                    part = part._replace(advantages=(advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8))
+                figures = learner(part) if learner is not None else self.gradients(part)
+                if s.target_kl is not None and figures["approx_kl"] > 1.5 * s.target_kl:
+                    stopped = True
+                    break
+                if learner is None:
+                    self.step_optimizer()
+                logged.append(figures)
+            if stopped:
+                break
+            self._n_updates += 1
+        self.policy.set_training_mode(False)
+        for name in logged[0] if logged else ():
+            self.logger.record(f"train/{name}", float(np.mean([figures[name] for figures in logged])))
+        self.logger.record("train/learning_rate", rate)
+
+    def gradients(self, part: Lesson) -> dict[str, float]:
+        """Accumulates the gradients of one update batch, micro-batch by micro-batch."""
+        whole = self.whole(part)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for piece in self._micro_batches(part):
+            loss, figures = self.loss(piece, whole)
+            loss.backward()
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + value
+        return sums
+
+    def whole(self, part: Lesson) -> Whole:
+        """Returns what normalises the loss of one update batch."""
+        low = self.clip_schedule(self._current_progress_remaining)
+        high = self.settings.clip_range_high
+        return Whole(
+            tokens=len(part.actions),
+            episodes=float((1.0 / part.length).sum()),
+            correct_tokens=int(part.correct.sum()),
+            clip_low=low,
+            clip_high=low if high is None else high,
+            ent_coef=self.entropy_schedule(self._current_progress_remaining),
+            nll_coef=self.nll_coef(),
+        )
+
+    def step_optimizer(self) -> None:
+        """Clips the gradients and takes the step."""
+        if self.settings.max_grad_norm is not None:
+            parameters = self.optimizer.param_groups[0]["params"]
+            torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+
+    def minibatches(self, lesson: Lesson) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the steps of each update batch in random order (or, for sequence policies, its whole episodes)."""
+        if self.scorer.unit == "episode":
+            yield from _episode_batches(lesson.lengths, self.settings.batch_size, self.rng)
+            return
+        order = self.rng.permutation(len(lesson.actions))
+        for first in range(0, len(order), self.settings.batch_size):
+            yield order[first : first + self.settings.batch_size], lesson.lengths
+
+    def _micro_batches(self, part: Lesson) -> Iterator[Lesson]:
+        size = self.settings.micro_batch
+        if size is None or size >= len(part.actions):
+            yield part
+        elif self.scorer.unit == "episode":
+            for index, lengths in _episode_batches(part.lengths, size, None):
+                yield part.part(index)._replace(lengths=lengths)
+        else:
+            for first in range(0, len(part.actions), size):
+                yield part.part(np.arange(first, min(first + size, len(part.actions))))
+
+    def _aggregate(self, token: torch.Tensor, lesson: Lesson, whole: Whole) -> torch.Tensor:
+        return aggregate(
+            token,
+            mode=self.settings.aggregation,
+            lengths=torch.as_tensor(lesson.length, device=token.device),
+            tokens=whole.tokens,
+            episodes=whole.episodes,
+            horizon=self.settings.horizon,
+        )
+
+    def _fused_learner(self) -> Callable[[Lesson], dict[str, float]] | None:
+        return None
+
+    # ------------------------------------------------------------------ the reference policy
+
+    def _reference_log_probs(self, rollout: Trajectories) -> np.ndarray:
+        assert self.reference is not None
+        with torch.no_grad():
+            judged = self.reference.evaluate(
+                self.reference.tensors(rollout.rows),
+                torch.as_tensor(rollout.actions, device=self.device),
+                with_value=False,
+                episode_lengths=rollout.lengths if self.reference.unit == "episode" else None,
+            )
+        return judged.log_prob.cpu().numpy()
+
+    def _charge_kl(self, rollout: Trajectories) -> Trajectories:
+        """Adds -beta KL_t to each reward if so set, and adapts beta towards the target KL."""
+        s = self.settings
+        own = torch.from_numpy(rollout.log_probs)
+        reference = torch.from_numpy(self._reference_log_probs(rollout))
+        kl = kl_estimate(own, reference, kind=s.kl_estimator).numpy()
+        self.logger.record("train/kl_to_reference", float(kl.mean()))
+        if s.kl_in == "reward":
+            rollout = rollout.with_(rewards=rollout.rewards - np.float32(self.kl_beta) * kl)
+        if s.kl_target is not None:
+            self.kl_beta = adapted_beta(
+                self.kl_beta, float(kl.mean()), target=s.kl_target, steps=rollout.steps, horizon=s.kl_horizon
+            )
+            self.logger.record("train/kl_coef", self.kl_beta)
+        return rollout
+
+    # ------------------------------------------------------------------ helpers and state
+
+    def collector(self, callback: BaseCallback) -> Collector:
+        assert self.world is not None
+        if self._collector is None:
+            self._collector = Collector(
+                self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=self.stepper(callback)
+            )
+        self._collector.policy, self._collector.on_step = self.scorer, self.stepper(callback)
+        return self._collector
+
+    def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        from treegym.agents.checkpoint import optimizer_state
+
+        values, arrays = optimizer_state(self.optimizer)
+        state: dict[str, Any] = {"optimizer": values, "kl_beta": self.kl_beta}
+        arrays = {f"optimizer.{key}": array for key, array in arrays.items()}
+        if self.reference is not None:
+            arrays |= {f"reference.{key}": t.detach().cpu().numpy() for key, t in self.reference.state_dict().items()}
+        if self._collector is not None and self._collector.rows is not None and self.world is not None:
+            world = self.world.state()
+            if world:
+                arrays |= {f"world.{key}": array for key, array in world.items()}
+                arrays |= {f"lanes.{key}": array for key, array in self._collector.position().items()}
+        return state, arrays
+
+    def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        from treegym.agents.checkpoint import set_optimizer_state, within
+
+        set_optimizer_state(self.optimizer, values["optimizer"], within(arrays, "optimizer."))
+        self.kl_beta = float(values["kl_beta"])
+        reference = within(arrays, "reference.")
+        if self.reference is not None and reference:
+            self.reference.load_state_dict({key: torch.from_numpy(np.array(a)) for key, a in reference.items()})
+        lanes = within(arrays, "lanes.")
+        if lanes and self.world is not None and len(lanes["return"]) == self.world.num_envs:
+            self.world.set_state(within(arrays, "world."))
+            collector = Collector(
+                self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=lambda active, outcome: None
+            )
+            collector.set_position(lanes)
+            self._collector = collector
+
+
+class Whole(NamedTuple):
+    """What normalises the loss of an update batch, and the schedules' values."""
+
+    tokens: int
+    episodes: float  # by share of tokens, where a batch holds parts of episodes
+    correct_tokens: int
+    clip_low: float
+    clip_high: float
+    ent_coef: float
+    nll_coef: float
+
+
+def adapted_beta(beta: float, kl: float, *, target: float, steps: int, horizon: int) -> float:
+    """Returns beta x (1 + clip(KL/target - 1, -0.2, 0.2) * n/horizon) (https://arxiv.org/abs/1909.08593)."""
+    return beta * (1.0 + float(np.clip(kl / target - 1.0, -0.2, 0.2)) * steps / horizon)
+
+
+def _episode_batches(
+    lengths: np.ndarray, size: int, rng: np.random.Generator | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields step indices of whole episodes, about `size` steps at a time, and their lengths."""
+    starts = np.cumsum(lengths) - lengths
+    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    chosen: list[int] = []
+    steps = 0
+    for position, episode in enumerate(order.tolist()):
+        chosen.append(episode)
+        steps += int(lengths[episode])
+        if steps >= size or position == len(order) - 1:
+            yield np.concatenate([np.arange(starts[e], starts[e] + lengths[e]) for e in chosen]), lengths[chosen]
+            chosen, steps = [], 0

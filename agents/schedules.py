@@ -1,0 +1,46 @@
+"""Values that change over training, written so that a checkpoint can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from treegym.errors import ConfigError
+
+__all__ = ["Schedule", "as_schedule"]
+
+Schedule = float | str | Callable[[float], float]
+
+
+def as_schedule(value: Schedule, *, name: str) -> Callable[[float], float]:
+    """Returns a function of the progress *remaining* (1 at the start, 0 at the end), as in SB3.
+
+    Args:
+        value: a number; ``"lin_0.001"`` (falls to 0, RL Zoo's notation); ``"linear:0.1:0.01"`` (from, to); or such a
+            function.
+        name: what to call it in an error.
+    """
+    if callable(value):
+        return value
+    if isinstance(value, str):
+        try:
+            if value.startswith("lin_"):
+                start, end = float(value[4:]), 0.0
+            else:
+                word, first, second = value.split(":")
+                if word != "linear":
+                    raise ValueError(word)
+                start, end = float(first), float(second)
+        except ValueError:
+            raise ConfigError(
+                f"{name}={value!r} is no schedule; expected a number, 'lin_0.001' or 'linear:0.1:0.01'"
+            ) from None
+        return lambda remaining: end + (start - end) * remaining
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        constant = float(value)
+        return lambda remaining: constant
+    return _unknown(value, name)
+
+
+def _unknown(value: Any, name: str) -> Callable[[float], float]:
+    raise ConfigError(f"{name}={value!r} is no schedule; expected a number, 'lin_0.001' or 'linear:0.1:0.01'")
