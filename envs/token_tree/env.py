@@ -13,7 +13,7 @@ from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError, RewardError, suggest
 
-__all__ = ["KEYWORDS", "RENDER_MODES", "TokenTreeEnv", "check_keywords"]
+__all__ = ["KEYWORDS", "RENDER_MODES", "TokenTreeEnv", "check_keywords", "checked_render_mode"]
 
 RENDER_MODES = ["ansi", "rgb_array", "human"]
 KEYWORDS = (
@@ -26,6 +26,13 @@ def check_keywords(unknown: dict[str, Any], known: tuple[str, ...] = KEYWORDS) -
     """Raises ConfigError for a keyword argument the environment does not have."""
     for name in unknown:
         raise ConfigError(f"TokenTree has no keyword argument {name!r}.{suggest(name, known)}")
+
+
+def checked_render_mode(mode: str | None) -> str | None:
+    """Returns a render mode, or raises ConfigError for an unknown one."""
+    if mode is not None and mode not in RENDER_MODES:
+        raise ConfigError(f"render_mode is {mode!r}; it must be one of {', '.join(RENDER_MODES)}")
+    return mode
 
 
 class TokenTreeEnv(gym.Env):
@@ -55,10 +62,8 @@ class TokenTreeEnv(gym.Env):
         **settings: Any,
     ) -> None:
         check_keywords({name: value for name, value in settings.items() if name not in (*KEYWORDS, "grower")})
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ConfigError(f"render_mode is {render_mode!r}; it must be one of {', '.join(RENDER_MODES)}")
+        self.render_mode = checked_render_mode(render_mode)
         self.world = TreeWorld(tree, **settings)
-        self.render_mode = render_mode
         self.multi_objective = multi_objective
         self.lanes = Lanes(self.world, 1)
         self.layout = self.world.layout

@@ -122,8 +122,12 @@ def validate_tree(tree: TokenTree) -> None:
         problem, node = _teacher_problem(tree) or _weight_problem(tree) or (0, 0)
     if problem:
         raise DataError(f"the tree is damaged at node {node}: {_PROBLEMS[problem]}")
-    if len(tree.roots) != tree.num_roots:
-        raise DataError(f"the tree has {tree.num_roots} root nodes, but its table describes {len(tree.roots)}")
+    described = list(tree.roots)  # parsing the table of a file checks it, too
+    if len(described) != tree.num_roots:
+        raise DataError(f"the tree has {tree.num_roots} root nodes, but its table describes {len(described)}")
+    for index, root in enumerate(described):
+        if any(not 0 <= token < tree.vocab_size for token in root.tokens):
+            raise DataError(f"the tree is damaged at root {index}: its prompt has a token outside the vocabulary")
 
 
 def _teacher_problem(tree: TokenTree, block: int = 2**20) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from treegym.envs.token_tree import spaces
-from treegym.envs.token_tree.env import KEYWORDS, RENDER_MODES, check_keywords
+from treegym.envs.token_tree.env import KEYWORDS, RENDER_MODES, check_keywords, checked_render_mode
 from treegym.envs.token_tree.lanes import Lanes, Outcome
 from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
@@ -52,7 +52,7 @@ class TokenTreeVectorEnv(VectorEnv):
         self.lanes = Lanes(self.world, num_envs, max_steps=max_episode_steps)
         self.autoreset_mode = _autoreset(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        self.render_mode = render_mode
+        self.render_mode = checked_render_mode(render_mode)
         self.multi_objective = multi_objective
         self.single_observation_space = spaces.observation_space(self.world)
         self.single_action_space = spaces.action_space(self.world)
