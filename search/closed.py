@@ -10,7 +10,7 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult
 from treegym.search.kernels import closed, noise
-from treegym.search.planner import replace_options
+from treegym.search.planner import new_roots, replace_options
 from treegym.search.settings import kernel_settings
 from treegym.search.tree import allocate
 
@@ -105,7 +105,8 @@ def search_closed(
     gammas = np.ones((1, widest))
     if share > 0:
         widths = world.child_count[start].astype(np.int32)
-        gammas = noise.gamma_draws(int(seed), streams, widths, settings.dirichlet_alpha or 0.0, widest)
+        gammas = np.ones((size, widest))
+        noise.gamma_draws(int(seed), streams, widths, settings.dirichlet_alpha or 0.0, gammas)
     out = _Out(
         action=np.zeros(size, np.int32),
         policy=np.zeros((size, actions), np.float32),
@@ -118,10 +119,15 @@ def search_closed(
 
     def work(part: slice) -> None:
         trees = allocate(1, num_simulations + 1, widest)
-        closed.search_roots(
+        state = new_roots(np.zeros(1, np.int64), widest)
+        closed.search_roots(prepared.rule)(
             type(trees)(*(array[0] for array in trees)),
+            type(state)(*(array[0] for array in state)),
             world,
             np.empty(num_simulations + 1, np.int32),
+            np.empty(widest, np.float32),
+            np.empty(num_simulations + 2, np.int32),
+            np.empty(num_simulations + 2, np.int32),
             start[part],
             streams[part],
             prepared,

@@ -14,7 +14,7 @@ from treegym.search.kernels.walk import Root, Settings
 from treegym.search.settings import Options, kernel_settings
 from treegym.search.tree import Nodes, allocate
 
-__all__ = ["Leaves", "Planner", "check_evaluation"]
+__all__ = ["Leaves", "Planner", "check_evaluation", "new_roots", "replace_options"]
 
 _PROBLEMS = {
     1: "has no legal action",
@@ -92,7 +92,7 @@ class Planner:
         self.root_ids = _root_ids(root_ids, self.size)
         self.capacity = self.num_simulations + 1
         self.trees: Nodes = allocate(self.size, self.capacity, self.num_actions)
-        self.roots = _roots(self.root_ids, self.num_actions)
+        self.roots = new_roots(self.root_ids, self.num_actions)
         self._scores = np.empty(self.num_actions, np.float32)
         self._problems = np.zeros(self.size * self.options.leaves, np.int32)
         batch.plant(self.trees, root.prior_logits, root.value, root.legal, self._sorted, self._problems)
@@ -119,7 +119,7 @@ class Planner:
         gammas = np.ones((self.size, self.num_actions))
         if options.root_noise > 0 and not gumbel:
             alpha = options.dirichlet_alpha or 0.0
-            gammas = noise.gamma_draws(self.seed, self.root_ids, widths, alpha, self.num_actions)
+            noise.gamma_draws(self.seed, self.root_ids, widths, alpha, gammas)
         summary.perturb(
             self.trees,
             self.roots,
@@ -146,7 +146,7 @@ class Planner:
         """Returns the leaves to evaluate next: none when the budget is spent. They must be told before asking again."""
         if self._waiting:
             raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
-        count = self._waiting = batch.gather(
+        count = self._waiting = batch.gather(self.settings.rule)(
             self.trees,
             self.roots,
             self.settings,
@@ -256,7 +256,7 @@ def _root_ids(root_ids: Any, size: int) -> np.ndarray:
     return ids
 
 
-def _roots(ids: np.ndarray, slots: int) -> Root:
+def new_roots(ids: np.ndarray, slots: int) -> Root:
     size = len(ids)
     return Root(
         done=np.zeros((size, 1), np.int32),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from treegym.search.kernels.numeric import inlined, kernel
@@ -46,43 +49,48 @@ def plant(trees, logits, value, legal, sort, problems):  # type: ignore[no-untyp
         problems[b] = fill_dense(tree, new, logits[b], legal[b], sort)
 
 
-@kernel
-def gather(trees, roots, settings, budget, each, scores, paths, lengths, owners):  # type: ignore[no-untyped-def]
-    """Sends every root down until `each` leaves of it wait for an evaluation or its budget is spent.
+@functools.cache
+def gather(rule: int) -> Any:
+    """Returns the kernel for a selection rule: Sends every root down until `each` leaves of it wait for an evaluation or its budget is spent.
 
     A simulation that ends in a terminal needs no evaluation and is backed up at once. A leaf that waits counts as a
     visit on its way (so that the next one of the same root goes elsewhere), taken back by `scatter`. Row i of `paths`
     [2, B * each, D] holds the way to leaf i, ``lengths[i]`` its length, ``owners[i]`` its root. Returns how many wait.
     """
-    waiting = 0
-    for b in range(len(budget)):
-        tree, root = tree_of(trees, b), root_of(roots, b)
-        mine = 0
-        while mine < each and root.done[0] < budget[b] and not tree.status[0] & 2:
-            path_node, path_slot = paths[0, waiting], paths[1, waiting]
-            depth = descend(tree, settings, root, scores, path_node, path_slot)
-            node, slot = path_node[depth - 1], path_slot[depth - 1]
-            child = tree.child[node, slot]
-            if child == -2:
-                break  # two leaves of this root fell on one child: evaluate what there is first
-            if child >= 0:
-                backup(tree, settings, path_node, path_slot, depth, tree.value[child])
+
+    @kernel
+    def gather_kernel(trees, roots, settings, budget, each, scores, paths, lengths, owners):  # type: ignore[no-untyped-def]
+        waiting = 0
+        for b in range(len(budget)):
+            tree, root = tree_of(trees, b), root_of(roots, b)
+            mine = 0
+            while mine < each and root.done[0] < budget[b] and not tree.status[0] & 2:
+                path_node, path_slot = paths[0, waiting], paths[1, waiting]
+                depth = descend(rule, tree, settings, root, scores, path_node, path_slot)
+                node, slot = path_node[depth - 1], path_slot[depth - 1]
+                child = tree.child[node, slot]
+                if child == -2:
+                    break  # two leaves of this root fell on one child: evaluate what there is first
+                if child >= 0:
+                    backup(tree, settings, path_node, path_slot, depth, tree.value[child])
+                    root.done[0] += 1
+                    continue
+                if tree.size[0] + mine >= len(tree.width):
+                    break
+                tree.child[node, slot] = -2
+                tree.q[node, slot] = tree.value[node]  # neutral until it is known; the visit alone turns others away
+                if each > 1:
+                    for d in range(depth):
+                        tree.visits[path_node[d], path_slot[d]] += 1
+                        tree.count[path_node[d]] += 1
                 root.done[0] += 1
-                continue
-            if tree.size[0] + mine >= len(tree.width):
-                break
-            tree.child[node, slot] = -2
-            tree.q[node, slot] = tree.value[node]  # neutral until it is known; the visit alone turns others away
-            if each > 1:
-                for d in range(depth):
-                    tree.visits[path_node[d], path_slot[d]] += 1
-                    tree.count[path_node[d]] += 1
-            root.done[0] += 1
-            lengths[waiting] = depth
-            owners[waiting] = b
-            waiting += 1
-            mine += 1
-    return waiting
+                lengths[waiting] = depth
+                owners[waiting] = b
+                waiting += 1
+                mine += 1
+        return waiting
+
+    return gather_kernel
 
 
 @kernel

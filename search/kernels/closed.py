@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
-from treegym.search.kernels.numeric import kernel
+from treegym.search.kernels.numeric import inlined, kernel
 from treegym.search.kernels.summary import perturb_one, summarise_one
-from treegym.search.kernels.walk import Root, attach, backup, descend, finish_priors
+from treegym.search.kernels.walk import attach, backup, descend, finish_priors
 
 __all__ = ["check_structure", "search_roots"]
 
@@ -27,7 +30,7 @@ def check_structure(first_child, child_count, terminal):  # type: ignore[no-unty
     return -1, widest
 
 
-@kernel
+@inlined
 def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
     """Fills the slots of node `new`, which stands for `flat`; returns 0 or what is wrong with the priors."""
     first = np.int64(world.first_child[flat])
@@ -50,64 +53,74 @@ def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
     return 0
 
 
-@kernel
-def search_roots(
-    tree, world, where, roots, streams, settings, simulations, noise, gumbel_scale, temperature, gammas, out, problems
-):  # type: ignore[no-untyped-def]
-    """Searches from every root in turn, in the one scratch `tree` [N, W]; results go into `out`.
+@functools.cache
+def search_roots(rule: int) -> Any:
+    """Returns the kernel for a selection rule: Searches from every root in turn, in the one scratch `tree` [N, W]; results go into `out`.
 
     ``where[n]`` is the world's node that tree node n stands for. ``problems[b]`` is 0, or the world's node + 1 whose
     priors or value cannot be used.
     """
-    slots = tree.prior.shape[1]
-    scores = np.empty(slots, np.float32)
-    path_node = np.empty(len(where) + 1, np.int32)
-    path_slot = np.empty(len(where) + 1, np.int32)
-    root = Root(
-        np.zeros(1, np.int32),
-        np.zeros(slots, np.float32),
-        np.zeros(slots, np.int32),
-        np.zeros(1, np.int64),
-        np.zeros(1, np.int64),
-    )
-    for b in range(len(roots)):
-        flat = np.int64(roots[b])
-        tree.size[0] = 0
-        root.stream[0] = streams[b]
-        new = attach(tree, -1, 0, np.float32(0.0), world.value[flat], False)
-        where[new] = flat
-        problems[b] = 0
-        if _open(tree, world, flat, new) != 0 or not np.isfinite(world.value[flat]):
-            problems[b] = flat + 1
-            continue
-        perturb_one(tree, root, settings.seed, noise, gumbel_scale, gammas[min(b, len(gammas) - 1)])
-        evaluations = 0
-        while root.done[0] < simulations and not tree.status[0] & 2:
-            depth = descend(tree, settings, root, scores, path_node, path_slot)
-            node, slot = path_node[depth - 1], path_slot[depth - 1]
-            child = tree.child[node, slot]
-            if child < 0:
-                flat = np.int64(world.first_child[where[node]]) + slot
-                ends = world.terminal[flat]
-                child = attach(tree, node, slot, world.reward[flat], world.value[flat], ends)
-                where[child] = flat
-                if not ends:
-                    evaluations += 1
-                    if _open(tree, world, flat, child) != 0 or not np.isfinite(world.value[flat]):
-                        problems[b] = flat + 1
-                        break
-            backup(tree, settings, path_node, path_slot, depth, tree.value[child])
-            root.done[0] += 1
-        summarise_one(
-            tree,
-            root,
-            settings,
-            temperature,
-            scores,
-            out.action[b : b + 1],
-            out.policy[b],
-            out.visits[b],
-            out.q[b],
-            out.value[b : b + 1],
-        )
-        out.evaluations[b] = evaluations
+
+    @kernel
+    def search_roots_kernel(
+        tree,
+        root,
+        world,
+        where,
+        scores,
+        path_node,
+        path_slot,
+        roots,
+        streams,
+        settings,
+        simulations,
+        noise,
+        gumbel_scale,
+        temperature,
+        gammas,
+        out,
+        problems,
+    ):  # type: ignore[no-untyped-def]
+        for b in range(len(roots)):
+            flat = np.int64(roots[b])
+            tree.size[0] = 0
+            root.stream[0] = streams[b]
+            new = attach(tree, -1, 0, np.float32(0.0), world.value[flat], False)
+            where[new] = flat
+            problems[b] = 0
+            if _open(tree, world, flat, new) != 0 or not np.isfinite(world.value[flat]):
+                problems[b] = flat + 1
+                continue
+            perturb_one(tree, root, settings.seed, noise, gumbel_scale, gammas[min(b, len(gammas) - 1)])
+            evaluations = 0
+            while root.done[0] < simulations and not tree.status[0] & 2:
+                depth = descend(rule, tree, settings, root, scores, path_node, path_slot)
+                node, slot = path_node[depth - 1], path_slot[depth - 1]
+                child = tree.child[node, slot]
+                if child < 0:
+                    flat = np.int64(world.first_child[where[node]]) + slot
+                    ends = world.terminal[flat]
+                    child = attach(tree, node, slot, world.reward[flat], world.value[flat], ends)
+                    where[child] = flat
+                    if not ends:
+                        evaluations += 1
+                        if _open(tree, world, flat, child) != 0 or not np.isfinite(world.value[flat]):
+                            problems[b] = flat + 1
+                            break
+                backup(tree, settings, path_node, path_slot, depth, tree.value[child])
+                root.done[0] += 1
+            summarise_one(
+                tree,
+                root,
+                settings,
+                temperature,
+                scores,
+                out.action[b : b + 1],
+                out.policy[b],
+                out.visits[b],
+                out.q[b],
+                out.value[b : b + 1],
+            )
+            out.evaluations[b] = evaluations
+
+    return search_roots_kernel

@@ -13,13 +13,12 @@ _DRAWS_EACH = 1 << 12
 
 
 @kernel
-def gamma_draws(seed, roots, widths, alpha, slots):  # type: ignore[no-untyped-def]
-    """Returns Gamma(alpha, 1) draws, float64 [B, slots]; alpha <= 0 means 10.83 / width.
+def gamma_draws(seed, roots, widths, alpha, out):  # type: ignore[no-untyped-def]
+    """Fills `out` [B, W] float64 with Gamma(alpha, 1) draws; alpha <= 0 means 10.83 / width.
 
     Normalised to sum 1 they are Dirichlet(alpha). Marsaglia and Tsang 2000, https://doi.org/10.1145/358407.358414;
     for alpha < 1 the draw of alpha + 1 times U ** (1 / alpha).
     """
-    out = np.ones((len(roots), slots), np.float64)
     for b in range(len(roots)):
         shape = alpha if alpha > 0.0 else 10.83 / max(widths[b], 1)
         lifted = shape if shape >= 1.0 else shape + 1.0
@@ -39,4 +38,3 @@ def gamma_draws(seed, roots, widths, alpha, slots):  # type: ignore[no-untyped-d
             if shape < 1.0:
                 gamma *= uniform(seed, roots[b], draw) ** (1.0 / shape)
             out[b, k] = max(gamma, 1e-300)
-    return out

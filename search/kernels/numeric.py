@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["argmax", "exp32", "gumbel_noise", "inlined", "kernel", "log_uniform", "mix", "normal", "uniform"]
+__all__ = ["argmax", "exp32", "inlined", "kernel", "log_uniform", "mix", "normal", "uniform"]
 
 # Infinities stay meaningful (a masked score is -inf); NaNs cannot come in, because inputs are checked.
 _FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
@@ -23,12 +23,14 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 def kernel(function: Any) -> Any:
     """Compiles `function` for the processor, cached on disk, without the interpreter lock."""
-    return numba.njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy")(function)
+    return numba.njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy", _nrt=False)(function)
 
 
 def inlined(function: Any) -> Any:
     """Compiles `function` as a part of the kernels that call it."""
-    return numba.njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy", inline="always")(function)
+    return numba.njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy", forceinline=True, _nrt=False)(
+        function
+    )
 
 
 @inlined
@@ -48,7 +50,7 @@ def exp32(x):  # type: ignore[no-untyped-def]
     return series * power.view(np.float32)
 
 
-@kernel
+@inlined
 def argmax(scores, width):  # type: ignore[no-untyped-def]
     """Returns the first position of the largest of ``scores[:width]``."""
     best = scores[0]
@@ -89,13 +91,3 @@ def normal(seed, root, draw):  # type: ignore[no-untyped-def]
     """Returns a standard normal number (Box-Muller); takes the draws `draw` and `draw + 1`."""
     radius = np.sqrt(-2.0 * log_uniform(seed, root, draw))
     return radius * np.cos(2.0 * np.pi * uniform(seed, root, draw + 1))
-
-
-@kernel
-def gumbel_noise(seed, roots, width):  # type: ignore[no-untyped-def]
-    """Returns Gumbel(0, 1) noise, float32 [B, width], row b from the stream of root ``roots[b]``."""
-    noise = np.empty((len(roots), width), np.float32)
-    for b in range(len(roots)):
-        for k in range(width):
-            noise[b, k] = -np.log(-log_uniform(seed, roots[b], k))
-    return noise

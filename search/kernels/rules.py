@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from treegym.search.kernels.numeric import argmax, exp32, inlined, kernel, uniform
+from treegym.search.kernels.numeric import argmax, exp32, inlined, uniform
 
 __all__ = ["gumbel", "gumbel_root", "puct", "select", "similarity", "soft", "uct"]
 
@@ -29,7 +29,7 @@ def _range(visits, q, width, low, high):  # type: ignore[no-untyped-def]
     return low, high
 
 
-@kernel
+@inlined
 def puct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     """argmax Q + P sqrt(N) C(N) / (1 + n), C(N) = c_init + ln((N + c_base + 1) / c_base), Q scaled to [0, 1].
 
@@ -89,7 +89,7 @@ def _completed(tree, settings, node, width, scores):  # type: ignore[no-untyped-
     return total
 
 
-@kernel
+@inlined
 def gumbel(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     """argmax pi'(k) - n(k) / (1 + sum n), pi' = softmax(logits + sigma(completed Q)).
 
@@ -107,7 +107,7 @@ def gumbel(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     return argmax(scores, width)
 
 
-@kernel
+@inlined
 def gumbel_root(tree, settings, width, scores, noisy, before, considered):  # type: ignore[no-untyped-def]
     """Sequential halving at the root: argmax g + logit + sigma(Q) among the children with `considered` new visits."""
     _completed(tree, settings, 0, width, scores)
@@ -118,7 +118,7 @@ def gumbel_root(tree, settings, width, scores, noisy, before, considered):  # ty
     return argmax(scores, width)
 
 
-@kernel
+@inlined
 def uct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     """argmax Q + c sqrt(ln N / n), Q scaled to [0, 1]; unvisited children first, in order of their prior."""
     prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
@@ -134,7 +134,7 @@ def uct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     return argmax(scores, width)
 
 
-@kernel
+@inlined
 def similarity(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     """argmax S + c sqrt(ln N / (1 + n)) + w Q, S = child weight * cosine similarity (held in `prior`), w = 0 by default."""
     prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
@@ -150,7 +150,7 @@ def similarity(tree, settings, node, width, scores):  # type: ignore[no-untyped-
     return argmax(scores, width)
 
 
-@kernel
+@inlined
 def soft(tree, settings, node, width, scores, draw):  # type: ignore[no-untyped-def]
     """Samples from (1 - l) pi + l uniform, pi = softmax(Q / tau) (MENTS) or P softmax(Q / tau) (RENTS).
 
@@ -189,16 +189,16 @@ def _open_slot(tree, node, width, chosen, scores):  # type: ignore[no-untyped-de
     return argmax(scores, width)
 
 
-@kernel
-def select(tree, settings, root, node, scores, stream):  # type: ignore[no-untyped-def]
+@inlined
+def select(rule, tree, settings, root, node, scores, stream):  # type: ignore[no-untyped-def]
     """Returns the slot of `node` to visit next, by the rule of `settings`."""
     width = tree.width[node]
     if settings.widen_factor > 0.0:
         allowed = np.int32(np.ceil(settings.widen_factor * np.float64(tree.count[node]) ** settings.widen_power))
         width = max(np.int32(1), min(width, allowed))
-    if settings.rule == PUCT:
+    if rule == PUCT:
         slot = puct(tree, settings, node, width, scores)
-    elif settings.rule == GUMBEL:
+    elif rule == GUMBEL:
         table = settings.halving
         done = root.done[0]
         if node == 0 and done < table.shape[1]:
@@ -206,9 +206,9 @@ def select(tree, settings, root, node, scores, stream):  # type: ignore[no-untyp
             slot = gumbel_root(tree, settings, tree.width[0], scores, root.noisy, root.before, considered)
         else:
             slot = gumbel(tree, settings, node, width, scores)
-    elif settings.rule == UCT:
+    elif rule == UCT:
         slot = uct(tree, settings, node, width, scores)
-    elif settings.rule == SIMILARITY:
+    elif rule == SIMILARITY:
         slot = similarity(tree, settings, node, width, scores)
     else:
         slot = soft(tree, settings, node, width, scores, uniform(settings.seed, root.stream[0], stream))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from treegym.search.kernels.numeric import exp32, inlined, kernel
+from treegym.search.kernels.numeric import exp32, inlined
 from treegym.search.kernels.rules import select
 
 __all__ = ["Root", "Settings", "attach", "backup", "descend", "fill_dense"]
@@ -49,8 +49,8 @@ class Root(NamedTuple):
     draws: np.ndarray  # [B, 1] int64, random numbers taken so far
 
 
-@kernel
-def descend(tree, settings, root, scores, path_node, path_slot):  # type: ignore[no-untyped-def]
+@inlined
+def descend(rule, tree, settings, root, scores, path_node, path_slot):  # type: ignore[no-untyped-def]
     """Goes down from the root until a child that is not there, a terminal, a solved node or the depth limit.
 
     Writes the way into ``path_node``/``path_slot`` and returns its length; the last entry's child says what was met.
@@ -58,10 +58,10 @@ def descend(tree, settings, root, scores, path_node, path_slot):  # type: ignore
     node, depth = 0, 0
     while True:
         draw = 0
-        if settings.rule == 4:
+        if rule == 4:
             draw = root.draws[0]
             root.draws[0] += 1
-        slot = select(tree, settings, root, node, scores, draw)
+        slot = select(rule, tree, settings, root, node, scores, draw)
         path_node[depth] = node
         path_slot[depth] = slot
         depth += 1
@@ -71,7 +71,7 @@ def descend(tree, settings, root, scores, path_node, path_slot):  # type: ignore
         node = child
 
 
-@kernel
+@inlined
 def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untyped-def]
     """Adds a node below `slot` of `node` (below nothing when ``node < 0``) without its slots; returns its number."""
     new = tree.size[0]
@@ -87,7 +87,7 @@ def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untype
     return new
 
 
-@kernel
+@inlined
 def fill_dense(tree, node, logits, legal, sort):  # type: ignore[no-untyped-def]
     """Packs the legal actions of one row of logits into the node's slots; returns 0, or what is wrong with the row.
 
@@ -129,7 +129,7 @@ def sort_slots(prior, action, width):  # type: ignore[no-untyped-def]
         action[j + 1] = name
 
 
-@kernel
+@inlined
 def finish_priors(tree, node, width, high):  # type: ignore[no-untyped-def]
     """Turns the logits in a node's slots into probabilities and clears the slots' statistics."""
     prior = tree.prior[node]
@@ -147,7 +147,7 @@ def finish_priors(tree, node, width, high):  # type: ignore[no-untyped-def]
     tree.width[node] = width
 
 
-@kernel
+@inlined
 def backup(tree, settings, path_node, path_slot, depth, value):  # type: ignore[no-untyped-def]
     """Carries `value` of the path's end to the root: visits, Q of every step, and the value of every node on the way."""
     discount = np.float32(settings.discount)
@@ -170,7 +170,7 @@ def backup(tree, settings, path_node, path_slot, depth, value):  # type: ignore[
             _close(tree, settings, node)
 
 
-@kernel
+@inlined
 def _best_value(tree, node):  # type: ignore[no-untyped-def]
     """Returns the largest Q of the visited children: exact for one agent in a deterministic world."""
     best = np.float32(-3.0e38)
@@ -180,7 +180,7 @@ def _best_value(tree, node):  # type: ignore[no-untyped-def]
     return best
 
 
-@kernel
+@inlined
 def _soft_value(tree, settings, node):  # type: ignore[no-untyped-def]
     """Returns tau ln sum P exp(Q / tau) (RENTS; P uniform 1 for MENTS); an unvisited child is worth `raw`."""
     tau = np.float32(settings.temperature)
@@ -196,7 +196,7 @@ def _soft_value(tree, settings, node):  # type: ignore[no-untyped-def]
     return high + tau * np.log(mass)
 
 
-@kernel
+@inlined
 def _close(tree, settings, node):  # type: ignore[no-untyped-def]
     """Marks `node` solved, with the value of its best child, once every child is solved."""
     best = np.float32(-3.0e38)
