@@ -39,6 +39,6 @@ def bundled_card(name: str) -> dict[str, Any]:
 
 def load_bundled(name: str) -> LanguageModel:
     """Returns a bundled model behind the language-model protocol."""
-    backend = importlib.import_module("treegym.models.transformers_model")  # heavy: only when a model is wanted
+    backend = importlib.import_module("treegym.models.loading")  # heavy: only when a model is wanted
     model: LanguageModel = backend.load_model(str(bundled_path(name)))
     return model
