@@ -105,8 +105,9 @@ class TransformersModel:
         """Whether the logits are the output embedding alone; proved on one token, as models may scale or cap them."""
         ids = torch.zeros((1, 2), dtype=torch.long, device=self.device)
         with torch.inference_mode():
-            theirs = self.model(input_ids=ids, use_cache=False).logits.float()
-            hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            seen = torch.ones_like(ids)
+            theirs = self.model(input_ids=ids, attention_mask=seen, use_cache=False).logits.float()
+            hidden = self.model.base_model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
             plain = self._output(hidden).float()
             if torch.allclose(theirs, plain, atol=1e-3, rtol=1e-3):
                 return True

@@ -1,0 +1,124 @@
+"""Growing a token tree: a primary model and teachers populate it, the primary closes it, a verifier judges its ends.
+
+The prompts are cut into shards. A shard is grown by itself, from its prompts alone, and written whole; the finished
+shards are merged. So memory is bounded by a shard, and a growth that was killed goes on where it stopped and ends in
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from treegym.envs.token_tree.grow_basis import ContextBasis, fit_basis
+from treegym.envs.token_tree.grow_closing import PRIMARY
+from treegym.envs.token_tree.grow_columns import fill_ends, fill_primary, fill_teacher, lay_out
+from treegym.envs.token_tree.grow_settings import GrowSettings, Judge, Verifier, Voice
+from treegym.envs.token_tree.grow_voices import check_prompts, make_voices
+from treegym.envs.token_tree.grow_waves import grow_sprouts
+from treegym.envs.token_tree.grow_work import WorkDirectory, digest_of
+from treegym.envs.token_tree.tree import Root, TokenTree
+from treegym.errors import ConfigError
+from treegym.models.base import LanguageModel
+
+__all__ = ["GrowSettings", "grow", "grow_shard"]
+
+BASIS_PROMPTS = 256  # prompts on whose greedy answers the context basis is fitted
+
+
+def grow(
+    prompts: Sequence[Root],
+    *,
+    primary: LanguageModel,
+    teachers: Sequence[LanguageModel] = (),
+    out: str | os.PathLike[str],
+    settings: GrowSettings | None = None,
+    verify: Verifier | None = None,
+    judge: Judge | None = None,
+    work: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    source: str = "",
+    progress: bool = False,
+) -> TokenTree:
+    """Grows a closed tree and writes it to a file; a growth that was interrupted goes on where it stopped.
+
+    Args:
+        prompts: the roots to be; ``tokens`` is filled in here.
+        primary: the policy being trained. Its vocabulary is the tree's, and it closes every frontier.
+        teachers: the models that propose; teachers of other vocabularies propose text.
+        out: the `.tree` file to write.
+        settings: how to grow.
+        verify: scores a terminal's text against its root's reference; without it verdicts stay unset.
+        judge: scores prompts and answers; without it the judge's column stays unset.
+        work: where shards are kept until the tree is finished, by default ``OUT.growing``.
+        overwrite: replace an existing `out`.
+        source: where the prompts came from, for the file's header.
+        progress: show a progress bar, if standard error is a terminal.
+    """
+    settings = settings or GrowSettings()
+    target = Path(out)
+    directory = Path(work) if work is not None else target.with_name(target.name + ".growing")
+    if not prompts:
+        raise ConfigError("there are no prompts to grow from")
+    if target.exists() and not overwrite and not (directory / "plan.json").is_file():
+        raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target.parent} is no directory; make it first")
+    voices = make_voices(primary, teachers)
+    check_prompts(voices, prompts)
+    models: dict[str, Any] = {
+        "primary": {"name": primary.name, "fingerprint": primary.fingerprint()},
+        "teacher_models": [{"name": t.name, "fingerprint": t.fingerprint()} for t in teachers],
+    }
+    asked = {"judged": judge is not None, "verified": verify is not None}
+    plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked}
+    store = WorkDirectory(directory, plan)
+    basis = store.basis(
+        lambda: fit_basis(voices[PRIMARY], [r.prompt for r in prompts[:BASIS_PROMPTS]], max_tokens=settings.max_tokens)
+    )
+    shards = [prompts[start : start + settings.shard] for start in range(0, len(prompts), settings.shard)]
+    for number, shard in _shown(list(enumerate(shards)), progress):
+        if not store.has(number):
+            store.save_shard(number, grow_shard(shard, voices, settings, basis=basis, verify=verify, judge=judge))
+    header = {
+        "growth": settings.to_dict(),
+        "seed": settings.seed,
+        "source": source,
+        "tokenizer": primary.tokenizer.fingerprint(),
+        "context_basis": basis.to_header(),
+        **models,
+    }
+    store.save(store.merge(len(shards), header), target)
+    store.remove()
+    return TokenTree.open(target)
+
+
+def grow_shard(
+    prompts: Sequence[Root],
+    voices: Sequence[Voice],
+    settings: GrowSettings,
+    *,
+    basis: ContextBasis | None = None,
+    verify: Verifier | None = None,
+    judge: Judge | None = None,
+) -> TokenTree:
+    """Returns a closed tree of a few prompts, all columns filled, in memory. Voice 0 is the primary."""
+    sprouts = grow_sprouts([root.prompt for root in prompts], voices, settings)
+    tree = lay_out(sprouts, prompts, voices, context=basis is not None)
+    roots = range(tree.num_roots)
+    fill_primary(tree, voices[PRIMARY], basis, roots)
+    for column, voice in enumerate(voices[1:]):
+        fill_teacher(tree, voice, column, roots)
+    fill_ends(tree, verify, judge)
+    return tree
+
+
+def _shown(items: list[Any], progress: bool) -> Iterable[Any]:
+    if not (progress and sys.stderr.isatty()):
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, desc="growing", unit="shard")

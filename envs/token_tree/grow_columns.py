@@ -1,0 +1,131 @@
+"""From sprouts to a tree: lay the nodes out, then fill every column, one pass per model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from treegym.envs.token_tree.flags import END, GREEDY, PUNCTUATION
+from treegym.envs.token_tree.grow_basis import ContextBasis
+from treegym.envs.token_tree.grow_closing import PRIMARY
+from treegym.envs.token_tree.grow_settings import Judge, Verifier, Voice
+from treegym.envs.token_tree.sprout import Sprout
+from treegym.envs.token_tree.tree import Root, TokenTree
+from treegym.models.base import LanguageModel
+from treegym.models.tree_scores import Branches, TreeScores, score_trees
+
+__all__ = ["branches_of", "fill_ends", "fill_primary", "fill_teacher", "lay_out", "vocabulary"]
+
+LOWEST = -60_000.0  # float16 ends at -65,504; nothing a model says is told apart below this
+
+
+def vocabulary(model: LanguageModel) -> list[str]:
+    """Returns what each token id stands for, bytes as Latin-1 characters."""
+    return [piece.decode("latin-1") for piece in model.tokenizer.pieces()]
+
+
+def lay_out(
+    sprouts: Sequence[Sprout], roots: Sequence[Root], voices: Sequence[Voice], *, context: bool = True
+) -> TokenTree:
+    """Returns a tree with the sprouts' nodes, level by level below each root; only structure and provenance filled."""
+    primary = voices[PRIMARY].model
+    tree = TokenTree.empty(
+        tokens=vocabulary(primary),
+        eos_id=primary.tokenizer.eos_id,
+        teachers=[voice.name for voice in voices[1:]],
+        context=context,
+        capacity=sum(sprout.size + 1 for sprout in sprouts),
+    )
+    for sprout, root in zip(sprouts, roots, strict=True):
+        level = [(-1, tree.add_root(replace(root, tokens=voices[PRIMARY].begin(root.prompt))))]
+        while level:
+            expanded = [(children, node) for here, node in level if (children := list(sprout.children(here).values()))]
+            born = [child for children, _ in expanded for child in children]
+            nodes = tree.add_children(
+                [node for _, node in expanded],
+                [len(children) for children, _ in expanded],
+                [sprout.tokens[child] for child in born],
+                proposers=[sprout.proposers[child] for child in born],
+                flags=[GREEDY * sprout.greedy[child] for child in born],
+            )
+            level = list(zip(born, nodes.tolist(), strict=True))
+    ends = np.array([piece.rstrip().endswith((b".", b"!", b"?")) for piece in primary.tokenizer.pieces()], bool)
+    below = tree.parent >= 0
+    tree.flags[below] |= np.where(ends[tree.token[below]], PUNCTUATION, 0).astype(np.uint16)
+    return tree
+
+
+def branches_of(tree: TokenTree, voice: Voice, roots: Sequence[int]) -> list[Branches]:
+    """Returns the nodes below some roots as branches after the voice's own form of the prompt.
+
+    Node i of a branch is the i-th node after the root: a root's nodes stand together in the arena, parents first.
+    """
+    bounds = np.append(tree.root_node, tree.size)
+    branches = []
+    for root in roots:
+        start, stop = int(bounds[root]), int(bounds[root + 1])
+        parents = tree.parent[start + 1 : stop].astype(np.int64) - start - 1  # -1 at the root's children
+        tokens = tree.token[start + 1 : stop].astype(np.int32)
+        branches.append(Branches(voice.begin(tree.roots[root].prompt), tokens, parents.astype(np.int32)))
+    return branches
+
+
+def fill_primary(tree: TokenTree, voice: Voice, basis: ContextBasis | None, roots: Sequence[int]) -> None:
+    """Fills prior, similarity and context of the nodes below some roots, in one pass of the primary."""
+    branches = branches_of(tree, voice, roots)
+    scores = score_trees(voice.model, branches, hidden=True)
+    choices = _own_choices(voice.model, branches, scores)
+    for root, branch, score, choice in zip(roots, branches, scores, choices, strict=True):
+        nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
+        tree.prior[nodes] = np.minimum(score.logp, 0.0)
+        tree.similarity[nodes] = _cosine(score.hidden[1:], choice[branch.parents + 1])
+        if basis is not None:
+            tree.context[nodes[0] - 1 : nodes[0] + branch.size] = basis.encode(score.hidden)
+
+
+def _own_choices(model: LanguageModel, branches: Sequence[Branches], scores: Sequence[TreeScores]) -> list[np.ndarray]:
+    """Returns, for the prompt and every node with children, the state after the model's likeliest token ``[n + 1, D]``.
+
+    Where that token is a child, its state is known already; the others are asked for in one batched call.
+    """
+    states, missing, contexts = [], [], []
+    for number, (branch, score) in enumerate(zip(branches, scores, strict=True)):
+        choice = np.zeros_like(score.hidden)
+        owner = branch.parents + 1  # [n]
+        own = np.flatnonzero(branch.tokens == score.best_ids[owner, 0])  # children that are their parent's choice
+        choice[owner[own]] = score.hidden[own + 1]
+        for context in np.setdiff1d(owner, owner[own]):
+            missing.append((number, int(context)))
+            contexts.append([*branch.context(int(context) - 1), int(score.best_ids[context, 0])])
+        states.append(choice)
+    if contexts:
+        for (number, context), state in zip(missing, model.embed(contexts), strict=True):
+            states[number][context] = state
+    return states
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Returns the cosine of rows ``[n, D]``, 0 where one of them is zero."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0)
+
+
+def fill_teacher(tree: TokenTree, voice: Voice, column: int, roots: Sequence[int]) -> None:
+    """Fills one teacher's log-probabilities of the nodes below some roots, in one pass of the teacher."""
+    branches = branches_of(tree, voice, roots)
+    for root, branch, score in zip(roots, branches, score_trees(voice.model, branches), strict=True):
+        nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
+        tree.teacher_logp[nodes, column] = np.clip(score.logp, LOWEST, 0.0)
+
+
+def fill_ends(tree: TokenTree, verify: Verifier | None, judge: Judge | None) -> None:
+    """Fills the verdict, and the judge's score where there is a judge, of every terminal."""
+    ends = np.flatnonzero(tree.flags & END)
+    owners = tree.root_of(ends) if len(ends) else ends
+    texts = [tree.text(int(node)) for node in ends]
+    if verify is not None:
+        tree.verdict[ends] = [verify(tree.roots[int(r)], text) for r, text in zip(owners, texts, strict=True)]
+    if judge is not None and len(ends):
+        tree.judge[ends] = judge([tree.roots[int(root)].prompt for root in owners], texts)

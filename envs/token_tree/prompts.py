@@ -1,0 +1,219 @@
+"""Where prompts come from: the bundled suite, JSONL files, Hugging Face datasets on disk, reasoning-gym.
+
+Every source is named by a short text, the way the command line takes it:
+
+    bundled                               the bundled suite, 400 train, 100 validation and 400 test prompts
+    bundled:train=50,test=20              so many of each split
+    questions.jsonl                       {"prompt": ..., "answer": ..., "split": ..., "kind": ...} a line
+    path/to/dataset                       a Hugging Face dataset saved with save_to_disk
+    reasoning-gym:chain_sum,size=100      a generator of reasoning-gym with its options
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from treegym.envs.token_tree.answers import agrees
+from treegym.envs.token_tree.grow_settings import Verifier
+from treegym.envs.token_tree.tree import SPLITS, Root
+from treegym.errors import ConfigError, DataError, require, suggest
+
+__all__ = ["PromptSet", "load_prompts"]
+
+BUNDLED_COUNTS = {"train": 400, "validation": 100, "test": 400}
+PROMPT_FIELDS = ("prompt", "question", "problem", "instruction")
+ANSWER_FIELDS = ("answer", "solution", "target", "output")
+SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "validation", "dev": "validation", "eval": "validation"}
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts with the verifier that knows how to compare an answer with their references."""
+
+    roots: list[Root]
+    verify: Verifier
+    source: str
+    max_tokens: int | None = None  # what the source suggests as the longest answer
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_prompts(
+    source: str, *, seed: int = 0, limit: int | None = None, shares: Sequence[float] | None = None
+) -> PromptSet:
+    """Returns the prompts a source names.
+
+    Args:
+        source: see this module's docstring.
+        seed: seed of sources that are generated.
+        limit: at most so many prompts, the first ones.
+        shares: shares of train, validation and test for prompts that come without a split; default all train.
+    """
+    name, _, rest = source.partition(":")
+    if name == "bundled":
+        found = _bundled(rest, seed)
+    elif name == "reasoning-gym":
+        found = _reasoning_gym(rest, seed)
+    elif Path(source).is_dir():
+        found = _dataset(Path(source))
+    elif Path(source).is_file():
+        found = _jsonl(Path(source))
+    else:
+        raise DataError(
+            f"{source}: no such prompt file or dataset directory; other sources are bundled and reasoning-gym:NAME"
+        )
+    roots = found.roots if limit is None else found.roots[:limit]
+    if not roots:
+        raise DataError(f"{source}: holds no prompts")
+    if shares is not None:
+        roots = [root if root.extra.get("split") else _split_by_hash(root, shares) for root in roots]
+    cleaned = [replace(r, extra={k: v for k, v in r.extra.items() if k != "split"}) for r in roots]
+    return replace(found, roots=cleaned)
+
+
+def _split_by_hash(root: Root, shares: Sequence[float]) -> Root:
+    """Assigns a split by the prompt's own hash: the same prompt is always on the same side."""
+    if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
+        raise ConfigError(f"split shares are three numbers (train, validation, test), not {list(shares)}")
+    digest = hashlib.blake2b(root.prompt.encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "little") / 2**64 * sum(shares)
+    split = "train" if place < shares[0] else "validation" if place < shares[0] + shares[1] else "test"
+    return replace(root, split=split)
+
+
+def _options(text: str, what: str) -> dict[str, str]:
+    pairs = [part for part in text.split(",") if part]
+    bad = [part for part in pairs if "=" not in part]
+    if bad:
+        raise ConfigError(f"{what}: expected name=value, got {bad[0]!r}")
+    return {name.strip(): value.strip() for name, value in (part.split("=", 1) for part in pairs)}
+
+
+def _verify_text(root: Root, text: str) -> float:
+    return float(agrees(text, root.answer)) if root.answer else float("nan")
+
+
+# ---------------------------------------------------------------- the bundled suite
+
+
+def _bundled(text: str, seed: int) -> PromptSet:
+    from treegym.models import tasks
+
+    counts = dict(BUNDLED_COUNTS)
+    if text:
+        counts = dict.fromkeys(SPLITS, 0)
+        for split, value in _options(text, "bundled prompts").items():
+            if split not in counts:
+                raise ConfigError(f"bundled prompts: there is no split {split!r}.{suggest(split, SPLITS)}")
+            if not value.isdecimal():
+                raise ConfigError(f"bundled prompts: {split}={value!r} is not a number of prompts")
+            counts[split] = int(value)
+    roots = [
+        Root(problem.prompt, problem.answer, split, problem.kind, extra={"half": problem.half, "split": True})
+        for split in SPLITS
+        for problem in tasks.problems(split, counts[split], seed=seed)  # type: ignore[arg-type]
+    ]
+    return PromptSet(
+        roots,
+        lambda root, answer: float(tasks.is_correct(answer, root.answer)),
+        "bundled",
+        max_tokens=tasks.MAX_ANSWER_TOKENS,
+    )
+
+
+# ---------------------------------------------------------------- files
+
+
+def _jsonl(path: Path) -> PromptSet:
+    roots: list[Root] = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    roots.append(_line(path, number, line))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not roots:
+        raise DataError(f"{path}: the prompt file is empty; expected one JSON object a line with prompt and answer")
+    return PromptSet(roots, _verify_text, str(path))
+
+
+def _line(path: Path, number: int, line: str) -> Root:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: not valid JSON: {error}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+        raise DataError(f'{path}, line {number}: expected an object like {{"prompt": "...", "answer": "..."}}')
+    answer = row.get("answer", "")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise DataError(f"{path}, line {number}: the answer must be a string or a number")
+    return _root(row["prompt"], answer, row.get("split"), row.get("kind", ""), f"{path}, line {number}")
+
+
+def _root(prompt: str, answer: Any, split: Any, kind: Any, where: str) -> Root:
+    known = SPLIT_NAMES.get(str(split)) if split is not None else "train"
+    if known is None:
+        raise DataError(f"{where}: the split is {split!r}; expected {', '.join(SPLITS)}")
+    return Root(prompt, str(answer), known, str(kind or ""), extra={"split": True} if split is not None else {})
+
+
+def _dataset(path: Path) -> PromptSet:
+    if not any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
+        raise DataError(f"{path}: not a dataset directory (made by save_to_disk): it has no dataset_info.json")
+    datasets = require("datasets", extra="prompts", purpose="reading a Hugging Face dataset")
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: the dataset cannot be read: {str(error).splitlines()[0]}") from error
+    parts: Mapping[Any, Any] = loaded if isinstance(loaded, Mapping) else {None: loaded}
+    roots: list[Root] = []
+    for split, part in parts.items():
+        prompt, answer = (_column(path, part.column_names, names) for names in (PROMPT_FIELDS, ANSWER_FIELDS))
+        for row in part:
+            roots.append(_root(str(row[prompt]), row[answer], split, row.get("kind", ""), f"{path}, split {split}"))
+    return PromptSet(roots, _verify_text, str(path))
+
+
+def _column(path: Path, names: Iterable[str], wanted: Sequence[str]) -> str:
+    present = list(names)
+    for name in wanted:
+        if name in present:
+            return name
+    raise DataError(f"{path}: no column is called {' or '.join(wanted)}; it has {', '.join(present)}")
+
+
+# ---------------------------------------------------------------- reasoning-gym
+
+
+def _reasoning_gym(text: str, seed: int) -> PromptSet:
+    library = require("reasoning_gym", extra="prompts", purpose="prompts of reasoning-gym")
+    name, _, rest = text.partition(",")
+    options: dict[str, Any] = {"seed": seed, "size": 100}
+    for key, value in _options(rest, "reasoning-gym").items():
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    try:
+        dataset = library.create_dataset(name, **options)
+        entries = list(dataset)
+    except (ValueError, TypeError, AssertionError) as error:
+        reason = str(error) or f"its options {options} were refused"
+        raise ConfigError(f"reasoning-gym:{name}: {reason}") from error
+    roots = [
+        Root(str(entry["question"]), str(entry["answer"]), kind=name, extra={"entry": index})
+        for index, entry in enumerate(entries)
+    ]
+    score: Callable[..., float] = dataset.score_answer
+
+    def verify(root: Root, answer: str) -> float:
+        return float(score(answer=answer.strip(), entry=entries[root.extra["entry"]]))
+
+    return PromptSet(roots, verify, f"reasoning-gym:{text}")

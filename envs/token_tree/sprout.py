@@ -1,0 +1,116 @@
+"""A sprout: the growing tree of one prompt, before it is laid out in the arena.
+
+Node -1 stands for the prompt itself; nodes are numbered in the order they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from treegym.models.tree_scores import Branches
+
+__all__ = ["ROOT", "Sprout"]
+
+ROOT = -1
+
+
+class Sprout:
+    """Tokens below one prompt, as a trie with provenance."""
+
+    def __init__(self, *, eos_id: int, max_tokens: int, allowed: np.ndarray) -> None:
+        """`allowed` [V] bool: tokens that may stand in a tree; others end the path they would stand in."""
+        self.eos_id = eos_id
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.depths: list[int] = []
+        self.proposers: list[int] = []  # provenance bits
+        self.greedy: list[bool] = []  # whether the node came from closing
+        self._children: dict[int, dict[int, int]] = {ROOT: {}}  # node -> token -> node
+        self._max_tokens, self._allowed = max_tokens, allowed
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens)
+
+    def children(self, node: int) -> dict[int, int]:
+        """Returns the children of a node, token to node, in the order they came."""
+        return self._children[node]
+
+    def depth(self, node: int) -> int:
+        return 0 if node == ROOT else self.depths[node]
+
+    def room(self, node: int) -> int:
+        """Returns how many more tokens a path may have below `node`."""
+        return self._max_tokens - self.depth(node)
+
+    def contexts(self) -> list[int]:
+        """Returns the nodes after which something may be said: no ends, and not where only an end has room."""
+        return [node for node in range(ROOT, self.size) if not self.is_end(node) and self.room(node) > 1]
+
+    def is_end(self, node: int) -> bool:
+        return node != ROOT and self.tokens[node] == self.eos_id
+
+    def path(self, node: int) -> list[int]:
+        """Returns the tokens below the prompt down to `node`."""
+        path: list[int] = []
+        while node != ROOT:
+            path.append(self.tokens[node])
+            node = self.parents[node]
+        return path[::-1]
+
+    def finished(self, continuation: Sequence[int], *, room: int) -> list[int]:
+        """Returns a continuation made into an ending one of at most `room` tokens.
+
+        It is cut before a token that may not stand in a tree and at the depth limit; there an end token is put, so
+        that every path ends in a real terminal.
+        """
+        kept: list[int] = []
+        for token in continuation:
+            if token == self.eos_id or not self._allowed[token]:
+                break
+            kept.append(int(token))
+        return [*kept[: max(room - 1, 0)], self.eos_id]
+
+    def add(self, node: int, token: int, *, bits: int, greedy: bool = False) -> int:
+        """Returns the child of `node` with this token, made if need be, with the proposers' bits set."""
+        siblings = self._children[node]
+        child = siblings.get(token)
+        if child is None:
+            child = len(self.tokens)
+            siblings[token] = child
+            self.tokens.append(token)
+            self.parents.append(node)
+            self.depths.append(self.depth(node) + 1)
+            self.proposers.append(0)
+            self.greedy.append(greedy)
+            self._children[child] = {}
+        self.proposers[child] |= bits
+        return child
+
+    def add_path(self, node: int, tokens: Sequence[int], *, bits: int, greedy: bool = False) -> int:
+        """Adds a chain of tokens below `node` and returns its last node."""
+        for token in tokens:
+            node = self.add(node, int(token), bits=bits, greedy=greedy)
+        return node
+
+    def credit(self, node: int, proposals: Sequence[tuple[int, int]]) -> None:
+        """Adds provenance to the children of a node that stand there already: whoever would have said it, did."""
+        for token, bits in proposals:
+            child = self._children[node].get(token)
+            if child is not None:
+                self.proposers[child] |= bits
+
+    def branches(self, prompt: tuple[int, ...]) -> Branches:
+        """Returns the sprout as arrays below a prompt, node numbers unchanged."""
+        return Branches(prompt, np.array(self.tokens, np.int32), np.array(self.parents, np.int32))
+
+    def level_order(self) -> list[int]:
+        """Returns all nodes level by level, siblings side by side in the order they came."""
+        order: list[int] = []
+        level = [ROOT]
+        while level:
+            level = [child for node in level for child in self._children[node].values()]
+            order.extend(level)
+        return order

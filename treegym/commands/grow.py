@@ -1,0 +1,138 @@
+"""`treegym grow`: grow a token tree with teacher models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from treegym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from treegym.models.base import LanguageModel
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="grown.tree", help="the file to write (default: %(default)s)")
+    parser.add_argument(
+        "--prompts",
+        default="bundled",
+        help="bundled, bundled:train=N,test=N, a JSONL file, a dataset directory, or reasoning-gym:NAME",
+    )
+    parser.add_argument("--limit", type=int, help="at most so many prompts")
+    parser.add_argument("--splits", help="shares of train,validation,test for prompts without a split, such as 8,1,1")
+    parser.add_argument("--primary", default="tiny-primary", help="the model being trained (default: %(default)s)")
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        metavar="MODEL",
+        help="a teacher; give it several times (default: the bundled ones)",
+    )
+    parser.add_argument("--mode", default="mixed", help="mixed, step or answers (default: %(default)s)")
+    parser.add_argument(
+        "--right", type=int, default=50, help="likely next tokens a proposer may offer (default: %(default)s)"
+    )
+    parser.add_argument("--wrong", type=int, default=50, help="unlikely ones (default: %(default)s)")
+    parser.add_argument("--max-children", type=int, default=12, help="children of a context (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=int, help="longest path (default: what the prompts suggest, else 64)")
+    parser.add_argument("--max-nodes", type=int, help="nodes a prompt (default: 150, or more when paths are long)")
+    parser.add_argument("--shard", type=int, default=32, help="prompts in memory at a time (default: %(default)s)")
+    parser.add_argument("--work", help="where unfinished work is kept (default: OUT.growing)")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--device", help="cpu, cuda, cuda:N (default: cuda when there is one)")
+    parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 (default: %(default)s)")
+    parser.add_argument("--attention", default="auto", help="sdpa, eager, flash_attention_2 (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads; one thread gives the same bytes everywhere alike")
+    parser.add_argument("--local-files-only", action="store_true", help="never ask the network for a model")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    from treegym.envs.token_tree.grow import GrowSettings, grow
+    from treegym.envs.token_tree.prompts import load_prompts
+    from treegym.models.family.bundled import BUNDLED_TEACHERS
+
+    out = Path(args.out)
+    prompts = load_prompts(args.prompts, seed=args.seed, limit=args.limit, shares=_shares(args.splits))
+    max_tokens = args.max_tokens or prompts.max_tokens or 64
+    settings = GrowSettings(
+        mode=args.mode,
+        right=args.right,
+        wrong=args.wrong,
+        max_children=args.max_children,
+        max_tokens=max_tokens,
+        max_nodes=args.max_nodes or max(150, 6 * max_tokens),
+        shard=args.shard,
+        seed=args.seed,
+    )
+    _use_threads(args.threads)
+    primary = _load(args.primary, args)
+    teachers = [_load(name, args) for name in (args.teacher or BUNDLED_TEACHERS)]
+    start = time.perf_counter()
+    tree = grow(
+        prompts.roots,
+        primary=primary,
+        teachers=teachers,
+        out=out,
+        settings=settings,
+        verify=prompts.verify,
+        work=args.work,
+        overwrite=args.overwrite,
+        source=prompts.source,
+        progress=not args.quiet,
+    )
+    size = out.stat().st_size
+    figures = {
+        "out": str(out),
+        "prompts": tree.num_roots,
+        "nodes": tree.size,
+        "nodes_per_prompt": round(tree.size / tree.num_roots, 1),
+        "bytes": size,
+        "seconds": round(time.perf_counter() - start, 2),
+        "closed": tree.is_closed,
+        "mode": settings.mode,
+        "primary": primary.name,
+        "teachers": [teacher.name for teacher in teachers],
+    }
+    if args.json:
+        print(json.dumps(figures))
+    else:
+        print(
+            f"{out}: {tree.num_roots:,} prompts, {tree.size:,} nodes ({figures['nodes_per_prompt']} a prompt), "
+            f"{size / 1e6:.1f} MB, {figures['seconds']} s"
+        )
+    return 0
+
+
+def _load(name: str, args: argparse.Namespace) -> LanguageModel:
+    from treegym.models.loading import load_model
+
+    return load_model(
+        name,
+        device=args.device,
+        dtype=args.dtype,
+        attention=args.attention,
+        local_files_only=args.local_files_only,
+    )
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads is {threads}; it must be at least 1")
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _shares(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--splits is {text!r}; expected three numbers such as 8,1,1") from error
