@@ -115,6 +115,10 @@ class Term(Part):
     def values(self, source: TreeSource, asked: Asked) -> np.ndarray | Scored:
         """Returns one value for each node asked about; NaN where it failed."""
 
+    def ready(self, source: TreeSource, asked: Asked) -> bool:
+        """Whether the term comes as a whole array now; lazy terms may, when what they need is stored in the tree."""
+        return not self.lazy
+
     def terms(self) -> list[Term]:
         return [self]
 
@@ -170,7 +174,7 @@ class FunctionTerm(Term):
     def values(self, source: TreeSource, asked: Asked) -> Scored:
         values = np.full(len(asked.nodes), np.nan)
         reasons: dict[int, str] = {}
-        for i, (node, ended, truncated) in enumerate(zip(*asked, strict=True)):
+        for i, (node, ended, truncated) in enumerate(zip(*asked, strict=True)):  # a row a node
             view = PathView(source, node, ended=ended, truncated=truncated)
             try:
                 values[i] = number(self.function(view, **self.parameters), "its value")

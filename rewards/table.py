@@ -46,7 +46,6 @@ class RewardTable:
         self.weights = np.array([shares[name] for name in self.names])  # [T] float64
         self.progress = 0.0
         self._column = {id(term): i for i, term in enumerate(self._leaves)}
-        self._lazy = any(term.lazy for term in self._leaves)
         self._size = 0
         self._terms = np.zeros((0, len(self.names)), np.float32)  # [capacity, T]
         self._status = np.zeros((0, len(self.names)), np.uint8)  # [capacity, T]
@@ -145,6 +144,18 @@ class RewardTable:
         known = np.nonzero(~np.isnan(self.total))[0]
         self._total[known] = self._credit(known)
 
+    def retry(self) -> int:
+        """Forgets failures, so that `ensure` asks again (a judge that was down); returns how many there were."""
+        nodes, columns = np.nonzero(self.status == FAILED)
+        self._status[nodes, columns] = PENDING
+        self._terms[nodes, columns] = np.nan
+        self._total[nodes] = np.nan
+        self._flagged[nodes] = False
+        if len(nodes):
+            self.complete = False
+        self.failures = dict.fromkeys(self.names, 0)
+        return len(nodes)
+
     def _credit(self, nodes: np.ndarray) -> np.ndarray:
         credit = self.reward.part.increments(self, nodes)
         for term in self._leaves:  # terms of weight 0 are reported too, though no sum asked for them
@@ -162,13 +173,13 @@ class RewardTable:
             self._flagged = _enlarged(self._flagged, capacity, False)
         self._size = new
         fresh = np.arange(old, new)
-        if not self._lazy:
+        asked = Asked(fresh, self.ends(fresh), self.truncated(fresh))
+        ready = [term for term in self._leaves if term.ready(self.source, asked)]
+        self.complete = len(ready) == len(self._leaves)
+        if self.complete:
             self._total[fresh] = self._credit(fresh)
-            self.complete = True
-            return
-        for term in self._leaves:
-            if not term.lazy:
-                self.column(term, fresh)
+        for term in ready:
+            self.column(term, fresh)
 
     def _evaluate(self, term: Term, column: int, nodes: np.ndarray) -> None:
         ended, truncated = self.ends(nodes), self.truncated(nodes)

@@ -1,0 +1,89 @@
+"""Judgements on disk, found by content: the same case under the same judge is never paid for twice.
+
+Only hashes and scores are kept, neither texts nor keys. SQLite keeps the file sound when a process is killed, and lets
+several processes share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from treegym.errors import DataError
+
+__all__ = ["JudgeCache", "content_key", "default_cache"]
+
+
+def default_cache() -> Path:
+    """Returns where judgements are kept: ``$TREEGYM_CACHE``, else the user's cache folder."""
+    base = os.environ.get("TREEGYM_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(base) if os.environ.get("TREEGYM_CACHE") else Path(base) / "treegym"
+    return folder / "judgements.sqlite"
+
+
+def content_key(*parts: Any) -> str:
+    """Returns a hash of JSON-serialisable parts."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class JudgeCache:
+    """Scores by key."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._owner = 0  # the process that opened the connection; a forked child opens its own
+
+    def get(self, keys: Sequence[str]) -> dict[str, float]:
+        """Returns the scores that are known."""
+        found: dict[str, float] = {}
+        with self._lock:
+            try:
+                connection = self._open()
+                for start in range(0, len(keys), 500):
+                    chunk = list(keys[start : start + 500])
+                    marks = ",".join("?" * len(chunk))
+                    rows = connection.execute(f"SELECT key, score FROM judgements WHERE key IN ({marks})", chunk)
+                    found.update(rows.fetchall())
+            except sqlite3.DatabaseError as error:
+                raise self._problem(error) from error
+        return found
+
+    def put(self, key: str, score: float) -> None:
+        """Keeps a score; it survives the death of this process when this returns."""
+        with self._lock:
+            try:
+                self._open().execute("INSERT OR REPLACE INTO judgements VALUES (?, ?)", (key, float(score)))
+            except sqlite3.DatabaseError as error:
+                raise self._problem(error) from error
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            if self._connection is not None and self._owner == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None or self._owner != os.getpid():
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            except OSError as error:
+                raise DataError(f"{self.path}: cannot be opened: {error.strerror or error}") from error
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, score REAL NOT NULL)")
+            self._connection, self._owner = connection, os.getpid()
+        return self._connection
+
+    def _problem(self, error: sqlite3.DatabaseError) -> DataError:
+        return DataError(f"{self.path}: the cache of judgements cannot be used ({error}); delete it or name another")

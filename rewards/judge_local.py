@@ -1,0 +1,69 @@
+"""A judge in this process: any language model, constrained to its verdict tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from treegym.models.base import LanguageModel
+from treegym.rewards.judge_prompt import Case, fill
+from treegym.rewards.local import local_model, verdict_probability
+
+__all__ = ["LocalJudge"]
+
+
+class LocalJudge:
+    """The probability of the yes token among the verdict tokens, after a filled-in template.
+
+    Args:
+        model: bundled name, directory or hub name, or a model.
+        template: what the model reads; ``{prompt}``, ``{answer}``, ``{rival}``, ``{reference}`` and ``{principle}`` are
+            filled in.
+        yes: what it would say if the answer is good (in a pair: if the first answer is better).
+        no: what it would say if not.
+        principles: a constitution: the template is asked once a principle, and the mean counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | LanguageModel,
+        template: str,
+        yes: str = "y",
+        no: str = "n",
+        principles: Sequence[str] = (),
+    ) -> None:
+        self._model, self.template, self.yes, self.no = model, template, yes, no
+        self.principles = tuple(principles)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What a judgement depends on besides the case; part of the cache's key."""
+        fingerprint = local_model(self._model).fingerprint()
+        return ["local", fingerprint, self.template, self.yes, self.no, list(self.principles)]
+
+    def scores(
+        self, cases: Sequence[Case], *, keep: Callable[[int, float], None] | None = None
+    ) -> tuple[list[float | None], dict[int, str]]:
+        """Returns a score for each case; the dictionary of failures is empty (a broken model raises)."""
+        model = local_model(self._model)
+        rows = []
+        for principle in self.principles or ("",):
+            texts = [fill(self.template, _checked(case), principle=principle) for case in cases]
+            rows.append(verdict_probability(model, texts, yes=[self.yes], no=[self.no]))
+        scores = np.mean(rows, axis=0)
+        for position, score in enumerate(scores):
+            if keep is not None:
+                keep(position, float(score))
+        return [float(score) for score in scores], {}
+
+    def close(self) -> None:
+        """Does nothing: models are shared by the whole process."""
+
+
+def _checked(case: Case) -> Case:
+    """Returns the case without bytes that no tokenizer knows (a cut multi-byte character)."""
+    return replace(case, answer=case.answer.replace("\ufffd", ""))
