@@ -1,0 +1,97 @@
+"""Search equals mctx's: against golden files everywhere, against mctx itself where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from treegym.files import read_arrays
+from treegym.search import Evaluation, Options, Planner
+from treegym.search.run import step
+from treegym.search.states import StateStore
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+class ManyWorlds:
+    """World p of a [P, S, A] table for root p; a state is p * S + s."""
+
+    def __init__(self, tables: dict[str, np.ndarray]) -> None:
+        self.tables = tables
+        worlds, self.per_world, self.num_actions = tables["logits"].shape
+        self.roots = np.arange(worlds) * self.per_world
+
+    def at(self, name: str, states: np.ndarray) -> np.ndarray:
+        return self.tables[name][states // self.per_world, states % self.per_world]
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        legal = np.ones((len(states), self.num_actions), bool)
+        legal[states % self.per_world == 0] = ~self.tables["masked"][
+            states[states % self.per_world == 0] // self.per_world
+        ]
+        return Evaluation(self.at("logits", states), self.at("value", states), legal)
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Any:
+        rows = np.arange(len(states))
+        after = states // self.per_world * self.per_world + self.at("next", states)[rows, actions]
+        return _Moved(after, self.at("reward", states)[rows, actions], self.at("terminal", after))
+
+
+class _Moved:
+    def __init__(self, states: np.ndarray, reward: np.ndarray, terminated: np.ndarray) -> None:
+        self.states, self.reward, self.terminated = states, reward, terminated
+
+
+def ours(golden: dict[str, np.ndarray], method: str, simulations: int, discount: float) -> Any:
+    world = ManyWorlds(golden)
+    options = Options(discount=discount, max_considered=4, gumbel_scale=0.0)
+    evaluation = world.expand(world.roots)
+    planner = Planner(evaluation, method=method, num_simulations=simulations, options=options)
+    if method == "gumbel":  # mctx's own noise, slot by slot
+        for b in range(planner.size):
+            slots = planner.trees.action[b, 0, : planner.trees.width[b, 0]]
+            planner.roots.noisy[b, : len(slots)] += golden["gumbel.noise"][b, slots]
+    store = StateStore(world.roots, planner.size * planner.capacity)
+    store.put(np.arange(planner.size) * planner.capacity, world.roots)
+    while step(planner, world, store):
+        pass
+    return planner.result()
+
+
+def check(golden: dict[str, np.ndarray], simulations: int, discount: float) -> None:
+    for method in ("puct", "gumbel"):
+        result = ours(golden, method, simulations, discount)
+        same = (result.visits == golden[f"{method}.visits"]).all(1)
+        assert same.all(), f"{method}: visits differ at worlds {np.flatnonzero(~same)}"
+        np.testing.assert_allclose(result.value, golden[f"{method}.value"], atol=1e-4)
+        np.testing.assert_allclose(result.policy, golden[f"{method}.policy"], atol=1e-4)
+    np.testing.assert_array_equal(result.action, golden["gumbel.action"])
+
+
+def test_golden_worlds_give_mctx_visits_values_and_targets() -> None:
+    golden, note = read_arrays(GOLDEN / "mctx.safetensors")
+    assert len(golden["logits"]) >= 64
+    check(golden, int(note["simulations"]), float(note["discount"]))
+
+
+def _maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_fresh_worlds_give_mctx_visits_values_and_targets(seed: int) -> None:
+    pytest.importorskip("mctx")
+    maker = _maker()
+    world = maker.tables(seed)
+    check({**world, **maker.mctx_results(world)}, maker.SIMULATIONS, maker.DISCOUNT)
