@@ -1,0 +1,1 @@
+"""A small batching server of language models, speaking the OpenAI-compatible protocol."""
