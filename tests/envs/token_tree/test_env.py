@@ -218,7 +218,7 @@ def test_live_trees_grow_one_call_a_batch() -> None:
     assert len(calls) == 1
     rng = np.random.default_rng(0)
     for _ in range(60):
-        seen, reward, *_ = env.step(rng.integers(3, size=8))
+        _, reward, *_ = env.step(rng.integers(3, size=8))
         assert np.isfinite(reward).all()
     tree.validate()
     assert len(calls) <= 61
