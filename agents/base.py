@@ -229,7 +229,8 @@ class Agent(BaseAlgorithm):
 
     def note_episodes(self, collector: Collector, rollout: Trajectories) -> None:
         """Keeps the returns and lengths of finished episodes for the log, as SB3's Monitor would."""
-        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
+        assert self.ep_info_buffer is not None
+        assert self.ep_success_buffer is not None
         self.ep_info_buffer.extend({"r": total, "l": length, "t": 0.0} for total, length in collector.finished)
         self._episode_num += len(collector.finished)
         collector.finished.clear()
@@ -238,7 +239,8 @@ class Agent(BaseAlgorithm):
 
     def dump_logs(self) -> None:
         """Writes a line of progress to SB3's logger."""
-        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
+        assert self.ep_info_buffer is not None
+        assert self.ep_success_buffer is not None
         seconds = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
         self.logger.record("time/iterations", self.iteration, exclude="tensorboard")
         self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / seconds))

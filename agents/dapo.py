@@ -19,7 +19,7 @@ from treegym.agents.policy_gradient import GradientSettings, PolicyGradient
 from treegym.agents.rollout import Collector, Trajectories, join
 from treegym.errors import ConfigError
 
-__all__ = ["DAPO", "DAPOSettings", "GroupSettings", "GroupSampling"]
+__all__ = ["DAPO", "DAPOSettings", "GroupSampling", "GroupSettings"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class GroupSettings(GradientSettings):
     """Switches of every learner that samples groups."""
 
     group_size: int = 16  # episodes from one root
-    group_by: str = "auto"  # "root": reset(options={"root": i}); "seed": the same reset seed; "auto": root if offered
     overlong_penalty: bool = True  # soft punishment; needs overlong_max
     overlong_max: int | None = None  # L_max; None: no punishment
     overlong_cache: int | None = None  # L_c; None: a fifth of L_max
@@ -59,8 +58,8 @@ class GroupSampling(PolicyGradient):
         roots = self.world.roots()
         if roots is None:
             raise ConfigError(
-                f"{type(self).__name__} needs groups of episodes from one root, and this environment cannot be reset to "
-                "a root (env.unwrapped.roots is missing); use PPO, or an environment with roots"
+                f"{type(self).__name__} needs groups of episodes from one root, and this environment cannot be reset "
+                "to a root (env.unwrapped.roots is missing); use PPO, or an environment with roots"
             )
         chosen = self.rng.choice(roots, size=count, replace=count > len(roots))
         groups = np.repeat(np.arange(first_group, first_group + count), self.settings.group_size)

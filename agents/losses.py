@@ -40,7 +40,7 @@ def aggregate(
     mode: str = "token",
     lengths: torch.Tensor | None = None,
     tokens: int | None = None,
-    episodes: int | None = None,
+    episodes: float | None = None,
     horizon: int | None = None,
 ) -> torch.Tensor:
     """Returns one loss from the tokens of one (micro-)batch.

@@ -367,7 +367,7 @@ class PolicyGradient(Agent):
         arrays = {f"optimizer.{key}": array for key, array in arrays.items()}
         if self.reference is not None:
             arrays |= {f"reference.{key}": t.detach().cpu().numpy() for key, t in self.reference.state_dict().items()}
-        if self._collector is not None and self._collector.rows is not None and self.world is not None:
+        if self._collector is not None and self._collector.running and self.world is not None:
             world = self.world.state()
             if world:
                 arrays |= {f"world.{key}": array for key, array in world.items()}

@@ -123,7 +123,7 @@ class Collector:
     ) -> None:
         self.world, self.policy, self.rng = world, policy, rng
         self.with_value, self.on_step = with_value, on_step
-        self.rows: Rows | None = None  # where the lanes stand, when pieces are collected
+        self.running = False  # whether the lanes are in the middle of pieces
         self.finished: list[tuple[float, int]] = []  # return and length of every finished episode since last asked
         self._return = np.zeros(world.num_envs)
         self._length = np.zeros(world.num_envs, np.int64)
@@ -131,7 +131,7 @@ class Collector:
     def episodes(self, count: int, roots: np.ndarray | None = None, groups: np.ndarray | None = None) -> Trajectories:
         """Plays `count` whole episodes, at ``roots [count]`` if given, in as many rounds as the lanes need."""
         lanes = self.world.num_envs
-        self.rows = None  # lanes are reset: a piece could not go on
+        self.running = False  # lanes are reset: a piece could not go on
         parts = []
         for first in range(0, count, lanes):
             size = min(lanes, count - first)
@@ -150,8 +150,8 @@ class Collector:
             padded[:size] = roots
         # A seed for every round: where the environment goes from here depends on our own generator alone, so a run
         # that resumes from a checkpoint needs nothing that is inside the environment.
-        rows = world.reset(np.ones(lanes, np.bool_), roots=padded, seed=int(self.rng.integers(2**31)))
-        kept: dict[str, list[np.ndarray]] = {key: [] for key in self._keys(rows)}
+        world.reset(np.ones(lanes, np.bool_), roots=padded, seed=int(self.rng.integers(2**31)))
+        seen: list[Rows] = []
         lane_of, actions_of, log_of, value_of, reward_of = [], [], [], [], []
         terminated = np.zeros(lanes, np.bool_)
         truncated = np.zeros(lanes, np.bool_)
@@ -160,18 +160,16 @@ class Collector:
         full_actions = np.zeros(lanes, np.int64)
         while active.any():
             who = np.flatnonzero(active)
-            here = {key: rows[key][who] for key in kept}
+            here = self._rows(who)
             actions, log_probs, values = self.policy.act(here, self.rng.random(len(who)), with_value=self.with_value)
             full_actions[who] = actions
             outcome = world.step(full_actions, active)
-            for key, parts in kept.items():
-                parts.append(here[key])
+            seen.append(here)
             lane_of.append(who)
             actions_of.append(actions)
             log_of.append(log_probs)
             value_of.append(values)
             reward_of.append(outcome.reward[who])
-            rows = outcome.rows
             ended = active & (outcome.terminated | outcome.truncated)
             terminated |= ended & outcome.terminated
             cut = ended & ~outcome.terminated
@@ -179,7 +177,7 @@ class Collector:
             if outcome.success is not None:
                 correct[ended] = outcome.success[ended]
             if self.with_value and cut.any():
-                bootstrap[cut] = self._value(rows, cut)
+                bootstrap[cut] = self._value(np.flatnonzero(cut))
             active &= ~ended
             self.on_step(len(who), outcome)
         lane = np.concatenate(lane_of)
@@ -189,7 +187,7 @@ class Collector:
         totals = np.bincount(np.repeat(np.arange(size), lengths), rewards, minlength=size)
         self.finished += list(zip(totals.tolist(), lengths.tolist(), strict=True))
         return Trajectories(
-            rows={key: np.concatenate(parts)[order] for key, parts in kept.items()},
+            rows={key: np.concatenate([part[key] for part in seen])[order] for key in seen[0]},
             actions=np.concatenate(actions_of)[order],
             log_probs=np.concatenate(log_of)[order],
             values=np.concatenate(value_of)[order],
@@ -206,13 +204,13 @@ class Collector:
     def pieces(self, steps: int) -> Trajectories:
         """Plays `steps` steps in every lane, going on where the last call stopped; episodes are cut at the edges."""
         world, lanes = self.world, self.world.num_envs
-        if self.rows is None:
-            self.rows = world.reset(np.ones(lanes, np.bool_), seed=int(self.rng.integers(2**31)))
+        if not self.running:
+            world.reset(np.ones(lanes, np.bool_), seed=int(self.rng.integers(2**31)))
             self._return[:] = 0.0
             self._length[:] = 0
-        rows = self.rows
-        keys = self._keys(rows)
-        kept = {key: np.empty((steps, *rows[key].shape), rows[key].dtype) for key in keys}
+            self.running = True
+        here = self._rows(None)
+        kept = {key: np.empty((steps, *array.shape), array.dtype) for key, array in here.items()}
         actions = np.empty((steps, lanes), np.int64)
         log_probs, values, rewards, behind, correct = (np.zeros((steps, lanes), np.float32) for _ in range(5))
         correct[:] = np.nan
@@ -220,15 +218,13 @@ class Collector:
         uniforms = self.rng.random((steps, lanes))
         everyone = np.ones(lanes, np.bool_)
         for t in range(steps):
-            for key in keys:
-                kept[key][t] = rows[key]
-            here = {key: rows[key] for key in keys}
+            for key, array in here.items():
+                kept[key][t] = array
             actions[t], log_probs[t], values[t] = self.policy.act(here, uniforms[t], with_value=self.with_value)
             outcome = world.step(actions[t], everyone)
             rewards[t] = outcome.reward
             terminated[t] = outcome.terminated
             truncated[t] = outcome.truncated & ~outcome.terminated
-            rows = outcome.rows
             self._return += outcome.reward
             self._length += 1
             ended = terminated[t] | truncated[t]
@@ -236,39 +232,36 @@ class Collector:
                 if outcome.success is not None:
                     correct[t, ended] = outcome.success[ended]
                 if self.with_value and truncated[t].any():
-                    behind[t, truncated[t]] = self._value(rows, truncated[t])
+                    behind[t, truncated[t]] = self._value(np.flatnonzero(truncated[t]))
                 self.finished += list(zip(self._return[ended].tolist(), self._length[ended].tolist(), strict=True))
                 self._return[ended] = 0.0
                 self._length[ended] = 0
-                rows = world.reset(ended, seed=int(self.rng.integers(2**31)))
-            self.rows = rows
+                world.reset(ended, seed=int(self.rng.integers(2**31)))
+            here = self._rows(None)
             self.on_step(lanes, outcome)
         if self.with_value:
             open_ended = ~(terminated[-1] | truncated[-1])
             if open_ended.any():
-                behind[-1, open_ended] = self._value(rows, open_ended)
+                behind[-1, open_ended] = self._value(np.flatnonzero(open_ended))
         return _cut(kept, actions, log_probs, values, rewards, behind, correct, terminated, truncated)
 
     def position(self) -> dict[str, np.ndarray]:
-        """Returns where the lanes stand between two calls of `pieces`, for a checkpoint; empty if nowhere."""
-        if self.rows is None:
-            return {}
-        return {f"row.{key}": array for key, array in self.rows.items()} | {
-            "return": self._return.copy(),
-            "length": self._length.copy(),
-        }
+        """Returns what is known of the episodes the lanes are in the middle of, for a checkpoint."""
+        return {"return": self._return.copy(), "length": self._length.copy()}
 
     def set_position(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Goes on where `position` was taken; the world itself must have been restored."""
-        self.rows = {key.removeprefix("row."): np.array(a) for key, a in arrays.items() if key.startswith("row.")}
         self._return[:] = arrays["return"]
         self._length[:] = arrays["length"]
+        self.running = True
 
-    def _keys(self, rows: Rows) -> list[str]:
-        return [key for key in rows if self.policy.needs is None or key in self.policy.needs]
+    def _rows(self, lanes: np.ndarray | None) -> Rows:
+        """Returns what the policy needs of what `lanes` see."""
+        rows, needs = self.world.observe(lanes), self.policy.needs
+        return rows if needs is None else {key: array for key, array in rows.items() if key in needs}
 
-    def _value(self, rows: Rows, which: np.ndarray) -> np.ndarray:
-        return self.policy.infer({key: rows[key][which] for key in self._keys(rows)})[1]
+    def _value(self, lanes: np.ndarray) -> np.ndarray:
+        return self.policy.infer(self._rows(lanes))[1]
 
 
 def _cut(

@@ -25,11 +25,11 @@ class WorldVecEnv(VecEnv):
 
     def reset(self) -> Any:
         seed = self._seeds[0]
-        rows = self.world.reset(np.ones(self.num_envs, np.bool_), seed=seed)
+        self.world.reset(np.ones(self.num_envs, np.bool_), seed=seed)
         self._reset_seeds()
         self._reset_options()
         self._lengths[:], self._returns[:] = 0, 0.0
-        return self._shape(rows)
+        return self._shape(self.world.observe())
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = np.asarray(actions, np.int64)
@@ -40,7 +40,7 @@ class WorldVecEnv(VecEnv):
         self._lengths += 1
         self._returns += outcome.reward
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        rows = outcome.rows
+        rows = self.world.observe()
         for lane in np.flatnonzero(done):
             infos[lane]["terminal_observation"] = self._shape({key: array[lane].copy() for key, array in rows.items()})
             infos[lane]["TimeLimit.truncated"] = bool(outcome.truncated[lane] and not outcome.terminated[lane])
@@ -49,7 +49,8 @@ class WorldVecEnv(VecEnv):
                 infos[lane]["is_success"] = bool(outcome.success[lane] > 0.5)
         if done.any():
             self._lengths[done], self._returns[done] = 0, 0.0
-            rows = self.world.reset(done)
+            self.world.reset(done)
+            rows = self.world.observe()
         return self._shape(rows), outcome.reward.astype(np.float32), done, infos
 
     def close(self) -> None:

@@ -15,9 +15,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from treegym.envs.token_tree.lanes import Lanes
 from treegym.errors import ConfigError
 
-__all__ = ["ListWorld", "NativeWorld", "Outcome", "VecEnvWorld", "World", "make_world"]
+__all__ = ["ListWorld", "NativeWorld", "Outcome", "TreeWorldLanes", "VecEnvWorld", "World", "make_world"]
 
 Rows = dict[str, np.ndarray]  # each [B, ...]
 
@@ -25,7 +26,6 @@ Rows = dict[str, np.ndarray]  # each [B, ...]
 class Outcome(NamedTuple):
     """What a step of all lanes led to."""
 
-    rows: Rows
     reward: np.ndarray  # [B] float64
     terminated: np.ndarray  # [B] bool
     truncated: np.ndarray  # [B] bool
@@ -41,12 +41,16 @@ class World(Protocol):
     action_space: spaces.Discrete
     env: Any  # what it was made of
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> Rows:
-        """Starts an episode in the lanes of ``which [B] bool``, at ``roots [B] int`` if given; returns all lanes."""
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
+        """Starts an episode in the lanes of ``which [B] bool``, at ``roots [B] int`` if given."""
         ...
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
-        """Steps the lanes of ``active [B] bool``; what the others' rows hold afterwards means nothing."""
+        """Steps the lanes of ``active [B] bool``; where the others stand afterwards means nothing."""
+        ...
+
+    def observe(self, lanes: np.ndarray | None = None) -> Rows:
+        """Returns what ``lanes [b] int`` (None: all) see now, in arrays that no later step changes."""
         ...
 
     def roots(self) -> np.ndarray | None:
@@ -60,6 +64,11 @@ class World(Protocol):
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Stands where `state` was taken."""
         ...
+
+
+def take(rows: Rows, lanes: np.ndarray | None) -> Rows:
+    """Returns the rows of some lanes."""
+    return rows if lanes is None else {key: array[lanes] for key, array in rows.items()}
 
 
 def rows_of(observation: Any) -> Rows:
@@ -76,34 +85,35 @@ class NativeWorld:
         self.observation_space = env.single_observation_space
         self.action_space = _discrete(env.single_action_space)
         self._done = np.zeros(self.num_envs, np.bool_)
-        self._mask: np.ndarray | None = None
+        self._rows: Rows = {}
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> Rows:
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
         options: dict[str, Any] = {} if which.all() else {"reset_mask": which}
         if roots is not None:
             options["roots"] = np.asarray(roots)
         # A seed starts all lanes' randomness anew, so it goes with a reset of all lanes only.
         observation, _ = self.env.reset(seed=seed if which.all() else None, options=options or None)
         self._done = self._done & ~which
-        rows = rows_of(observation)
-        self._mask = rows.get("action_mask")
-        return rows
+        self._rows = rows_of(observation)
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
         if not active.all():  # an environment of this kind cannot step some lanes only: the others idle along
             if self._done.any():
                 self.reset(self._done.copy())
-            if self._mask is not None:
-                actions = np.where(active, actions, self._mask.argmax(1))
+            if "action_mask" in self._rows:
+                actions = np.where(active, actions, self._rows["action_mask"].argmax(1))
         observation, reward, terminated, truncated, info = self.env.step(actions)
         self._done = terminated | truncated
-        self._mask = observation.get("action_mask") if isinstance(observation, Mapping) else None
+        self._rows = rows_of(observation)
         success = info.get("is_success")
         if success is not None:
             success = np.asarray(success, np.float32)
         if reward.ndim == 2:  # one reward for each objective
             reward = reward.sum(1, dtype=np.float64)
-        return Outcome(rows_of(observation), reward, terminated, truncated, success, info)
+        return Outcome(reward, terminated, truncated, success, info)
+
+    def observe(self, lanes: np.ndarray | None = None) -> Rows:
+        return take(self._rows, lanes)
 
     def roots(self) -> np.ndarray | None:
         return _roots(self.env.unwrapped)
@@ -116,6 +126,44 @@ class NativeWorld:
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.env.unwrapped.restore_state(dict(state))
+
+
+class TreeWorldLanes:
+    """A token tree's lanes, driven without the vector environment around them: ended lanes rest, no info is made."""
+
+    def __init__(self, env: VectorEnv, lanes: Lanes) -> None:
+        self.env, self.lanes = env, lanes
+        self.num_envs = env.num_envs
+        self.observation_space = env.single_observation_space
+        self.action_space = _discrete(env.single_action_space)
+
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
+        if seed is not None and which.all():
+            self.lanes.seed(np.random.default_rng(seed).integers(2**63, size=self.num_envs).astype(np.uint64))
+        self.lanes.begin(which, roots)
+
+    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+        lanes = self.lanes
+        outcome = lanes.advance(actions, next_step_reset=False)
+        ended = outcome.terminated | outcome.truncated
+        success = np.zeros(self.num_envs, np.float32)
+        if ended.any():
+            success[ended] = lanes.world.correct(lanes.node[ended])
+        return Outcome(outcome.reward, outcome.terminated, outcome.truncated, success, {})
+
+    def observe(self, lanes: np.ndarray | None = None) -> Rows:
+        if lanes is None:
+            return self.lanes.observe()
+        return self.lanes.world.observe(self.lanes.node[lanes], self.lanes.steps[lanes])
+
+    def roots(self) -> np.ndarray | None:
+        return self.lanes.world.pool
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self.lanes.state()
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.lanes.restore(dict(state))
 
 
 class ListWorld:
@@ -137,15 +185,14 @@ class ListWorld:
         self._seeds = np.full(self.num_envs, -1, np.int64)
         self._played: list[list[int]] = [[] for _ in range(self.num_envs)]
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> Rows:
-        for lane in np.flatnonzero(which):
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
+        for lane in np.flatnonzero(which).tolist():
             options = None if roots is None else {"root": int(roots[lane])}
             lane_seed = None if seed is None else (seed + int(lane)) % 2**31
             self._seeds[lane] = -1 if lane_seed is None else lane_seed
             self._played[lane] = []
             observation, _ = self.envs[lane].reset(seed=lane_seed, options=options)
             self._store(lane, observation)
-        return {key: array.copy() for key, array in self._rows.items()}
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
         reward = np.zeros(self.num_envs)
@@ -164,8 +211,12 @@ class ListWorld:
                 success[lane] = info["is_success"]
             infos[lane] = info
             self._store(lane, observation)
-        rows = {key: array.copy() for key, array in self._rows.items()}
-        return Outcome(rows, reward, terminated, truncated, success, {"lanes": infos})
+        return Outcome(reward, terminated, truncated, success, {"lanes": infos})
+
+    def observe(self, lanes: np.ndarray | None = None) -> Rows:
+        if lanes is None:
+            return {key: array.copy() for key, array in self._rows.items()}
+        return take(self._rows, lanes)
 
     def roots(self) -> np.ndarray | None:
         return _roots(self.env.unwrapped)
@@ -202,23 +253,24 @@ class VecEnvWorld:
         self.num_envs = env.num_envs
         self.observation_space = env.observation_space
         self.action_space = _discrete(env.action_space)
-        self._fresh: Rows = {}  # the first observation of each lane's current episode or, where running, its latest
+        self._fresh: Rows = {}  # where the lanes stand, those that ended at the start of their next episode
+        self._rows: Rows = {}  # the same, but those that ended still at their end
         self._running = False
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> Rows:
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
         if roots is not None:
             raise ConfigError("an SB3 VecEnv cannot be reset to a root; pass the Gymnasium environment itself")
         if which.all() or not self._running:
             if seed is not None:
                 self.env.seed(seed % 2**31)
-            self._fresh = rows_of(self.env.reset())
+            self._fresh = {key: np.array(array) for key, array in rows_of(self.env.reset()).items()}
             self._running = True
-        return {key: array.copy() for key, array in self._fresh.items()}
+        self._rows = self._fresh
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
         observation, reward, done, infos = self.env.step(actions)
-        rows = rows_of(observation)
-        self._fresh = {key: array.copy() for key, array in rows.items()}
+        self._fresh = {key: np.array(array) for key, array in rows_of(observation).items()}
+        rows = {key: array.copy() for key, array in self._fresh.items()}
         truncated = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos])
         success = None
         if any("is_success" in info for info in infos):
@@ -227,7 +279,11 @@ class VecEnvWorld:
             last = rows_of(infos[lane]["terminal_observation"])
             for key, array in rows.items():
                 array[lane] = last[key]
-        return Outcome(rows, np.asarray(reward, np.float64), done & ~truncated, truncated, success, {"lanes": infos})
+        self._rows = rows
+        return Outcome(np.asarray(reward, np.float64), done & ~truncated, truncated, success, {"lanes": infos})
+
+    def observe(self, lanes: np.ndarray | None = None) -> Rows:
+        return take(self._rows, lanes)
 
     def roots(self) -> np.ndarray | None:
         return None
@@ -247,7 +303,7 @@ def make_world(env: Any, *, num_envs: int | None = None) -> World:
         num_envs: lanes, where the environment can be made again from its spec; None keeps what came (64 for
             environments with a native batch).
     """
-    if isinstance(env, (NativeWorld, ListWorld, VecEnvWorld)):
+    if isinstance(env, (NativeWorld, ListWorld, VecEnvWorld, TreeWorldLanes)):
         return env
     if isinstance(env, str):
         return make_world(gym.make(env), num_envs=num_envs)
@@ -272,7 +328,7 @@ def _from_single(env: gym.Env, num_envs: int | None) -> World:
     if spec is not None and spec.vector_entry_point and hasattr(env.unwrapped, "layout") and not _wrapped(env):
         kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
         batch = gym.make_vec(spec.id, num_envs=num_envs or DEFAULT_LANES, autoreset_mode="Disabled", **kwargs)
-        return NativeWorld(batch)
+        return _native(batch)
     if spec is not None and num_envs is not None and num_envs > 1 and not _wrapped(env):
         return ListWorld([env, *(gym.make(spec) for _ in range(num_envs - 1))])
     return ListWorld([env])
@@ -283,19 +339,27 @@ def _from_vector(env: VectorEnv, num_envs: int | None) -> World:
     if isinstance(env, SyncVectorEnv):
         return ListWorld(env.envs)
     if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED:
-        return NativeWorld(env)
+        return _native(env)
     if env.spec is not None:
         kwargs = dict(env.spec.kwargs)
         for key in ("vectorization_mode", "num_envs", "autoreset_mode", "vector_kwargs", "wrappers"):
             kwargs.pop(key, None)
         if hasattr(env.unwrapped, "layout"):
             lanes = num_envs or env.num_envs
-            return NativeWorld(gym.make_vec(env.spec.id, num_envs=lanes, autoreset_mode="Disabled", **kwargs))
+            return _native(gym.make_vec(env.spec.id, num_envs=lanes, autoreset_mode="Disabled", **kwargs))
         return ListWorld([gym.make(env.spec.id, **kwargs) for _ in range(num_envs or env.num_envs)])
     raise ConfigError(
         f"{type(env).__name__} resets its lanes by itself and cannot be made again without a spec; "
         "make it with gym.make_vec, or with autoreset disabled"
     )
+
+
+def _native(env: VectorEnv) -> World:
+    """Returns a native batch as a world: the shortest way there is into a token tree, any other by its own methods."""
+    lanes = getattr(env.unwrapped, "lanes", None)
+    if isinstance(lanes, Lanes):
+        return TreeWorldLanes(env, lanes)
+    return NativeWorld(env)
 
 
 def _wrapped(env: gym.Env) -> bool:

@@ -1,4 +1,4 @@
-"""SB3's own networks (`MlpPolicy`, `MultiInputPolicy`), with masks: weights can be exchanged with SB3 and MaskablePPO."""
+"""SB3's networks (`MlpPolicy`, `MultiInputPolicy`), with masks: weights can be exchanged with SB3 and MaskablePPO."""
 
 from __future__ import annotations
 
