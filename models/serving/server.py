@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from treegym.errors import BackendError, ConfigError, require
@@ -136,13 +138,25 @@ def serve(
             ready(served)
 
     server.startup = startup
-    if not handle_signals:
-        server.capture_signals = contextlib.nullcontext
+    # uvicorn would raise a signal it took once more at the end, which would cut the orderly end short.
+    server.capture_signals = contextlib.nullcontext
     try:
-        server.run(sockets=[listener])
+        with _signals(server.handle_exit) if handle_signals else contextlib.nullcontext():
+            server.run(sockets=[listener])
     finally:
         batcher.close(settings.drain_s)
         listener.close()
+
+
+@contextlib.contextmanager
+def _signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Hands SIGTERM and Ctrl-C to `handle` while the block runs; a second Ctrl-C does not wait for requests."""
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
