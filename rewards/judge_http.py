@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from treegym.errors import BackendError
-from treegym.models.http_endpoint import Endpoint
 from treegym.models.http_json import MalformedAnswer, field
 from treegym.models.http_models import served_model
 from treegym.models.http_retry import RetryPolicy
 from treegym.rewards.judge_prompt import Case, JudgePrompt, Unreadable
+from treegym.rewards.judge_wire import NearEndpoint
 
 __all__ = ["HttpJudge"]
 
@@ -48,7 +48,7 @@ class HttpJudge:
     ) -> None:
         self.prompt, self.total, self.max_tokens = prompt, total, max_tokens
         self._model = model
-        self.endpoint = Endpoint(
+        self.endpoint = NearEndpoint(
             url,
             key_env=key_env,
             concurrency=concurrency,
