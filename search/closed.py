@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult
-from treegym.search.kernels import closed, noise
+from treegym.search.kernels import closed
+from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise
 from treegym.search.planner import new_roots, replace_options
 from treegym.search.settings import kernel_settings
 from treegym.search.tree import allocate
@@ -26,15 +26,6 @@ class World(NamedTuple):
     reward: np.ndarray  # [N] float32, credited on entering the node
     prior_logits: np.ndarray  # [N] float32, of the node after its parent
     value: np.ndarray  # [N] float32, the evaluator's estimate of what comes after the node
-
-
-class _Out(NamedTuple):
-    action: np.ndarray  # [B] int32
-    policy: np.ndarray  # [B, A] float32
-    visits: np.ndarray  # [B, A] int32
-    q: np.ndarray  # [B, A] float32
-    value: np.ndarray  # [B] float32
-    evaluations: np.ndarray  # [B] int32
 
 
 def search_closed(
@@ -94,27 +85,12 @@ def search_closed(
     if actions < widest:
         raise ConfigError(f"num_actions is {actions}, but a node has {widest} children")
     size = len(start)
-    streams = np.arange(size, dtype=np.int64) if root_ids is None else np.ascontiguousarray(root_ids, np.int64)
-    if streams.shape != (size,):
-        raise ConfigError(f"root_ids have shape {streams.shape}; expected {(size,)}")
-    gumbel = method == "gumbel"
+    ids = root_ids_of(root_ids, size)
     prepared = kernel_settings(
         method, settings, simulations=num_simulations, visits=num_simulations + 1, seed=int(seed)
     )
-    share = 0.0 if gumbel else settings.root_noise
-    gammas = np.ones((1, widest))
-    if share > 0:
-        widths = world.child_count[start].astype(np.int32)
-        gammas = np.ones((size, widest))
-        noise.gamma_draws(int(seed), streams, widths, settings.dirichlet_alpha or 0.0, gammas)
-    out = _Out(
-        action=np.zeros(size, np.int32),
-        policy=np.zeros((size, actions), np.float32),
-        visits=np.zeros((size, actions), np.int32),
-        q=np.full((size, actions), np.nan, np.float32),
-        value=np.zeros(size, np.float32),
-        evaluations=np.zeros(size, np.int32),
-    )
+    noise = root_noise(method, settings, int(seed), ids, world.child_count[start], widest)
+    out = new_out(size, actions)
     problems = np.zeros(size, np.int64)
 
     def work(part: slice) -> None:
@@ -129,25 +105,15 @@ def search_closed(
             np.empty(num_simulations + 2, np.int32),
             np.empty(num_simulations + 2, np.int32),
             start[part],
-            streams[part],
+            ids[part],
             prepared,
             num_simulations,
-            np.float32(share),
-            settings.gumbel_scale if gumbel else 0.0,
-            float(settings.temperature),
-            gammas[part] if share > 0 else gammas,
-            _Out(*(array[part] for array in out)),
+            noise._replace(gammas=noise.gammas[part]) if len(noise.gammas) > 1 else noise,
+            part_of(out, part),
             problems[part],
         )
 
-    threads = max(1, min(int(num_threads), size))
-    edges = np.linspace(0, size, threads + 1).astype(int)
-    parts = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    if threads == 1:
-        work(parts[0])
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, parts))
+    in_parts(work, size, num_threads)
     wrong = np.flatnonzero(problems)
     if len(wrong):
         node = int(problems[wrong[0]]) - 1
@@ -155,7 +121,7 @@ def search_closed(
             f"from root {int(start[wrong[0]])}: the value of node {node} ({world.value[node]}) or the prior logits of "
             "its children are NaN, infinite, or all -inf"
         )
-    return SearchResult(out.action, out.policy, out.visits, out.q, out.value, int(out.evaluations.max(initial=0)))
+    return out.result()
 
 
 def _check(world: World, roots: np.ndarray) -> int:

@@ -9,17 +9,19 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult
-from treegym.search.kernels import batch, noise, summary
+from treegym.search.kernels import batch, summary
 from treegym.search.kernels.walk import Root, Settings
+from treegym.search.output import root_ids_of, root_noise
 from treegym.search.settings import Options, kernel_settings
 from treegym.search.tree import Nodes, allocate
 
-__all__ = ["Leaves", "Planner", "check_evaluation", "new_roots", "replace_options"]
+__all__ = ["PROBLEMS", "Leaves", "Planner", "check_evaluation", "new_roots", "replace_options"]
 
-_PROBLEMS = {
+PROBLEMS = {
     1: "has no legal action",
     2: "has a prior logit that is NaN or +inf",
     3: "has prior logits of -inf for all its legal actions",
+    4: "has a reward or value that is not finite",
 }
 
 
@@ -89,7 +91,7 @@ class Planner:
         root = check_evaluation(evaluation, self.size, self.num_actions, "at the roots")
         self.method, self.options, self.seed = method, options or Options(), int(seed)
         self.num_simulations = int(num_simulations)
-        self.root_ids = _root_ids(root_ids, self.size)
+        self.root_ids = root_ids_of(root_ids, self.size)
         self.capacity = self.num_simulations + 1
         self.trees: Nodes = allocate(self.size, self.capacity, self.num_actions)
         self.roots = new_roots(self.root_ids, self.num_actions)
@@ -114,20 +116,8 @@ class Planner:
             visits=self.num_simulations + carried,
             seed=self.seed,
         )
-        gumbel = self.method == "gumbel"
-        widths = np.ascontiguousarray(self.trees.width[:, 0])
-        gammas = np.ones((self.size, self.num_actions))
-        if options.root_noise > 0 and not gumbel:
-            alpha = options.dirichlet_alpha or 0.0
-            noise.gamma_draws(self.seed, self.root_ids, widths, alpha, gammas)
-        summary.perturb(
-            self.trees,
-            self.roots,
-            self.seed,
-            np.float32(0.0 if gumbel else options.root_noise),
-            options.gumbel_scale if gumbel else 0.0,
-            gammas,
-        )
+        noise = root_noise(self.method, options, self.seed, self.root_ids, self.trees.width[:, 0], self.num_actions)
+        summary.perturb(self.trees, self.roots, self.seed, noise)
         self.budget = np.full(self.size, self.num_simulations, np.int32)
         most = self.size * options.leaves
         depth = min(self.capacity, options.max_depth or self.capacity) + 1
@@ -221,7 +211,7 @@ class Planner:
         wrong = np.flatnonzero(self._problems[:count])
         if len(wrong):
             row = int(wrong[0])
-            raise ConfigError(f"{what} {int(names[row])} {_PROBLEMS[int(self._problems[row])]}")
+            raise ConfigError(f"{what} {int(names[row])} {PROBLEMS[int(self._problems[row])]}")
 
     def result(self) -> SearchResult:
         """Returns what the search has found so far; may be called at any time between `tell` and `ask`."""
@@ -244,16 +234,6 @@ class Planner:
             value,
         )
         return SearchResult(action, policy, visits, q, value, int(self.evaluations.max(initial=0)))
-
-
-def _root_ids(root_ids: Any, size: int) -> np.ndarray:
-    """Returns the names of the random streams, int64 [B]."""
-    if root_ids is None:
-        return np.arange(size, dtype=np.int64)
-    ids = np.ascontiguousarray(root_ids, np.int64)
-    if ids.shape != (size,):
-        raise ConfigError(f"root_ids have shape {ids.shape}; expected {(size,)}")
-    return ids
 
 
 def new_roots(ids: np.ndarray, slots: int) -> Root:

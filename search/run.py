@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from treegym.search.base import Evaluation, SearchResult, Simulator
+from treegym.search.compiled import CompiledSimulator, compiled_search
 from treegym.search.planner import Planner, check_evaluation, replace_options
 from treegym.search.states import StateStore, count, take
 
@@ -21,10 +22,22 @@ def tree_search(
     num_simulations: int,
     seed: int = 0,
     root_ids: np.ndarray | None = None,
+    num_threads: int = 1,
     **options: Any,
 ) -> SearchResult:
     """Searches from each of B states with `num_simulations` simulations; options as in `Options`."""
     settings = replace_options(None, options)
+    if isinstance(simulator, CompiledSimulator) and settings.leaves == 1 and not settings.transpositions:
+        return compiled_search(
+            simulator,
+            states,
+            method=method,
+            num_simulations=num_simulations,
+            seed=seed,
+            options=settings,
+            root_ids=root_ids,
+            num_threads=num_threads,
+        )
     planner = Planner(
         simulator.expand(states),
         method=method,

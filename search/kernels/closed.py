@@ -55,9 +55,9 @@ def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
 
 @functools.cache
 def search_roots(rule: int) -> Any:
-    """Returns the kernel for a selection rule: Searches from every root in turn, in the one scratch `tree` [N, W]; results go into `out`.
+    """Returns the kernel for a selection rule: it searches from every root in turn, in one scratch tree [N, W].
 
-    ``where[n]`` is the world's node that tree node n stands for. ``problems[b]`` is 0, or the world's node + 1 whose
+    Results go into `out`. ``where[n]`` is the world's node that tree node n stands for. ``problems[b]`` is 0, or the world's node + 1 whose
     priors or value cannot be used.
     """
 
@@ -75,9 +75,6 @@ def search_roots(rule: int) -> Any:
         settings,
         simulations,
         noise,
-        gumbel_scale,
-        temperature,
-        gammas,
         out,
         problems,
     ):  # type: ignore[no-untyped-def]
@@ -91,7 +88,9 @@ def search_roots(rule: int) -> Any:
             if _open(tree, world, flat, new) != 0 or not np.isfinite(world.value[flat]):
                 problems[b] = flat + 1
                 continue
-            perturb_one(tree, root, settings.seed, noise, gumbel_scale, gammas[min(b, len(gammas) - 1)])
+            perturb_one(
+                tree, root, settings.seed, noise.share, noise.gumbel, noise.gammas[min(b, len(noise.gammas) - 1)]
+            )
             evaluations = 0
             while root.done[0] < simulations and not tree.status[0] & 2:
                 depth = descend(rule, tree, settings, root, scores, path_node, path_slot)
@@ -113,7 +112,7 @@ def search_roots(rule: int) -> Any:
                 tree,
                 root,
                 settings,
-                temperature,
+                noise.temperature,
                 scores,
                 out.action[b : b + 1],
                 out.policy[b],

@@ -6,31 +6,52 @@ same trees however it is split (after SplitMix64, https://doi.org/10.1145/271406
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
-__all__ = ["argmax", "exp32", "inlined", "kernel", "log_uniform", "mix", "normal", "uniform"]
+__all__ = ["FAST", "argmax", "exp32", "inlined", "kernel", "log_uniform", "mix", "normal", "uniform"]
 
 # Infinities stay meaningful (a masked score is -inf); NaNs cannot come in, because inputs are checked.
-_FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
+FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
+def _sources() -> str:
+    """Returns a fingerprint of all kernel sources: a kernel contains those it calls, in whatever file they stand."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    for file in [*sorted(here.glob("*.py")), here.parent / "tree.py", here.parent / "output.py"]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+_FINGERPRINT = _sources()
+
+
 def kernel(function: Any) -> Any:
-    """Compiles `function` for the processor, cached on disk, without the interpreter lock."""
-    return numba.njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy", _nrt=False)(function)
+    """Compiles `function` for the processor, without the interpreter lock, cached on disk.
+
+    Numba's cache looks at the age of the one file a kernel stands in; here it must also notice changes to what the
+    kernel calls, so the fingerprint of all sources goes into its stamp. Kernels hold no references (``_nrt=False``):
+    they cannot allocate, and counting references in the inner loops would cost several times the work itself.
+    """
+    compiled = numba.njit(cache=True, fastmath=FAST, nogil=True, error_model="numpy", _nrt=False)(function)
+    file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if file is not None:
+        file._source_stamp = (file._source_stamp, _FINGERPRINT)
+    return compiled
 
 
 def inlined(function: Any) -> Any:
     """Compiles `function` as a part of the kernels that call it."""
-    return numba.njit(cache=True, fastmath=_FAST, nogil=True, error_model="numpy", forceinline=True, _nrt=False)(
-        function
-    )
+    return numba.njit(fastmath=FAST, nogil=True, error_model="numpy", forceinline=True, _nrt=False)(function)
 
 
 @inlined

@@ -33,10 +33,11 @@ def perturb_one(tree, root, seed, root_noise, gumbel_scale, gammas):  # type: ig
 
 
 @kernel
-def perturb(trees, roots, seed, root_noise, gumbel_scale, gammas):  # type: ignore[no-untyped-def]
+def perturb(trees, roots, seed, noise):  # type: ignore[no-untyped-def]
     """Sets every root up for a search; see `perturb_one`."""
-    for b in range(len(gammas)):
-        perturb_one(tree_of(trees, b), root_of(roots, b), seed, root_noise, gumbel_scale, gammas[b])
+    for b in range(len(roots.done)):
+        gammas = noise.gammas[min(b, len(noise.gammas) - 1)]
+        perturb_one(tree_of(trees, b), root_of(roots, b), seed, noise.share, noise.gumbel, gammas)
 
 
 @kernel

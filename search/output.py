@@ -1,0 +1,93 @@
+"""What the whole-search kernels share on the Python side: result arrays, root noise, threads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from treegym.errors import ConfigError
+from treegym.search.base import SearchResult
+from treegym.search.kernels.noise import gamma_draws
+from treegym.search.settings import Options
+
+__all__ = ["Noise", "Out", "in_parts", "new_out", "part_of", "root_ids_of", "root_noise"]
+
+
+class Out(NamedTuple):
+    """The arrays a kernel writes its results into."""
+
+    action: np.ndarray  # [B] int32
+    policy: np.ndarray  # [B, A] float32
+    visits: np.ndarray  # [B, A] int32
+    q: np.ndarray  # [B, A] float32
+    value: np.ndarray  # [B] float32
+    evaluations: np.ndarray  # [B] int32
+
+    def result(self) -> SearchResult:
+        """Returns the arrays as a result."""
+        return SearchResult(
+            self.action, self.policy, self.visits, self.q, self.value, int(self.evaluations.max(initial=0))
+        )
+
+
+class Noise(NamedTuple):
+    """Noise at the root, and the temperature of the move."""
+
+    share: np.float32  # of Dirichlet noise in the prior
+    gumbel: float  # scale of Gumbel noise
+    temperature: float
+    gammas: np.ndarray  # [B or 1, W] float64, Gamma draws behind the Dirichlet noise
+
+
+def new_out(size: int, actions: int) -> Out:
+    """Returns empty results for `size` roots."""
+    return Out(
+        action=np.zeros(size, np.int32),
+        policy=np.zeros((size, actions), np.float32),
+        visits=np.zeros((size, actions), np.int32),
+        q=np.full((size, actions), np.nan, np.float32),
+        value=np.zeros(size, np.float32),
+        evaluations=np.zeros(size, np.int32),
+    )
+
+
+def root_noise(method: str, options: Options, seed: int, ids: np.ndarray, widths: np.ndarray, slots: int) -> Noise:
+    """Returns the noise of each root, a function of (seed, root id) alone."""
+    gumbel = method == "gumbel"
+    share = 0.0 if gumbel else options.root_noise
+    gammas = np.ones((len(ids) if share > 0 else 1, slots))
+    if share > 0:
+        gamma_draws(seed, ids, widths.astype(np.int32), options.dirichlet_alpha or 0.0, gammas)
+    return Noise(np.float32(share), float(options.gumbel_scale) if gumbel else 0.0, float(options.temperature), gammas)
+
+
+def root_ids_of(root_ids: Any, size: int) -> np.ndarray:
+    """Returns the names of the random streams, int64 [B]: 0 .. B - 1 unless given."""
+    if root_ids is None:
+        return np.arange(size, dtype=np.int64)
+    ids = np.ascontiguousarray(root_ids, np.int64)
+    if ids.shape != (size,):
+        raise ConfigError(f"root_ids have shape {ids.shape}; expected {(size,)}")
+    return ids
+
+
+def part_of(arrays: Any, part: slice) -> Any:
+    """Returns the same rows of every array of a named tuple (arrays of one row stay whole)."""
+    return type(arrays)(*(a[part] if isinstance(a, np.ndarray) and len(a) != 1 else a for a in arrays))
+
+
+def in_parts(work: Callable[[slice], None], size: int, num_threads: int) -> None:
+    """Calls `work` on slices of ``range(size)``, one thread each; kernels hold no interpreter lock."""
+    threads = max(1, min(int(num_threads), size))
+    edges = [size * i // threads for i in range(threads + 1)]
+    parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
+    if threads == 1:
+        work(parts[0])
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, part) for part in parts]:
+            done.result()
