@@ -50,7 +50,11 @@ class HuggingFaceTokenizer:
         self.prefix_ids = tuple(int(i) for i in begin if i != self.eos_id)  # what begins every text, such as BOS
 
     def encode(self, text: str) -> list[int]:
-        return [int(i) for i in self.hf.encode(text, add_special_tokens=False)]
+        ids = [int(i) for i in self.hf.encode(text, add_special_tokens=False)]
+        unknown = self.hf.unk_token_id
+        if unknown is not None and unknown in ids and unknown != self.eos_id:
+            raise DataError(f"the vocabulary cannot express {text[:60]!r}; use a model whose tokenizer can")
+        return ids
 
     def decode(self, ids: TokenIds) -> str:
         kept = [int(i) for i in ids]

@@ -48,7 +48,10 @@ class Branches:
 
 @dataclass(frozen=True)
 class TreeScores:
-    """What a model says about one tree. Position 0 is the prompt itself, position i + 1 node i."""
+    """What a model says about one tree. Position 0 is the prompt itself, position i + 1 node i.
+
+    An id of -1 stands where a model has no more to say, a log-probability of NaN where it has no opinion.
+    """
 
     logp: np.ndarray  # [n] float32, log-probability of each node's token after its parent
     best_ids: np.ndarray  # [n + 1, k] int32, likeliest next tokens, best first
@@ -82,6 +85,9 @@ def score_trees(
         from treegym.models.tree_attention import score_trees_by_attention
 
         return score_trees_by_attention(model, trees, best=best, worst=worst, hidden=hidden)  # type: ignore[arg-type]
+    own = getattr(model, "score_trees", None)
+    if own is not None:
+        return own(trees, best=best, worst=worst, hidden=hidden)
     return score_trees_naively(model, trees, best=best, worst=worst, hidden=hidden)
 
 

@@ -15,8 +15,8 @@ Proposal = tuple[int, int]  # token, bits of the voices that offer it
 
 def ranked_offers(best_ids: np.ndarray, worst_ids: np.ndarray) -> list[int]:
     """Returns one voice's offers at one context: its likeliest token, then likely and unlikely ones alternately."""
-    likely = [int(token) for token in best_ids]
-    unlikely = [int(token) for token in worst_ids]
+    likely = [int(token) for token in best_ids if token >= 0]
+    unlikely = [int(token) for token in worst_ids if token >= 0]
     offers, rest = likely[:1], likely[1:]
     for rank in range(max(len(rest), len(unlikely))):
         offers += rest[rank : rank + 1] + unlikely[rank : rank + 1]

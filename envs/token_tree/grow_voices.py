@@ -8,6 +8,7 @@ from treegym.envs.token_tree.grow_settings import Voice
 from treegym.envs.token_tree.tree import Root
 from treegym.errors import ConfigError, DataError
 from treegym.models.base import LanguageModel
+from treegym.models.retokenize import Retokenized, in_vocabulary_of
 from treegym.models.tokenizers import prefix_ids
 
 __all__ = ["check_prompts", "make_voices"]
@@ -18,7 +19,7 @@ def make_voices(primary: LanguageModel, teachers: Sequence[LanguageModel]) -> li
     names = [model.name for model in teachers]
     if len(set(names)) != len(names):
         raise ConfigError(f"two teachers carry the same name: {', '.join(names)}; give them different ones")
-    return [_voice(primary), *(_voice(model) for model in teachers)]
+    return [_voice(primary), *(_voice(in_vocabulary_of(model, primary.tokenizer)) for model in teachers)]
 
 
 def _voice(model: LanguageModel) -> Voice:
@@ -33,6 +34,8 @@ def check_prompts(voices: Sequence[Voice], prompts: Sequence[Root]) -> None:
         for root in prompts:
             try:
                 ids = voice.begin(root.prompt)
+                if isinstance(voice.model, Retokenized):
+                    voice.model.inner.tokenizer.encode(root.prompt)
             except DataError as error:
                 raise DataError(f"{who} cannot express the prompt {root.prompt[:80]!r}: {error}") from error
             if not ids:

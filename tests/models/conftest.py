@@ -72,3 +72,65 @@ def make_model() -> Callable[..., TransformersModel]:
         return TransformersModel(network, tokenizer, name=f"{family}-{seed}", batch_tokens=batch_tokens)
 
     return make
+
+
+TEXTS = [
+    "the first answer is 12 and the second answer is 7.",
+    "add 12 and 30, then multiply by 7: 294.",
+    "größer als drei – naïve café, 3 × 4 = 12 €",
+    "数は三十二です。答えは七。 🙂🙃 done!",
+]
+
+
+def _wrapped(tokenizer: Any) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    from treegym.models.tokenizers import HuggingFaceTokenizer
+
+    return HuggingFaceTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token=None)
+    )
+
+
+@pytest.fixture(scope="session")
+def byte_bpe() -> Any:
+    """A byte-level BPE trained on a few lines: most multi-byte characters are split across tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS * 4, trainer)
+    return _wrapped(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def word_piece() -> Any:
+    """A word-piece tokenizer: words split at spaces, continuations marked with ##."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from treegym.models.tokenizers import HuggingFaceTokenizer
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    trainer = trainers.WordPieceTrainer(vocab_size=260, special_tokens=["<pad>", "<eos>", "<unk>"], show_progress=False)
+    tokenizer.train_from_iterator(TEXTS * 4, trainer)
+    return HuggingFaceTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>")
+    )
+
+
+@pytest.fixture(scope="session")
+def character() -> Any:
+    """One token a character of the texts."""
+    from treegym.models.fake import FakeTokenizer
+
+    return FakeTokenizer("".join(sorted(set("".join(TEXTS)) | set("abcdefghijklmnopqrstuvwxyz0123456789 ."))))
