@@ -1,0 +1,84 @@
+"""Reward zoning as a term: a path is in a zone by what is measured along it, and gets the zone's adjustment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from treegym.errors import ConfigError, suggest
+from treegym.rewards.base import Asked, Term
+from treegym.rewards.source import TreeSource, ancestors
+from treegym.rewards.zoning import ZoneModel
+
+__all__ = ["QUANTITIES", "Zoning", "measured"]
+
+QUANTITIES = ("depth", "loglikelihood", "similarity", "teachers")
+
+
+def measured(source: TreeSource, nodes: np.ndarray, names: Sequence[str] = QUANTITIES) -> dict[str, np.ndarray]:
+    """Returns what is known about the path to each node without looking at any verdict, ``[B] float64`` by name.
+
+    ``depth``; ``loglikelihood``: the primary's, mean a token; ``similarity``: mean over the path; ``teachers``: mean
+    number of models that proposed a token of the path.
+    """
+    unknown = [name for name in names if name not in QUANTITIES]
+    if unknown:
+        raise ConfigError(f"zoning cannot measure {unknown[0]!r} on a tree.{suggest(unknown[0], QUANTITIES)}")
+    above = ancestors(source, nodes)
+    depth = np.asarray(source.depth)[above].astype(np.int64)
+    position = np.searchsorted(above, np.asarray(source.parent)[above])
+    at = np.searchsorted(above, nodes)
+    length = np.maximum(depth[at], 1)
+    columns: dict[str, np.ndarray] = {}
+    for name in names:
+        if name == "depth":
+            columns[name] = depth[at].astype(np.float64)
+            continue
+        if name == "loglikelihood":
+            step = np.asarray(source.prior)[above].astype(np.float64)
+        elif name == "similarity":
+            step = np.nan_to_num(np.asarray(source.similarity)[above].astype(np.float64))
+        else:
+            bits = np.asarray(source.proposers)[above][:, None] >> np.arange(32, dtype=np.uint32)  # [., 32]
+            step = (bits & 1).sum(axis=1).astype(np.float64)
+        step[depth == 0] = 0.0
+        for level in range(1, int(depth.max(initial=0)) + 1):
+            here = np.nonzero(depth == level)[0]
+            step[here] += step[position[here]]
+        columns[name] = step[at] / length
+    return columns
+
+
+class Zoning(Term):
+    """The adjustment of the zone that a path ends in, annealed away; evaluations report the reward without it.
+
+    Args:
+        model: a file written by ``ZoneModel.save``, or its JSON form.
+        every_step: credit the adjustment on every step (a shaping of the way) instead of at the end.
+    """
+
+    kind = "zoning"
+    shaping = True
+
+    def __init__(
+        self,
+        *,
+        model: str | Mapping[str, Any],
+        every_step: bool = False,
+        anneal: Sequence[float] | None = (0.0, 1.0),
+        **common: Any,
+    ) -> None:
+        super().__init__(anneal=anneal, **common)
+        self.model = ZoneModel.load(model) if isinstance(model, str) else ZoneModel.from_dict(model)
+        self.scope = "step" if every_step else "episode"
+        measured_names = [name for name in self.model.names if name not in QUANTITIES]
+        if measured_names:
+            raise ConfigError(
+                f"reward term {self.name!r}: its zoning was fitted with {measured_names[0]!r}, "
+                f"which cannot be measured on a tree.{suggest(measured_names[0], QUANTITIES)}"
+            )
+
+    def values(self, source: TreeSource, asked: Asked) -> np.ndarray:
+        return self.model.adjustment(measured(source, asked.nodes, self.model.names))
