@@ -17,6 +17,7 @@ class EnvEntry(NamedTuple):
 
 
 _TREE = "treegym.envs.token_tree"
+_SELECTION = "treegym.envs.candidate_selection"
 
 ENVS: dict[str, EnvEntry] = {
     "TokenTree-v0": EnvEntry(
@@ -27,6 +28,30 @@ ENVS: dict[str, EnvEntry] = {
         f"{_TREE}.vector:TokenTreeVectorEnv",
         {"multi_objective": True},
         "the same walk with a reward for every objective",
+    ),
+    "CandidateSelection-v0": EnvEntry(
+        f"{_SELECTION}.env:CandidateSelectionEnv",
+        f"{_SELECTION}.vector:CandidateSelectionVectorEnv",
+        {},
+        "choose how to optimise a PyTorch module, on recorded or live measurements",
+    ),
+    "MO-CandidateSelection-v0": EnvEntry(
+        f"{_SELECTION}.env:CandidateSelectionEnv",
+        f"{_SELECTION}.vector:CandidateSelectionVectorEnv",
+        {"multi_objective": True},
+        "the same choice with a reward for every objective",
+    ),
+    "OptimizationPipeline-v0": EnvEntry(
+        f"{_SELECTION}.pipeline:OptimizationPipelineEnv",
+        f"{_SELECTION}.pipeline:OptimizationPipelineVectorEnv",
+        {},
+        "build an ensemble of optimisations, strategy by strategy",
+    ),
+    "MO-OptimizationPipeline-v0": EnvEntry(
+        f"{_SELECTION}.pipeline:OptimizationPipelineEnv",
+        f"{_SELECTION}.pipeline:OptimizationPipelineVectorEnv",
+        {"multi_objective": True},
+        "the same building with a reward for every objective",
     ),
 }
 

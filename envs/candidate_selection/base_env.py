@@ -1,0 +1,178 @@
+"""What CandidateSelection and OptimizationPipeline share: one episode of a world at a time."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+from treegym.envs.candidate_selection.lanes import Lanes
+from treegym.errors import ConfigError, suggest
+
+__all__ = ["RENDER_MODES", "TERMS", "WorldEnv", "action_space", "check_keywords", "observation_space", "reward_space"]
+
+RENDER_MODES = ["ansi", "rgb_array", "human"]
+TERMS = ("speed", "memory", "accuracy", "cost")
+
+
+def check_keywords(name: str, given: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Raises ConfigError for a keyword argument the environment does not have."""
+    for keyword in given:
+        if keyword not in known:
+            raise ConfigError(f"{name} has no keyword argument {keyword!r}.{suggest(keyword, known)}")
+
+
+def observation_space(world: Any) -> spaces.Dict:
+    """Returns the one-level Dict space of observations."""
+    return spaces.Dict(
+        {
+            "observations": spaces.Box(world.low, world.high, dtype=np.float32),
+            "action_mask": spaces.Box(0, 1, (world.num_actions,), np.int8),
+        }
+    )
+
+
+def action_space(world: Any) -> spaces.Discrete:
+    """Returns one action for each candidate or strategy, and one more."""
+    return spaces.Discrete(world.num_actions)
+
+
+def reward_space(world: Any) -> spaces.Box:
+    """Returns the space of the vector of objectives: gains in speed, memory and accuracy score, and the cost."""
+    return spaces.Box(-np.inf, np.inf, (len(TERMS),), np.float32)
+
+
+class WorldEnv(gym.Env):
+    """One lane of a world. Subclasses say which world (`make_world`) and which keywords it takes."""
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 2}  # noqa: RUF012 (as the base declares it)
+    KEYWORDS: ClassVar[tuple[str, ...]] = ()
+    NAME: ClassVar[str] = ""
+
+    def __init__(
+        self, *, multi_objective: bool = False, render_mode: str | None = None, world: Any = None, **settings: Any
+    ) -> None:
+        check_keywords(self.NAME, settings, (*self.KEYWORDS, "multi_objective", "render_mode"))
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise ConfigError(f"render_mode is {render_mode!r}; it must be one of {', '.join(RENDER_MODES)}")
+        self.world = self.make_world(settings) if world is None else world
+        self.render_mode = render_mode
+        self.multi_objective = multi_objective
+        self.lanes = Lanes(self.world, 1)
+        self.layout = self.world.layout
+        self.observation_space = observation_space(self.world)
+        self.action_space = action_space(self.world)
+        self.reward_space = reward_space(self.world)
+        self._action = np.zeros(1, np.int64)
+        self._seeded = False
+        self._viewer: Any = None
+        self._spec: EnvSpec | None = None
+
+    @classmethod
+    def make_world(cls, settings: dict[str, Any]) -> Any:
+        """Returns the world of these keyword arguments."""
+        raise NotImplementedError
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """The spec it was made from; marked nondeterministic where candidates are measured live."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and self.world.live and not spec.nondeterministic:
+            spec = copy.deepcopy(spec)
+            spec.nondeterministic = True
+        self._spec = spec
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Starts an episode at a random root of the split, or at ``options={"root": i}``."""
+        super().reset(seed=seed)
+        if seed is not None or not self._seeded:
+            self.lanes.seed(self.np_random.integers(2**63, size=1).astype(np.uint64))
+            self._seeded = True
+        root = (options or {}).get("root")
+        if root is not None and (isinstance(root, bool) or not isinstance(root, int | np.integer) or root < 0):
+            raise ConfigError(f"options['root'] is {root!r}; expected a whole number from 0")
+        self.lanes.begin(roots=None if root is None else np.array([root], np.int64))
+        seen = self._see()
+        if self.render_mode == "human":
+            self.render()
+        return seen, self._info(seen, np.zeros(len(TERMS), np.float32), illegal=False, success=False)
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """Takes one action; one that is not legal costs a penalty and changes nothing else."""
+        if self.lanes.done[0]:
+            raise ConfigError("step() was called on an episode that has ended; call reset() first")
+        self._action[0] = action
+        outcome = self.lanes.advance(self._action, next_step_reset=False)
+        illegal = bool(outcome.illegal[0])
+        seen = self._see()
+        info = self._info(seen, outcome.vector[0], illegal=illegal, success=bool(outcome.success[0]))
+        reward: Any = float(outcome.reward[0])
+        if self.multi_objective:
+            reward = outcome.vector[0] - np.float32(self.world.illegal_penalty if illegal else 0.0)
+        if self.render_mode == "human":
+            self.render()
+        return seen, reward, bool(outcome.terminated[0]), bool(outcome.truncated[0]), info
+
+    def _see(self) -> dict[str, np.ndarray]:
+        return {name: rows[0] for name, rows in self.lanes.observe().items()}
+
+    def _info(self, seen: dict[str, np.ndarray], vector: np.ndarray, *, illegal: bool, success: bool) -> dict[str, Any]:
+        weights = [*self.world.weights.tolist(), 1.0]
+        return {
+            "action_mask": seen["action_mask"].copy(),
+            "root": int(self.lanes.root[0]),
+            "text": self.world.text(self.lanes.state[0]),
+            "is_success": success,
+            "illegal_action": illegal,
+            "reward_terms": {
+                name: {"raw": raw, "weight": weight}
+                for name, raw, weight in zip(TERMS, vector.tolist(), weights, strict=True)
+            },
+            "vector_reward": vector.copy(),
+        }
+
+    def action_masks(self) -> np.ndarray:
+        """Returns which actions are legal ``[K] bool`` (the name sb3-contrib looks for)."""
+        return self.lanes.observe()["action_mask"][0].astype(bool)
+
+    def clone_state(self) -> dict[str, Any]:
+        """Returns the state of the episode, for planners to come back to."""
+        return self.lanes.snapshot()
+
+    def restore_state(self, state: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Goes back to a cloned state and returns its observation."""
+        self.lanes.restore(state)
+        return self._see()
+
+    def render(self) -> Any:
+        """Draws what is known of the candidates: text for "ansi", an image for "rgb_array", a window for "human"."""
+        from treegym.envs.candidate_selection import render
+
+        if self.render_mode is None:
+            gym.logger.warn("render() was called without a render_mode; pass render_mode='ansi' to gym.make")
+            return None
+        if self.render_mode == "ansi":
+            return render.as_text(self.world, self.lanes.state[0])
+        picture = render.as_image(self.world, self.lanes.state[0])
+        if self.render_mode == "rgb_array":
+            return picture
+        from treegym.envs.token_tree.render import Window
+
+        self._viewer = self._viewer or Window(self.NAME, self.metadata["render_fps"])
+        self._viewer.show(picture)
+        return None
+
+    def close(self) -> None:
+        """Closes the window, if there is one; may be called again."""
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None

@@ -1,0 +1,221 @@
+"""What the native batches of CandidateSelection and OptimizationPipeline share: all lanes step in one compiled call."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from treegym.envs.candidate_selection.base_env import (
+    RENDER_MODES,
+    TERMS,
+    action_space,
+    check_keywords,
+    observation_space,
+    reward_space,
+)
+from treegym.envs.candidate_selection.lanes import Lanes, Outcome
+from treegym.errors import ConfigError
+
+__all__ = ["WorldVectorEnv"]
+
+
+class WorldVectorEnv(VectorEnv):
+    """B episodes at once; lane i seeded with s walks as the single environment seeded with s + i.
+
+    Takes the keyword arguments of the single environment, and:
+        num_envs: B.
+        max_episode_steps: truncates episodes that are longer, beside `max_iterations`.
+        autoreset_mode: "NextStep" (default), "SameStep" or "Disabled".
+    """
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 2}  # noqa: RUF012 (copied per instance)
+    KEYWORDS: ClassVar[tuple[str, ...]] = ()
+    NAME: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        multi_objective: bool = False,
+        render_mode: str | None = None,
+        world: Any = None,
+        **settings: Any,
+    ) -> None:
+        own = ("num_envs", "max_episode_steps", "autoreset_mode", "multi_objective", "render_mode")
+        check_keywords(self.NAME, settings, (*self.KEYWORDS, *own))
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise ConfigError(f"num_envs is {num_envs!r}; at least one environment is needed")
+        self.num_envs = int(num_envs)
+        self.world = self.make_world(settings) if world is None else world
+        self.layout = self.world.layout
+        self.lanes = Lanes(self.world, self.num_envs, max_steps=max_episode_steps)
+        self.autoreset_mode = _autoreset(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = render_mode
+        self.multi_objective = multi_objective
+        self.single_observation_space = observation_space(self.world)
+        self.single_action_space = action_space(self.world)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.reward_space = batch_space(reward_space(self.world), self.num_envs)
+        self._seeded = False
+
+    @classmethod
+    def make_world(cls, settings: dict[str, Any]) -> Any:
+        """Returns the world of these keyword arguments."""
+        raise NotImplementedError
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Starts episodes in all lanes, or in those of ``options["reset_mask"]``.
+
+        ``options["roots"]`` gives each lane a root; -1 leaves it to chance.
+        """
+        self._seed_lanes(seed)
+        which, roots = self._reset_options(options or {})
+        self.lanes.begin(which, roots)
+        seen = self.lanes.observe()
+        nothing = np.zeros(self.num_envs, bool)
+        vector = np.zeros((self.num_envs, len(TERMS)), np.float32)
+        return seen, self._info(seen, vector, illegal=nothing, success=nothing)
+
+    def _seed_lanes(self, seed: int | list[int | None] | None) -> None:
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))
+            seed = [int(seed) + lane for lane in range(self.num_envs)]
+        if seed is not None:
+            if len(seed) != self.num_envs:
+                raise ConfigError(f"{len(seed)} seeds came for {self.num_envs} environments; pass one each")
+            keys = [_lane_key(one) if one is not None else self.np_random.integers(2**63) for one in seed]
+            self.lanes.seed(np.array(keys, np.uint64))
+        elif not self._seeded:
+            self.lanes.seed(self.np_random.integers(2**63, size=self.num_envs).astype(np.uint64))
+        self._seeded = True
+
+    def _reset_options(self, options: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        which, roots = options.get("reset_mask"), options.get("roots")
+        if which is not None:
+            which = np.asarray(which)
+            if which.shape != (self.num_envs,) or which.dtype != np.bool_ or not which.any():
+                raise ConfigError(
+                    f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them true; "
+                    f"got {which.dtype} {which.shape}"
+                )
+        if roots is not None:
+            roots = np.asarray(roots)
+            if roots.shape != (self.num_envs,) or roots.dtype.kind not in "iu":
+                raise ConfigError(
+                    f"options['roots'] must be {self.num_envs} whole numbers (-1 for any root); "
+                    f"got {roots.dtype} {roots.shape}"
+                )
+            roots = roots.astype(np.int64)
+        return which, roots
+
+    def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Moves every lane one step; what happens to lanes that are done depends on the autoreset mode."""
+        actions = np.asarray(actions, np.int64)
+        if actions.shape != (self.num_envs,):
+            raise ConfigError(f"{actions.shape} actions came for {self.num_envs} environments; expected one each")
+        lanes = self.lanes
+        if self.autoreset_mode is AutoresetMode.DISABLED and lanes.done.any():
+            lane = int(np.flatnonzero(lanes.done)[0])
+            raise ConfigError(
+                f"lane {lane} has ended and autoreset is off; reset it with options={{'reset_mask': ...}} first"
+            )
+        outcome = lanes.advance(actions, next_step_reset=self.autoreset_mode is AutoresetMode.NEXT_STEP)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.done.any():
+            seen, info = self._restart(outcome)
+        else:
+            seen = lanes.observe()
+            info = self._info(seen, outcome.vector, illegal=outcome.illegal, success=outcome.success)
+        reward = outcome.reward
+        if self.multi_objective:
+            reward = outcome.vector - np.float32(self.world.illegal_penalty) * outcome.illegal[:, None]
+        return seen, reward, outcome.terminated, outcome.truncated, info
+
+    def _restart(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begins the next episode at once in lanes that are done; their last observation and info go along."""
+        last = self.lanes.observe()
+        info = self._info(last, outcome.vector, illegal=outcome.illegal, success=outcome.success)
+        done = self.lanes.done.copy()
+        self.lanes.begin(done)
+        seen = self.lanes.observe()
+        final_obs = np.full(self.num_envs, None, object)
+        for lane in np.flatnonzero(done):
+            final_obs[lane] = {name: rows[lane].copy() for name, rows in last.items()}
+        final_info = {
+            name: value if name.startswith("_") or name == "reward_terms" else np.where(_wide(done, value), value, 0)
+            for name, value in info.items()
+        }
+        began = self._info(seen, outcome.vector, illegal=outcome.illegal & ~done, success=np.zeros(self.num_envs, bool))
+        return seen, began | {
+            "final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy(),
+        }  # fmt: skip
+
+    def _info(
+        self, seen: dict[str, np.ndarray], vector: np.ndarray, *, illegal: np.ndarray, success: np.ndarray
+    ) -> dict[str, Any]:
+        weights = [*self.world.weights.tolist(), 1.0]
+        info = {
+            "action_mask": seen["action_mask"].copy(),
+            "root": self.lanes.root.copy(),
+            "is_success": success.copy(),
+            "illegal_action": illegal.copy(),
+            "vector_reward": vector.copy(),
+            "reward_terms": {
+                name: {"raw": vector[:, t].copy(), "weight": np.full(self.num_envs, weights[t])}
+                for t, name in enumerate(TERMS)
+            },
+        }
+        present = np.ones((len(info), self.num_envs), bool)
+        return info | {f"_{name}": row for name, row in zip(info, present, strict=True)}
+
+    def texts(self) -> list[str]:
+        """Returns each lane's episode in words."""
+        return [self.world.text(state) for state in self.lanes.state]
+
+    def action_masks(self) -> np.ndarray:
+        """Returns which actions are legal in every lane ``[B, K] bool``."""
+        return self.lanes.observe()["action_mask"].astype(bool)
+
+    def clone_state(self) -> dict[str, np.ndarray]:
+        """Returns the state of all lanes, for planners to come back to."""
+        return self.lanes.snapshot()
+
+    def restore_state(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Goes back to a cloned state and returns its observations."""
+        self.lanes.restore(state)
+        return self.lanes.observe()
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Draws every lane: texts for "ansi", images for "rgb_array"."""
+        from treegym.envs.candidate_selection import render
+
+        if self.render_mode is None:
+            return None
+        draw = render.as_text if self.render_mode == "ansi" else render.as_image
+        return tuple(draw(self.world, state) for state in self.lanes.state)
+
+
+def _lane_key(seed: int) -> int:
+    """Returns what the single environment draws as its key after ``reset(seed=seed)``."""
+    return int(seeding.np_random(seed)[0].integers(2**63, size=1)[0])
+
+
+def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        known = ", ".join(repr(m.value) for m in AutoresetMode)
+        raise ConfigError(f"autoreset_mode is {mode!r}; it must be one of {known}") from None
+
+
+def _wide(done: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return done.reshape(-1, *[1] * (value.ndim - 1))

@@ -1,0 +1,94 @@
+"""What a module is: numbers a policy can read, and the kind of module its strategy history is kept under."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from treegym.envs.candidate_selection.memory import footprint
+from treegym.envs.candidate_selection.strategies.base import map_tensors
+
+__all__ = ["describe", "kind_of"]
+
+_COUNTED: dict[str, tuple[type[nn.Module], ...]] = {
+    "linear": (nn.Linear,),
+    "convolution": (nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    "batch_norm": (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    "layer_norm": (nn.LayerNorm, nn.GroupNorm),
+    "recurrent": (nn.LSTM, nn.GRU, nn.RNN),
+    "embedding": (nn.Embedding,),
+    "activation": (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid),
+}
+
+
+def describe(module: nn.Module, sample: tuple[Any, ...]) -> dict[str, float]:
+    """Returns the layer kinds, sizes, shapes and arithmetic intensity of a module."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layers = list(module.modules())
+    found = {
+        f"log_{kind}": math.log1p(sum(isinstance(layer, types) for layer in layers)) for kind, types in _COUNTED.items()
+    }
+    dense = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    size = footprint(module)
+    rows: list[int] = []
+    map_tensors(sample, lambda tensor: rows.append(tensor.numel() // max(1, tensor.shape[-1])))
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*map_tensors(sample, torch.clone))
+    flops = counter.get_total_flops()
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return found | {
+        "log_parameters": math.log10(1 + parameters),
+        "log_flops": math.log10(1 + flops),
+        "log_intensity": math.log10(1 + flops / max(1, size)),
+        "widest_linear": math.log2(1 + max((max(layer.weight.shape) for layer in dense), default=0)),
+        "median_linear": math.log2(
+            1 + sorted(min(layer.weight.shape) for layer in dense)[len(dense) // 2] if dense else 1
+        ),
+        "log_rows": math.log2(1 + max(rows, default=0)),
+        "linear_share": sum(layer.weight.numel() for layer in dense) / max(1, parameters),
+        "attention": float(_has_attention(module)),
+    }
+
+
+def kind_of(module: nn.Module) -> str:
+    """Returns the kind of a module, from its layers and the names of its classes."""
+    layers = list(module.modules())
+    names = " ".join(dict.fromkeys(type(layer).__name__.lower() for layer in layers))
+    attributes = " ".join(dict(module.named_modules())).lower()
+    has = {kind: any(isinstance(layer, types) for layer in layers) for kind, types in _COUNTED.items()}
+    if "expert" in names or "moe" in names or "expert" in attributes:
+        return "moe"
+    if "latent" in names and "attention" in names:
+        return "latent_attention"
+    if "qwen" in names:
+        return "qwen"
+    if "video" in names or "tower" in names or ("vision" in attributes and "text" in attributes):
+        return "multimodal"
+    if "llama" in names or "rmsnorm" in names:
+        return "llama"
+    if has["recurrent"]:
+        return "recurrent"
+    if _has_attention(module):
+        return "conv_transformer" if has["convolution"] and has["batch_norm"] else "transformer"
+    if has["convolution"]:
+        return "generator" if any(word in names for word in ("generator", "upsampl", "decoder")) else "convolution"
+    return "generator" if "autoencoder" in names else "dense"
+
+
+def _has_attention(module: nn.Module) -> bool:
+    return any(
+        isinstance(layer, nn.MultiheadAttention) or "attention" in type(layer).__name__.lower()
+        for layer in module.modules()
+    )
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """Returns every tensor in nested arguments."""
+    found: list[Tensor] = []
+    map_tensors(value, lambda tensor: found.append(tensor))
+    return found

@@ -1,0 +1,44 @@
+"""From ratios to one number: fitness = 0.4 speed + 0.3 memory + 0.3 accuracy, each score in [0, 1].
+
+A ratio r (of the original's time or bytes to the candidate's) scores ``r / (1 + r)``: 0.5 is the original, 2x is
+0.667, 4x is 0.8, half is 0.333. It is bounded, so no gain in memory can pay for any loss of accuracy, and symmetric in
+log r. Accuracy is its own score. The original's fitness under the default weights is 0.65.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from treegym.errors import ConfigError, suggest
+
+__all__ = ["DEFAULT_WEIGHTS", "OBJECTIVES", "fitness", "scores", "weights_of"]
+
+OBJECTIVES = ("speed", "memory", "accuracy")
+DEFAULT_WEIGHTS = {"speed": 0.4, "memory": 0.3, "accuracy": 0.3}
+
+
+def weights_of(weights: Mapping[str, float] | None) -> np.ndarray:
+    """Returns the weights ``[3] float64`` in the order of `OBJECTIVES`, scaled to sum to 1; None: the defaults."""
+    chosen = DEFAULT_WEIGHTS if weights is None else weights
+    for name, value in chosen.items():
+        if name not in OBJECTIVES:
+            raise ConfigError(f"there is no objective {name!r}.{suggest(name, OBJECTIVES)}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+            raise ConfigError(f"the weight of {name!r} is {value!r}; expected a number from 0")
+    row = np.array([float(chosen.get(name, 0.0)) for name in OBJECTIVES])
+    if row.sum() <= 0:
+        raise ConfigError("all objective weights are 0; give at least one of speed, memory, accuracy")
+    return row / row.sum()
+
+
+def scores(speed: np.ndarray | float, memory: np.ndarray | float, accuracy: np.ndarray | float) -> np.ndarray:
+    """Returns scores ``[..., 3] float64`` in [0, 1] of ratios and accuracies."""
+    s, m, a = np.broadcast_arrays(np.asarray(speed, float), np.asarray(memory, float), np.asarray(accuracy, float))
+    return np.stack([s / (1 + s), m / (1 + m), np.clip(a, 0.0, 1.0)], axis=-1)
+
+
+def fitness(values: np.ndarray | Sequence[float], weights: np.ndarray) -> np.ndarray:
+    """Returns the weighted sum of scores ``[..., 3]``."""
+    return np.asarray(values, float) @ weights

@@ -1,0 +1,230 @@
+"""Measuring a candidate against the original: speed, memory and accuracy, each with its interval.
+
+Speed is the ratio of paired, interleaved timings: both modules get the same fresh input in every pair, in alternating
+order, and the pair's ratio cancels a drift of the machine. The outputs of the timed calls themselves are compared,
+after the clock has stopped: a candidate that caches, or skips work on inputs it thinks it knows, is slow or wrong.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from treegym.envs.candidate_selection.memory import footprint, peak_allocation
+from treegym.envs.candidate_selection.strategies.base import map_tensors
+from treegym.errors import ConfigError
+
+__all__ = ["Interval", "MeasureSettings", "Measurement", "Task", "check_module", "measure", "output_error"]
+
+Inputs = Callable[[int], tuple[Any, ...]]  # seed -> fresh arguments of the module
+Task = Callable[[nn.Module], float]  # a score of the module on its own task, higher is better
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How long to measure: until the interval of the speed ratio is tight, between these bounds."""
+
+    min_pairs: int = 10
+    max_pairs: int = 80
+    max_seconds: float = 2.0
+    half_width: float = 0.015  # stop when log-ratio's 95 % interval is within plus or minus this
+    slice_seconds: float = 0.001  # a timed slice runs as many calls (on as many inputs) as this needs
+    clock: str = "auto"  # "cpu": CPU time of the process; "wall"; "auto": cpu where one thread on a CPU works
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A candidate against the original; ratios above 1 are better than it."""
+
+    speed: Interval  # time of the original over time of the candidate
+    memory: Interval  # bytes (parameters, buffers, peak allocation) of the original over the candidate's
+    accuracy: Interval  # 1 minus output error, or the share of the original's task score that is kept; in [0, 1]
+    output_error: float  # relative error of the outputs
+    milliseconds: tuple[float, float]  # median time of a call: original, candidate
+    bytes: tuple[int, int]
+    pairs: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Measurement:
+        intervals = {name: Interval(**data[name]) for name in ("speed", "memory", "accuracy")}
+        rest = {name: data[name] for name in ("output_error", "pairs")}
+        return cls(**intervals, milliseconds=tuple(data["milliseconds"]), bytes=tuple(data["bytes"]), **rest)
+
+
+def check_module(module: nn.Module, inputs: Inputs, seed: int = 0) -> None:
+    """Raises ConfigError if the module cannot run on its inputs, gives no tensor, or is not deterministic."""
+    with torch.no_grad():
+        try:
+            x = inputs(seed)
+            first = module(*map_tensors(x, torch.clone))
+            second = module(*map_tensors(x, torch.clone))
+        except Exception as error:
+            raise ConfigError(
+                f"the module does not run on the given input ({type(error).__name__}: {str(error)[:300]}); "
+                "inputs are a tuple of its positional arguments, on its device"
+            ) from error
+    found: list[Tensor] = []
+    map_tensors(first, lambda tensor: found.append(tensor))
+    if not any(tensor.is_floating_point() for tensor in found):
+        raise ConfigError(
+            f"the module's output has no floating-point tensor to compare (it is a {type(first).__name__})"
+        )
+    if output_error(first, second) > 1e-6:
+        raise ConfigError("the module is not deterministic: the same input gave two different outputs")
+
+
+def output_error(expected: Any, got: Any) -> float:
+    """Returns ``|got - expected| / |expected|`` over all floating-point outputs together; 1 where shapes differ."""
+    ours, theirs = _floats(expected), _floats(got)
+    if len(ours) != len(theirs) or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
+        return 1.0
+    difference = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(ours, theirs, strict=True))
+    size = sum(float(a.double().square().sum()) for a in ours)
+    if not math.isfinite(difference):
+        return 1.0
+    return min(1.0, math.sqrt(difference / size)) if size > 0 else float(difference > 0)
+
+
+def measure(
+    original: nn.Module,
+    candidate: nn.Module,
+    inputs: Inputs,
+    settings: MeasureSettings | None = None,
+    task: Task | None = None,
+) -> Measurement:
+    """Measures a candidate; both modules are in evaluation mode and run without gradients."""
+    settings = settings or MeasureSettings()
+    clock = _clock(original, settings.clock)
+    with torch.no_grad(), _no_collection():
+        calls = _warm_up(original, candidate, inputs, settings, clock)
+        ratios: list[float] = []
+        errors: list[float] = []
+        times: tuple[list[float], list[float]] = ([], [])
+        deadline = time.perf_counter() + settings.max_seconds
+        seed = settings.seed + 1_000_003
+        while len(ratios) < settings.max_pairs:
+            batch = [inputs(seed + i) for i in range(calls)]
+            seed += calls
+            order = (original, candidate) if len(ratios) % 2 == 0 else (candidate, original)
+            spent, outputs = {}, {}
+            for module in order:
+                own = [map_tensors(x, torch.clone) for x in batch]  # a module may write into its input
+                start = clock()
+                outputs[module] = [module(*x) for x in own]
+                spent[module] = clock() - start
+            ratios.append(math.log(spent[original] / spent[candidate]))
+            times[0].append(spent[original] / calls)
+            times[1].append(spent[candidate] / calls)
+            errors += [output_error(a, b) for a, b in zip(outputs[original], outputs[candidate], strict=True)]
+            if len(ratios) >= settings.min_pairs:
+                low, high = _median_interval(ratios)
+                if high - low < 2 * settings.half_width or time.perf_counter() > deadline:
+                    break
+            elif time.perf_counter() > deadline + settings.max_seconds:
+                break
+        x = inputs(settings.seed)
+        sizes = footprint(original) + peak_allocation(original, x), footprint(candidate) + peak_allocation(candidate, x)
+    low, high = _median_interval(ratios)
+    saved = max(1, sizes[0]) / max(1, sizes[1])
+    return Measurement(
+        speed=Interval(math.exp(statistics.median(ratios)), math.exp(low), math.exp(high)),
+        memory=Interval(saved, saved, saved),
+        accuracy=_accuracy(original, candidate, errors, task),
+        output_error=statistics.fmean(errors),
+        milliseconds=(statistics.median(times[0]) * 1e3, statistics.median(times[1]) * 1e3),
+        bytes=sizes,
+        pairs=len(ratios),
+    )
+
+
+def _accuracy(original: nn.Module, candidate: nn.Module, errors: list[float], task: Task | None) -> Interval:
+    if task is not None:
+        before, after = float(task(original)), float(task(candidate))
+        kept = min(1.0, max(0.0, after / before)) if before > 0 else float(after >= before)
+        kept = kept if math.isfinite(kept) else 0.0
+        return Interval(kept, kept, kept)
+    mean = statistics.fmean(errors)
+    margin = 1.96 * statistics.stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else 0.0
+    return Interval(1.0 - mean, max(0.0, 1.0 - mean - margin), min(1.0, 1.0 - mean + margin))
+
+
+def _warm_up(
+    original: nn.Module, candidate: nn.Module, inputs: Inputs, settings: MeasureSettings, clock: Callable[[], float]
+) -> int:
+    """Runs both modules a few times; returns how many calls fill a timed slice."""
+    fastest = math.inf
+    for i in range(3):
+        for module in (original, candidate):
+            x = inputs(settings.seed + 500_009 + i)
+            start = clock()
+            module(*x)
+            if i:
+                fastest = min(fastest, clock() - start)
+    return max(1, min(64, math.ceil(settings.slice_seconds / max(fastest, 1e-7))))
+
+
+def _median_interval(values: list[float]) -> tuple[float, float]:
+    """Returns the distribution-free 95 % interval of the median, from order statistics."""
+    ranked = sorted(values)
+    count = len(ranked)
+    reach = math.ceil(1.96 * math.sqrt(count) / 2)
+    low = max(0, count // 2 - reach)
+    high = min(count - 1, (count - 1) // 2 + reach)
+    return ranked[low], ranked[high]
+
+
+def _clock(module: nn.Module, name: str) -> Callable[[], float]:
+    if name not in ("auto", "cpu", "wall"):
+        raise ConfigError(f"clock is {name!r}; it must be auto, cpu or wall")
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    if device.type == "cuda":
+
+        def synchronised() -> float:
+            torch.cuda.synchronize(device)
+            return time.perf_counter()
+
+        return synchronised
+    alone = torch.get_num_threads() == 1 or os.cpu_count() == 1
+    return time.process_time if name == "cpu" or (name == "auto" and alone) else time.perf_counter
+
+
+def _floats(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    map_tensors(value, lambda tensor: found.append(tensor) if tensor.is_floating_point() else None)
+    return found
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps Python's garbage collector out of the timed slices."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

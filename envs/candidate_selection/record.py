@@ -1,0 +1,137 @@
+"""Remakes the recorded table: ``python -m treegym.envs.candidate_selection.record``.
+
+Every zoo module in every size is measured with every strategy that applies and with ensembles of the best ones. The
+table is written module by module; a run that was stopped goes on where it was. Measured on one thread, in child
+processes, with CPU time: the machine may be busy with other things.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from treegym.envs.candidate_selection import zoo
+from treegym.envs.candidate_selection.candidates import ORIGINAL, Candidate, apply, combinations
+from treegym.envs.candidate_selection.fitness import fitness, scores, weights_of
+from treegym.envs.candidate_selection.strategies import STRATEGIES
+from treegym.files import atomic_write
+
+__all__ = ["BUNDLED", "main", "record_module"]
+
+BUNDLED = Path(__file__).parent / "data" / "selection.json"
+FORMAT = 1
+LATTICE = 6  # ensembles are made of this many of a module's best strategies
+NUMBER_FORMATS = 2  # of these, at most this many change number formats (they exclude each other anyway)
+LARGEST = 4  # strategies in an ensemble
+SLOW = ("compile", "int4_weights")  # not recorded unless asked for: compiling takes a minute a candidate
+
+
+def record_module(name: str, size: int, *, slow: bool = False, seconds: float = 0.5) -> dict[str, Any]:
+    """Measures one zoo module and returns its part of the table."""
+    import torch
+
+    from treegym.envs.candidate_selection import worker
+    from treegym.envs.candidate_selection.features import describe
+    from treegym.envs.candidate_selection.measure import MeasureSettings, measure
+
+    torch.set_num_threads(1)
+    module = zoo.build(name, size)
+    sample = zoo.inputs(name, size, 0)
+    settings = MeasureSettings(max_seconds=seconds, max_pairs=60, clock="cpu")
+
+    def measured(candidate: Candidate) -> dict[str, Any]:
+        def work() -> dict[str, Any]:
+            optimised = apply(module, candidate, sample)
+            return measure(module, optimised, lambda seed: zoo.inputs(name, size, seed), settings).as_dict()
+
+        outcome = worker.run(work, worker.Limits(seconds=120.0 if "compile" in candidate.strategies else 20.0))
+        return {"strategies": list(candidate.strategies), "measurement": outcome.result, "reason": outcome.reason}
+
+    pool = [strategy for strategy in STRATEGIES if slow or strategy not in SLOW]
+    records = [measured(candidate) for candidate in [ORIGINAL, *combinations(pool, 1)]]
+    best = _best_strategies(records)
+    records += [measured(candidate) for candidate in combinations(best, LARGEST) if len(candidate.strategies) > 1]
+    return {
+        "name": name, "size": size, "kind": zoo.ZOO[name].kind, "split": zoo.split_of(name, size),
+        "features": describe(module, sample), "records": records,
+    }  # fmt: skip
+
+
+def _best_strategies(records: list[dict[str, Any]]) -> list[str]:
+    """Returns the strategies that did best alone: ensembles are made of them."""
+    ranked = []
+    for record in records:
+        if record["measurement"] is not None and len(record["strategies"]) == 1:
+            m = record["measurement"]
+            values = scores(m["speed"]["value"], m["memory"]["value"], m["accuracy"]["value"])
+            ranked.append((float(fitness(values, weights_of(None))), record["strategies"][0]))
+    chosen: list[str] = []
+    for _, name in sorted(ranked, reverse=True):
+        formats = sum(STRATEGIES[other].family == "quantization" for other in chosen)
+        if STRATEGIES[name].family != "quantization" or formats < NUMBER_FORMATS:
+            chosen.append(name)
+    return chosen[:LATTICE]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m treegym.envs.candidate_selection.record", description=__doc__)
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="the table (default: the one in the package)")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="these zoo modules only")
+    parser.add_argument("--again", action="store_true", help="measure modules anew that the table already has")
+    parser.add_argument("--slow", action="store_true", help=f"also {' and '.join(SLOW)}")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time for one candidate (default: %(default)s)")
+    args = parser.parse_args(argv)
+    table: dict[str, Any] = {"format": FORMAT, "modules": []}
+    if args.out.exists():
+        table = json.loads(args.out.read_text())
+    table["machine"] = {"processor": _processor(), "system": platform.system()}
+    for size in zoo.SIZES:
+        for name in args.only or zoo.ZOO:
+            key = (name, size)
+            if any((part["name"], part["size"]) == key for part in table["modules"]) and not args.again:
+                continue
+            start = time.perf_counter()
+            part = record_module(name, size, slow=args.slow, seconds=args.seconds)
+            table["modules"] = [old for old in table["modules"] if (old["name"], old["size"]) != key] + [part]
+            table["modules"].sort(key=lambda one: (list(zoo.ZOO).index(one["name"]), one["size"]))
+            atomic_write(args.out, _text(table))
+            good = sum(record["measurement"] is not None for record in part["records"])
+            seconds = time.perf_counter() - start
+            print(f"{name} {size}: {good} of {len(part['records'])} candidates, {seconds:.1f} s", file=sys.stderr)
+    return 0
+
+
+def _text(table: dict[str, Any]) -> str:
+    """Returns the table as JSON, one record a line, numbers to five digits."""
+    head = {name: value for name, value in table.items() if name != "modules"}
+    parts = []
+    for module in table["modules"]:
+        top = json.dumps({name: _short(value) for name, value in module.items() if name != "records"})
+        rows = ",\n".join(json.dumps(_short(record), separators=(",", ":")) for record in module["records"])
+        parts.append(f'{top[:-1]}, "records": [\n{rows}]}}')
+    return f'{json.dumps(head)[:-1]}, "modules": [\n' + ",\n".join(parts) + "]}\n"
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: _short(item) for name, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    except OSError:
+        return platform.processor() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

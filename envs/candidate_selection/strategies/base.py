@@ -1,0 +1,69 @@
+"""What a strategy is, and the wrapper that several of them end in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Cast", "HybridOptimizationStrategy", "NotApplicable", "linears", "map_tensors", "replace"]
+
+
+class NotApplicable(Exception):
+    """A strategy found nothing to do in this module; the message says what it looked for."""
+
+
+class HybridOptimizationStrategy:
+    """One way to make a module faster or smaller.
+
+    `apply` gets a deep copy in evaluation mode that it may change, and a sample of the module's inputs; it returns the
+    optimised module (the same object or a wrapper) or raises `NotApplicable`. Dropping the copy undoes everything.
+    """
+
+    name: str = ""
+
+    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+        raise NotImplementedError
+
+
+class Cast(nn.Module):
+    """Runs a module in another dtype: floating-point inputs are cast on the way in, outputs on the way out."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, outer: torch.dtype) -> None:
+        super().__init__()
+        self.module = module
+        self.dtype = dtype
+        self.outer = outer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        down: Callable[[Tensor], Tensor] = lambda x: x.to(self.dtype) if x.is_floating_point() else x  # noqa: E731
+        up: Callable[[Tensor], Tensor] = lambda x: x.to(self.outer) if x.dtype == self.dtype else x  # noqa: E731
+        out = self.module(*[map_tensors(a, down) for a in args], **{k: map_tensors(v, down) for k, v in kwargs.items()})
+        return map_tensors(out, up)
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """Applies `function` to every tensor in nested tuples, lists and dicts (model outputs included)."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        mapped = {key: map_tensors(item, function) for key, item in value.items()}
+        return mapped if type(value) is dict else type(value)(**mapped)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*[map_tensors(item, function) for item in value])
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(item, function) for item in value)
+    return value
+
+
+def linears(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Returns the plain linear layers by name."""
+    return [(name, layer) for name, layer in module.named_modules() if type(layer) is nn.Linear]
+
+
+def replace(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Puts `new` where the submodule `name` was."""
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, new)

@@ -1,0 +1,42 @@
+"""Weight-only int8: weights are stored as int8 with a scale a channel and used in floating point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from treegym.envs.candidate_selection.strategies.base import HybridOptimizationStrategy, NotApplicable, linears, replace
+
+__all__ = ["Int8Linear", "Strategy"]
+
+
+class Int8Linear(nn.Module):
+    """A linear layer that keeps int8 weights: a quarter of the memory, nearly the same output."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        scale = layer.weight.data.abs().amax(dim=1).clamp_min(1e-12) / 127
+        self.register_buffer("weight", (layer.weight.data / scale[:, None]).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
+        return out if self.bias is None else out + self.bias.to(x.dtype)
+
+
+class Strategy(HybridOptimizationStrategy):
+    """Replaces linear layers by int8 ones."""
+
+    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+        layers = linears(module)
+        if not layers:
+            raise NotApplicable("no linear layer")
+        if layers == [("", module)]:
+            return Int8Linear(layers[0][1])
+        for name, layer in layers:
+            replace(module, name, Int8Linear(layer))
+        return module
