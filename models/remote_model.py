@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from treegym.errors import BackendError, ConfigError
-from treegym.models.base import TextTokenizer, TokenIds
-from treegym.models.http_dialect import Dialect, detect
+from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.batched_trees import score_trees_in_batches, score_trees_partly
+from treegym.models.http_dialect import Dialect
 from treegym.models.http_endpoint import Endpoint, Refused
-from treegym.models.http_identity import DifferentModel, difference, probe_contexts
 from treegym.models.http_journal import Journal
 from treegym.models.http_json import MalformedAnswer, field
-from treegym.models.http_models import model_cards, served_model
-from treegym.models.http_tokens import UNKNOWN, Choice, Vocabulary, read_choices
+from treegym.models.http_tokens import UNKNOWN, Choice
+from treegym.models.http_usage import Usage
+from treegym.models.logprob_states import logprob_states
+from treegym.models.remote_link import Link
+from treegym.models.tree_scores import Branches, TreeScores
 
 __all__ = ["RemoteModel"]
 
-Value = TypeVar("Value")
-PROBE_K = 5
+EMBEDDED = 256  # contexts in one request for embeddings
+logger = logging.getLogger(__name__)
 
 
 class RemoteModel:
@@ -38,6 +42,7 @@ class RemoteModel:
         prompts_per_request: int = 32,
         tolerance: float = 0.05,
         journal: Journal | None = None,
+        embedder: LanguageModel | None = None,
         **settings: Any,
     ) -> None:
         """Prepares the model.
@@ -50,6 +55,7 @@ class RemoteModel:
             prompts_per_request: most prompts in one request, where the server takes several.
             tolerance: how far log-probabilities of the same model may drift between answers (rounding, batching).
             journal: where finished answers are kept, so that an interrupted batch is not asked for twice.
+            embedder: a local model that gives hidden states in the served one's place (the same weights, usually).
         """
         if settings and not isinstance(endpoint, str):
             raise ConfigError(f"pass {', '.join(settings)} to the Endpoint, not beside it")
@@ -57,117 +63,78 @@ class RemoteModel:
             raise ConfigError(f"prompts_per_request must be at least 1, not {prompts_per_request}")
         self.endpoint = Endpoint(endpoint, **settings) if isinstance(endpoint, str) else endpoint
         self.tokenizer = tokenizer
-        self._wanted, self._name, self._journal = model, name, journal
-        self._batch, self._tolerance = prompts_per_request, tolerance
-        self._vocabulary = Vocabulary(tokenizer)
-        self._probes = probe_contexts(tokenizer)
-        self._lock = threading.RLock()
-        self._model: str | None = None
-        self._dialect: Dialect | None = None
-        self._told: str | None = None  # the fingerprint by the server's own word
+        self._name, self._embedder, self._size = name, embedder, tokenizer.vocab_size
+        self._link = Link(
+            self.endpoint,
+            tokenizer,
+            wanted=model,
+            batch=prompts_per_request,
+            tolerance=tolerance,
+            journal=journal,
+        )
         self._fingerprint: str | None = None
-        self._behaviour: tuple[np.ndarray, np.ndarray] | None = None
+        self._embeds = True  # until the server says otherwise
+        self._told_few = False
 
     # ---------------------------------------------------------------- who is there
 
     @property
     def name(self) -> str:
-        return self._name if self._name is not None else self._connected()[0]
+        """Returns what reports and provenance call the model."""
+        return self._name if self._name is not None else self._link.connected()[0]
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._name = value
 
     @property
     def dialect(self) -> Dialect:
         """Returns what the server was found to understand."""
-        return self._connected()[1]
+        return self._link.connected()[1]
 
     @property
-    def usage(self) -> Any:
+    def usage(self) -> Usage:
         """Returns the running totals of requests, tokens and money."""
         return self.endpoint.usage
 
-    def _connected(self) -> tuple[str, Dialect]:
-        with self._lock:
-            if self._model is None or self._dialect is None:
-                model = served_model(self.endpoint, self._wanted)
-                card = model_cards(self.endpoint).get(model, {})
-                theirs = card.get("tokenizer_fingerprint")
-                if isinstance(theirs, str) and theirs != self.tokenizer.fingerprint():
-                    raise ConfigError(
-                        f"{self.endpoint.base_url} serves {model!r} with another tokenizer than the given one"
-                    )
-                told = card.get("fingerprint")
-                self._told = told if isinstance(told, str) and told else None
-                self._dialect = detect(self.endpoint, model, self.tokenizer, self._probes[:2])
-                self._model = model
-                if self._told is None and self._dialect.logprobs:
-                    self._behaviour = self._behave()
-            return self._model, self._dialect
-
-    def _behave(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._top(self._probes, min(PROBE_K, self._vocabulary.size, self._connected_logprobs()))
-
-    def _connected_logprobs(self) -> int:
-        assert self._dialect is not None
-        return self._dialect.logprobs
-
-    def _verified(self, value: Value) -> Value:
-        """Returns `value` once the model that gave it is known to be the one we began with."""
-        if self._behaviour is not None:
-            changed = difference(self._behaviour, self._behave(), self._probes)
-            if changed > self._tolerance:
-                raise DifferentModel(
-                    f"another model answers as {self.name!r} at {self.endpoint.base_url}: log-probabilities changed by "
-                    f"{changed:.3g}. Point the URL back to the first model, or call renewed() if the change was meant"
-                )
-        return value
-
     def renewed(self) -> None:
         """Holds on to the model that is behind the URL now: for after its weights were updated on purpose."""
-        with self._lock:
-            self._model = self._dialect = self._told = self._fingerprint = self._behaviour = None
+        self._link.renewed()
+        self._fingerprint = None
 
     def fingerprint(self) -> str:
-        self._connected()
-        if self._told is not None:
-            return self._told
+        model, _ = self._link.connected()
+        if self._link.told is not None:
+            return self._link.told
         if self._fingerprint is None:
-            said = self.generate(self._probes, max_new_tokens=8)
-            rules = repr((self._model, self.tokenizer.fingerprint(), said))
+            said = self.generate(self._link.probes, max_new_tokens=8)
+            rules = repr((model, self.tokenizer.fingerprint(), said))
             self._fingerprint = hashlib.sha256(rules.encode()).hexdigest()
         return self._fingerprint
 
     # ---------------------------------------------------------------- the protocol
 
     def next_logprobs(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        size = self._vocabulary.size
+        size = self._size
         ids, values = self.top_logprobs(contexts, size)
         full = np.empty((len(contexts), size), np.float32)  # [B, V]
         np.put_along_axis(full, ids.astype(np.int64), values, axis=1)
         return full
 
     def top_logprobs(self, contexts: Sequence[TokenIds], k: int) -> tuple[np.ndarray, np.ndarray]:
-        k = min(k, self._vocabulary.size)
+        k = min(k, self._size)
         if k > self.dialect.logprobs:
             raise BackendError(
                 f"{self.name} was asked for {k} log-probabilities per position and gives {self.dialect.logprobs}; "
                 "raise the server's limit (vLLM: --max-logprobs -1), or grow by mode 'answers'"
             )
-        return self._verified(self._top(contexts, k))
-
-    def _top(self, contexts: Sequence[TokenIds], k: int) -> tuple[np.ndarray, np.ndarray]:
-        def read(choices: list[Choice]) -> list[list[tuple[int, float]]]:
-            return [_best(choice, k, self._vocabulary.size) for choice in choices]
-
-        fields = {"max_tokens": 1, "temperature": 0.0, "logprobs": k}
-        rows = self._map(contexts, fields, read)
-        ids = np.array([[token for token, _ in row] for row in rows], np.int32).reshape(len(rows), k)  # [B, k]
-        values = np.array([[value for _, value in row] for row in rows], np.float32).reshape(len(rows), k)
-        return ids, values
+        return self._link.verified(self._link.top(contexts, k))
 
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
         if any(not len(context) for context in contexts):
             raise ConfigError("a context is empty; a model needs at least one token to go on from")
         if self.dialect.echo < 0 or not self.dialect.ids:
-            return self._verified(self._score_by_steps(contexts, continuations))
+            return self._link.verified(self._score_by_steps(contexts, continuations))
         joined = [[*c, *t] for c, t in zip(contexts, continuations, strict=True)]
         asked = [row for row, t in enumerate(continuations) if len(t)]
         generated = self.dialect.echo
@@ -177,15 +144,15 @@ class RemoteModel:
 
         fields = {"max_tokens": generated, "temperature": 0.0, "logprobs": 0, "echo": True}
         lengths = {row: len(joined[row]) for row in asked}
-        told = self._map([joined[row] for row in asked], fields, read, lengths=[lengths[row] for row in asked])
+        told = self._link.ask([joined[row] for row in asked], fields, read, lengths=[lengths[row] for row in asked])
         scores = [np.zeros(len(t), np.float32) for t in continuations]
         for row, values in zip(asked, told, strict=True):
             scores[row] = np.array(values[len(contexts[row]) :], np.float32)  # [T]
-        return self._verified(scores)
+        return self._link.verified(scores)
 
     def _score_by_steps(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
         """Scores token by token among the likeliest ones, for servers that do not score prompts."""
-        if self.dialect.logprobs < self._vocabulary.size:
+        if self.dialect.logprobs < self._size:
             raise BackendError(
                 f"{self.name} neither scores prompts (echo) nor tells all log-probabilities; use it "
                 "as a teacher that answers"
@@ -216,11 +183,11 @@ class RemoteModel:
             return [self._said(choice, stops, max_new_tokens) for choice in choices]
 
         if temperature <= 0.0:
-            return self._verified(self._map(contexts, fields, read))
+            return self._link.verified(self._link.ask(contexts, fields, read))
         # One prompt a request: prompts that share a request share its seed, and equal prompts would answer alike.
         seeds = np.random.SeedSequence(seed).generate_state(max(1, len(contexts))) % 2**31
         extra = [{"seed": int(row_seed)} for row_seed in seeds[: len(contexts)]]
-        return self._verified(self._map(contexts, fields, read, batch=1, extra=extra))
+        return self._link.verified(self._link.ask(contexts, fields, read, batch=1, extra=extra))
 
     def _said(self, choice: Choice, stops: list[int], limit: int) -> list[int]:
         """Returns the tokens of a continuation, up to and with its stop token."""
@@ -239,13 +206,29 @@ class RemoteModel:
         return ids
 
     def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        """Returns the server's embeddings ``[B, D] float32``, where it has such an endpoint."""
-        model = self._connected()[0]
+        """Returns ``[B, D] float32``: the embedder's, else the server's, else the distributions that stand in."""
+        if self._embedder is not None:
+            return self._embedder.embed(contexts)
+        model, dialect = self._link.connected()
+        if self._embeds:
+            try:
+                parts = [
+                    self._embeddings(model, contexts[start : start + EMBEDDED])
+                    for start in range(0, len(contexts), EMBEDDED)
+                ]
+                return self._link.verified(np.concatenate(parts))
+            except Refused:
+                self._embeds = False
+        if dialect.logprobs < self._size:
+            raise BackendError(
+                f"{self.name} gives neither embeddings nor all log-probabilities; pass embedder=, a local model"
+            )
+        logger.info("%s gives no hidden states; its log-probabilities, centred, stand in", self.name)
+        return logprob_states(self.next_logprobs(contexts))
+
+    def _embeddings(self, model: str, contexts: Sequence[TokenIds]) -> np.ndarray:
         body = {"model": model, "input": [[int(i) for i in context] for context in contexts]}
-        try:
-            answer = self.endpoint.post("embeddings", body)
-        except Refused as error:
-            raise BackendError(f"{self.name} gives no embeddings ({error}); use a local model for them") from None
+        answer = self.endpoint.post("embeddings", body)
         rows = [field(entry, "embedding", list) for entry in field(answer, "data", list)]
         try:
             vectors = np.array(rows, np.float32)
@@ -255,83 +238,24 @@ class RemoteModel:
             raise MalformedAnswer(f"{self.name} sent embeddings of shape {vectors.shape} for {len(contexts)} contexts")
         return vectors
 
-    # ---------------------------------------------------------------- asking
-
-    def _map(
-        self,
-        contexts: Sequence[TokenIds],
-        fields: dict[str, Any],
-        read: Callable[[list[Choice]], list[Any]],
-        *,
-        batch: int | None = None,
-        extra: list[dict[str, Any]] | None = None,
-        lengths: list[int] | None = None,
-    ) -> list[Any]:
-        """Asks for all contexts, many at a time, and returns what `read` makes of each one's choice, in order."""
-        model, dialect = self._connected()
-        if any(not len(context) for context in contexts):
-            raise ConfigError("a context is empty; a model needs at least one token to go on from")
-        size = (batch or self._batch) if dialect.batch else 1
-        starts = list(range(0, len(contexts), size))
-
-        async def ask(start: int) -> list[Any]:
-            rows = list(contexts[start : start + size])
-            special = extra[start] if extra is not None else {}
-            body = {"model": model, **dialect.body(rows, self.tokenizer, **fields, **special)}
-
-            def check(answer: dict[str, Any]) -> list[Any]:
-                self._same(answer)
-                choices = read_choices(answer, len(rows), self._vocabulary)
-                if lengths is not None:
-                    _check_lengths(choices, lengths[start : start + size], fields["max_tokens"])
-                values = read(choices)
-                if self._journal is not None:
-                    self._journal.put(self._kind(), body, {"choices": answer["choices"]})
-                return values
-
-            if self._journal is not None and (kept := self._journal.get(self._kind(), body)) is not None:
-                return read(read_choices(kept, len(rows), self._vocabulary))
-            return await self.endpoint.ask(
-                "POST",
-                "completions",
-                body,
-                check=check,
-                about_prompt=sum(len(row) for row in rows),
-                about_completion=len(rows) * fields["max_tokens"],
+    def score_trees(
+        self, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+    ) -> list[TreeScores]:
+        """Scores whole trees in large batches; with few log-probabilities, as far as they go, and says so once."""
+        given = self.dialect.logprobs
+        if given >= self._size:
+            return score_trees_in_batches(self, trees, best=best, worst=worst, hidden=hidden)
+        if hidden:
+            raise BackendError(
+                f"{self.name} gives {given} log-probabilities per position and the primary needs all; serve it "
+                "with more (vLLM: --max-logprobs -1)"
             )
-
-        return [value for part in self.endpoint.map(ask, starts) for value in part]
-
-    def _kind(self) -> str:
-        return f"completions {self.endpoint.base_url} {self._told}"
-
-    def _same(self, answer: dict[str, Any]) -> None:
-        """Raises when an answer carries another fingerprint than the server's list of models did."""
-        told = answer.get("system_fingerprint")
-        if self._told is not None and told != self._told:
-            raise DifferentModel(
-                f"another model answers as {self.name!r} at {self.endpoint.base_url}: its fingerprint is {told!r:.40}. "
-                "Point the URL back to the first model, or call renewed() if the change was meant"
+        if not self._told_few:
+            self._told_few = True
+            warnings.warn(
+                f"{self.name} gives {given} log-probabilities per position: as a teacher it offers answers and at most "
+                "that many likely tokens, and no unlikely ones",
+                stacklevel=2,
             )
-
-
-def _check_lengths(choices: list[Choice], lengths: list[int], generated: int) -> None:
-    """Raises unless every prompt was echoed with one log-probability a token (after the first)."""
-    for choice, length in zip(choices, lengths, strict=True):
-        if len(choice.logprobs) != length + generated or None in choice.logprobs[1:]:
-            raise MalformedAnswer(
-                f"a prompt of {length} tokens came back with {len(choice.logprobs)} log-probabilities"
-            )
-
-
-def _best(choice: Choice, k: int, size: int) -> list[tuple[int, float]]:
-    """Returns the k likeliest tokens of the first position, best first, ties to the smaller id."""
-    if not choice.tops or len(choice.tops[0]) < k:
-        given = len(choice.tops[0]) if choice.tops else 0
-        raise MalformedAnswer(f"{k} log-probabilities were asked for and {given} came that this tokenizer knows")
-    best = sorted(choice.tops[0].items(), key=lambda item: (-item[1], item[0]))[:k]
-    if k == size:
-        total = float(np.exp(np.array([value for _, value in best], np.float64)).sum())
-        if not 0.98 < total < 1.02:
-            raise MalformedAnswer(f"the probabilities of the whole vocabulary add up to {total:.4f}, not 1")
-    return best
+        can_score = self.dialect.echo >= 0 and self.dialect.ids
+        return score_trees_partly(self, trees, best=best, given=given, scores_prompts=can_score)

@@ -1,0 +1,58 @@
+"""Models named by an address: one string says server, model, tokenizer and the variable that holds the key."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+from treegym.errors import ConfigError, suggest
+from treegym.models.base import LanguageModel, TextTokenizer
+from treegym.models.loading import resolve
+from treegym.models.remote_model import RemoteModel
+from treegym.models.tokenizers import load_tokenizer
+
+__all__ = ["connect", "is_address"]
+
+_NUMBERS = {"concurrency": int, "prompts_per_request": int, "timeout_s": float, "requests_per_minute": float}
+_NUMBERS |= {"tokens_per_minute": float}
+_NAMES = ("model", "name", "key_env")
+
+
+def is_address(name: str) -> bool:
+    """Whether a model's name is the address of a server."""
+    return name.startswith(("http://", "https://"))
+
+
+def connect(
+    address: str, *, tokenizer: TextTokenizer | None = None, embedder: LanguageModel | None = None
+) -> RemoteModel:
+    """Returns the model at an address such as ``http://127.0.0.1:8000/v1#tokenizer=tiny-primary&key_env=MY_KEY``.
+
+    Args:
+        address: a base URL and, after ``#``, settings: tokenizer (a bundled model, a directory or a hub name), model
+            (its name on the server), name (what reports call it), key_env, concurrency, prompts_per_request,
+            timeout_s, requests_per_minute, tokens_per_minute.
+        tokenizer: the tokenizer itself, instead of its name in the address.
+        embedder: a local model that gives hidden states for the served one.
+    """
+    url, _, text = address.partition("#")
+    settings: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if name in _NUMBERS:
+            try:
+                settings[name] = _NUMBERS[name](value)
+            except ValueError:
+                raise ConfigError(f"{name} in the address must be a number, not {value[:40]!r}") from None
+        elif name in _NAMES or name == "tokenizer":
+            settings[name] = value
+        else:  # its value is not repeated: it may be a key
+            raise ConfigError(f"the address has an unknown setting.{suggest(name, [*_NUMBERS, *_NAMES, 'tokenizer'])}")
+    named = settings.pop("tokenizer", None)
+    if tokenizer is None:
+        if named is None:
+            raise ConfigError(
+                f"{url} needs the tokenizer of its model: add #tokenizer=, a bundled model, directory or hub name"
+            )
+        where, local = resolve(named)
+        tokenizer = load_tokenizer(where, local_files_only=local)
+    return RemoteModel(url, tokenizer=tokenizer, embedder=embedder, **settings)
