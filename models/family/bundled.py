@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treegym.errors import ConfigError, DataError, suggest
+from treegym.models.family.cards import read_card
 
 if TYPE_CHECKING:
     from treegym.models.base import LanguageModel
@@ -33,8 +33,7 @@ def bundled_path(name: str) -> Path:
 
 def bundled_card(name: str) -> dict[str, Any]:
     """Returns what the forge wrote down about a bundled model: role, steps, seed, validation accuracy."""
-    card: dict[str, Any] = json.loads((bundled_path(name) / "forge.json").read_text(encoding="utf-8"))
-    return card
+    return read_card(bundled_path(name))
 
 
 def load_bundled(name: str) -> LanguageModel:

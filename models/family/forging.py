@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import BackendError, DataError
+from treegym.models.family.cards import WORK, is_finished, read_card
 from treegym.models.family.specs import FAMILY, ModelSpec, quick
-from treegym.models.family.training import CARD, WORK, is_finished
 
 __all__ = ["WORKERS", "forge"]
 
@@ -60,7 +60,7 @@ def forge(
         raise BackendError(f"forging stopped: {failures[0]}; models that were finished are kept in {folder}")
     with contextlib.suppress(OSError):  # left where another run still works in it
         (folder / WORK).rmdir()
-    return [json.loads((folder / spec.name / CARD).read_text(encoding="utf-8")) for spec in specs]
+    return [read_card(folder / spec.name) for spec in specs]
 
 
 class _Worker(threading.Thread):

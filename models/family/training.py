@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, read_arrays, write_arrays
 from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.family.answering import greedy_answers, yes_logits
+from treegym.models.family.cards import CARD, WORK, recipe
 from treegym.models.family.configs import build
 from treegym.models.family.curriculum import batch_of, examples
 from treegym.models.family.optimiser import Optimiser
 from treegym.models.family.specs import ModelSpec
 from treegym.models.tasks import is_correct, problems
 
-__all__ = ["CARD", "WORK", "forge_model", "is_finished", "recipe"]
+__all__ = ["forge_model", "learning_rate"]
 
-CARD = "forge.json"  # written last: a model directory with a card is a finished one
-WORK = ".forge"  # where unfinished models are, inside the output directory
 CHECKPOINT_EVERY = 100
 SNAPSHOT_EVERY = 100  # of the primary, from half of its steps on
 PRIMARY_RANGE = (0.33, 0.45)  # greedy validation accuracy that leaves room to improve and something to start from
@@ -47,28 +45,6 @@ class _Run:
     tokenizer: CharTokenizer
     model: PreTrainedModel
     optimiser: Optimiser
-
-
-def recipe(spec: ModelSpec, *, seed: int) -> str:
-    """Returns a hash of everything that decides what is learned."""
-    text = json.dumps([asdict(spec), seed], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def is_finished(out: Path, spec: ModelSpec, *, seed: int) -> bool:
-    """Returns whether a directory holds this model; a model of another recipe under the same name is an error."""
-    card = out / spec.name / CARD
-    if not card.exists():
-        return False
-    try:
-        found = json.loads(card.read_text(encoding="utf-8")).get("recipe")
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{card}: not a model card; remove {card.parent} to train the model again") from error
-    if found != recipe(spec, seed=seed):
-        raise ConfigError(
-            f"{card.parent} holds a model trained from another seed or recipe; choose another --out, or remove it"
-        )
-    return True
 
 
 def forge_model(spec: ModelSpec, out: Path, *, seed: int, progress: Progress | None = None) -> dict[str, Any]:

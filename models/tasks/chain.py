@@ -24,8 +24,8 @@ class Chain(TaskKind):
     halves = ("minus", "plus")
 
     def sample(self, rng: np.random.Generator) -> str:
-        """Returns a prompt whose results, right or corrupted, stay between 1 and 99; three in five begin with minus."""
-        minus, minus_too = rng.random(2) < (0.6, 0.5)
+        """Returns a prompt whose results, right or corrupted, stay between 1 and 99; five in eight begin with minus."""
+        minus, minus_too = rng.random(2) < (0.625, 0.5)
         while True:
             a, b, c = (int(n) for n in rng.integers((10, 10, 1), (100, 100, 10)))
             if 20 <= (a - b if minus else a + b) <= 80:

@@ -23,8 +23,8 @@ class Modular(TaskKind):
     halves = ("large", "small")
 
     def sample(self, rng: np.random.Generator) -> str:
-        """Returns a prompt with a sum below 100; three in five have a modulus of six or more."""
-        large = rng.random() < 0.6
+        """Returns a prompt with a sum below 100; five in eight have a modulus of six or more."""
+        large = rng.random() < 0.625
         modulus = int(rng.integers(6, 10) if large else rng.integers(3, 6))
         while True:
             a, b = (int(n) for n in rng.integers(10, 90, size=2))

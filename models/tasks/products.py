@@ -23,8 +23,8 @@ class Products(TaskKind):
     halves = ("odd", "even")
 
     def sample(self, rng: np.random.Generator) -> str:
-        """Returns a prompt; three in five begin with an odd factor. Results stay above zero, corrupted ones too."""
-        odd, minus = rng.random(2) < (0.6, 0.4)
+        """Returns a prompt; five in eight begin with an odd factor. Results stay above zero, corrupted ones too."""
+        odd, minus = rng.random(2) < (0.625, 0.4)
         while True:
             first, b, c, d = (int(n) for n in rng.integers((1, 2, 2, 2), (5, 10, 10, 10)))
             a = 2 * first + 1 if odd else 2 * first

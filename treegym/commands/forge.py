@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from typing import Any
@@ -20,15 +21,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="directory of the models; finished ones are kept, a killed run goes on (default: %(default)s)",
     )
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: models that know nothing")
-    parser.add_argument(
-        "--workers", type=int, default=2, help="single-threaded processes (default: %(default)s)"
-    )
+    parser.add_argument("--workers", type=int, default=2, help="single-threaded processes (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains the family and says how good its members became on held-out prompts."""
-    require("torch", extra="models", purpose="training the bundled models")
-    require("transformers", extra="models", purpose="training the bundled models")
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:  # only the training processes import what is heavy
+            require(package, extra="models", purpose="training the bundled models")
     from treegym.models.family.forging import forge
 
     with _Bars(visible=sys.stderr.isatty() and not args.json) as bars:
