@@ -35,7 +35,7 @@ class Player(Protocol):
 def accepts(env_id: str, keyword: str) -> bool:
     """Returns whether an environment's constructor names this keyword argument."""
     spec = gym.spec(env_id)
-    entry = spec.entry_point
+    entry: Any = spec.entry_point
     if isinstance(entry, str):
         entry = gym.envs.registration.load_env_creator(entry)
     if entry is None:
@@ -73,15 +73,15 @@ class Arena:
         probe = make_batch(entry.id, 1, kwargs)
         world = getattr(probe.unwrapped, "world", None)
         pool = getattr(world, "pool", None)
-        self.tree = getattr(world, "tree", None)
-        self.world = world if self.tree is not None else None
+        self.tree: Any = getattr(world, "tree", None)
+        self.world: Any = world if self.tree is not None else None
         self.by_root = pool is not None
         if pool is not None:
             self.prompts = _spread(np.asarray(pool, np.int64), episodes)  # [P] int64, roots
         else:
             self.prompts = np.arange(episodes or DEFAULT_EPISODES, dtype=np.int64)
         self._lanes = min(LANES if gym.spec(entry.id).vector_entry_point is not None else 16, len(self.prompts))
-        self._envs = make_batch(entry.id, self._lanes, kwargs)
+        self._envs: Any = make_batch(entry.id, self._lanes, kwargs)
         probe.close()
         self.kinds = self._kinds(world)  # [P] str
         self._best: np.ndarray | None = None  # [N] float64
@@ -144,7 +144,13 @@ class Arena:
         raise DataError(f"{self.entry.id} did not end an episode within {STEP_LIMIT} steps; give it a time limit")
 
     def _episodes(
-        self, chosen: np.ndarray, ret: np.ndarray, correct: np.ndarray, length: np.ndarray, best: np.ndarray, end: np.ndarray
+        self,
+        chosen: np.ndarray,
+        ret: np.ndarray,
+        correct: np.ndarray,
+        length: np.ndarray,
+        best: np.ndarray,
+        end: np.ndarray,
     ) -> Episodes:
         count = len(chosen)
         ret, correct, length, best, end = ret[:count], correct[:count], length[:count], best[:count], end[:count]
@@ -193,6 +199,32 @@ class Arena:
         chance = uniform_values(self.tree, pays, world.ends | world.cut_off)[roots]
         return {"random": float(chance.mean()), "optimum": float(optimum.mean())}
 
+    def contradictions(self, episodes: Episodes) -> list[str]:
+        """Returns the columns in which episodes contradict the tree at the nodes they ended in."""
+        world, tree = self.world, self.tree
+        assert world is not None
+        end = episodes.end
+        if len(end) and (end.min() < 0 or end.max() >= tree.size):
+            return ["end"]
+        own = tree.root_of(end) == episodes.prompt
+        ended = world.ends[end] | world.cut_off[end]
+        verdict = np.asarray(tree.verdict)[end].astype(np.float64)
+        true = np.where(np.isnan(verdict), world.correct(end).astype(np.float64), verdict)
+        paths = [tree.path_nodes(int(node)) for node in end]
+        world.table.ensure(np.unique(np.concatenate([np.asarray(path, np.int64) for path in paths])))
+        earned = np.array([float(world.table.total[path].sum()) for path in paths])
+        best = self.best_values()[np.asarray(tree.root_node)[episodes.prompt]]
+        # An illegal action costs a step and a penalty that leave no trace in the tree, so those bounds are one-sided.
+        checks = {
+            "end": own & ended,
+            "correct": episodes.correct == world.correct(end),
+            "true": np.isclose(episodes.true, true),
+            "length": episodes.length >= np.asarray(tree.depth)[end],
+            "return": episodes.ret <= earned + 1e-5,
+            "regret": np.isclose(episodes.regret, np.maximum(best - episodes.ret, 0.0), atol=1e-5),
+        }
+        return [name for name, holds in checks.items() if not holds.all()]
+
     def _returns_in_training(self, end: np.ndarray) -> np.ndarray:
         """Returns what the reward that agents train on pays for the paths to these nodes."""
         if self._training_table is None:
@@ -219,7 +251,7 @@ class Arena:
 
 
 def uniform_values(tree: Any, pays: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Returns the expected sum of payments below every node ``[N] float64`` when each child is as likely as the next."""
+    """Returns the expected payments below every node ``[N] float64`` when all children are equally likely."""
     value = np.zeros(tree.size)
     parent, depth = np.asarray(tree.parent), np.asarray(tree.depth)
     count = np.maximum(np.asarray(tree.child_count), 1)
@@ -237,9 +269,11 @@ def _rows(observation: Any, who: np.ndarray) -> Any:
 
 
 def _refuse_memory(state: Any, lanes: int, asked: int) -> Any:
-    # Memory first appears at the first step, when all lanes that count are alive; with spare lanes its rows would not fit.
+    # Memory appears at the first step, when all lanes that count are alive; with spare lanes its rows would not fit.
     if asked != lanes:
-        raise ConfigError("a player with memory needs as many prompts as lanes; set [evaluation] episodes to at most 256")
+        raise ConfigError(
+            "a player with memory needs as many prompts as lanes; set [evaluation] episodes to at most 256"
+        )
     return state
 
 

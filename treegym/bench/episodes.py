@@ -37,7 +37,9 @@ class Episodes:
     proxy: np.ndarray  # [E] float64, sum of the rewards that the agent was trained on
     length: np.ndarray  # [E] int32, steps
     regret: np.ndarray  # [E] float64, best possible return minus the return; NaN where the best is unknown
-    end: np.ndarray  # [E] int64, the node an episode ended in, so that its text can be looked up; -1 where there is none
+    end: (
+        np.ndarray
+    )  # [E] int64, the node an episode ended in, so that its text can be looked up; -1 where there is none
 
     def __len__(self) -> int:
         return len(self.prompt)

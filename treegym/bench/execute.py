@@ -6,6 +6,7 @@ times and the provenance follows from the job alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -25,7 +26,7 @@ from treegym.bench.roster import is_ours, is_sb3, make_agent, resolve
 from treegym.bench.suite import FORMAT, Job
 from treegym.files import atomic_write
 
-__all__ = ["execute"]
+__all__ = ["execute", "final_of", "summary_of"]
 
 _UNLIMITED = 2**40  # environment steps that a budget in other units never reaches
 _COLUMNS = ("return", "correct", "true", "proxy", "length", "regret")
@@ -62,7 +63,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
     def evaluate(number: int) -> None:
         costs = meter.costs()
         evaluated[number] = arena.evaluate(agent)
-        curve.append({"checkpoint": number, **_rounded(costs), **_summary(evaluated[number], job.env.metric)})
+        curve.append({"checkpoint": number, **_rounded(costs), **summary_of(evaluated[number], job.env.metric)})
 
     meter = Meter(job.budget, job.checkpoints, evaluate)
     agent, learn = _contestant(job, meter)
@@ -103,7 +104,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
         },
         "reference": {key: round(value, 9) for key, value in arena.references().items()},
         "curve": curve,
-        "final": _final(final, job.env.metric),
+        "final": final_of(final, job.env.metric),
         "episodes": {"sha256": digest, "count": sum(len(episodes) for episodes in evaluated.values())},
         "provenance": provenance(),
     }
@@ -155,10 +156,8 @@ def _learn_with_callback(agent: Any, meter: Meter, steps: int) -> None:
 
 
 def _learn_by_stepping(agent: Any, meter: Meter, steps: int) -> None:
-    try:
+    with contextlib.suppress(BudgetSpent):
         agent.learn(steps)
-    except BudgetSpent:
-        pass
     if isinstance(passes := getattr(agent, "forward_passes", None), int):
         meter.forward_passes = passes
     meter.tick()
@@ -178,12 +177,14 @@ def _counter(agent: Any, name: str) -> Any:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _summary(episodes: Episodes, metric: str) -> dict[str, Any]:
+def summary_of(episodes: Episodes, metric: str) -> dict[str, Any]:
+    """Returns the score and the mean of every column of an evaluation."""
     values: dict[str, Any] = {"score": _average(episodes.metric(metric))}
     return values | {name: _average(episodes.metric(name)) for name in _COLUMNS}
 
 
-def _final(episodes: Episodes, metric: str) -> dict[str, Any]:
+def final_of(episodes: Episodes, metric: str) -> dict[str, Any]:
+    """Returns the summary of the last evaluation, by kind of task and prompt by prompt."""
     kinds = {}
     for kind in np.unique(episodes.kind):
         here = episodes.kind == kind
@@ -194,7 +195,7 @@ def _final(episodes: Episodes, metric: str) -> dict[str, Any]:
             "episodes": int(here.sum()),
         }
     scores = [round(float(value), 9) for value in episodes.metric(metric)]
-    return {**_summary(episodes, metric), "kinds": kinds, "prompts": episodes.prompt.tolist(), "scores": scores}
+    return {**summary_of(episodes, metric), "kinds": kinds, "prompts": episodes.prompt.tolist(), "scores": scores}
 
 
 def _average(values: np.ndarray) -> float | None:

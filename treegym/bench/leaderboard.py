@@ -5,6 +5,7 @@ Letters: N runs (seeds) of an agent in an environment, T task kinds, P prompts, 
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections import Counter, defaultdict
@@ -35,7 +36,8 @@ class AgentRuns:
 
     summaries: Sequence[Mapping[str, Any]]
     kinds: tuple[str, ...]
-    scores: np.ndarray  # [N, T] float64, normalised, 0 to 1 where the scale fits
+    scores: np.ndarray  # [N, 1] float64, the run's score, normalised, 0 to 1 where the scale fits
+    by_kind: np.ndarray  # [N, T] float64, the same for each kind of task
     prompts: np.ndarray  # [N, P] float64, normalised score of each prompt
 
     @property
@@ -67,14 +69,16 @@ def gather(suite: Suite, summaries: Iterable[Mapping[str, Any]]) -> dict[str, di
                 prompts = run["final"]["prompts"] if prompts is None else prompts
                 if run["final"]["prompts"] != prompts or tuple(sorted(run["final"]["kinds"])) != kinds:
                     raise DataError(
-                        f"run {run['env']} / {run['agent']} / seed {run['seed']} was evaluated on other prompts than the "
-                        "rest; results on different prompts cannot share a leaderboard"
+                        f"run {run['env']} / {run['agent']} / seed {run['seed']} was evaluated on other prompts than "
+                        "the rest; results on different prompts cannot share a leaderboard"
                     )
-            scores = np.array([[run["final"]["kinds"][kind]["score"] for kind in kinds] for run in runs], np.float64)
-            values = np.array([run["final"]["scores"] for run in runs], np.float64)
-            found.setdefault(env.name, {})[agent.name] = AgentRuns(
-                runs, kinds, (scores - low) / (high - low), (values - low) / (high - low)
+            columns = (
+                [[run["final"]["score"]] for run in runs],
+                [[run["final"]["kinds"][kind]["score"] for kind in kinds] for run in runs],
+                [run["final"]["scores"] for run in runs],
             )
+            scaled = [(np.array(column, np.float64) - low) / (high - low) for column in columns]
+            found.setdefault(env.name, {})[agent.name] = AgentRuns(runs, kinds, *scaled)
     return found
 
 
@@ -102,13 +106,15 @@ def build_leaderboard(suite: Suite, summaries: Iterable[Mapping[str, Any]], *, s
         "seeds": list(suite.seeds),
         "budget": {env.name: dict(env.budget or suite.budget) for env in suite.envs},
         "metric": {env.name: env.metric for env in suite.envs},
-        "planner_sees": {
-            env.name: str(env.kwargs.get("planner_sees", "deployment")) for env in suite.envs
-        },
+        "planner_sees": {env.name: str(env.kwargs.get("planner_sees", "deployment")) for env in suite.envs},
         "runs": len(everyone),
         "expected_runs": expected,
-        "prompts": {env: len(next(iter(agents.values())).summaries[0]["final"]["prompts"]) for env, agents in runs.items()},
-        "references": {env: next(iter(agents.values())).summaries[0].get("reference", {}) for env, agents in runs.items()},
+        "prompts": {
+            env: len(next(iter(agents.values())).summaries[0]["final"]["prompts"]) for env, agents in runs.items()
+        },
+        "references": {
+            env: next(iter(agents.values())).summaries[0].get("reference", {}) for env, agents in runs.items()
+        },
         "provenance": _provenance(everyone),
         "warnings": _warnings(suite, runs, everyone, expected),
         "agents": rows,
@@ -124,7 +130,7 @@ def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], s
     aggregates = {key: _ends(bootstrap(strata, f, seed=seed)) for key, f in AGGREGATES.items()}
     against_zero = [np.zeros((1, entry.prompts.shape[1])) for entry in entries.values()]
     broad = paired_difference([entry.prompts for entry in entries.values()], against_zero, seed=seed)
-    point, low, high = performance_profile(strata, THRESHOLDS, seed=seed)
+    point, low, high = performance_profile([entry.by_kind for entry in entries.values()], THRESHOLDS, seed=seed)
     everyone = [run for entry in entries.values() for run in entry.summaries]
     return {
         "name": name,
@@ -151,7 +157,7 @@ def _env_row(entry: AgentRuns, suite: Suite, env: str, seed: int) -> dict[str, A
         **{column: _mean(run["final"].get(column) for run in entry.summaries) for column in COLUMNS},
         "kinds": {
             kind: {
-                "score": _mean(entry.scores[:, t]),
+                "score": _mean(entry.by_kind[:, t]),
                 "regret": _mean(run["final"]["kinds"][kind].get("regret") for run in entry.summaries),
                 "episodes": entry.summaries[0]["final"]["kinds"][kind]["episodes"],
             }
@@ -162,7 +168,7 @@ def _env_row(entry: AgentRuns, suite: Suite, env: str, seed: int) -> dict[str, A
 
 
 def _curve(summaries: Sequence[Mapping[str, Any]], low: float, high: float, seed: int) -> list[dict[str, Any]]:
-    """Returns one point for each checkpoint that all runs reached: mean cost so far, interquartile mean of the score."""
+    """Returns a point for each checkpoint that all runs reached: mean cost so far, interquartile mean of the score."""
     count = min(len(run["curve"]) for run in summaries)
     points = []
     for c in range(count):
@@ -197,7 +203,7 @@ def _differences(
 ) -> list[dict[str, Any]]:
     """Returns each agent's lead over the next one, paired by prompt."""
     leads = []
-    for first, second in zip(order, order[1:], strict=False):
+    for first, second in itertools.pairwise(order):
         sides = [[runs[env.name][name].prompts for env in suite.envs] for name in (first, second)]
         leads.append({"first": first, "second": second, "lead": _ends(paired_difference(*sides, seed=seed))})
     return leads
@@ -208,7 +214,9 @@ def _warnings(
 ) -> list[str]:
     said = []
     if len(everyone) < expected:
-        said.append(f"{expected - len(everyone)} of {expected} runs are missing; give the same command again to run them.")
+        said.append(
+            f"{expected - len(everyone)} of {expected} runs are missing; give the same command again to run them."
+        )
     for env in suite.envs:
         absent = [agent.name for agent in suite.agents if agent.name not in runs.get(env.name, {})]
         if absent:

@@ -82,7 +82,7 @@ def resolve(name: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may fail in any way while it is imported
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"agent {name!r} ({path}) failed to import: {reason}") from error
     return found

@@ -27,10 +27,9 @@ from treegym.errors import ConfigError, TreeGymError
 
 __all__ = ["Outcome", "run_suite"]
 
-_ONE_THREAD = {
-    name: "1"
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-}
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
 
 
 @dataclass
@@ -85,8 +84,8 @@ def run_suite(
             elif answer.get("disk"):
                 kept = outcome.kept + outcome.finished
                 raise TreeGymError(
-                    f"run {job.id} could not be saved: {answer['error']}. {kept} finished runs are kept in {folder.path}; "
-                    "make room and give the same command again"
+                    f"run {job.id} could not be saved: {answer['error']}. {kept} finished runs are kept in "
+                    f"{folder.path}; make room and give the same command again"
                 )
             else:
                 outcome.failed[job.id] = answer["error"]
@@ -153,17 +152,21 @@ class _Worker:
             process.stdin.flush()
             line = process.stdout.readline()
         except OSError as error:
-            line = ""
-            reason = f"its worker could not be reached: {error.strerror or error}"
-        else:
-            reason = ""
+            self._forget()
+            return {"id": job.id, "error": f"its worker could not be reached: {error.strerror or error}"}
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
-        code = process.wait() if (process := self._process) is not None else None
-        self._process = None
-        how = f"was ended by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with exit code {code}"
-        return {"id": job.id, "error": reason or f"the worker {how}; see {self._log.name}"}
+        return {"id": job.id, "error": f"the worker {self._forget()}; see {self._log.name}"}
+
+    def _forget(self) -> str:
+        """Lets a dead worker go, so that the next job starts a new one; returns how it ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return "did not start"
+        process.kill()
+        code = process.wait()
+        return f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def _started(self) -> subprocess.Popen[str]:
         with self._lock:

@@ -1,6 +1,6 @@
 """Is one agent better than another: probability of improvement, profiles, paired differences, corrections.
 
-Letters: N and M runs of two agents in one environment, T task kinds, R resamples, P prompts, X thresholds.
+Letters: N and M runs of two agents in one environment, T scores of each run, R resamples, P prompts, X thresholds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["holm", "improvement", "paired_difference", "performance_profile", "s
 def improvement(
     first: Sequence[np.ndarray], second: Sequence[np.ndarray], *, seed: int, resamples: int = RESAMPLES
 ) -> Interval:
-    """Returns the probability that a run of the first agent beats a run of the second, averaged over task kinds.
+    """Returns the probability that a run of the first agent beats a run of the second, averaged over environments.
 
     Ties count half (Mann-Whitney). Both agents' runs are resampled, each environment by itself. The probability is
     linear in either side's run weights, so R resamples cost two matrix products instead of R comparisons.
@@ -43,7 +43,7 @@ def improvement(
 def performance_profile(
     strata: Sequence[np.ndarray], thresholds: np.ndarray, *, seed: int, resamples: int = 500
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns, for each threshold, the share of (run, task) scores above it, and the ends of its interval, all ``[X]``."""
+    """Returns, for each threshold, the share of scores above it, and the ends of its interval, all ``[X]``."""
     rng = np.random.default_rng(seed)
     total = sum(stratum.size for stratum in strata)
     point = np.zeros(len(thresholds))  # [X] float64

@@ -1,9 +1,10 @@
 """Aggregate scores and their bootstrap intervals.
 
-Letters: R resamples, N runs (training seeds) of one agent in one environment, T task kinds scored in each run.
+Letters: R resamples, N runs (training seeds) of one agent in one environment, T scores of each run (one, or one for
+each kind of task).
 
-A *stratum* is one environment's score matrix ``[N, T]``. A run is resampled whole, with all its task kinds: kinds of
-one run share the trained agent, so treating them as independent draws would make the intervals too narrow.
+A *stratum* is one environment's score matrix ``[N, T]``. A run is resampled whole, with all its scores: they share the
+trained agent, so treating them as independent draws would make the intervals too narrow.
 The aggregates are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
 (https://arxiv.org/abs/2108.13264); the code is our own, and every draw comes from the seed that was passed.
 """

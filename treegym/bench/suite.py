@@ -238,7 +238,9 @@ def _agent(entry: Mapping[str, Any], where: str) -> AgentEntry:
 
 def _budget(value: Any, where: str) -> dict[str, float]:
     if not isinstance(value, Mapping) or not value:
-        raise ConfigError(f"{where}: budget must name at least one of {', '.join(BUDGET_UNITS)}, as in {{env_steps = 50000}}")
+        raise ConfigError(
+            f"{where}: budget must name at least one of {', '.join(BUDGET_UNITS)}, as in {{env_steps = 50000}}"
+        )
     _only(value, set(BUDGET_UNITS), f"{where}, budget")
     for unit, amount in value.items():
         if not _number(amount) or amount <= 0:
@@ -264,7 +266,7 @@ def _only(table: Any, known: set[str], where: str) -> None:
 def _text(table: Mapping[str, Any], key: str, where: str, default: Any = None) -> str:
     value = table.get(key, default)
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{where}: needs {key} = \"...\"")
+        raise ConfigError(f'{where}: needs {key} = "..."')
     return value
 
 
@@ -275,7 +277,9 @@ def _mapping(table: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {key} must hold only strings, finite numbers, booleans, lists and tables") from error
+        raise ConfigError(
+            f"{where}: {key} must hold only strings, finite numbers, booleans, lists and tables"
+        ) from error
     return dict(value)
 
 

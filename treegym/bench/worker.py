@@ -21,7 +21,7 @@ from typing import Any
 
 __all__ = ["main"]
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # no other run could be saved either
 
 
 def main() -> None:

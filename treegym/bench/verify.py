@@ -1,0 +1,197 @@
+"""Recomputes a result folder from its raw episodes, and checks those against the worlds they claim to come from.
+
+So a leaderboard that someone hands in can be trusted as far as its episodes can: every mean, every curve and the
+leaderboard itself are computed again; where the environment is a closed tree, every episode's end is looked up in it,
+so its correctness, return, length and regret are checked too, not believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from treegym.bench.arena import Arena
+from treegym.bench.episodes import read_episodes
+from treegym.bench.execute import final_of, summary_of
+from treegym.bench.leaderboard import build_leaderboard
+from treegym.bench.results import ResultFolder, strict_json
+from treegym.bench.suite import EnvEntry, Suite
+from treegym.errors import DataError, TreeGymError
+
+__all__ = ["Verification", "submit", "verify"]
+
+_SHOWN = 20  # problems listed; more say no more
+
+
+@dataclass
+class Verification:
+    """What a check found."""
+
+    runs: int = 0
+    episodes: int = 0
+    replayed: int = 0  # episodes whose end was looked up in the tree
+    problems: list[str] = field(default_factory=list)
+    leaderboard: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sound(self) -> bool:
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sound": self.sound,
+            "runs": self.runs,
+            "episodes": self.episodes,
+            "replayed": self.replayed,
+            "problems": self.problems[:_SHOWN],
+        }
+
+
+def verify(path: str | os.PathLike[str], *, replay: bool = True, seed: int = 0) -> Verification:
+    """Checks a result folder.
+
+    Args:
+        path: the folder.
+        replay: also make the environments and look the episodes' ends up in their trees.
+        seed: the leaderboard's bootstrap seed.
+    """
+    folder = ResultFolder(path)
+    suite = folder.suite()
+    found = Verification()
+    jobs = {job.id: job for job in suite.jobs()}
+    arenas: dict[str, Arena | None] = {}
+    summaries = []
+    for file in sorted(folder.runs.glob("*.json")):
+        summary = strict_json(file)
+        summaries.append(summary)
+        found.runs += 1
+        job = jobs.get(file.stem)
+        if job is None:
+            found.problems.append(f"{file.name} is no run of suite {suite.name!r}")
+            continue
+        if summary.get("fingerprint") != job.fingerprint:
+            found.problems.append(f"{file.name} was run with other settings than the suite's")
+        found.problems += _check_run(folder, file.stem, summary, job.env.metric, found)
+        if replay:
+            if job.env.name not in arenas:
+                arenas[job.env.name] = _arena(job.env, suite, found)
+            found.problems += _replay(folder, file.stem, arenas[job.env.name], found)
+    if not summaries:
+        raise DataError(f"{folder.path} has no finished run to verify")
+    if not found.problems:
+        found.leaderboard = build_leaderboard(suite, summaries, seed=seed)
+        found.problems += _check_leaderboard(folder.path / "leaderboard.json", found.leaderboard)
+    return found
+
+
+def _check_run(
+    folder: ResultFolder, name: str, summary: Mapping[str, Any], metric: str, found: Verification
+) -> Iterator[str]:
+    try:
+        checkpoints, digest = read_episodes(folder.episodes_path(name))
+    except DataError as error:
+        yield str(error)
+        return
+    found.episodes += sum(len(episodes) for episodes in checkpoints.values())
+    if digest != summary["episodes"]["sha256"]:
+        yield f"{name}: the episodes are not those that were written (their SHA-256 differs)"
+    recomputed = {number: summary_of(episodes, metric) for number, episodes in checkpoints.items()}
+    for point in summary["curve"]:
+        claimed = {key: point.get(key) for key in recomputed.get(point["checkpoint"], {})}
+        if not claimed or not _same(recomputed[point["checkpoint"]], claimed):
+            yield f"{name}: checkpoint {point['checkpoint']} does not follow from the episodes"
+    if not _same(final_of(checkpoints[max(checkpoints)], metric), summary["final"]):
+        yield f"{name}: the final scores do not follow from the episodes"
+
+
+def _arena(env: EnvEntry, suite: Suite, found: Verification) -> Arena | None:
+    try:
+        return Arena(env, split=suite.split, episodes=suite.episodes)
+    except TreeGymError as error:
+        found.problems.append(f"{env.name} cannot be made here, so its episodes cannot be checked: {error}")
+        return None
+
+
+def _replay(folder: ResultFolder, name: str, arena: Arena | None, found: Verification) -> Iterator[str]:
+    if arena is None or arena.world is None:
+        return
+    try:
+        checkpoints, _ = read_episodes(folder.episodes_path(name))
+    except DataError:
+        return  # reported already
+    for number, episodes in checkpoints.items():
+        if not np.array_equal(np.sort(episodes.prompt), np.sort(arena.prompts)):
+            yield f"{name}: checkpoint {number} was not evaluated on the suite's prompts"
+            continue
+        found.replayed += len(episodes)
+        for column in arena.contradictions(episodes):
+            yield f"{name}: checkpoint {number}: {column} is not what the tree says of these episodes' ends"
+
+
+def _check_leaderboard(path: Path, board: Mapping[str, Any]) -> Iterator[str]:
+    if path.exists() and not _same(json.loads(json.dumps(board)), strict_json(path)):
+        yield f"{path.name} does not follow from the runs; make it again with `treegym bench`"
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """Returns whether two JSON values agree, numbers up to rounding."""
+    if isinstance(ours, dict):
+        return (
+            isinstance(theirs, dict)
+            and ours.keys() == theirs.keys()
+            and all(_same(v, theirs[k]) for k, v in ours.items())
+        )
+    if isinstance(ours, (list, tuple)):
+        return isinstance(theirs, list) and len(ours) == len(theirs) and all(map(_same, ours, theirs))
+    if isinstance(ours, float) or isinstance(theirs, float):
+        number = isinstance(ours, (int, float)) and isinstance(theirs, (int, float))
+        return number and abs(ours - theirs) <= 1e-6 * max(1.0, abs(ours))
+    return bool(ours == theirs)
+
+
+def submit(folder: str | os.PathLike[str], board_file: str | os.PathLike[str], *, by: str, seed: int = 0) -> int:
+    """Verifies a folder and adds its agents to a shared leaderboard file; returns how many entries that file now has.
+
+    An entry replaces an earlier one of the same suite, agent and submitter. Nothing is written when the check fails.
+    """
+    from treegym.files import atomic_write
+
+    found = verify(folder, seed=seed)
+    if not found.sound:
+        raise DataError(f"{folder} does not verify, so nothing was submitted: {found.problems[0]}")
+    target = Path(board_file)
+    shared = strict_json(target) if target.exists() else {"format": 1, "entries": []}
+    entries = shared.get("entries")
+    if shared.get("format") != 1 or not isinstance(entries, list):
+        raise DataError(f"{target} is not a leaderboard file of format 1")
+    board = found.leaderboard
+    fresh = [
+        {
+            "suite": board["suite"],
+            "suite_fingerprint": board["suite_fingerprint"],
+            "agent": row["name"],
+            "by": by,
+            **{
+                key: row[key]
+                for key in ("iqm", "mean", "optimality_gap", "mean_over_prompts", "regret", "runs", "cost")
+            },
+            "version": board["version"],
+            "provenance": board["provenance"],
+        }
+        for row in board["agents"]
+    ]
+    named = {_identity(entry) for entry in fresh}
+    kept = [entry for entry in entries if _identity(entry) not in named]
+    ranked = sorted(kept + fresh, key=lambda entry: (entry["suite"], entry["suite_fingerprint"], -entry["iqm"][0]))
+    atomic_write(target, json.dumps({"format": 1, "entries": ranked}, indent=1) + "\n")
+    return len(ranked)
+
+
+def _identity(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return entry["suite"], entry["suite_fingerprint"], entry["agent"], entry["by"]

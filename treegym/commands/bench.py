@@ -1,0 +1,164 @@
+"""`treegym bench`: run a suite, and what one does with results: compare, verify, submit, report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from treegym.errors import ConfigError, TreeGymError
+
+__all__ = ["configure", "run"]
+
+ACTIONS = ("run", "list", "report", "compare", "verify", "submit")
+_HELP = """\
+actions:
+  run                 run the suite (the default; runs that are finished in --out are kept)
+  list                list the bundled suites
+  report DIR          make the report of a result folder again
+  compare A B         compare two result folders, with significance
+  verify DIR          recompute everything in a result folder from its raw episodes
+  submit DIR FILE     verify a result folder and add its agents to a shared leaderboard file
+
+examples:
+  treegym bench                                  the quick suite into runs/bench
+  treegym bench --suite full --out runs/full
+  treegym bench --suite my.toml --seeds 0 1 2
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `treegym bench`."""
+    parser.epilog = _HELP
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("action", nargs="?", default="run", choices=ACTIONS, metavar="ACTION", help="see below")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="what the action works on")
+    parser.add_argument("--suite", default="quick", help="a bundled suite or a TOML file (default: %(default)s)")
+    parser.add_argument("--out", default="runs/bench", help="result folder (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="training seeds to use instead of the suite's")
+    parser.add_argument("--workers", type=int, help="worker processes (default: one a core)")
+    parser.add_argument("--by", default="anonymous", help="submit: who hands the results in")
+    parser.add_argument("--no-replay", action="store_true", help="verify: do not look episodes up in their trees")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the chosen action; exit code 0 means all runs finished, or all checks passed."""
+    wanted = {"compare": 2, "submit": 2, "verify": 1, "report": 1}.get(args.action, 0)
+    if len(args.paths) != wanted:
+        what = {0: "no path", 1: "one result folder", 2: "two paths"}[wanted]
+        raise ConfigError(f"bench {args.action} takes {what}, and {len(args.paths)} came; see treegym bench --help")
+    action: dict[str, Any] = {
+        "run": _run, "list": _list, "report": _report, "compare": _compare, "verify": _verify, "submit": _submit,
+    }  # fmt: skip
+    try:
+        return int(action[args.action](args))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise TreeGymError(f"{error.strerror or error}{where}; finished runs are kept") from error
+
+
+def _run(args: argparse.Namespace) -> int:
+    from treegym.bench.leaderboard import leaderboard_of
+    from treegym.bench.roster import check_agent, check_env
+    from treegym.bench.runner import run_suite
+    from treegym.bench.suite import load_suite
+    from treegym.report import write_report
+    from treegym.report.tables import as_text
+
+    suite = load_suite(args.suite, seeds=args.seeds)
+    sys.path.insert(0, "")  # a suite may name modules that lie where the command is given
+    for env in suite.envs:
+        check_env(env.id, where=f"suite {suite.name}")
+    for agent in suite.agents:
+        check_agent(agent.agent, where=f"suite {suite.name}")
+    progress = _Progress(total=len(suite.jobs()), quiet=args.json)
+    outcome = run_suite(suite, args.out, workers=args.workers, progress=progress)
+    for job, reason in outcome.failed.items():
+        print(f"treegym bench: run {job} failed: {reason}", file=sys.stderr)
+    if outcome.finished + outcome.kept == 0:
+        raise TreeGymError(
+            "no run finished, so there is no leaderboard; see the worker-*.log files in the result folder"
+        )
+    board = leaderboard_of(args.out, seed=args.seed)
+    paths = write_report(board, args.out)
+    if args.json:
+        print(json.dumps({**board, "failed": outcome.failed, "files": [str(path) for path in paths]}))
+    else:
+        print(f"\n{as_text(board)}\n\nReport: {paths[-1]}")
+    return 0 if outcome.complete else 1
+
+
+class _Progress:
+    """A line for each finished run, on a terminal only; a pipe stays silent."""
+
+    def __init__(self, *, total: int, quiet: bool) -> None:
+        self.total, self.count = total, 0
+        self.shown = sys.stderr.isatty() and not quiet
+        self.start = time.monotonic()
+
+    def __call__(self, job: Any, answer: dict[str, Any]) -> None:
+        self.count += 1
+        if self.shown:
+            what = "failed" if "error" in answer else f"score {answer['score']:.3f}"
+            spent = time.monotonic() - self.start
+            print(
+                f"\r\x1b[K[{spent:4.0f} s] {self.count} done of at most {self.total}: "
+                f"{job.env.name} / {job.agent.name} / seed {job.seed}: {what}",
+                end="" if self.count < self.total else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _list(args: argparse.Namespace) -> int:
+    from treegym.bench.suite import bundled_suites
+
+    suites = bundled_suites()
+    print(json.dumps(suites) if args.json else "\n".join(f"{name:<10} {about}" for name, about in suites.items()))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from treegym.bench.leaderboard import leaderboard_of
+    from treegym.report import write_report
+    from treegym.report.tables import as_text
+
+    board = leaderboard_of(args.paths[0], seed=args.seed)
+    paths = write_report(board, args.paths[0])
+    print(json.dumps(board) if args.json else f"{as_text(board)}\n\nReport: {paths[-1]}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from treegym.bench.compare import compare, comparison_text
+
+    result = compare(args.paths[0], args.paths[1], seed=args.seed)
+    print(json.dumps(result) if args.json else comparison_text(result))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from treegym.bench.verify import verify
+
+    found = verify(args.paths[0], replay=not args.no_replay, seed=args.seed)
+    if args.json:
+        print(json.dumps(found.as_json()))
+    else:
+        for problem in found.problems[:20]:
+            print(f"treegym bench verify: {problem}", file=sys.stderr)
+        state = "sound" if found.sound else f"{len(found.problems)} problems"
+        print(
+            f"{found.runs} runs, {found.episodes} episodes, {found.replayed} of them looked up in their trees: {state}"
+        )
+    return 0 if found.sound else 1
+
+
+def _submit(args: argparse.Namespace) -> int:
+    from treegym.bench.verify import submit
+
+    count = submit(args.paths[0], Path(args.paths[1]), by=args.by, seed=args.seed)
+    print(json.dumps({"entries": count}) if args.json else f"{args.paths[1]} now has {count} entries")
+    return 0
