@@ -124,13 +124,14 @@ class Term(Part):
 
     def increments(self, table: RewardTable, nodes: np.ndarray) -> np.ndarray:
         values = table.column(self, nodes).astype(np.float64)
-        return np.where(np.isnan(values), 0.0, values)  # only masked failures are NaN; the table flags their nodes
+        known = np.where(np.isnan(values), 0.0, values)  # only masked failures are NaN; the table flags their nodes
+        return known * self.factor(table.progress)
 
     def spec(self) -> dict[str, Any]:
         options = dict(self.arguments)
         if self.name != self.kind:
             options = {"term": self.kind, **options}
-        return {self.name: options}
+        return {self.name: options or 1.0}
 
     def factor(self, progress: float) -> float:
         """Returns what is left of the weight at a training progress in [0, 1]."""

@@ -37,8 +37,7 @@ class Sum(Part):
         total = np.zeros(len(nodes))
         for part, weight in self.parts:
             if weight != 0.0:
-                factor = part.factor(table.progress) if isinstance(part, Term) else 1.0
-                total += weight * factor * part.increments(table, nodes)
+                total += weight * part.increments(table, nodes)
         return total
 
     def weights(self, outer: float) -> dict[str, float]:
@@ -54,7 +53,7 @@ class Sum(Part):
             if isinstance(part, Sum):
                 merged[key] = {"of": options, "weight": weight}
             else:
-                merged[key] = {**options, "weight": weight} if options else weight
+                merged[key] = {**options, "weight": weight} if isinstance(options, dict) else weight
         return merged
 
 
@@ -183,13 +182,9 @@ def _to_unit(returns: np.ndarray, part: Part) -> np.ndarray:
 
 def without_shaping(part: Part) -> Part:
     """Returns the part with every shaping or annealed term of its sums left out (weight 0)."""
-    if not isinstance(part, Sum):
-        return part
-    kept = []
-    for inner, weight in part.parts:
-        shaping = isinstance(inner, Term) and (inner.shaping or inner.anneal is not None)
-        kept.append((without_shaping(inner), 0.0 if shaping else weight))
-    return Sum(*kept)
+    if isinstance(part, Term) and (part.shaping or part.anneal is not None):
+        return Sum((part, 0.0))
+    return Sum(*((without_shaping(inner), weight) for inner, weight in part.parts)) if isinstance(part, Sum) else part
 
 
 class Reward:

@@ -5,12 +5,24 @@ Shapes: N nodes, R roots, M teachers. A parent's index is always below its child
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["EOS", "EXPANDED", "GREEDY", "PUNCTUATION", "STOPPED", "TreeSource", "ancestors", "flagged_ends", "path_of"]
+__all__ = [
+    "EOS",
+    "EXPANDED",
+    "GREEDY",
+    "PUNCTUATION",
+    "STOPPED",
+    "TreeSource",
+    "ancestors",
+    "flagged_ends",
+    "path_of",
+    "path_sums",
+]
 
 # The bits of `flags`; equal to those of envs/token_tree/flags.py, which this floor must not import (a test compares).
 EXPANDED = 1
@@ -76,6 +88,25 @@ class TreeSource(Protocol):
 def flagged_ends(source: TreeSource, nodes: np.ndarray) -> np.ndarray:
     """Returns which of `nodes` are real terminals: end-of-sequence, or stopped by stored detection."""
     return (np.asarray(source.flags)[nodes] & (EOS | STOPPED)) != 0
+
+
+def path_sums(source: TreeSource, above: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns values summed from the root down to each node, ``[A]``, roots left out.
+
+    Args:
+        source: the tree.
+        above: ``[A]`` nodes with all their ancestors, rising (what `ancestors` returns).
+        values: ``[A]`` one number a node.
+    """
+    depth = np.asarray(source.depth)[above].astype(np.int64)
+    sums = np.where(depth > 0, values, 0.0)
+    position = np.searchsorted(above, np.asarray(source.parent)[above])  # meaningless at roots, which are left out
+    order = np.argsort(depth, kind="stable")
+    cuts = np.searchsorted(depth[order], np.arange(1, int(depth.max(initial=0)) + 2))
+    for low, high in itertools.pairwise(cuts):  # a level at a time, so parents are summed already
+        here = order[low:high]
+        sums[here] += sums[position[here]]
+    return sums
 
 
 def path_of(source: TreeSource, node: int) -> np.ndarray:

@@ -87,7 +87,7 @@ def _part(spec: Any) -> Part:
         if not all(isinstance(name, str) for name in spec):
             raise ConfigError(f"reward {spec!r} has names that are not strings")
         weighted = [_entry(name, value) for name, value in spec.items()]
-        if len(weighted) == 1 and weighted[0][1] == 1.0 and not isinstance(weighted[0][0], Term):
+        if len(weighted) == 1 and weighted[0][1] == 1.0:
             return weighted[0][0]
         return Sum(*weighted)
     if isinstance(spec, (list, tuple)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from treegym.errors import RewardError
 from treegym.rewards.base import Asked, Part, Scored, Term
-from treegym.rewards.source import TreeSource, ancestors, flagged_ends
+from treegym.rewards.source import TreeSource, ancestors, flagged_ends, path_sums
 
 if TYPE_CHECKING:
     from treegym.rewards.compose import Reward
@@ -107,13 +107,7 @@ class RewardTable:
         if part.pays_at_end:
             return part.increments(self, nodes)
         above = ancestors(self.source, nodes)
-        total = part.increments(self, above)
-        parent = np.asarray(self.source.parent)[above]
-        depth = np.asarray(self.source.depth)[above]
-        position = np.searchsorted(above, parent)  # meaningless at roots, which the loop leaves out
-        for level in range(1, int(depth.max(initial=0)) + 1):
-            here = np.nonzero(depth == level)[0]
-            total[here] += total[position[here]]
+        total = path_sums(self.source, above, part.increments(self, above))
         return total[np.searchsorted(above, nodes)]
 
     def skip(self, part: Part, nodes: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from treegym.errors import ConfigError, suggest
 from treegym.rewards.base import Asked, Term
 from treegym.rewards.local import local_model
-from treegym.rewards.source import TreeSource, path_of
+from treegym.rewards.source import TreeSource, ancestors, path_sums
 
 __all__ = ["LogLikelihood", "Perplexity", "logprob_column", "perplexity", "sliding_window_logprobs"]
 
@@ -106,8 +106,9 @@ class Perplexity(Term):
 
     def _stored_mean(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
         column = logprob_column(source, self.of, self.name)
-        means = [float(np.mean(column[path_of(source, int(node))].astype(np.float64))) for node in nodes]
-        return np.array(means)
+        above = ancestors(source, nodes)
+        sums = path_sums(source, above, column[above].astype(np.float64))
+        return sums[np.searchsorted(above, nodes)] / np.maximum(np.asarray(source.depth)[nodes], 1)
 
 
 def perplexity(logprobs: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from treegym.errors import ConfigError, suggest
 from treegym.rewards.base import Asked, Term
-from treegym.rewards.source import TreeSource, ancestors
+from treegym.rewards.source import TreeSource, ancestors, path_sums
 from treegym.rewards.zoning import ZoneModel
 
 __all__ = ["QUANTITIES", "Zoning", "measured"]
@@ -28,7 +28,6 @@ def measured(source: TreeSource, nodes: np.ndarray, names: Sequence[str] = QUANT
         raise ConfigError(f"zoning cannot measure {unknown[0]!r} on a tree.{suggest(unknown[0], QUANTITIES)}")
     above = ancestors(source, nodes)
     depth = np.asarray(source.depth)[above].astype(np.int64)
-    position = np.searchsorted(above, np.asarray(source.parent)[above])
     at = np.searchsorted(above, nodes)
     length = np.maximum(depth[at], 1)
     columns: dict[str, np.ndarray] = {}
@@ -43,11 +42,7 @@ def measured(source: TreeSource, nodes: np.ndarray, names: Sequence[str] = QUANT
         else:
             bits = np.asarray(source.proposers)[above][:, None] >> np.arange(32, dtype=np.uint32)  # [., 32]
             step = (bits & 1).sum(axis=1).astype(np.float64)
-        step[depth == 0] = 0.0
-        for level in range(1, int(depth.max(initial=0)) + 1):
-            here = np.nonzero(depth == level)[0]
-            step[here] += step[position[here]]
-        columns[name] = step[at] / length
+        columns[name] = path_sums(source, above, step)[at] / length
     return columns
 
 

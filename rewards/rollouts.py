@@ -1,0 +1,144 @@
+"""Stored rollouts as a tree-like source, so that any reward can score or rescore them offline.
+
+A rollout is one JSON object a line: ``prompt`` and ``text``; optionally ``answer`` (the reference), ``kind``,
+``verdict``, ``judge``, ``truncated``, and ``tokens`` with ``logprobs`` (one a token), which step terms need.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from treegym.errors import DataError
+from treegym.rewards.compose import Reward
+from treegym.rewards.source import EOS, EXPANDED
+
+__all__ = ["Rollouts", "read_rollouts", "score_rollouts"]
+
+
+class Rollouts:
+    """Every rollout is a root with one chain of nodes below it (a single node when its tokens are not known)."""
+
+    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self.records = records
+        lengths = np.array([max(1, len(record.get("tokens") or ())) for record in records], dtype=np.int64)
+        self.root_node = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]]).astype(np.int32)
+        self.end_node = self.root_node + lengths  # [R] the last node of each
+        self.size = int(lengths.sum() + len(records))
+        size = self.size
+        self._root = np.repeat(np.arange(len(records)), lengths + 1)
+        self.parent = np.arange(-1, size - 1, dtype=np.int32)
+        self.parent[self.root_node] = -1
+        self.depth = (np.arange(size) - self.root_node[self._root]).astype(np.uint16)
+        self.first_child = np.arange(1, size + 1, dtype=np.int32)
+        self.first_child[self.end_node] = -1
+        self.child_count = np.ones(size, np.uint16)
+        self.child_count[self.end_node] = 0
+        self.flags = np.full(size, EXPANDED, np.uint16)
+        self.truncated = np.zeros(size, bool)
+        self.truncated[self.end_node] = [bool(record.get("truncated", False)) for record in records]
+        self.flags[self.end_node] = np.where(self.truncated[self.end_node], 0, EOS)
+        self.token = np.full(size, -1, np.int32)
+        self.prior = np.full(size, np.nan, np.float32)
+        self.verdict = np.full(size, np.nan, np.float32)
+        self.judge = np.full(size, np.nan, np.float32)
+        self.teacher_logp = np.empty((size, 0), np.float16)
+        self.proposers = np.zeros(size, np.uint32)
+        self.similarity = np.full(size, np.nan, np.float16)
+        self.prompts = [str(record["prompt"]) for record in records]
+        self.answers = [str(record.get("answer", "")) for record in records]
+        self.kinds = [str(record.get("kind", "")) for record in records]
+        self.header: dict[str, Any] = {"tokens": [], "teachers": []}
+        for record, root, end in zip(records, self.root_node, self.end_node, strict=True):
+            if record.get("tokens"):
+                self.token[root + 1 : end + 1] = record["tokens"]
+            if record.get("logprobs"):
+                self.prior[root + 1 : end + 1] = record["logprobs"]
+            for name, column in (("verdict", self.verdict), ("judge", self.judge)):
+                if record.get(name) is not None:
+                    column[end] = record[name]
+
+    def root_of(self, nodes: Any) -> np.ndarray:
+        """Returns the rollout each node belongs to."""
+        return self._root[np.asarray(nodes)]
+
+    def path(self, node: int) -> np.ndarray:
+        """Returns the tokens below the root down to `node`."""
+        return self.token[self.root_node[self._root[node]] + 1 : node + 1]
+
+    def text(self, node: int) -> str:
+        """Returns the rollout's text; only its end has one."""
+        root = int(self._root[node])
+        if node != self.end_node[root]:
+            raise DataError(f"rollout {root + 1}: the text of a part of it is not known; only whole rollouts have one")
+        return str(self.records[root]["text"])
+
+
+def read_rollouts(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yields checked rollouts; raises DataError with the number of a line that is not one."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _checked(line, f"{path}, line {number}")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text") from error
+
+
+def score_rollouts(reward: Reward, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns each rollout with ``reward`` (its return) and ``reward_terms`` (sum of each term along the path).
+
+    A failed term is null and named in ``reward_failed``, so that it can be told from a score and scored again later.
+    """
+    if not records:
+        return []
+    source = Rollouts(records)
+    needs_tokens = [term.name for term in reward.part.terms() if term.scope == "step"]
+    lacking = next((i for i, record in enumerate(records) if not record.get("tokens")), None)
+    if needs_tokens and lacking is not None:
+        raise DataError(
+            f"rollout {lacking + 1} has no tokens, which the reward term {needs_tokens[0]!r} needs; "
+            "store them, or leave the term out"
+        )
+    table = reward.on(source, truncated=source.truncated)
+    table.ensure(np.arange(source.size))
+    sums = np.zeros((len(records), len(table.names)))
+    np.add.at(sums, source.root_of(np.arange(source.size)), np.nan_to_num(table.terms.astype(np.float64)))
+    returns = np.bincount(source.root_of(np.arange(source.size)), weights=table.total, minlength=len(records))
+    lost = np.zeros(sums.shape, bool)
+    np.logical_or.at(lost, source.root_of(np.arange(source.size)), np.isnan(table.terms))
+    scored = []
+    for i, record in enumerate(records):
+        terms = {name: None if lost[i, t] else float(sums[i, t]) for t, name in enumerate(table.names)}
+        failed = [name for t, name in enumerate(table.names) if lost[i, t]]
+        scored.append({**record, "reward": float(returns[i]), "reward_terms": terms, "reward_failed": failed})
+    return scored
+
+
+def _checked(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("prompt", "text")):
+        raise DataError(f"{where}: an object with the texts prompt and text was expected")
+    tokens, logprobs = record.get("tokens"), record.get("logprobs")
+    if tokens is not None and not (isinstance(tokens, list) and all(type(t) is int and 0 <= t < 2**31 for t in tokens)):
+        raise DataError(f"{where}: tokens must be a list of token ids")
+    if logprobs is not None and not (
+        isinstance(logprobs, list)
+        and len(logprobs) == len(tokens or ())
+        and all(isinstance(p, (int, float)) and not isinstance(p, bool) and p <= 1e-3 for p in logprobs)
+    ):
+        raise DataError(f"{where}: logprobs must be one number of at most 0 for each of the tokens")
+    for name in ("verdict", "judge"):
+        value = record.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise DataError(f"{where}: {name} is {value!r}; a number was expected")
+    return record

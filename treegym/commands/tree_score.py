@@ -1,0 +1,139 @@
+"""`treegym tree score`: score or rescore a stored tree, or stored rollouts, offline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from treegym.commands.rewards import parse_reward
+from treegym.errors import ConfigError
+
+__all__ = ["configure", "run"]
+
+STORABLE = ("judge", "verdict")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `treegym tree score`."""
+    parser.add_argument("file", nargs="?", help="a .tree file (default: the bundled tree), or synthetic:...")
+    parser.add_argument(
+        "--reward", default='{"verifier": 1.0}', help="JSON text, a .json or .toml file, or a term's name"
+    )
+    parser.add_argument("--terminal", default="stored", help="JSON text or a name: where episodes end (%(default)s)")
+    parser.add_argument("--split", default="all", help="train, validation, test or all (default: %(default)s)")
+    parser.add_argument("--report-ends", action="store_true", help="say how well the terminal detector finds true ends")
+    parser.add_argument("--store", choices=STORABLE, help="write the reward's single term into this column of the tree")
+    parser.add_argument(
+        "--out", help="the tree or JSONL file to write (default with --store: the tree, replaced at once)"
+    )
+    parser.add_argument("--rollouts", help="score this JSONL file (prompt, text, ...) instead of a tree")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores and prints a summary; writes what was asked for."""
+    figures = _rollouts(args) if args.rollouts else _tree(args)
+    if args.json:
+        print(json.dumps(figures))
+        return 0
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            print(name)
+            for key, inner in value.items():
+                shown = ", ".join(f"{k} {_figure(v)}" for k, v in inner.items()) if isinstance(inner, dict) else inner
+                print(f"  {key:<20} {_figure(shown)}")
+        else:
+            print(f"{name:<22} {_figure(value)}")
+    return 0
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+
+
+def _tree(args: argparse.Namespace) -> dict[str, Any]:
+    from treegym.envs.token_tree.world import load_tree
+    from treegym.rewards import build_terminal
+    from treegym.rewards.detection_report import detection_report
+
+    reward = parse_reward(args.reward)
+    terminal = build_terminal(_parse_terminal(args.terminal))
+    tree = load_tree(args.file)
+    if args.report_ends:
+        return detection_report(terminal, tree)
+    if args.store and len(reward.names) != 1:
+        raise ConfigError(f"--store {args.store} needs a reward of one term; {', '.join(reward.names)} came")
+    decisions = terminal.decisions(tree)
+    ends = np.nonzero(decisions(np.arange(tree.size)))[0]
+    wanted = ends[np.isin(tree.root_of(ends), tree.roots_in(args.split))]
+    source = _without(tree, args.store) if args.store else tree
+    table = reward.on(source, ends=decisions, truncated=terminal.truncates(tree))
+    table.ensure(wanted)
+    figures: dict[str, Any] = {"ends": len(wanted), "mean_reward": _mean(table.total[wanted]), "terms": {}}
+    verdict = tree.verdict[wanted]
+    for column, name in enumerate(table.names):
+        values = table.terms[wanted, column]
+        figures["terms"][name] = {
+            "weight": float(table.weights[column]),
+            "mean": _mean(values),
+            "mean_if_right": _mean(values[verdict >= 0.5]),
+            "mean_if_wrong": _mean(values[verdict < 0.5]),
+            "failed": table.failures[name],
+        }
+    if args.store:
+        tree.make_writable()
+        tree.column(args.store)[wanted] = table.terms[wanted, 0]
+        out = args.out or args.file
+        if out is None or str(out).startswith("synthetic"):
+            raise ConfigError("--store needs --out for the bundled or a synthetic tree")
+        tree.save(out)
+        figures["out"] = str(out)
+    return figures
+
+
+class _without:
+    """A tree whose column reads as unknown, so that a term scores it anew instead of reading it back."""
+
+    def __init__(self, tree: Any, column: str) -> None:
+        self._tree, self._column = tree, column
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._column:
+            return np.full(self._tree.size, np.nan, np.float32)
+        return getattr(self._tree, name)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else None
+
+
+def _parse_terminal(text: str) -> Any:
+    if not text.lstrip().startswith(("{", "[", '"')):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"the terminal detector is not valid JSON: {error}") from error
+
+
+def _rollouts(args: argparse.Namespace) -> dict[str, Any]:
+    from treegym.files import atomic_write
+    from treegym.rewards.rollouts import read_rollouts, score_rollouts
+
+    reward = parse_reward(args.reward)
+    scored = score_rollouts(reward, list(read_rollouts(args.rollouts)))
+    failed = {name: sum(name in record["reward_failed"] for record in scored) for name in reward.names}
+    figures: dict[str, Any] = {"rollouts": len(scored), "mean_reward": None, "failed": failed}
+    if scored:
+        figures["mean_reward"] = float(np.mean([record["reward"] for record in scored]))
+    if args.out:
+        out = Path(args.out)
+        if not out.parent.is_dir():
+            raise ConfigError(f"--out is {args.out!r}, but the folder {out.parent} does not exist; make it first")
+        atomic_write(out, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in scored))
+        figures["out"] = str(out)
+    return figures
