@@ -28,6 +28,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from treegym.agents.policies import policy_class
 from treegym.agents.policies.base import MASK, ChildScorer, as_rows
 from treegym.agents.rollout import Collector, Stopped, Trajectories
+from treegym.agents.standing import place_of
 from treegym.agents.vec_env import WorldVecEnv
 from treegym.agents.worlds import Outcome, World, make_world
 from treegym.errors import ConfigError, suggest
@@ -106,6 +107,8 @@ class Agent(BaseAlgorithm):
             self.observation_space, self.action_space = _spaces
             self.n_envs = 1
         self.world: World | None = world
+        self._given = env  # what the user steps, perhaps: planners look where it stands
+        self._known: list[World] | None = None
         self.rng = np.random.default_rng(seed)
         self.iteration = 0
         self._stop_training = False
@@ -155,7 +158,14 @@ class Agent(BaseAlgorithm):
         self.world = world
         self.env = WorldVecEnv(world)
         self.n_envs = world.num_envs
+        self._given, self._known = env, None
         self._enter_world()
+
+    def known_worlds(self) -> list[World]:
+        """Returns the worlds an observation may come from: the environment it was given, and its own batch."""
+        if self._known is None:
+            self._known = place_of([self._given, self.env])
+        return self._known
 
     def _check_spaces(self, world: World) -> None:
         for what, ours, theirs in (

@@ -131,24 +131,22 @@ class NativeWorld:
 class TreeWorldLanes:
     """A token tree's lanes, driven without the vector environment around them: ended lanes rest, no info is made."""
 
-    def __init__(self, env: VectorEnv, lanes: Lanes) -> None:
+    def __init__(self, env: gym.Env | VectorEnv, lanes: Lanes) -> None:
         self.env, self.lanes = env, lanes
-        self.num_envs = env.num_envs
-        self.observation_space = env.single_observation_space
-        self.action_space = _discrete(env.single_action_space)
+        self.num_envs = lanes.count
+        batch = isinstance(env, VectorEnv)
+        self.observation_space = env.single_observation_space if batch else env.observation_space
+        self.action_space = _discrete(env.single_action_space if batch else env.action_space)
 
     def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
-        if seed is not None and which.all():
-            self.lanes.seed(np.random.default_rng(seed).integers(2**63, size=self.num_envs).astype(np.uint64))
+        if which.all() and (seed is not None or not self.lanes.key.any()):  # all-zero keys were never seeded
+            self.lanes.seed(np.random.default_rng(seed).integers(1, 2**63, size=self.num_envs).astype(np.uint64))
         self.lanes.begin(which, roots)
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
         lanes = self.lanes
         outcome = lanes.advance(actions, next_step_reset=False)
-        ended = outcome.terminated | outcome.truncated
-        success = np.zeros(self.num_envs, np.float32)
-        if ended.any():
-            success[ended] = lanes.world.correct(lanes.node[ended])
+        success = outcome.success.astype(np.float32)
         return Outcome(outcome.reward, outcome.terminated, outcome.truncated, success, {})
 
     def observe(self, lanes: np.ndarray | None = None) -> Rows:

@@ -99,6 +99,13 @@ class ChildScorer(nn.Module):
         """Returns `logits` and `values`; overridden where they share work."""
         return self.logits(obs), self.values(obs)
 
+    def child_values(self, obs: Observations) -> torch.Tensor:
+        """Returns the return expected from choosing each child ``[B, K] float32``; planners judge ends by it.
+
+        A policy without an opinion of its own gives every child the value of the state.
+        """
+        return self.values(obs)[:, None].expand(-1, int(self.action_space.n))
+
     def critic_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the parameters that only the value depends on."""
         raise NotImplementedError
@@ -152,6 +159,13 @@ class ChildScorer(nn.Module):
             return logits.float().cpu().numpy(), np.zeros(len(logits), np.float32)
         logits, values = self.both(obs)
         return logits.float().cpu().numpy(), values.float().cpu().numpy()
+
+    @torch.no_grad()
+    def judge(self, rows: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns logits ``[B, K]``, values ``[B]`` and values of the children ``[B, K]``, all float32."""
+        obs = self.tensors(rows)
+        logits, values = self.both(obs)
+        return logits.cpu().numpy(), values.cpu().numpy(), self.child_values(obs).cpu().numpy()
 
     def best(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns the likeliest legal child of each row ``[B] int64``."""

@@ -5,7 +5,8 @@ Letters: B states, K children, S state features, F child features, H hidden unit
     e_i = relu(W c_i + U s)                      each child, given the state
     m   = [mean_i e_i, max_i e_i]                a summary, over the legal children
     score_i = w . relu(A e_i + B m) + l . c_i    equivariant: permuting children permutes scores
-    V   = v . relu(C relu(D m' + G s))           invariant; m' from an encoder of its own
+    V   = v . relu(C m' + G s)                   invariant; e', m' from an encoder of its own
+    Q_i = q . relu(D e'_i + E m')                what choosing child i is worth: equivariant
 
 Actor and critic share nothing, so that a value can be pretrained without touching the policy (VAPO).
 The linear term l starts as the primary's own log-probability, so that learning starts at what the model would say.
@@ -92,6 +93,9 @@ class ChildPolicy(ChildScorer, BasePolicy):
         self.critic_encoder = _Encoder(self.num_state, self.num_child, hidden)
         self.critic_summary = nn.Linear(2 * hidden + self.num_state, hidden)
         self.critic_head = nn.Linear(hidden, 1)
+        self.critic_child = nn.Linear(hidden, hidden)
+        self.critic_mix = nn.Linear(2 * hidden, hidden, bias=False)
+        self.critic_child_head = nn.Linear(hidden, 1)
         with torch.no_grad():
             self.score.weight.mul_(0.1)  # near the prior at first, not exactly: a zero layer would stop gradients below
             self.critic_head.weight.mul_(0.1)
@@ -111,9 +115,15 @@ class ChildPolicy(ChildScorer, BasePolicy):
         hidden = torch.relu(self.critic_summary(torch.cat([summary, state], dim=1)))
         return self.critic_head(hidden).squeeze(-1)
 
+    def child_values(self, obs: Observations) -> torch.Tensor:
+        encoded, summary = self.critic_encoder(*self._split(obs))
+        mixed = torch.relu(self.critic_child(encoded) + self.critic_mix(summary)[:, None])
+        return self.critic_child_head(mixed).squeeze(-1)
+
     def critic_parameters(self) -> Iterator[nn.Parameter]:
-        for module in (self.critic_encoder, self.critic_summary, self.critic_head):
-            yield from module.parameters()
+        for name, parameter in self.named_parameters():
+            if name.startswith("critic_"):
+                yield parameter
 
     def _split(self, obs: Observations) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns state ``[B, S]``, children ``[B, K, F]`` and legality ``[B, K]``, all float32."""
