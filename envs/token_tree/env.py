@@ -70,6 +70,7 @@ class TokenTreeEnv(gym.Env):
         self.observation_space = spaces.observation_space(self.world)
         self.action_space = spaces.action_space(self.world)
         self.reward_space = spaces.reward_space(self.world)
+        self._names = self.world.table.names
         self._weights = [float(weight) for weight in self.world.table.weights]
         self._pieces = [piece.encode("latin-1") for piece in self.tree.tokens]
         self._action = np.zeros(1, np.int64)
@@ -102,7 +103,7 @@ class TokenTreeEnv(gym.Env):
         seen = self._see()
         if self.render_mode == "human":
             self.render()
-        return seen, self._info(seen, moved=False, illegal=False)
+        return seen, self._info(seen, np.zeros(len(self._names), np.float32), False, False)
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
         """Goes to the chosen child; an action that names none costs a penalty and moves nothing."""
@@ -113,9 +114,9 @@ class TokenTreeEnv(gym.Env):
         outcome = lanes.advance(self._action, next_step_reset=False)
         illegal = bool(outcome.illegal[0])
         if not illegal:
-            self._text += self._pieces[self.world.tree.token[lanes.node[0]]]
+            self._text += self._pieces[self.world.token[lanes.node[0]]]
         seen = self._see()
-        info = self._info(seen, moved=not illegal, illegal=illegal)
+        info = self._info(seen, outcome.vector[0], bool(outcome.success[0]), illegal)
         reward: Any = float(outcome.reward[0])
         if reward != reward or reward in (np.inf, -np.inf):
             raise RewardError(f"the reward at root {info['root']}, path {info['text']!r} is {reward}")
@@ -128,19 +129,17 @@ class TokenTreeEnv(gym.Env):
     def _see(self) -> dict[str, np.ndarray]:
         return {name: rows[0] for name, rows in self.lanes.observe().items()}
 
-    def _info(self, seen: dict[str, np.ndarray], *, moved: bool, illegal: bool) -> dict[str, Any]:
-        world, node = self.world, self.lanes.node
-        names = world.table.names
-        vector = world.table.vector(node)[0] if moved else np.zeros(len(names), np.float32)
+    def _info(self, seen: dict[str, np.ndarray], vector: np.ndarray, success: bool, illegal: bool) -> dict[str, Any]:
+        values = vector.tolist()
         return {
             "action_mask": seen["action_mask"].copy(),
-            "root": int(world.root_index[node[0]]),
+            "root": int(self.world.root_index[self.lanes.node[0]]),
             "text": self._text.decode("utf-8", "replace"),
-            "is_success": bool(world.ends[node[0]] and world.correct(node)[0]),
+            "is_success": success,
             "illegal_action": illegal,
             "reward_terms": {
                 name: {"raw": raw, "weight": weight}
-                for name, raw, weight in zip(names, vector.tolist(), self._weights, strict=True)
+                for name, raw, weight in zip(self._names, values, self._weights, strict=True)
             },
             "vector_reward": vector,
         }

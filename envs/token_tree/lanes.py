@@ -22,6 +22,8 @@ class Outcome(NamedTuple):
     terminated: np.ndarray  # [B] bool
     truncated: np.ndarray  # [B] bool
     illegal: np.ndarray  # [B] bool
+    success: np.ndarray  # [B] bool, came to a correct end
+    vector: np.ndarray  # [B, T] float32, every reward term's raw value
 
 
 class Lanes:
@@ -65,13 +67,12 @@ class Lanes:
         world = self.world
         if world.needs_preparation:
             world.prepare_nodes(world.next_nodes(self.node, actions, self.done))
-        outcome = Outcome(
-            np.empty(self.count), np.empty(self.count, bool), np.empty(self.count, bool), np.empty(self.count, bool)
-        )
+        count = self.count
+        flags = np.empty((4, count), bool)
+        outcome = Outcome(np.empty(count), *flags, np.empty((count, world.terms.shape[1]), np.float32))
         transition.advance(
-            actions, world.first_child, world.child_count, world.ends, world.table.total, world.illegal_penalty,
-            self.limit, next_step_reset, world.pool, world.root_node, self.key, self.episode, self.node,
-            self.steps, self.done, *outcome,
+            actions, world.cells, world.terms, world.illegal_penalty, self.limit, next_step_reset, world.pool,
+            world.root_node, self.key, self.episode, self.node, self.steps, self.done, *outcome,
         )  # fmt: skip
         if world.grower is not None and next_step_reset:
             world.prepare_nodes(self.node)

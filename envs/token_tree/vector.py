@@ -81,8 +81,8 @@ class TokenTreeVectorEnv(VectorEnv):
         which, roots = self._reset_options(options or {})
         self.lanes.begin(which, roots)
         seen = self.lanes.observe()
-        nothing = np.zeros(self.num_envs, bool)
-        return seen, self._info(seen, moved=nothing, illegal=nothing)
+        flags = np.zeros((2, self.num_envs), bool)
+        return seen, self._info(seen, np.zeros((self.num_envs, len(self.world.table.names)), np.float32), *flags)
 
     def _seed_lanes(self, seed: int | list[int | None] | None) -> None:
         if isinstance(seed, int | np.integer):
@@ -122,68 +122,50 @@ class TokenTreeVectorEnv(VectorEnv):
         if actions.shape != (self.num_envs,):
             raise ConfigError(f"{actions.shape} actions came for {self.num_envs} environments; expected one each")
         lanes = self.lanes
-        resting = lanes.done.copy()
-        if self.autoreset_mode is AutoresetMode.DISABLED and resting.any():
-            lane = int(np.flatnonzero(resting)[0])
+        if self.autoreset_mode is AutoresetMode.DISABLED and lanes.done.any():
+            lane = int(np.flatnonzero(lanes.done)[0])
             raise ConfigError(
                 f"lane {lane} has ended and autoreset is off; reset it with options={{'reset_mask': ...}} first"
             )
         outcome = lanes.advance(actions, next_step_reset=self.autoreset_mode is AutoresetMode.NEXT_STEP)
-        moved = ~(outcome.illegal | resting)
-        info: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.done.any():
-            seen, info = self._restart(outcome, moved)
+            seen, info = self._restart(outcome)
         else:
             seen = lanes.observe()
-            info = self._info(seen, moved=moved, illegal=outcome.illegal)
+            info = self._info(seen, outcome.vector, outcome.success, outcome.illegal)
         reward = outcome.reward
         if self.multi_objective:
             reward = info["vector_reward"] - np.float32(self.world.illegal_penalty) * outcome.illegal[:, None]
         return seen, reward, outcome.terminated, outcome.truncated, info
 
-    def _restart(self, outcome: Outcome, moved: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _restart(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begins the next episode at once in lanes that are done; their last observation and info go along."""
         last = self.lanes.observe()
-        info = self._info(last, moved=moved, illegal=outcome.illegal)
+        final_info = self._info(last, outcome.vector, outcome.success, outcome.illegal)
         done = self.lanes.done.copy()
         self.lanes.begin(done)
         seen = self.lanes.observe()
         final_obs = np.full(self.num_envs, None, object)
         for lane in np.flatnonzero(done):
             final_obs[lane] = {name: rows[lane].copy() for name, rows in last.items()}
-        final_info = {
-            name: value if name.startswith("_") or name == "reward_terms" else np.where(_wide(done, value), value, 0)
-            for name, value in info.items()
-        }
-        began = self._info(seen, moved=moved & ~done, illegal=outcome.illegal & ~done)
-        vector = np.where(done[:, None], info["vector_reward"], began["vector_reward"])
-        began["vector_reward"] = vector  # the step's reward, whichever episode the lane is in now
-        began |= {
-            "final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy(),
-        }  # fmt: skip
-        return seen, began
+        # The step's reward and flags belong to the step, whichever episode its lane is in now; success to the ended.
+        info = self._info(seen, outcome.vector.copy(), np.zeros(self.num_envs, bool), outcome.illegal.copy())
+        info |= {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy()}
+        return seen, info
 
-    def _info(self, seen: dict[str, np.ndarray], *, moved: np.ndarray, illegal: np.ndarray) -> dict[str, Any]:
-        world, node = self.world, self.lanes.node
-        table = world.table
-        vector = table.vector(node)
-        vector[~moved] = 0.0
-        ended = world.ends[node]
-        success = np.zeros(self.num_envs, bool)
-        if ended.any():
-            success[ended] = world.correct(node[ended])
+    def _info(
+        self, seen: dict[str, np.ndarray], vector: np.ndarray, success: np.ndarray, illegal: np.ndarray
+    ) -> dict[str, Any]:
+        weights = self.world.table.weights
         info = {
             "action_mask": seen["action_mask"].copy(),
-            "root": world.root_index[node],
+            "root": self.world.root_index[self.lanes.node],
             "is_success": success,
-            "illegal_action": illegal.copy(),
+            "illegal_action": illegal,
             "vector_reward": vector,
             "reward_terms": {
-                name: {
-                    "raw": vector[:, t].copy(),
-                    "weight": np.full(self.num_envs, table.weights[t]),
-                }
-                for t, name in enumerate(table.names)
+                name: {"raw": vector[:, t].copy(), "weight": np.full(self.num_envs, weights[t])}
+                for t, name in enumerate(self.world.table.names)
             },
         }
         present = np.ones((len(info), self.num_envs), bool)
@@ -227,7 +209,3 @@ def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
     except ValueError:
         known = ", ".join(repr(m.value) for m in AutoresetMode)
         raise ConfigError(f"autoreset_mode is {mode!r}; it must be one of {known}") from None
-
-
-def _wide(done: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return done.reshape(-1, *[1] * (value.ndim - 1))

@@ -104,6 +104,9 @@ class TreeWorld:
         self.path_logp = np.empty(0, np.float32)  # [N]
         self.root_index = np.empty(0, np.int32)  # [N]
         self.features = np.empty((0, len(self.layout.child)), np.float32)  # [N, F]
+        self.terms = np.empty((0, 0), np.float32)  # [N, T] raw reward terms
+        self.cells = np.empty(0, transition.CELL)  # [N] what stepping looks up
+        self.unjudged = np.empty(0, bool)  # [N] ends that nobody has verified yet
         self._prepare()
         self._check_correct_end()
 
@@ -119,24 +122,47 @@ class TreeWorld:
     def _prepare(self) -> None:
         """Computes the tables, or extends them over nodes that a live tree has grown."""
         tree, old = self.tree, self._size
-        first = old == 0
         self._check_width(old)
+        fresh = slice(old, tree.size)
         self.ends = ((tree.flags & END) != 0) | np.asarray(self._terminal.on(tree), bool)
         self.cut_off = (tree.depth >= self.max_tokens) & ~self.ends
         self.path_logp = path_logp(tree, self.path_logp)
         self.root_index = root_index(tree, self.root_index)
-        fresh = child_features(tree, slice(old, tree.size), self.ends)
-        self.features = fresh if first else np.concatenate([self.features, fresh])
-        self.context = tree.context if tree.has("context") else np.zeros((tree.size, 24), np.int8)
+        self.features = np.concatenate([self.features, child_features(tree, fresh, self.ends)])
         self.first_child, self.child_count, self.root_node = tree.first_child, tree.child_count, tree.root_node
-        if first:
+        self.token = tree.token
+        if old == 0:
             look_up_ends, look_up_cut = lambda nodes: self.ends[nodes], lambda nodes: self.cut_off[nodes]
             self.table = self.reward.on(tree, ends=look_up_ends, truncated=look_up_cut)
-            verifier = build({"verifier": 1.0})
-            self._verdicts = verifier.on(tree, ends=look_up_ends) if self._needs_verifier() else None
+            self._verifier = build({"verifier": 1.0}).on(tree, ends=look_up_ends)
             if self.view == "tokens":
                 self._prepare_prompts()
+        else:
+            self.table.ensure(np.arange(0))  # lets it grow with the tree
+        complete = self.table.complete
+        new_terms = self.table.vector(np.arange(old, tree.size)) if complete else self._no_terms(tree.size - old)
+        self.terms = np.concatenate([self.terms, new_terms]) if old else new_terms
+        self.unjudged = np.concatenate([self.unjudged, self.ends[fresh] & np.isnan(tree.verdict[fresh])])
+        self._fill_cells(fresh)
+        self.needs_preparation = self.grower is not None or not complete or bool(self.unjudged.any())
         self._size = tree.size
+
+    def _fill_cells(self, fresh: slice) -> None:
+        """Lays out what stepping needs of every node; parents of new nodes have changed, too."""
+        tree = self.tree
+        cells = np.zeros(tree.size, transition.CELL)  # [N]
+        cells[: fresh.start] = self.cells
+        cells["first"], cells["count"], cells["end"] = tree.first_child, tree.child_count, self.ends
+        cells["right"][fresh] = self.ends[fresh] & (tree.verdict[fresh] >= 0.5)
+        cells["path_logp"] = self.path_logp
+        cells["root"] = tree.root_node[self.root_index]
+        cells["pays"] = self.table.total
+        if tree.has("context"):
+            cells["context"] = tree.context
+        self.cells = cells
+
+    def _no_terms(self, count: int) -> np.ndarray:
+        return np.zeros((count, len(self.table.names)), np.float32)
 
     def _check_width(self, start: int) -> None:
         counts = self.tree.child_count[start:]
@@ -147,14 +173,9 @@ class TreeWorld:
                 f"pass max_children={counts.max()} or more"
             )
 
-    def _needs_verifier(self) -> bool:
-        """Whether some end carries no verdict yet, so that correctness must be worked out from its text."""
-        return self.grower is not None or bool(np.isnan(self.tree.verdict[self.ends]).any())
-
     def _check_correct_end(self) -> None:
-        judged = self.tree.verdict[self.ends & ~np.isnan(self.tree.verdict)]
-        wants_correct = "verifier" in self.table.names and self.grower is None and self._verdicts is None
-        if wants_correct and not (judged >= 0.5).any():
+        known = self.grower is None and not self.unjudged.any()
+        if known and "verifier" in self.table.names and not self.right.any():
             raise ConfigError(
                 "the tree has no correct end under any root, so the verifier's reward could never be earned; "
                 "grow it with better teachers, or choose another reward"
@@ -176,18 +197,19 @@ class TreeWorld:
             if len(edge):
                 self.grower.grow(self.tree, edge)
                 self._prepare()
-        if not self.table.complete or self.table.source.size != len(self.table.total):
-            self.table.ensure(nodes)
+        if not self.table.complete:
+            self.terms[nodes] = self.table.vector(nodes)
+            self.cells["pays"][nodes] = self.table.total[nodes]
+        asked = np.unique(nodes[self.unjudged[nodes]])
+        if len(asked):
+            self._verifier.ensure(asked)
+            self.cells["right"][asked] = self._verifier.total[asked] >= 0.5
+            self.unjudged[asked] = False
 
     def next_nodes(self, nodes: np.ndarray, actions: np.ndarray, done: np.ndarray) -> np.ndarray:
         """Returns where legal actions lead ``[B]`` (nodes that are done or badly stepped stay)."""
         legal = (actions >= 0) & (actions < self.child_count[nodes]) & ~done
         return np.where(legal, self.first_child[nodes] + actions, nodes)
-
-    @property
-    def needs_preparation(self) -> bool:
-        """Whether nodes must be prepared before stepping on them: lazy reward terms, or a live tree."""
-        return self.grower is not None or not self.table.complete
 
     def observe(self, nodes: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
         """Returns fresh observations of nodes, after so many steps each."""
@@ -195,8 +217,8 @@ class TreeWorld:
         observations = np.empty((count, len(self.low)), np.float32)
         mask = np.empty((count, self.num_actions), np.int8)
         transition.observe(
-            nodes, steps, self.first_child, self.child_count, self.features, self.path_logp, self.context,
-            self.root_node, self.root_index, LOGP_FLOOR, self.max_tokens, self.ends, observations, mask,
+            nodes, steps, self.cells, self.features.reshape(-1), self.features.shape[1], LOGP_FLOOR, self.max_tokens,
+            observations, mask,
         )  # fmt: skip
         seen: dict[str, np.ndarray] = {"observations": observations, "action_mask": mask}
         if self.view == "tokens":
@@ -210,30 +232,31 @@ class TreeWorld:
             seen |= {"context": context, "children": children}
         return seen
 
+    @property
+    def right(self) -> np.ndarray:
+        """Which nodes are correct ends ``[N] bool``."""
+        return self.cells["right"]
+
     # ---------------------------------------------------------------- judging
 
     def correct(self, nodes: np.ndarray) -> np.ndarray:
         """Returns whether each node is a correct end ``[B] bool``."""
-        verdict = self.tree.verdict[nodes]
-        right = verdict >= 0.5
-        if self._verdicts is not None:
-            asked = np.flatnonzero(np.isnan(verdict) & self.ends[nodes])
-            if len(asked):
-                self._verdicts.ensure(nodes[asked])
-                right[asked] = self._verdicts.total[nodes[asked]] >= 0.5
-        return right & self.ends[nodes]
+        if self.unjudged[nodes].any():
+            self.prepare_nodes(nodes)
+        return self.right[nodes]
 
     def solution(self, discount: float = 1.0) -> Solution:
         """Returns the exact optimum of every node under this reward, terminal rule and budget."""
         everywhere = np.arange(self.tree.size)
-        self.table.ensure(everywhere)
-        reward = np.where(self.tree.parent < 0, 0.0, self.table.total)
+        if self.needs_preparation:
+            self.prepare_nodes(everywhere)
+        reward = np.where(self.tree.parent < 0, 0.0, self.cells["pays"])
         return solve(
-            self.tree, reward, discount=discount, terminal=self.ends, correct=self.correct(everywhere),
-            max_depth=self.max_tokens,
-        )  # fmt: skip
+            self.tree, reward, discount=discount, terminal=self.ends, correct=self.right, max_depth=self.max_tokens
+        )
 
     def refresh_weights(self) -> None:
         """Recomputes the features after the tree's child weights or the primary's columns changed."""
         self.path_logp = path_logp(self.tree)
+        self.cells["path_logp"] = self.path_logp
         self.features = child_features(self.tree, slice(0, self.tree.size), self.ends)
