@@ -84,6 +84,8 @@ class Link:
     def _same(self, answer: dict[str, Any]) -> None:
         """Raises when an answer carries another fingerprint than the server's list of models did."""
         told = answer.get("system_fingerprint")
+        if self.told is not None and not isinstance(told, str):
+            raise MalformedAnswer("the answer does not say which model it is from, as this server's answers do")
         if self.told is not None and told != self.told:
             raise self._different(f"its fingerprint is {told!r:.40}")
 
