@@ -67,7 +67,7 @@ def small() -> SmallTree:
         answers=["4", "5"],
         kinds=["sum", "sum"],
         splits=["train", "test"],
-        header={"eos_id": EOS_ID, "teachers": ["ann", "bob"], "tokens": PIECES},
+        header={"eos_id": EOS_ID, "teachers": ["ann", "bob"], "tokens": list(PIECES)},
     )
 
 
