@@ -99,7 +99,7 @@ def load_model(
     attention: str = "auto",
     local_files_only: bool = False,
     trust_remote_code: bool = False,
-    batch_tokens: int = 16_384,
+    batch_tokens: int | None = None,
     compile_model: bool = False,
 ) -> TransformersModel:
     """Loads a causal language model and its tokenizer.
@@ -111,7 +111,7 @@ def load_model(
         attention: "sdpa", "eager", "flash_attention_2"; "auto" as `choose_attention` says.
         local_files_only: never ask the network; names on the hub must be in the local cache.
         trust_remote_code: run Python code that comes with the model; never without your asking for it.
-        batch_tokens: most tokens of one forward pass.
+        batch_tokens: most tokens of one forward pass; default by the hidden size.
         compile_model: run the layers through ``torch.compile``.
     """
     where, local = resolve(str(name))

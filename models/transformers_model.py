@@ -15,7 +15,15 @@ import torch
 
 from treegym.errors import BackendError, ConfigError
 from treegym.models.base import TextTokenizer, TokenIds
-from treegym.models.decoding import choose_tokens, row_generators
+from treegym.models.decoding import row_generators
+from treegym.models.decoding_batch import (
+    SHARING_PAYS,
+    decode,
+    last_states_shared,
+    read_padded,
+    read_shared,
+    shared_tokens,
+)
 from treegym.models.loading import load_model
 
 __all__ = ["TransformersModel", "load_model"]
@@ -32,7 +40,7 @@ class TransformersModel:
         tokenizer: TextTokenizer,
         *,
         name: str = "model",
-        batch_tokens: int = 16_384,
+        batch_tokens: int | None = None,
         compile_model: bool = False,
     ) -> None:
         """Wraps a loaded model.
@@ -41,18 +49,22 @@ class TransformersModel:
             model: a causal language model of `transformers`, in evaluation mode.
             tokenizer: its tokenizer.
             name: what reports and provenance call it.
-            batch_tokens: most tokens (with padding) of one forward pass; bounds the memory.
+            batch_tokens: most tokens (with padding) of one forward pass; bounds the memory. By default 2**24 hidden
+                values, between 4,096 and 65,536 tokens.
             compile_model: run the layers through ``torch.compile``.
         """
         self.name = name
         self.tokenizer = tokenizer
         self.model = model.eval()
         self.config = model.config.get_text_config()
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens or min(max(2**24 // self.config.hidden_size, 4096), 65_536)
+        self.share_beginnings = True  # read what contexts have in common once; the result is the same
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
         self.attention: str = getattr(self.config, "_attn_implementation", None) or "eager"
         self.supports_tree_attention = self.attention in ("sdpa", "eager")  # flash-attention takes no such masks
+        # GPT-2 warns when it meets its padding token without a mask; a mask of ones costs little and says the same.
+        self.warns_of_padding = hasattr(model.base_model, "warn_if_padding_and_no_attention_mask")
         self.forward_tokens = 0  # tokens sent through the layers so far, padding included
         self._backbone = torch.compile(model.base_model, dynamic=True) if compile_model else model.base_model
         self._output = model.get_output_embeddings()
@@ -185,59 +197,26 @@ class TransformersModel:
         seed: int = 0,
         stop_ids: TokenIds | None = None,
     ) -> list[list[int]]:
+        if any(not len(context) for context in contexts):
+            raise ConfigError("a context is empty; a model needs at least one token to go on from")
         made: list[list[int]] = [[] for _ in contexts]
         generators = row_generators(seed, len(contexts)) if temperature > 0.0 else []
         stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
-        for rows in self._chunks([len(context) + max_new_tokens for context in contexts]):
+        order = self._sharing_order(contexts)
+        for rows in self._chunks([len(context) + max_new_tokens for context in contexts], order):
             chosen = [contexts[row] for row in rows]
-            self._generate_chunk(chosen, rows, made, max_new_tokens, temperature, generators, stops)
+            decoding = read_padded(self, chosen) if order is None else read_shared(self, chosen)
+            continuations = decode(
+                self,
+                decoding,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                generators=[generators[row] for row in rows] if generators else [],
+                stops=stops,
+            )
+            for row, continuation in zip(rows, continuations, strict=True):
+                made[row] = continuation
         return made
-
-    def _generate_chunk(
-        self,
-        contexts: list[TokenIds],
-        rows: list[int],
-        made: list[list[int]],
-        max_new_tokens: int,
-        temperature: float,
-        generators: list[np.random.Generator],
-        stops: set[int],
-    ) -> None:
-        """Extends `made[row]` for every row, with a key/value cache; rows are padded on the left."""
-        from transformers import DynamicCache
-
-        longest = max(len(context) for context in contexts)
-        ids = torch.full((len(rows), longest), self.tokenizer.pad_id, dtype=torch.long)  # [B, T]
-        mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        for b, context in enumerate(contexts):
-            ids[b, longest - len(context) :] = torch.tensor(list(context))
-            mask[b, longest - len(context) :] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        cache = DynamicCache()
-        active = list(rows)
-        for step in range(max_new_tokens):
-            padded = None if step == 0 and bool(mask.all()) else mask
-            logits = self.logits(self.hidden(ids, positions=positions, mask=padded, cache=cache)[:, -1])  # [B, V]
-            if temperature > 0.0:
-                logprobs = torch.log_softmax(logits, dim=-1).cpu().numpy()
-                chosen = torch.from_numpy(choose_tokens(logprobs, temperature, [generators[row] for row in active]))
-            else:
-                chosen = logits.argmax(dim=-1).cpu()
-            tokens = chosen.tolist()
-            for row, token in zip(active, tokens, strict=True):
-                made[row].append(token)
-            going = [b for b, token in enumerate(tokens) if token not in stops]
-            if not going or step + 1 == max_new_tokens:
-                return
-            if len(going) < len(active):
-                keep = torch.tensor(going, device=self.device)
-                cache.batch_select_indices(keep)
-                mask, positions, active = mask[keep], positions[keep], [active[b] for b in going]
-                chosen = chosen[torch.tensor(going)]
-            ids = chosen[:, None].to(self.device)
-            positions = positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
 
     def fingerprint(self) -> str:
         if self._fingerprint is None:
@@ -255,17 +234,28 @@ class TransformersModel:
 
     # ---------------------------------------------------------------- batching
 
-    def _chunks(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Yields row numbers, rows of similar length together, at most `batch_tokens` tokens with padding."""
-        order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+    def _chunks(self, lengths: list[int], order: Sequence[int] | None = None) -> Iterator[list[int]]:
+        """Yields row numbers, rows of similar length together (or in `order`), at most `batch_tokens` with padding."""
+        rows = order if order is not None else sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
         chunk: list[int] = []
-        for row in order:
-            if chunk and lengths[row] * (len(chunk) + 1) > self.batch_tokens:
+        longest = 0
+        for row in rows:
+            longest = max(longest, lengths[row])
+            if chunk and longest * (len(chunk) + 1) > self.batch_tokens:
                 yield chunk
-                chunk = []
+                chunk, longest = [], lengths[row]
             chunk.append(row)
         if chunk:
             yield chunk
+
+    def _sharing_order(self, contexts: Sequence[TokenIds]) -> list[int] | None:
+        """Returns the contexts sorted, so that shared beginnings meet; None where reading them once does not pay."""
+        if not (self.share_beginnings and self.supports_tree_attention and len(contexts) > 1):
+            return None
+        order = sorted(range(len(contexts)), key=lambda row: (tuple(contexts[row]), row))
+        total = sum(len(context) for context in contexts)
+        pays = total > SHARING_PAYS * shared_tokens([contexts[row] for row in order])
+        return order if pays else None
 
     def _padded(self, rows: list[Sequence[int]]) -> torch.Tensor:
         """Returns ids ``[B, T]`` padded on the right; causal attention never lets a token see what follows it."""
@@ -277,7 +267,12 @@ class TransformersModel:
         """Yields row numbers and the hidden state of each one's last token ``[b, D]``."""
         if any(not len(context) for context in contexts):
             raise ConfigError("a context is empty; a model needs at least one token to go on from")
-        for rows in self._chunks([len(context) for context in contexts]):
-            hidden = self.hidden(self._padded([contexts[row] for row in rows]))
+        order = self._sharing_order(contexts)
+        for rows in self._chunks([len(context) for context in contexts], order):
+            chosen = [contexts[row] for row in rows]
+            if order is not None:
+                yield rows, last_states_shared(self, chosen)
+                continue
+            hidden = self.hidden(self._padded(chosen))
             last = torch.tensor([len(contexts[row]) - 1 for row in rows], device=self.device)
             yield rows, hidden[torch.arange(len(rows), device=self.device), last]

@@ -59,10 +59,12 @@ def proposals_at(
         depth: the context's depth; the voice that begins changes with it.
         settings: how many tokens each voice offers, and how many children a context may have.
     """
-    offers = [ranked_offers(best[: settings.right], worst[: settings.wrong]) for best, worst in opinions]
+    limit = settings.max_children + len(standing)  # no voice comes to its offers beyond this rank
+    right, wrong = min(settings.right, limit), min(settings.wrong, limit)
+    offers = [ranked_offers(best[:right], worst[:wrong])[:limit] for best, worst in opinions]
     taken: list[Proposal] = []
     room = settings.max_children - len(standing)
-    for token, bits in in_turn(offers, limit=settings.max_children + len(standing), first=depth % len(offers)):
+    for token, bits in in_turn(offers, limit=limit, first=depth % len(offers)):
         if token not in standing:
             if room <= 0:
                 continue

@@ -43,6 +43,15 @@ class GrowSettings:
                 f"max_nodes is {self.max_nodes}, too few for one path of max_tokens={self.max_tokens} and its root"
             )
 
+    @property
+    def best(self) -> int:
+        """Likely tokens to ask a voice for: more than the children of two contexts never come to be looked at."""
+        return max(min(self.right, 2 * self.max_children), 1)
+
+    @property
+    def worst(self) -> int:
+        return min(self.wrong, 2 * self.max_children)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -31,8 +31,8 @@ def grow_stepwise(
             score_trees(
                 voice.model,
                 [_chain(begins[number][plot], path) for plot, path in chains.items()],
-                best=max(settings.right, 1),
-                worst=settings.wrong,
+                best=settings.best,
+                worst=settings.worst,
             )
             for number, voice in enumerate(voices)
         ]

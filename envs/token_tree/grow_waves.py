@@ -52,8 +52,8 @@ def _offers_along(
         score_trees(
             voice.model,
             [sprout.branches(begin) for sprout, begin in zip(sprouts, begins[number], strict=True)],
-            best=max(settings.right, 1),
-            worst=settings.wrong,
+            best=settings.best,
+            worst=settings.worst,
         )
         for number, voice in enumerate(voices)
     ]

@@ -116,3 +116,21 @@ def test_bad_options_say_what_was_expected(make_model, tmp_path) -> None:
         load_model(str(tmp_path), dtype="int3")
     with pytest.raises(ConfigError, match="device is 'abacus'"):
         load_model(str(tmp_path), device="abacus")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3", "gemma3"])
+def test_contexts_that_share_beginnings_are_read_once_with_the_same_result(family, make_model) -> None:
+    model = make_model(family, window=4, batch_tokens=400)
+    stems = [[2, 3, 4, 5, 6, 7, 8, 9], [2, 3, 4, 11, 12, 13, 14], [9, 8, 7, 6, 5, 4, 3]]
+    contexts = [[*stem, token] for token in range(2, 14) for stem in stems]
+    before = model.forward_tokens
+    model.generate(contexts, max_new_tokens=1)
+    assert model.forward_tokens - before < sum(map(len, contexts)) / 2  # beginnings were read once indeed
+    before = model.forward_tokens
+    model.next_logprobs(contexts)
+    assert model.forward_tokens - before < sum(map(len, contexts)) / 2
+    shared = model.next_logprobs(contexts)
+    together = model.generate(contexts, max_new_tokens=7)
+    model.share_beginnings = False
+    np.testing.assert_allclose(shared, model.next_logprobs(contexts), atol=1e-4)
+    assert together == [model.generate([context], max_new_tokens=7)[0] for context in contexts]

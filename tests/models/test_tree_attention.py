@@ -26,6 +26,7 @@ def test_equal_to_naive(family, make_model) -> None:
     rng = np.random.default_rng(7)
     trees = [random_branches(rng, model.tokenizer.vocab_size, nodes) for nodes in (0, 1, 30, 55)]
     fast = score_trees(model, trees, best=3, worst=2, hidden=True)
+    model.share_beginnings = False  # the definition: every path on its own
     naive = score_trees_naively(model, trees, best=3, worst=2, hidden=True)
     for a, b in zip(fast, naive, strict=True):
         np.testing.assert_allclose(a.logp, b.logp, atol=1e-4)
