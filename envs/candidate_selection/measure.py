@@ -14,64 +14,21 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from treegym.envs.candidate_selection.measure_types import Interval, Measurement, MeasureSettings
 from treegym.envs.candidate_selection.memory import footprint, peak_allocation
 from treegym.envs.candidate_selection.strategies.base import map_tensors
 from treegym.errors import ConfigError
 
 __all__ = ["Interval", "MeasureSettings", "Measurement", "Task", "check_module", "measure", "output_error"]
 
+
 Inputs = Callable[[int], tuple[Any, ...]]  # seed -> fresh arguments of the module
 Task = Callable[[nn.Module], float]  # a score of the module on its own task, higher is better
-
-
-@dataclass(frozen=True)
-class MeasureSettings:
-    """How long to measure: until the interval of the speed ratio is tight, between these bounds."""
-
-    min_pairs: int = 10
-    max_pairs: int = 80
-    max_seconds: float = 2.0
-    half_width: float = 0.015  # stop when log-ratio's 95 % interval is within plus or minus this
-    slice_seconds: float = 0.001  # a timed slice runs as many calls (on as many inputs) as this needs
-    clock: str = "auto"  # "cpu": CPU time of the process; "wall"; "auto": cpu where one thread on a CPU works
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A candidate against the original; ratios above 1 are better than it."""
-
-    speed: Interval  # time of the original over time of the candidate
-    memory: Interval  # bytes (parameters, buffers, peak allocation) of the original over the candidate's
-    accuracy: Interval  # 1 minus output error, or the share of the original's task score that is kept; in [0, 1]
-    output_error: float  # relative error of the outputs
-    milliseconds: tuple[float, float]  # median time of a call: original, candidate
-    bytes: tuple[int, int]
-    pairs: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Measurement:
-        intervals = {name: Interval(**data[name]) for name in ("speed", "memory", "accuracy")}
-        rest = {name: data[name] for name in ("output_error", "pairs")}
-        return cls(**intervals, milliseconds=tuple(data["milliseconds"]), bytes=tuple(data["bytes"]), **rest)
 
 
 def check_module(module: nn.Module, inputs: Inputs, seed: int = 0) -> None:

@@ -25,7 +25,7 @@ __all__ = ["BUNDLED", "main", "record_module"]
 
 BUNDLED = Path(__file__).parent / "data" / "selection.json"
 FORMAT = 1
-LATTICE = 6  # ensembles are made of this many of a module's best strategies
+LATTICE = 5  # ensembles are made of this many of a module's best strategies
 NUMBER_FORMATS = 2  # of these, at most this many change number formats (they exclude each other anyway)
 LARGEST = 4  # strategies in an ensemble
 SLOW = ("compile", "int4_weights")  # not recorded unless asked for: compiling takes a minute a candidate

@@ -145,21 +145,25 @@ class SelectionWorld:
 
     # ---------------------------------------------------------------- words
 
+    def candidate_name(self, record: int) -> str:
+        """Returns the name of a record's candidate."""
+        return self.table.name(record)
+
     def action_names(self, state: np.ndarray) -> list[str]:
         """Returns what each action chooses in a state: candidates by name, "" where there is none."""
         row = self.candidates[int(state[transition.ROOT])]
-        return [self.table.name(int(record)) if record >= 0 else "" for record in row] + ["original"]
+        return [self.candidate_name(int(record)) if record >= 0 else "" for record in row] + ["original"]
 
     def measured(self, state: np.ndarray) -> list[tuple[str, np.ndarray, float]]:
         """Returns name, metrics and fitness of what the episode has measured so far."""
         bits, row = int(state[transition.MEASURED]), self.candidates[int(state[transition.ROOT])]
         found = [int(record) for c, record in enumerate(row) if (bits >> c) & 1]
-        return [(self.table.name(n), self.table.metrics[n], float(self.fitness[n])) for n in found]
+        return [(self.candidate_name(n), self.table.metrics[n], float(self.fitness[n])) for n in found]
 
     def text(self, state: np.ndarray) -> str:
         """Returns the episode in words: the module, and the best candidate measured so far."""
         root, best = int(state[transition.ROOT]), int(state[transition.BEST])
-        name = "original" if best < 0 else self.table.name(int(self.candidates[root, best]))
+        name = "original" if best < 0 else self.candidate_name(int(self.candidates[root, best]))
         return f"{self.title(root)}: {name}"
 
     def title(self, root: int) -> str:

@@ -1,0 +1,318 @@
+"""HybridOptimizationCore: finds, measures and applies the best combination of optimisations for a module.
+
+The original is never touched and never beaten by something worse: the winner must be fitter than it at the lower end
+of its measured interval, within the limit on lost accuracy; otherwise a copy of the original comes back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from treegym.envs.candidate_selection import worker
+from treegym.envs.candidate_selection.candidates import ORIGINAL, Candidate, apply
+from treegym.envs.candidate_selection.config import CoreConfig
+from treegym.envs.candidate_selection.features import kind_of
+from treegym.envs.candidate_selection.fitness import fitness, scores, weights_of
+from treegym.envs.candidate_selection.generate import applicable, count_for, extend, propose
+from treegym.envs.candidate_selection.measure import Task, check_module, measure
+from treegym.envs.candidate_selection.measure_types import Measurement, MeasureSettings
+from treegym.envs.candidate_selection.pareto import pareto_front
+from treegym.envs.candidate_selection.selector import CandidateSelector
+from treegym.envs.candidate_selection.strategies.base import HybridOptimizationStrategy
+from treegym.envs.candidate_selection.targets import Inputs, fresh_inputs
+from treegym.envs.candidate_selection.tracker import StrategyTracker, default_path
+from treegym.errors import ConfigError, TreeGymError
+
+__all__ = [
+    "Evaluated",
+    "HybridOptimizationCore",
+    "HybridOptimizationStrategy",
+    "UniversalOptimizer",
+    "create_hybrid_optimization_core",
+    "create_universal_optimizer",
+]
+
+PATIENCE = 2  # measurements in a row without improvement after which the search has converged
+OFFSPRING = 3  # ensembles that are added around a new best candidate
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A candidate and what became of it."""
+
+    candidate: Candidate
+    measurement: Measurement | None
+    fitness: float
+    reason: str = ""  # why it has no measurement
+
+
+class HybridOptimizationCore:
+    """The whole way: candidates, selection, measuring, adaptation, the winner.
+
+    Args:
+        config: settings by name (HYBRID_CORE's keys), a `CoreConfig`, or None.
+        task: a score of a module on its own task (higher is better); None: accuracy is output fidelity.
+        learner: makes the policy of rl selection; `treegym.optimization` gives one with the suite's agents.
+        progress: called with every `Evaluated` as it comes.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | CoreConfig | None = None,
+        *,
+        task: Task | None = None,
+        learner: Callable[[CoreConfig, HybridOptimizationCore], Any] | None = None,
+        progress: Callable[[Evaluated], None] | None = None,
+    ) -> None:
+        self.config = CoreConfig.of(config)
+        self.task, self.progress = task, progress
+        self.weights = weights_of(self.config.objective_weights)
+        if not self.config.enable_multi_objective_optimization:
+            self.weights = weights_of({"speed": 1.0})
+        self.base_fitness = float(fitness(scores(1.0, 1.0, 1.0), self.weights))
+        path = (self.config.history_path or default_path()) if self.config.enable_adaptive_hybrid else None
+        self.tracker = StrategyTracker(path)
+        policy = None
+        if self.config.selection == "rl":
+            if learner is None:
+                raise ConfigError(
+                    "selection_strategy 'rl' needs learning agents: create the core with "
+                    "treegym.optimization.create_hybrid_optimization_core"
+                )
+            policy = learner(self.config, self)
+        self.candidate_selector = CandidateSelector(
+            method=self.config.selection,
+            tournament_size=self.config.tournament_size,
+            weights=dict(zip(("speed", "memory", "accuracy"), self.weights.tolist(), strict=True)),
+            seed=self.config.seed,
+            policy=policy,
+        )
+        self.evaluated: list[Evaluated] = []
+        self.kind = ""
+        self.module: nn.Module | None = None
+        self._names: list[str] = []
+        self._reasons: dict[str, str] = {}
+        self._chosen = Evaluated(ORIGINAL, None, self.base_fitness)
+
+    # ---------------------------------------------------------------- candidates
+
+    def generate_optimization_candidates(self, module: nn.Module, inputs: Any = None) -> list[Candidate]:
+        """Returns the candidates of a module: those strategies that apply to it and their best combinations."""
+        source = self._inputs(module, inputs)
+        self.kind = kind_of(module)
+        self._names, self._reasons = applicable(
+            module, source(self.config.seed), self.config.optimization_strategies, self._limits()
+        )
+        count = self.config.num_candidates or count_for(module)
+        ensembles = self.config.enable_ensemble_optimization
+        return propose(self._names, self.kind, self.tracker, self.weights, count, ensembles=ensembles)
+
+    # ---------------------------------------------------------------- the search
+
+    def hybrid_optimize_module(self, module: nn.Module, inputs: Any = None) -> tuple[nn.Module, dict[str, Any]]:
+        """Returns the optimised module (a copy, in evaluation mode) and the result.
+
+        Args:
+            module: what to optimise; it is not touched.
+            inputs: its arguments: a tensor, a tuple, or a function (of a seed, for fresh ones).
+        """
+        source = self._inputs(module, inputs)
+        try:
+            original = copy.deepcopy(module).eval()
+        except Exception as error:
+            raise ConfigError(f"the module cannot be copied ({type(error).__name__}: {error})") from error
+        check_module(original, source, self.config.seed)
+        self.module = module
+        self.evaluated = []
+        candidates = self.generate_optimization_candidates(original, source)
+        if self.config.enable_candidate_selection:
+            self._search(original, source, candidates)
+        elif candidates:
+            singles = [candidate for candidate in candidates if len(candidate.strategies) == 1]
+            self._evaluate(original, source, (singles or candidates)[0])
+        self.tracker.save()
+        optimized = self._winner(original, source)
+        return optimized, self._result(candidates)
+
+    def _search(self, original: nn.Module, source: Inputs, candidates: list[Candidate]) -> None:
+        """Measures candidates one by one, as selected; the best so far has offspring; stops by the thresholds."""
+        waiting = list(candidates)
+        seen = set(waiting)
+        best, stale = self.base_fitness, 0
+        while waiting and len(self.evaluated) < self.config.max_iterations:
+            expected = [self.tracker.expected_fitness(self.kind, candidate, self.weights) for candidate in waiting]
+            candidate = self.candidate_selector.select_candidate(waiting, expected)
+            waiting.remove(candidate)
+            found = self._evaluate(original, source, candidate)
+            improved = found.fitness - best if self._allowed(found) else 0.0
+            stale = 0 if improved > self.config.convergence_threshold else stale + 1
+            if improved > 0:
+                best = found.fitness
+                if self.config.enable_ensemble_optimization:
+                    waiting += self._offspring(candidate, seen)
+            if best >= self.config.performance_threshold or (
+                stale >= PATIENCE and len(self.evaluated) >= len(candidates)
+            ):
+                break
+
+    def _offspring(self, best: Candidate, seen: set[Candidate]) -> list[Candidate]:
+        larger = [candidate for candidate in extend(best, self._names) if candidate not in seen]
+        larger.sort(key=lambda one: self.tracker.expected_fitness(self.kind, one, self.weights), reverse=True)
+        seen.update(larger[:OFFSPRING])
+        return larger[:OFFSPRING]
+
+    def _evaluate(self, original: nn.Module, source: Inputs, candidate: Candidate) -> Evaluated:
+        """Measures one candidate in a child process and learns from it."""
+        sample = source(self.config.seed)
+        settings = MeasureSettings(max_seconds=self.config.seconds_per_candidate, seed=self.config.seed)
+
+        def work() -> dict[str, Any]:
+            optimised = apply(original, candidate, sample)
+            return measure(original, optimised, source, settings, self.task).as_dict()
+
+        outcome = worker.run(work, self._limits(), fork=worker.can_fork(original))
+        measurement = None if outcome.result is None else Measurement.from_dict(outcome.result)
+        value = 0.0 if measurement is None else self.candidate_selector.evaluate_candidate_fitness(measurement)
+        found = Evaluated(candidate, measurement, value, outcome.reason)
+        self.evaluated.append(found)
+        if self.config.enable_adaptive_hybrid:
+            self.tracker.update(self.kind, candidate, measurement)
+        if self.progress is not None:
+            self.progress(found)
+        return found
+
+    def _allowed(self, found: Evaluated) -> bool:
+        """Returns whether a candidate is surely better than the original, and loses no more accuracy than allowed."""
+        m, drop = found.measurement, self.config.max_accuracy_drop
+        if m is None or (drop is not None and 1.0 - m.accuracy.low > drop):
+            return False
+        cautious = fitness(scores(m.speed.low, m.memory.low, m.accuracy.low), self.weights)
+        return bool(cautious > self.base_fitness)
+
+    def _winner(self, original: nn.Module, source: Inputs) -> nn.Module:
+        """Applies the best candidate that is allowed, in this process; the original's copy if there is none."""
+        for found in sorted((one for one in self.evaluated if self._allowed(one)), key=lambda one: -one.fitness):
+            try:
+                optimised = apply(original, found.candidate, source(self.config.seed))
+            except (TreeGymError, RuntimeError) as error:  # it ran in its child; here, memory may be short
+                self.evaluated.append(Evaluated(found.candidate, None, 0.0, f"could not be applied: {error}"))
+                continue
+            self._chosen = found
+            return optimised
+        self._chosen = Evaluated(ORIGINAL, None, self.base_fitness)
+        return original
+
+    # ---------------------------------------------------------------- the result
+
+    def _result(self, candidates: list[Candidate]) -> dict[str, Any]:
+        m = self._chosen.measurement
+        same = {"value": 1.0, "low": 1.0, "high": 1.0}
+        good = [one for one in self.evaluated if one.measurement is not None]
+        rows = np.array([[1.0, 1.0, 1.0], *[_metrics(one) for one in good]])
+        front = pareto_front(scores(*rows.T))
+        names = ["original", *[one.candidate.name for one in good]]
+        data = m.as_dict() if m is not None else {}
+        return {
+            "selected_strategy": self._chosen.candidate.name,
+            "strategies": list(self._chosen.candidate.strategies),
+            "kind": self.kind,
+            "fitness": self._chosen.fitness,
+            "base_fitness": self.base_fitness,
+            "performance_metrics": {
+                "speed_improvement": data.get("speed", dict(same)),
+                "memory_efficiency": data.get("memory", dict(same)),
+                "accuracy_preservation": data.get("accuracy", dict(same)),
+                "output_error": data.get("output_error", 0.0),
+            },
+            "candidates": [
+                {
+                    "strategy": one.candidate.name,
+                    "fitness": one.fitness,
+                    "measurement": None if one.measurement is None else one.measurement.as_dict(),
+                    "reason": one.reason,
+                }
+                for one in self.evaluated
+            ],
+            "generated": [candidate.name for candidate in candidates],
+            "not_applicable": dict(self._reasons),
+            "pareto_front": [names[i] for i in front],
+            "pareto_points": [rows[i].tolist() for i in front],
+            "evaluations": len(self.evaluated),
+        }
+
+    def report(self) -> str:
+        """Returns what was tried, as a table for people."""
+        from treegym.envs.candidate_selection.report import as_text
+
+        return as_text(self._result([]))
+
+    # ---------------------------------------------------------------- helpers
+
+    def _limits(self) -> worker.Limits:
+        return worker.Limits(seconds=self.config.timeout, megabytes=self.config.megabytes)
+
+    def _inputs(self, module: nn.Module, inputs: Any) -> Inputs:
+        if inputs is None:
+            inputs = getattr(module, "example_inputs", None)
+        if inputs is None:
+            raise ConfigError(
+                "the module needs inputs to be measured on: pass inputs= (a tensor, a tuple of arguments, or a "
+                "function of a seed), or give the module an attribute example_inputs"
+            )
+        return fresh_inputs(inputs)
+
+
+def _metrics(found: Evaluated) -> list[float]:
+    m = found.measurement
+    assert m is not None
+    return [m.speed.value, m.memory.value, m.accuracy.value]
+
+
+class UniversalOptimizer:
+    """The core for people who want only the module back."""
+
+    def __init__(self, core: HybridOptimizationCore) -> None:
+        self.core = core
+        self.result: dict[str, Any] = {}
+
+    def optimize_model(self, model: nn.Module, inputs: Any = None) -> nn.Module:
+        """Returns the optimised model; `result` holds the figures."""
+        optimised, self.result = self.core.hybrid_optimize_module(model, inputs)
+        return optimised
+
+    def optimize_models(
+        self, registry: Mapping[str, Callable[[], nn.Module]], inputs: Mapping[str, Any]
+    ) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+        """Optimises a registry of modules (name -> build function), each on its inputs, one after the other.
+
+        Timings of modules measured at the same time on the same processor would disturb each other. A module that
+        cannot be optimised is reported in its result under "error"; the others go on.
+        """
+        done = {}
+        for name, build in registry.items():
+            module = build()
+            try:
+                done[name] = self.core.hybrid_optimize_module(module, inputs.get(name))
+            except TreeGymError as error:
+                done[name] = module, {"selected_strategy": "original", "error": str(error)}
+        return done
+
+
+def create_hybrid_optimization_core(
+    config: Mapping[str, Any] | CoreConfig | None = None, **options: Any
+) -> HybridOptimizationCore:
+    """Returns a core; `options` are those of `HybridOptimizationCore`."""
+    return HybridOptimizationCore(config, **options)
+
+
+def create_universal_optimizer(
+    config: Mapping[str, Any] | CoreConfig | None = None, **options: Any
+) -> UniversalOptimizer:
+    """Returns an optimizer whose ``optimize_model(model, inputs)`` gives only the module back."""
+    return UniversalOptimizer(create_hybrid_optimization_core(config, **options))
