@@ -17,6 +17,7 @@ __all__ = ["Dialect", "detect", "growth_mode"]
 
 logger = logging.getLogger(__name__)
 PROBED = 4096  # a server that gives this many log-probabilities is taken to give all
+MALFORMED_TRIES = 4  # so many damaged answers mean that the server does not speak this dialect, not that it stumbled
 # Fields beyond OpenAI's that vLLM, SGLang and our own server know: tokens named by id, and sampling settings that a
 # model's directory may carry and that would make greedy decoding something else.
 EXTRAS: dict[str, Any] = {
@@ -51,8 +52,12 @@ def detect(endpoint: Endpoint, model: str, tokenizer: TextTokenizer, contexts: S
     def ask(dialect: Dialect, prompts: Sequence[TokenIds], **fields: Any) -> list[Choice] | None:
         body = {"model": model, **dialect.body(prompts, tokenizer, **fields)}
         try:
-            answer = endpoint.post("completions", body)
-            return read_choices(answer, len(prompts), vocabulary)
+            return endpoint.post(
+                "completions",
+                body,
+                check=lambda answer: read_choices(answer, len(prompts), vocabulary),
+                malformed_tries=MALFORMED_TRIES,
+            )
         except Refused as error:
             if error.status in (401, 403, 404):
                 raise

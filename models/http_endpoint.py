@@ -99,13 +99,20 @@ class Endpoint:
 
     # ---------------------------------------------------------------- from ordinary code
 
-    def get(self, path: str) -> dict[str, Any]:
-        """Returns the answer to a GET."""
-        return http_loop.run(self.ask("GET", path, None))
+    def get(self, path: str, *, check: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+        """Returns the answer to a GET, or what `check` makes of it."""
+        return http_loop.run(self.ask("GET", path, None, check=check))
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Returns the answer to a POST."""
-        return http_loop.run(self.ask("POST", path, body))
+    def post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        *,
+        check: Callable[[dict[str, Any]], Any] | None = None,
+        malformed_tries: int | None = None,
+    ) -> Any:
+        """Returns the answer to a POST, or what `check` makes of it."""
+        return http_loop.run(self.ask("POST", path, body, check=check, malformed_tries=malformed_tries))
 
     def map(self, work: Callable[[Item], Awaitable[Value]], items: Sequence[Item]) -> list[Value]:
         """Runs `work` over all items concurrently; the first failure for good cancels the rest and is raised."""
@@ -135,18 +142,20 @@ class Endpoint:
         path: str,
         body: dict[str, Any] | None,
         *,
-        check: Callable[[dict[str, Any]], Value] | None = None,
+        check: Callable[[dict[str, Any]], Any] | None = None,
+        malformed_tries: int | None = None,
         about_prompt: int = 0,
         about_completion: int = 0,
     ) -> Any:
         """Returns the answer, or what `check` makes of it; repeated until it is good or the policy's tries are spent.
 
-        `check` raises `MalformedAnswer` for an answer that cannot be believed; the `about_` numbers are this side's
+        `check` raises `MalformedAnswer` for an answer that cannot be believed; after `malformed_tries` of them it is
+        passed on, for callers who find out what a server understands. The `about_` numbers are this side's
         estimates of tokens, for rate limits and for servers that report no usage.
         """
         client = self._connected()
         raw = None if body is None else json.dumps(body, allow_nan=False).encode()
-        deadline_words = ""
+        last_words, malformed = "", 0
         for attempt in range(1, self.retry.attempts + 1):
             await self._limits.enter(about_prompt + about_completion)
             try:
@@ -160,7 +169,10 @@ class Endpoint:
                 self.usage.failed()
                 retry_after = getattr(error, "retry_after_s", None)
                 self.breaks += bool(getattr(error, "broken", False))
-                deadline_words = redact(str(error), self.key_env)
+                last_words = redact(str(error), self.key_env)
+                malformed += isinstance(error, MalformedAnswer)
+                if malformed_tries is not None and malformed >= malformed_tries:
+                    raise MalformedAnswer(last_words) from None
                 if retry_after is not None:
                     if retry_after > self.retry.longest_retry_after_s:
                         raise BackendError(
@@ -171,7 +183,7 @@ class Endpoint:
                 if attempt < self.retry.attempts:
                     await asyncio.sleep(self.retry.wait(attempt, retry_after, self._random))
         raise BackendError(
-            f"{self.base_url}/{path} failed {self.retry.attempts} times in a row; the last time: {deadline_words}. "
+            f"{self.base_url}/{path} failed {self.retry.attempts} times in a row; the last time: {last_words}. "
             "Check that the server runs, then start again: what was finished is kept"
         ) from None
 

@@ -13,8 +13,11 @@ __all__ = ["model_cards", "served_model"]
 
 def model_cards(endpoint: Endpoint) -> dict[str, dict[str, Any]]:
     """Returns the server's list of models: name -> what it says of it."""
-    cards = field(endpoint.get("models"), "data", list)
-    return {field(card, "id", str): card for card in cards}
+
+    def read(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        return {field(card, "id", str): card for card in field(answer, "data", list)}
+
+    return endpoint.get("models", check=read)
 
 
 def served_model(endpoint: Endpoint, wanted: str | None = None) -> str:

@@ -227,16 +227,18 @@ class RemoteModel:
         return logprob_states(self.next_logprobs(contexts))
 
     def _embeddings(self, model: str, contexts: Sequence[TokenIds]) -> np.ndarray:
+        def read(answer: dict[str, Any]) -> np.ndarray:
+            rows = [field(entry, "embedding", list) for entry in field(answer, "data", list)]
+            try:
+                vectors = np.array(rows, np.float32)
+            except (ValueError, TypeError, OverflowError):
+                raise MalformedAnswer("the embeddings are not numbers of one length") from None
+            if vectors.ndim != 2 or len(vectors) != len(contexts) or not np.isfinite(vectors).all():
+                raise MalformedAnswer(f"the embeddings of {len(contexts)} contexts have the shape {vectors.shape}")
+            return vectors
+
         body = {"model": model, "input": [[int(i) for i in context] for context in contexts]}
-        answer = self.endpoint.post("embeddings", body)
-        rows = [field(entry, "embedding", list) for entry in field(answer, "data", list)]
-        try:
-            vectors = np.array(rows, np.float32)
-        except (ValueError, TypeError):
-            raise MalformedAnswer(f"{self.name} sent embeddings that are not numbers of one length") from None
-        if vectors.ndim != 2 or len(vectors) != len(contexts) or not np.isfinite(vectors).all():
-            raise MalformedAnswer(f"{self.name} sent embeddings of shape {vectors.shape} for {len(contexts)} contexts")
-        return vectors
+        return self.endpoint.post("embeddings", body, check=read)
 
     def score_trees(
         self, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
