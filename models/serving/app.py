@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from treegym.models.serving.streaming import attach, events
 
 __all__ = ["build_app"]
 
+logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "::1", "[::1]"]
 
@@ -234,3 +236,6 @@ async def _answered(handler: Handler, request: Request) -> Response:
         return Response(status_code=499)
     except TreeGymError as error:
         return _error(503, str(error), "server_error", {"Retry-After": "1"})
+    except Exception as error:
+        logger.exception("a request failed")
+        return _error(500, f"the model failed on this request ({type(error).__name__})", "server_error")
