@@ -135,7 +135,7 @@ def test_failing_and_dying_agents_cost_their_own_runs_only(tmp_path: Path, small
 
 def test_a_full_disk_ends_with_one_sentence(tmp_path: Path, small_table: dict[str, Any]) -> None:
     suite = _toml(small_table, tmp_path / "suite.toml")
-    enough = 4000  # bytes a file may have: the suite fits, a run's summary does not
+    enough = 2000  # bytes a file may have: the suite fits, a run's summary does not
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (enough, enough))
