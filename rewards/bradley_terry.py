@@ -16,7 +16,7 @@ import torch
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, read_arrays, write_arrays
 from treegym.models.char_tokenizer import CharTokenizer
-from treegym.models.loading import load_model
+from treegym.models.loading import bundled_names, load_model
 from treegym.rewards.preference import Pair
 
 __all__ = ["RewardModel", "bradley_terry_loss"]
@@ -106,7 +106,7 @@ class RewardModel:
         about = {
             "kind": KIND,
             "version": 1,
-            "base": "backbone" if self.tuned else self.base.name,
+            "base": "backbone" if self.tuned else _origin(self.base),
             "fingerprint": self.base.fingerprint(),
             "mean": self.mean,
             "spread": self.spread,
@@ -133,6 +133,14 @@ class RewardModel:
         model.head.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
         model.mean, model.spread, model.facts = about["mean"], about["spread"], about["facts"]
         return model
+
+
+def _origin(base: Any) -> str:
+    """Returns the name under which `load_model` finds this language model again."""
+    if base.name in bundled_names():
+        return str(base.name)
+    where = str(base.model.name_or_path)
+    return str(Path(where).resolve()) if Path(where).is_dir() else where
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -1,0 +1,128 @@
+"""Judges in this process: constrained verdicts, stored judgements, pairs and principles."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from treegym.errors import ConfigError
+from treegym.models.fake import FakeLanguageModel
+from treegym.rewards import build
+from treegym.rewards.judge import Judge
+from treegym.rewards.judge_local import LocalJudge
+from treegym.rewards.judge_prompt import Case, JudgePrompt, fill
+from treegym.rewards.local import verdict_probability
+
+
+class Opinionated(FakeLanguageModel):
+    """Thinks that texts with a 4 right before the end are good; would rather say something else altogether."""
+
+    asked = 0
+
+    def next_logprobs(self, contexts):
+        self.asked += len(contexts)
+        logprobs = np.full((len(contexts), self.tokenizer.vocab_size), -20.0, np.float32)
+        yes, no, other = (self.tokenizer.encode(c)[0] for c in "ynx")
+        for row, context in enumerate(contexts):
+            good = self.tokenizer.decode(context).rstrip("?").endswith("4")
+            logprobs[row, [yes, no, other]] = np.log([0.03, 0.01, 0.96] if good else [0.01, 0.04, 0.95])
+        return logprobs
+
+
+def local(**options):
+    return LocalJudge(**{"model": Opinionated(), "template": "{prompt}{answer}?", **options})
+
+
+def test_verdict_is_constrained_to_its_tokens():
+    # 0.03 / (0.03 + 0.01) and 0.01 / (0.01 + 0.04), whatever else it would like to say
+    assert verdict_probability(Opinionated(), ["4?", "5?"], yes=["y"], no=["n"]) == pytest.approx([0.75, 0.2])
+    with pytest.raises(ConfigError, match="begin with the same token"):
+        verdict_probability(Opinionated(), ["4?"], yes=["yes"], no=["yno"])
+
+
+def test_stored_judgements_need_no_model(small):
+    table = build("judge").on(small)
+    assert table.complete
+    assert table.total[[4, 6, 8]] == pytest.approx([0.9, 0.2, 0.6])
+
+
+def test_only_what_is_not_stored_is_asked(small):
+    model = Opinionated()
+    small.judge[6] = np.nan
+    judge = Judge(backend=local(model=model))
+    judge._stored = True
+    table = build(judge).on(small)
+    assert not table.complete
+    table.ensure(np.array([4, 6, 8]))
+    assert table.total[[4, 6, 8]] == pytest.approx([0.9, 0.2, 0.6])  # "2+2=5?" -> 0.2
+    assert model.asked == 1
+
+
+def test_pairs_cancel_position_bias():
+    class First(LocalJudge):
+        def scores(self, cases, *, keep=None):
+            return [0.8] * len(cases), {}  # always 80 % for whatever comes first
+
+    judge = Judge(backend=First(model="none", template="{answer}{rival}"), mode="pairwise", template="{answer}{rival}")
+    assert judge.judge([Case("2+2=", "4", rival="5")])[0] == [pytest.approx(0.5)]
+
+
+def test_equal_cases_are_asked_once():
+    model = Opinionated()
+    judge = Judge(backend=local(model=model))
+    assert judge.judge([Case("2+2=", "4")] * 5 + [Case("2+2=", "5")])[0] == pytest.approx([0.75] * 5 + [0.2])
+    assert model.asked == 2
+
+
+def test_principles_are_asked_one_by_one():
+    judge = local(template="{principle}{prompt}{answer}?", principles=["be right ", "be short "])
+    assert judge.scores([Case("2+2=", "4")])[0] == [pytest.approx(0.75)]
+    assert judge._model.asked == 2
+
+
+def test_fill_does_not_fill_what_was_filled_in():
+    case = Case("{answer}", "{prompt}", reference="{rival}")
+    assert fill("{prompt}|{answer}|{reference}|{x}", case) == "{answer}|{prompt}|{rival}|{x}"
+    with pytest.raises(ConfigError, match=r"asks for \{rival\}"):
+        fill("{rival}", case)
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [("yes", 1.0), ("No.", 0.0), (" y ", 1.0), ("N", 0.0), ("<think>no, wait</think> yes", 1.0)],
+)
+def test_words(reply, score):
+    assert JudgePrompt(form="yes_no").read(reply, Case("", "")) == score
+
+
+@pytest.mark.parametrize("reply", ["yes and no", "maybe", "", "1", "no doubt: yes"])
+def test_other_words_are_failures(reply):
+    with pytest.raises(ValueError, match="was asked for"):
+        JudgePrompt(form="yes_no").read(reply, Case("", ""))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mode": "triple"}, "'pointwise' or 'pairwise'"),
+        ({"model": "some/model"}, "needs a template"),
+        ({"mode": "pairwise"}, "needs a template with {rival}"),
+        ({"principles": "be nice"}, "a list of texts"),
+        ({"form": "essay"}, "the form of a judge"),
+        ({"url": "ftp://x"}, "http://127.0.0.1"),
+        ({"modell": "x"}, "Did you mean 'model'"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ConfigError, match=words):
+        build({"judge": options})
+
+
+def test_json_form():
+    spec = {"judge": {"url": "http://127.0.0.1:9/v1", "rubric": "Be strict.", "principles": ["a"], "cache": False}}
+    reward = build(spec)
+    assert build(json.loads(reward.to_json())) == reward
+    with pytest.raises(ConfigError, match="no JSON form"):
+        build(Judge(backend=local())).to_json()
