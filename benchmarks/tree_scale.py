@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from common import emit, interleaved, parse, table, cpu_seconds
+from common import cpu_seconds, emit, interleaved, parse, table
 from env_steps import stepper
 
 from treegym.envs.token_tree.columns import COLUMNS

@@ -78,12 +78,14 @@ def check_spaces(env_id: str, kwargs: dict[str, Any]) -> None:
     actions, space = env.action_space, env.observation_space
     _demand(isinstance(actions, gym.spaces.Discrete) and actions.start == 0, f"actions are {actions}, not Discrete(K)")
     _demand(isinstance(space, gym.spaces.Dict), f"observations are {type(space).__name__}, not a Dict")
-    assert isinstance(space, gym.spaces.Dict) and isinstance(actions, gym.spaces.Discrete)
+    assert isinstance(space, gym.spaces.Dict)
+    assert isinstance(actions, gym.spaces.Discrete)
     _demand({"observations", "action_mask"} <= set(space.spaces), f"observation keys are {list(space.spaces)}")
     for key, part in space.spaces.items():
         _demand(isinstance(part, gym.spaces.Box), f"observation {key!r} is {type(part).__name__}, not a Box")
     vector, mask = space.spaces["observations"], space.spaces["action_mask"]
-    assert isinstance(vector, gym.spaces.Box) and isinstance(mask, gym.spaces.Box)
+    assert isinstance(vector, gym.spaces.Box)
+    assert isinstance(mask, gym.spaces.Box)
     _demand(vector.dtype == np.float32 and len(vector.shape) == 1, f"observations are {vector}, not 1-D float32")
     _demand(vector.is_bounded(), "the bounds of observations are not finite")
     _demand(mask.dtype == np.int8 and mask.shape == (int(actions.n),), f"the mask is {mask}, not int8 of length K")

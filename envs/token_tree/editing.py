@@ -68,7 +68,7 @@ def _append(target: TokenTree, source: TokenTree, keep: np.ndarray, roots: list[
     target.proposers[new] = moved
 
 
-def _descendants(tree: TokenTree, nodes: Sequence[int]) -> np.ndarray:
+def _descendants(tree: TokenTree, nodes: Sequence[int] | np.ndarray) -> np.ndarray:
     """Returns the nodes and everything below them, ascending."""
     inside = np.zeros(tree.size, bool)
     frontier = np.asarray(nodes, np.int64)

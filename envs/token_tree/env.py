@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -65,7 +66,7 @@ class TokenTreeEnv(gym.Env):
         self.render_mode = checked_render_mode(render_mode)
         self.world = TreeWorld(tree, **settings)
         self.multi_objective = multi_objective
-        self.lanes = Lanes(self.world, 1)
+        self.lanes = Lanes(self.world, 1, reuse_outcome=True)
         self.layout = self.world.layout
         self.observation_space = spaces.observation_space(self.world)
         self.action_space = spaces.action_space(self.world)
@@ -109,16 +110,15 @@ class TokenTreeEnv(gym.Env):
         """Goes to the chosen child; an action that names none costs a penalty and moves nothing."""
         if self.lanes.done[0]:
             raise ConfigError("step() was called on an episode that has ended; call reset() first")
-        lanes = self.lanes
         self._action[0] = action
-        outcome = lanes.advance(self._action, next_step_reset=False)
+        outcome, batch = self.lanes.step(self._action, next_step_reset=False)
+        seen = {name: rows[0] for name, rows in batch.items()}
         illegal = bool(outcome.illegal[0])
         if not illegal:
-            self._text += self._pieces[self.world.token[lanes.node[0]]]
-        seen = self._see()
-        info = self._info(seen, outcome.vector[0], bool(outcome.success[0]), illegal)
+            self._text += self._pieces[self.world.token[self.lanes.node[0]]]
+        info = self._info(seen, outcome.vector[0].copy(), bool(outcome.success[0]), illegal)
         reward: Any = float(outcome.reward[0])
-        if reward != reward or reward in (np.inf, -np.inf):
+        if not math.isfinite(reward):
             raise RewardError(f"the reward at root {info['root']}, path {info['text']!r} is {reward}")
         if self.multi_objective:
             reward = info["vector_reward"] - np.float32(self.world.illegal_penalty if illegal else 0.0)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from treegym.envs.token_tree import transition
+from treegym.envs.token_tree.features import LOGP_FLOOR
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 
@@ -29,7 +30,17 @@ class Outcome(NamedTuple):
 class Lanes:
     """B episodes. Where an episode starts is drawn from the lane's key and its episode number, nothing else."""
 
-    def __init__(self, world: TreeWorld, count: int, *, max_steps: int | None = None) -> None:
+    def __init__(
+        self, world: TreeWorld, count: int, *, max_steps: int | None = None, reuse_outcome: bool = False
+    ) -> None:
+        """Makes lanes of a world.
+
+        Args:
+            world: what they walk in.
+            count: B.
+            max_steps: truncates episodes earlier than the token budget does.
+            reuse_outcome: whether `step` may write over the outcome that it returned last.
+        """
         self.world = world
         self.limit = world.max_tokens if max_steps is None else min(world.max_tokens, max_steps)
         self.count = count
@@ -38,6 +49,7 @@ class Lanes:
         self.done = np.ones(count, bool)
         self.key = np.zeros(count, np.uint64)
         self.episode = np.zeros(count, np.int64)
+        self._scratch = self._blank_outcome() if reuse_outcome else None
         self._everyone = np.ones(count, bool)
         self._unforced = np.full(count, -1, np.int64)
 
@@ -62,21 +74,44 @@ class Lanes:
         if world.needs_preparation:
             world.prepare_nodes(self.node)
 
-    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
-        """Moves every lane one step; lanes that are done begin anew (``next_step_reset``) or stand still."""
+    def step(self, actions: np.ndarray, *, next_step_reset: bool) -> tuple[Outcome, dict[str, np.ndarray]]:
+        """Moves every lane one step and returns the outcome and fresh observations.
+
+        Lanes that are done begin anew (``next_step_reset``) or stand still.
+        """
         world = self.world
         if world.needs_preparation:
             world.prepare_nodes(world.next_nodes(self.node, actions, self.done))
-        count = self.count
-        flags = np.empty((4, count), bool)
-        outcome = Outcome(np.empty(count), *flags, np.empty((count, world.terms.shape[1]), np.float32))
+        outcome = self._scratch or self._blank_outcome()
+        seen = world.blank_observations(self.count)
+        transition.advance_and_observe(
+            actions, world.cells, world.flat_features, world.width, world.terms, world.illegal_penalty, self.limit,
+            next_step_reset, world.pool, world.root_node, self.key, self.episode, self.node, self.steps, self.done,
+            *outcome, LOGP_FLOOR, world.max_tokens, seen["observations"], seen["action_mask"],
+        )  # fmt: skip
+        if world.grower is not None and next_step_reset:
+            world.prepare_nodes(self.node)
+            seen = self.observe()
+        elif world.view == "tokens":
+            world.observe_tokens(self.node, seen)
+        return outcome, seen
+
+    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
+        """Moves every lane one step and looks at nothing: for planners that do not need observations."""
+        world = self.world
+        if world.needs_preparation:
+            world.prepare_nodes(world.next_nodes(self.node, actions, self.done))
+        outcome = self._blank_outcome()
         transition.advance(
             actions, world.cells, world.terms, world.illegal_penalty, self.limit, next_step_reset, world.pool,
             world.root_node, self.key, self.episode, self.node, self.steps, self.done, *outcome,
         )  # fmt: skip
-        if world.grower is not None and next_step_reset:
-            world.prepare_nodes(self.node)
         return outcome
+
+    def _blank_outcome(self) -> Outcome:
+        ended, cut, illegal, success = np.empty((4, self.count), bool)
+        vector = np.empty((self.count, self.world.terms.shape[1]), np.float32)
+        return Outcome(np.empty(self.count), ended, cut, illegal, success, vector)
 
     def observe(self) -> dict[str, np.ndarray]:
         """Returns fresh observations of all lanes."""

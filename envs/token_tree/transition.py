@@ -14,7 +14,16 @@ import numpy as np
 from treegym.envs.token_tree.columns import CONTEXT_SIZE
 from treegym.envs.token_tree.prefetch import prefetch
 
-__all__ = ["CELL", "CHEAP_STATE", "advance", "begin_episodes", "observe", "observe_tokens", "random_root"]
+__all__ = [
+    "CELL",
+    "CHEAP_STATE",
+    "advance",
+    "advance_and_observe",
+    "begin_episodes",
+    "observe",
+    "observe_tokens",
+    "random_root",
+]
 
 CHEAP_STATE = 3  # depth, budget left, path log-probability; embeddings of prompt and context follow
 FAR, NEAR = 16, 8  # how many lanes ahead nodes and then their children's features are asked for
@@ -160,6 +169,21 @@ def observe(
             legal[row + k] = k < count
         if count == 0:
             legal[row] = 1
+
+
+@numba.njit(cache=True)
+def advance_and_observe(
+    actions: Any, cells: Any, features: Any, width: Any, terms: Any, penalty: Any, limit: Any, next_step_reset: Any,
+    pool: Any, root_node: Any, key: Any, episode: Any, node: Any, steps: Any, done: Any,
+    reward: Any, terminated: Any, truncated: Any, illegal: Any, success: Any, vector: Any,
+    floor: Any, max_tokens: Any, observations: Any, mask: Any,
+) -> Any:  # fmt: skip
+    """Does both in one call: entering compiled code costs as much as a step does."""
+    advance(
+        actions, cells, terms, penalty, limit, next_step_reset, pool, root_node, key, episode, node, steps, done,
+        reward, terminated, truncated, illegal, success, vector,
+    )  # fmt: skip
+    observe(node, steps, cells, features, width, floor, max_tokens, observations, mask)
 
 
 @numba.njit(cache=True)

@@ -127,20 +127,18 @@ class TokenTreeVectorEnv(VectorEnv):
             raise ConfigError(
                 f"lane {lane} has ended and autoreset is off; reset it with options={{'reset_mask': ...}} first"
             )
-        outcome = lanes.advance(actions, next_step_reset=self.autoreset_mode is AutoresetMode.NEXT_STEP)
+        outcome, seen = lanes.step(actions, next_step_reset=self.autoreset_mode is AutoresetMode.NEXT_STEP)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.done.any():
-            seen, info = self._restart(outcome)
+            seen, info = self._restart(outcome, seen)
         else:
-            seen = lanes.observe()
             info = self._info(seen, outcome.vector, outcome.success, outcome.illegal)
         reward = outcome.reward
         if self.multi_objective:
             reward = info["vector_reward"] - np.float32(self.world.illegal_penalty) * outcome.illegal[:, None]
         return seen, reward, outcome.terminated, outcome.truncated, info
 
-    def _restart(self, outcome: Outcome) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _restart(self, outcome: Outcome, last: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begins the next episode at once in lanes that are done; their last observation and info go along."""
-        last = self.lanes.observe()
         final_info = self._info(last, outcome.vector, outcome.success, outcome.illegal)
         done = self.lanes.done.copy()
         self.lanes.begin(done)

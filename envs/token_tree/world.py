@@ -98,12 +98,13 @@ class TreeWorld:
         self.reward = build(reward)
         self._terminal = build_terminal(terminal)
         self.layout = layout_of(self.tree, max_children)
+        self.layout_size, self.width = self.layout.size, len(self.layout.child)
         self.low, self.high = observation_bounds(self.layout)
         self.pool = self._choose_pool(split)
         self._size = 0
         self.path_logp = np.empty(0, np.float32)  # [N]
         self.root_index = np.empty(0, np.int32)  # [N]
-        self.features = np.empty((0, len(self.layout.child)), np.float32)  # [N, F]
+        self.features = np.empty((0, self.width), np.float32)  # [N, F]
         self.terms = np.empty((0, 0), np.float32)  # [N, T] raw reward terms
         self.cells = np.empty(0, transition.CELL)  # [N] what stepping looks up
         self.unjudged = np.empty(0, bool)  # [N] ends that nobody has verified yet
@@ -128,7 +129,7 @@ class TreeWorld:
         self.cut_off = (tree.depth >= self.max_tokens) & ~self.ends
         self.path_logp = path_logp(tree, self.path_logp)
         self.root_index = root_index(tree, self.root_index)
-        self.features = np.concatenate([self.features, child_features(tree, fresh, self.ends)])
+        self._set_features(np.concatenate([self.features, child_features(tree, fresh, self.ends)]))
         self.first_child, self.child_count, self.root_node = tree.first_child, tree.child_count, tree.root_node
         self.token = tree.token
         if old == 0:
@@ -213,24 +214,31 @@ class TreeWorld:
 
     def observe(self, nodes: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
         """Returns fresh observations of nodes, after so many steps each."""
-        count = len(nodes)
-        observations = np.empty((count, len(self.low)), np.float32)
-        mask = np.empty((count, self.num_actions), np.int8)
+        seen = self.blank_observations(len(nodes))
         transition.observe(
-            nodes, steps, self.cells, self.features.reshape(-1), self.features.shape[1], LOGP_FLOOR, self.max_tokens,
-            observations, mask,
+            nodes, steps, self.cells, self.flat_features, self.width, LOGP_FLOOR, self.max_tokens,
+            seen["observations"], seen["action_mask"],
         )  # fmt: skip
-        seen: dict[str, np.ndarray] = {"observations": observations, "action_mask": mask}
         if self.view == "tokens":
-            context = np.empty((count, self.context_length), np.int32)
-            children = np.empty((count, self.num_actions), np.int32)
-            tree = self.tree
-            transition.observe_tokens(
-                nodes, self.first_child, self.child_count, tree.parent, tree.token, tree.depth, self.root_index,
-                self.prompt_start, self.prompt_tokens, context, children,
-            )  # fmt: skip
-            seen |= {"context": context, "children": children}
+            self.observe_tokens(nodes, seen)
         return seen
+
+    def blank_observations(self, count: int) -> dict[str, np.ndarray]:
+        """Returns memory for observations, to be written over."""
+        return {
+            "observations": np.empty((count, self.layout_size), np.float32),
+            "action_mask": np.empty((count, self.num_actions), np.int8),
+        }
+
+    def observe_tokens(self, nodes: np.ndarray, seen: dict[str, np.ndarray]) -> None:
+        """Adds the token ids before and after each node to observations."""
+        tree = self.tree
+        seen["context"] = np.empty((len(nodes), self.context_length), np.int32)
+        seen["children"] = np.empty((len(nodes), self.num_actions), np.int32)
+        transition.observe_tokens(
+            nodes, self.first_child, self.child_count, tree.parent, tree.token, tree.depth, self.root_index,
+            self.prompt_start, self.prompt_tokens, seen["context"], seen["children"],
+        )  # fmt: skip
 
     @property
     def right(self) -> np.ndarray:
@@ -259,4 +267,8 @@ class TreeWorld:
         """Recomputes the features after the tree's child weights or the primary's columns changed."""
         self.path_logp = path_logp(self.tree)
         self.cells["path_logp"] = self.path_logp
-        self.features = child_features(self.tree, slice(0, self.tree.size), self.ends)
+        self._set_features(child_features(self.tree, slice(0, self.tree.size), self.ends))
+
+    def _set_features(self, table: np.ndarray) -> None:
+        self.features = table  # [N, F]
+        self.flat_features = table.reshape(-1)

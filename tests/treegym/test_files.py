@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from treegym.errors import DataError, MissingDependency, require, suggest
+from treegym.files import atomic_path, atomic_write, read_arrays, write_arrays
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_arrays_come_back_as_they_went(tmp_path: Path, mmap: bool) -> None:
+    arrays = {
+        "a": np.arange(5, dtype=np.int32),
+        "b": np.ones((2, 3), np.float16),
+        "c": np.zeros((0, 4), np.float64),
+        "d": np.array([True, False, True]),
+        "e": np.array(7, np.uint8),
+    }
+    write_arrays(tmp_path / "x", arrays, {"hello": "world"})
+    back, metadata = read_arrays(tmp_path / "x", mmap=mmap)
+    assert metadata == {"hello": "world"}
+    assert back.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert back[name].dtype == array.dtype
+        np.testing.assert_array_equal(back[name], array)
+        assert not back[name].flags.writeable
+
+
+def test_the_safetensors_library_reads_what_we_write(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    write_arrays(tmp_path / "x.safetensors", {"a": np.arange(6).reshape(2, 3), "b": np.ones(3, np.float16)})
+    np.testing.assert_array_equal(load_file(tmp_path / "x.safetensors")["a"], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "x", "old")
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "x") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "old")]
+
+
+def test_a_writer_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "x", "old")
+    code = (
+        "import sys, time; from treegym.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as t:\n"
+        "    t.write_text('half'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.01)
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_unwritable_dtypes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="complex128"):
+        write_arrays(tmp_path / "x", {"a": np.zeros(2, complex)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_suggestions_and_missing_packages() -> None:
+    assert suggest("verifer", ["verifier", "length"]) == " Did you mean 'verifier'?"
+    assert suggest("zzz", ["verifier", "length"]) == " Known: length, verifier."
+    with pytest.raises(MissingDependency, match=r'pip install "treegym\[demo\]"'):
+        require("no_such_package_anywhere", extra="demo", purpose="the demo")

@@ -1,0 +1,135 @@
+"""The house: imports run downwards only, importing is cheap, the public face is what it says."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import treegym
+
+ROOT = Path(treegym.__file__).resolve().parent.parent
+FLOORS = {"models": 1, "rewards": 2, "search": 2, "envs": 3, "agents": 4}
+FOUNDATIONS = {"errors", "files"}  # floor 0: everybody may use them
+APPLICATION = 5
+
+
+def _floor(module: str) -> int | None:
+    parts = module.split(".")
+    if parts[0] != "treegym":
+        return None
+    if len(parts) == 1:
+        return 0  # the package itself: importing it registers ids and loads nothing
+    if parts[1] in FOUNDATIONS:
+        return 0
+    return FLOORS.get(parts[1], APPLICATION)
+
+
+def _imports(path: Path) -> list[tuple[int, str]]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively; write the whole name"
+            found.append((node.lineno, node.module or ""))
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names if node.module == "treegym"]
+    return found
+
+
+def upward_imports(room: str, path: Path) -> list[str]:
+    """Returns the imports of a file that run upwards, or sideways between rooms of one floor."""
+    own = FLOORS[room]
+    return [
+        f"{path}:{line} imports {name}"
+        for line, name in _imports(path)
+        if (floor := _floor(name)) is not None and (floor > own or (floor == own and name.split(".")[1] != room))
+    ]
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_imports_run_downwards(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    assert [line for path in files for line in upward_imports(room, path)] == []
+
+
+def test_the_import_test_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def f():\n    from treegym.agents import PPO\n")
+    assert upward_imports("envs", tmp_path / "bad.py")
+    (tmp_path / "bad.py").write_text("import treegym.rewards\n")
+    assert upward_imports("search", tmp_path / "bad.py")
+    (tmp_path / "bad.py").write_text("from treegym.errors import ConfigError\nimport treegym.models\n")
+    assert not upward_imports("search", tmp_path / "bad.py")
+
+
+def test_nobody_imports_the_rooms_bare() -> None:
+    bare = [
+        f"{path}:{line} imports {name}"
+        for folder in [*FLOORS, "treegym/commands", "benchmarks", "examples", "tests"]
+        for path in (ROOT / folder).rglob("*.py")
+        for line, name in _imports(path)
+        if name.split(".")[0] in FLOORS
+    ]
+    assert bare == []
+
+
+LOAD = """
+import sys, time
+start = time.perf_counter(); import gymnasium; bare = time.perf_counter() - start
+start = time.perf_counter(); import treegym; more = time.perf_counter() - start
+import json; print(json.dumps([sorted(m for m in sys.modules), more / bare]))
+"""
+
+
+def test_importing_treegym_is_silent_and_loads_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True)
+    modules, ratio = json.loads(done.stdout)
+    heavy = {"torch", "transformers", "numba", "stable_baselines3", "safetensors", "scipy", "httpx", "pandas"}
+    assert heavy.isdisjoint(name.split(".")[0] for name in modules)
+    ours = [name for name in modules if name.startswith("treegym")]
+    assert len(ours) <= 4, ours
+    assert ratio < 0.5, f"importing treegym took {ratio:.0%} of importing gymnasium"
+    assert done.stderr == ""
+
+
+def test_every_registered_entry_point_is_a_string_that_resolves() -> None:
+    from treegym.registration import ENVS
+
+    for entry in ENVS.values():
+        for target in (entry.entry_point, entry.vector_entry_point):
+            module, name = target.split(":")
+            assert hasattr(importlib.import_module(module), name)
+
+
+def _modules() -> list[str]:
+    return sorted(
+        name
+        for _, name, _ in pkgutil.walk_packages(treegym.__path__, "treegym.")
+        if not name.endswith("__main__") and ".data" not in name
+    )
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_every_module_says_what_it_exports(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(f"an optional package is missing: {error}")
+    if name.endswith((".vllm", ".conftest")):
+        pytest.skip("needs a package that is not installed here")
+    path = Path(module.__file__ or "")
+    tree = ast.parse(path.read_text())
+    if path.name == "__init__.py" and not any(
+        isinstance(n, ast.ImportFrom | ast.FunctionDef | ast.ClassDef) for n in tree.body
+    ):
+        return
+    assert hasattr(module, "__all__"), f"{name} has no __all__"
+    missing = [export for export in module.__all__ if not hasattr(module, export)]
+    assert missing == []
