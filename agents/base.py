@@ -161,6 +161,10 @@ class Agent(BaseAlgorithm):
         self._given, self._known = env, None
         self._enter_world()
 
+    def watch(self, env: Any) -> None:
+        """Tells the agent of another environment it will be asked to act in: planners look where that stands."""
+        self._known = [*place_of([env]), *self.known_worlds()]
+
     def known_worlds(self) -> list[World]:
         """Returns the worlds an observation may come from: the environment it was given, and its own batch."""
         if self._known is None:

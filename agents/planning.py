@@ -9,14 +9,13 @@ Letters: N nodes, B states, K children, R roots.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
 from treegym.agents.policies.base import ChildScorer, as_rows, mask_of
-from treegym.agents.worlds import ListWorld, TreeWorldLanes, World, scalar_reward
+from treegym.agents.worlds import LanesWorld, ListWorld, World, scalar_reward
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 from treegym.search import Evaluation, SearchResult, Transition, search, search_closed
@@ -25,6 +24,7 @@ __all__ = [
     "DEPLOYABLE",
     "CloneSimulator",
     "ClosedPlanner",
+    "LanesSimulator",
     "Planner",
     "SimulatorPlanner",
     "TreeSimulator",
@@ -167,20 +167,54 @@ class TreeSimulator:
         return self.world.observe(nodes, self.world.tree.depth[nodes].astype(np.int64))
 
 
-class CloneSimulator:
-    """Any single environment with `clone_state` and `restore_state`: a state is an object the environment made."""
+class LanesSimulator:
+    """Candidate selection as a `Simulator`: a state is a row of the lanes' state ``[B, S] int64``."""
 
-    def __init__(self, env: gym.Env, policy: ChildScorer, *, sees: str = "verifier") -> None:
-        self.env, self.policy, self.sees = env, policy, sees
-        self.inner: Any = env.unwrapped
-        self.num_actions = int(policy.action_space.n)
+    def __init__(self, lanes: Any, policy: ChildScorer | None) -> None:
+        self.lanes, self.policy = lanes, policy
+        self.num_actions = int(lanes.world.num_actions)
         self.evaluated = 0
 
     def expand(self, states: np.ndarray) -> Evaluation:
-        rows = self._rows(states)
-        logits, values = self.policy.infer(rows)
+        rows = self.lanes.world.observe(np.ascontiguousarray(states))
         self.evaluated += len(states)
-        return Evaluation(logits, values, mask_of(rows, self.num_actions))
+        legal = mask_of(rows, self.num_actions)
+        if self.policy is None:
+            return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(states), np.float32), legal)
+        return Evaluation(*self.policy.infer(rows), legal)
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+        lanes = type(self.lanes)(self.lanes.world, len(states))
+        lanes.state[:], lanes.done[:] = states, False
+        chosen = np.asarray(actions, np.int64)
+        if hasattr(lanes, "step"):
+            outcome, _ = lanes.step(chosen, next_step_reset=False)
+        else:
+            outcome = lanes.advance(chosen, next_step_reset=False)
+        ended = outcome.terminated | outcome.truncated
+        return Transition(lanes.state.copy(), outcome.reward.astype(np.float32), ended)
+
+
+class CloneSimulator:
+    """Any single environment with `clone_state` and `restore_state` (which returns the observation there).
+
+    A state is what the environment made, and what is observed there.
+    """
+
+    def __init__(self, env: gym.Env, policy: ChildScorer | None) -> None:
+        self.env, self.policy = env, policy
+        self.inner: Any = env.unwrapped
+        self.num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
+        self.evaluated = 0
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        seen = [as_rows(observation, self.env.observation_space)[0] for _, observation in states]
+        rows = {key: np.concatenate([row[key] for row in seen]) for key in seen[0]}
+        self.evaluated += len(states)
+        legal = mask_of(rows, self.num_actions)
+        if self.policy is None:
+            return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(states), np.float32), legal)
+        return Evaluation(*self.policy.infer(rows), legal)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
         after = np.empty(len(states), object)
@@ -191,16 +225,7 @@ class CloneSimulator:
             observation, pay, ended, cut, _ = self.inner.step(action)
             after[i] = (self.inner.clone_state(), observation)
             reward[i], terminated[i] = scalar_reward(pay), ended or cut
-        if self.sees == "value":  # what a step pays is what the planner must not know: it trusts the networks
-            reward[:] = 0.0
-            if terminated.any():
-                last = np.flatnonzero(terminated)
-                reward[last] = self.policy.judge(self._rows(states[last]))[2][np.arange(len(last)), actions[last]]
         return Transition(after, reward, terminated)
-
-    def _rows(self, states: np.ndarray) -> dict[str, np.ndarray]:
-        seen = [as_rows(observation, self.policy.observation_space)[0] for _, observation in states]
-        return {key: np.concatenate([row[key] for row in seen]) for key in seen[0]}
 
 
 class SimulatorPlanner:
@@ -221,9 +246,16 @@ class SimulatorPlanner:
 
 
 def make_planner(world: World, *, sees: str = "value", tabulate: bool = True) -> Planner | None:
-    """Returns a planner for a world, or None if the world can be neither looked up nor cloned."""
-    if isinstance(world, TreeWorldLanes):
-        inner = world.lanes.world
+    """Returns a planner for a world, or None if the world can be neither looked up nor cloned.
+
+    `sees` is about token trees. Elsewhere the simulator is a copy of the environment, which pays what it pays: whoever
+    compares there counts the simulations.
+    """
+    if isinstance(world, LanesWorld):
+        inner = world.tree_world
+        if inner is None:
+            lanes = world.lanes
+            return SimulatorPlanner(lambda policy: LanesSimulator(lanes, policy), lambda who: lanes.state[who].copy())
         if tabulate and inner.grower is None and inner.table.complete:
             return ClosedPlanner(inner, world.lanes, sees=sees)
         return SimulatorPlanner(
@@ -234,14 +266,14 @@ def make_planner(world: World, *, sees: str = "value", tabulate: bool = True) ->
         scratch = envs[0]
 
         def states(who: np.ndarray) -> np.ndarray:
-            rows = world.observe(who)
             found = np.empty(len(who), object)
             for i, lane in enumerate(who.tolist()):
                 inner: Any = envs[lane].unwrapped
-                found[i] = (inner.clone_state(), _one(rows, i))
+                state = inner.clone_state()
+                found[i] = (state, inner.restore_state(state))
             return found
 
-        return _Restoring(lambda policy: CloneSimulator(scratch, policy, sees=sees), states, scratch)
+        return _Restoring(lambda policy: CloneSimulator(scratch, policy), states, scratch)
     return None
 
 
@@ -265,12 +297,6 @@ def nodes_under(world: TreeWorld, roots: np.ndarray) -> np.ndarray:
     wanted = np.zeros(world.tree.num_roots, np.bool_)
     wanted[roots] = True
     return np.flatnonzero(wanted[world.root_index])
-
-
-def _one(rows: Mapping[str, np.ndarray], index: int) -> Any:
-    if set(rows) == {"observations"}:
-        return rows["observations"][index]
-    return {key: array[index] for key, array in rows.items()}
 
 
 def _chunks(array: np.ndarray, size: int) -> list[np.ndarray]:

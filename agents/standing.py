@@ -17,8 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from treegym.agents.policies.base import as_rows
 from treegym.agents.vec_env import WorldVecEnv
-from treegym.agents.worlds import ListWorld, TreeWorldLanes, World
-from treegym.envs.token_tree.lanes import Lanes
+from treegym.agents.worlds import LanesWorld, ListWorld, World, has_lanes
 
 __all__ = ["Place", "current", "place_of", "stand"]
 
@@ -51,6 +50,8 @@ def place_of(envs: Iterable[Any]) -> list[World]:
 
 def current(world: World) -> dict[str, np.ndarray] | None:
     """Returns what all lanes of a world see now, or None if they cannot be asked."""
+    if isinstance(world, LanesWorld):
+        return world.lanes.observe()  # others may have stepped them
     if not isinstance(world, ListWorld):
         return world.observe()
     seen = []
@@ -67,7 +68,7 @@ def current(world: World) -> dict[str, np.ndarray] | None:
 
 def _as_it_is(env: Any) -> World | None:
     """Returns an environment that someone else steps as a world, without touching it; None if that cannot be."""
-    if isinstance(env, (TreeWorldLanes, ListWorld)):
+    if isinstance(env, (LanesWorld, ListWorld)):
         return env
     if isinstance(env, WorldVecEnv):
         return _as_it_is(env.world)
@@ -77,17 +78,24 @@ def _as_it_is(env: Any) -> World | None:
         return _as_it_is(env.venv)
     if isinstance(env, VecEnv) or not isinstance(env, (gym.Env, VectorEnv)):
         return None
-    lanes = getattr(env.unwrapped, "lanes", None)
-    if isinstance(lanes, Lanes):
-        return TreeWorldLanes(env, lanes)
+    if has_lanes(env):
+        return LanesWorld(env)
     if isinstance(env, SyncVectorEnv):
         return ListWorld(env.envs)
     return ListWorld([env]) if isinstance(env, gym.Env) else None
 
 
 def _matching(seen: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Returns the lanes the rows are of, in order, or None if they are of another place."""
-    count, lanes = len(next(iter(rows.values()))), len(next(iter(seen.values())))
-    if count == lanes and all(np.array_equal(seen[key], rows[key]) for key in rows if key in seen):
+    """Returns a lane that shows each row ``[B] int64``, or None if a row is shown by none.
+
+    Lanes in equal states show equal rows; which of them is taken makes no difference to a planner.
+    """
+    keys = [key for key in rows if key in seen]
+    count, lanes = len(rows[keys[0]]), len(seen[keys[0]])
+    if count == lanes and all(np.array_equal(seen[key], rows[key]) for key in keys):
         return np.arange(lanes)
-    return None
+    where: dict[bytes, int] = {}
+    for lane in range(lanes):
+        where.setdefault(b"".join(seen[key][lane].tobytes() for key in keys), lane)
+    found = [where.get(b"".join(rows[key][i].tobytes() for key in keys), -1) for i in range(count)]
+    return None if -1 in found else np.array(found, np.int64)

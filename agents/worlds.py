@@ -16,9 +16,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from treegym.envs.token_tree.lanes import Lanes
+from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 
-__all__ = ["ListWorld", "NativeWorld", "Outcome", "TreeWorldLanes", "VecEnvWorld", "World", "make_world"]
+__all__ = ["LanesWorld", "ListWorld", "NativeWorld", "Outcome", "VecEnvWorld", "World", "has_lanes", "make_world"]
 
 Rows = dict[str, np.ndarray]  # each [B, ...]
 
@@ -128,40 +129,59 @@ class NativeWorld:
         self.env.unwrapped.restore_state(dict(state))
 
 
-class TreeWorldLanes:
-    """A token tree's lanes, driven without the vector environment around them: ended lanes rest, no info is made."""
+class LanesWorld:
+    """Lanes of one of our worlds, driven without the vector environment around them.
 
-    def __init__(self, env: gym.Env | VectorEnv, lanes: Lanes) -> None:
-        self.env, self.lanes = env, lanes
-        self.num_envs = lanes.count
+    Lanes that ended rest until they are reset, and no info is made.
+    """
+
+    def __init__(self, env: gym.Env | VectorEnv) -> None:
+        self.env = env
+        self.lanes: Any = env.unwrapped.lanes  # type: ignore[union-attr]
+        self._seen: Rows | None = None  # what the last step showed, while it is true
+        self.num_envs = self.lanes.count
         batch = isinstance(env, VectorEnv)
         self.observation_space = env.single_observation_space if batch else env.observation_space
         self.action_space = _discrete(env.single_action_space if batch else env.action_space)
+
+    @property
+    def tree_world(self) -> TreeWorld | None:
+        """The token tree that is walked, if it is one."""
+        return self.lanes.world if isinstance(self.lanes, Lanes) else None
 
     def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
         if which.all() and (seed is not None or not self.lanes.key.any()):  # all-zero keys were never seeded
             self.lanes.seed(np.random.default_rng(seed).integers(1, 2**63, size=self.num_envs).astype(np.uint64))
         self.lanes.begin(which, roots)
+        self._seen = None
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
-        lanes = self.lanes
-        outcome = lanes.advance(actions, next_step_reset=False)
+        if hasattr(self.lanes, "step"):
+            outcome, self._seen = self.lanes.step(actions, next_step_reset=False)
+        else:
+            outcome = self.lanes.advance(actions, next_step_reset=False)
+            self._seen = None
         success = outcome.success.astype(np.float32)
         return Outcome(outcome.reward, outcome.terminated, outcome.truncated, success, {})
 
     def observe(self, lanes: np.ndarray | None = None) -> Rows:
-        if lanes is None:
+        if self._seen is not None:
+            return take(self._seen, lanes)
+        if lanes is None or len(lanes) == self.num_envs:
             return self.lanes.observe()
-        return self.lanes.world.observe(self.lanes.node[lanes], self.lanes.steps[lanes])
+        if self.tree_world is not None:
+            return self.tree_world.observe(self.lanes.node[lanes], self.lanes.steps[lanes])
+        return self.lanes.world.observe(self.lanes.state[lanes])
 
     def roots(self) -> np.ndarray | None:
         return self.lanes.world.pool
 
     def state(self) -> dict[str, np.ndarray]:
-        return self.lanes.state()
+        return self.lanes.state() if self.tree_world is not None else self.lanes.snapshot()
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.lanes.restore(dict(state))
+        self._seen = None
 
 
 class ListWorld:
@@ -301,7 +321,7 @@ def make_world(env: Any, *, num_envs: int | None = None) -> World:
         num_envs: lanes, where the environment can be made again from its spec; None keeps what came (64 for
             environments with a native batch).
     """
-    if isinstance(env, (NativeWorld, ListWorld, VecEnvWorld, TreeWorldLanes)):
+    if isinstance(env, (NativeWorld, ListWorld, VecEnvWorld, LanesWorld)):
         return env
     if isinstance(env, str):
         return make_world(gym.make(env), num_envs=num_envs)
@@ -353,11 +373,14 @@ def _from_vector(env: VectorEnv, num_envs: int | None) -> World:
 
 
 def _native(env: VectorEnv) -> World:
-    """Returns a native batch as a world: the shortest way there is into a token tree, any other by its own methods."""
+    """Returns a native batch as a world: one of ours by its lanes, any other by its own methods."""
+    return LanesWorld(env) if has_lanes(env) else NativeWorld(env)
+
+
+def has_lanes(env: Any) -> bool:
+    """Returns whether an environment, single or vector, is one of ours: lanes of a world that can be looked into."""
     lanes = getattr(env.unwrapped, "lanes", None)
-    if isinstance(lanes, Lanes):
-        return TreeWorldLanes(env, lanes)
-    return NativeWorld(env)
+    return all(hasattr(lanes, name) for name in ("begin", "observe", "restore", "world"))
 
 
 def _wrapped(env: gym.Env) -> bool:

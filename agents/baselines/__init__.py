@@ -1,0 +1,1 @@
+"""Agents that do not learn, with the same `predict`: what learners are measured against."""
