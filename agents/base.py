@@ -71,6 +71,9 @@ class Agent(BaseAlgorithm):
 
     settings_class: ClassVar[type[Settings]] = Settings
     settings: Any
+    policy_kwargs: dict[str, Any]
+    ep_info_buffer: deque[dict[str, float]] | None
+    ep_success_buffer: deque[float] | None
 
     def __init__(
         self,

@@ -181,7 +181,8 @@ class LanesSimulator:
         legal = mask_of(rows, self.num_actions)
         if self.policy is None:
             return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(states), np.float32), legal)
-        return Evaluation(*self.policy.infer(rows), legal)
+        logits, values = self.policy.infer(rows)
+        return Evaluation(logits, values, legal)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
         lanes = type(self.lanes)(self.lanes.world, len(states))
@@ -214,7 +215,8 @@ class CloneSimulator:
         legal = mask_of(rows, self.num_actions)
         if self.policy is None:
             return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(states), np.float32), legal)
-        return Evaluation(*self.policy.infer(rows), legal)
+        logits, values = self.policy.infer(rows)
+        return Evaluation(logits, values, legal)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
         after = np.empty(len(states), object)

@@ -96,7 +96,7 @@ class Lesson(NamedTuple):
     def part(self, index: np.ndarray) -> Lesson:
         """Returns the steps of `index`."""
         rows = {key: array[index] for key, array in self.rows.items()}
-        return Lesson(rows, *(field[index] for field in self[1:-1]), self.lengths)
+        return self._make((rows, *(field[index] for field in self[1:-1]), self.lengths))
 
 
 class PolicyGradient(Agent):

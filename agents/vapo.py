@@ -86,7 +86,7 @@ class VAPO(GroupSampling):
         lam: Any = s.gae_lambda
         if s.length_adaptive:
             lam = lambda_for_length(shaped.lengths, alpha=s.alpha, lambda_min=s.lambda_min)
-        common = {
+        common: dict[str, Any] = {
             "gamma": s.gamma, "lengths": shaped.lengths, "bootstrap": shaped.bootstrap, "valid": shaped.valid,
         }  # fmt: skip
         advantages = gae(rewards, shaped.values, lam=lam, **common)

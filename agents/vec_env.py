@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from treegym.agents.policies.base import MASK, mask_of
 from treegym.agents.worlds import ListWorld, World
 
 __all__ = ["WorldVecEnv"]
@@ -64,7 +65,18 @@ class WorldVecEnv(VecEnv):
         for env in self._chosen(indices):
             setattr(env.unwrapped, attr_name, value)
 
+    def has_attr(self, attr_name: str) -> bool:
+        """Answers sb3-contrib, which asks whether there are masks, without making all lanes answer."""
+        return (
+            attr_name == "action_masks"
+            and self._is_dict()
+            and MASK in self.observation_space.spaces
+            or (super().has_attr(attr_name))
+        )
+
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        if method_name == "action_masks":  # one look at all lanes
+            return list(mask_of(self.world.observe(), int(self.action_space.n))[self._indices(indices)])
         return [_attribute(env, method_name)(*args, **kwargs) for env in self._chosen(indices)]
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:

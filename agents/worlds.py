@@ -126,7 +126,8 @@ class NativeWorld:
         return dict(state) if plain else {}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.env.unwrapped.restore_state(dict(state))
+        inner: Any = self.env.unwrapped
+        inner.restore_state(dict(state))
 
 
 class LanesWorld:
@@ -135,9 +136,9 @@ class LanesWorld:
     Lanes that ended rest until they are reset, and no info is made.
     """
 
-    def __init__(self, env: gym.Env | VectorEnv) -> None:
+    def __init__(self, env: Any) -> None:
         self.env = env
-        self.lanes: Any = env.unwrapped.lanes  # type: ignore[union-attr]
+        self.lanes: Any = env.unwrapped.lanes
         self._seen: Rows | None = None  # what the last step showed, while it is true
         self.num_envs = self.lanes.count
         batch = isinstance(env, VectorEnv)
@@ -198,7 +199,9 @@ class ListWorld:
         self.observation_space = self.env.observation_space
         self.action_space = _discrete(self.env.action_space)
         self._dict = isinstance(self.observation_space, spaces.Dict)
-        parts = self.observation_space.spaces if self._dict else {"observations": self.observation_space}
+        parts: Any = {"observations": self.observation_space}
+        if isinstance(self.observation_space, spaces.Dict):
+            parts = self.observation_space.spaces
         self._rows = {key: np.zeros((self.num_envs, *(part.shape or ())), part.dtype) for key, part in parts.items()}
         self._seeds = np.full(self.num_envs, -1, np.int64)
         self._played: list[list[int]] = [[] for _ in range(self.num_envs)]

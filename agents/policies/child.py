@@ -79,7 +79,8 @@ class ChildPolicy(ChildScorer, BasePolicy):
         self.num_children = int(layout["num_children"])
         state, child = _names(layout, "state"), _names(layout, "child")
         self.num_state, self.num_child = len(state), len(child)
-        size = observation_space["observations"].shape[0]
+        flat: Any = observation_space["observations"]  # type: ignore[index]
+        size = flat.shape[0]
         if size != self.num_state + self.num_children * self.num_child:
             raise ConfigError(
                 f"the layout describes {self.num_state} + {self.num_children} x {self.num_child} features, "
