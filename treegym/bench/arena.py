@@ -84,6 +84,7 @@ class Arena:
         self._envs: Any = make_batch(entry.id, self._lanes, kwargs)
         probe.close()
         self.kinds = self._kinds(world)  # [P] str
+        self._best_of_root = _best_of_root(world) if self.world is None else None  # [R] float64
         self._best: np.ndarray | None = None  # [N] float64
         self._training_table: Any = None
 
@@ -161,6 +162,8 @@ class Arena:
             best = self.best_values()[np.asarray(self.tree.root_node)[self.prompts[chosen]]]
             if "reward" in self.entry.evaluation:
                 proxy = self._returns_in_training(end)
+        elif self._best_of_root is not None:
+            best = self._best_of_root[self.prompts[chosen]]
         return Episodes(
             prompt=self.prompts[chosen].astype(np.int32),
             kind=self.kinds[chosen],
@@ -185,7 +188,9 @@ class Arena:
     def references(self) -> dict[str, float]:
         """Returns what uniform random choice and the exact optimum score, both computed, not sampled."""
         if self.world is None:
-            return {}
+            if self._best_of_root is None or self.entry.metric != "return":
+                return {}
+            return {"optimum": float(self._best_of_root[self.prompts].mean())}
         world, metric = self.world, self.entry.metric
         nodes = np.arange(self.tree.size)
         roots = np.asarray(self.tree.root_node)[self.prompts]
@@ -248,6 +253,12 @@ class Arena:
         if names is None:
             return np.full(len(self.prompts), self.entry.name)
         return np.array([names[int(p)] or self.entry.name for p in self.prompts])
+
+
+def _best_of_root(world: Any) -> np.ndarray | None:
+    """Returns the best return of every root, where a world without a tree knows it (recorded candidate selection)."""
+    value = getattr(getattr(world, "solution", None), "value", None)
+    return None if value is None else np.asarray(value, np.float64)
 
 
 def uniform_values(tree: Any, pays: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from treegym.bench.arena import Arena, make_batch
 from treegym.bench.episodes import Episodes, write_episodes
-from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes
+from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes, count_simulations
 from treegym.bench.provenance import provenance
 from treegym.bench.roster import is_ours, is_sb3, make_agent, resolve
 from treegym.bench.suite import FORMAT, Job
@@ -30,7 +30,7 @@ __all__ = ["execute", "final_of", "summary_of"]
 
 _UNLIMITED = 2**40  # environment steps that a budget in other units never reaches
 _COLUMNS = ("return", "correct", "true", "proxy", "length", "regret")
-_COUNTERS = ("episodes", "simulations", "judge_calls", "discarded_groups")
+_COUNTERS = ("episodes", "judge_calls", "discarded_groups")
 
 
 class _Metered(VectorWrapper):
@@ -67,6 +67,8 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
 
     meter = Meter(job.budget, job.checkpoints, evaluate)
     agent, learn = _contestant(job, meter)
+    if callable(watch := getattr(agent, "watch", None)):
+        watch(arena.batch)  # planners look where the environment stands that they are asked about
     if learn is None:
         meter.forward_passes = 0
         meter.start()
@@ -94,11 +96,12 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
         "hyperparameters": _hyperparameters(agent),
         "cost": {
             **_rounded(costs),
-            **{name: int(value) for name in _COUNTERS if (value := _counter(agent, name)) is not None},
+            **{name: int(value) for name in _COUNTERS if learn and (value := _counter(agent, name)) is not None},
+            "simulations": meter.simulations,
             "wall_seconds": round(time.perf_counter() - began, 3),
             "evaluation": {
                 "cpu_seconds": round(evaluation_cpu, 3),
-                "forward_passes": meter.evaluation_passes,
+                "forward_passes": _evaluation_passes(agent, meter),
                 "episodes": sum(len(episodes) for episodes in evaluated.values()),
             },
         },
@@ -130,6 +133,7 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None]
     steps = int(job.budget["env_steps"]) if set(job.budget) == {"env_steps"} else _UNLIMITED
     if not count_forward_passes(getattr(agent, "policy", None), meter):
         meter.forward_passes = None
+    count_simulations(agent, meter)
     if sb3 or ours:
         return agent, lambda: _learn_with_callback(agent, meter, steps)
     return agent, lambda: _learn_by_stepping(agent, meter, steps)
@@ -168,6 +172,12 @@ def _read(agent: Any, meter: Meter) -> None:
     meter.env_steps = int(agent.num_timesteps)
     if isinstance(passes := getattr(agent, "forward_passes", None), int):
         meter.forward_passes = passes
+
+
+def _evaluation_passes(agent: Any, meter: Meter) -> int:
+    """Returns the forward passes of all evaluations; one for each simulation of a planner that does not learn."""
+    simulations = getattr(agent, "simulations", 0) if getattr(agent, "learns", True) is False else 0
+    return int(meter.evaluation_passes + simulations)
 
 
 def _counter(agent: Any, name: str) -> Any:

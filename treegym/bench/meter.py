@@ -7,14 +7,17 @@ metered apart and charged to nobody.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from treegym.errors import ConfigError
 
-__all__ = ["BudgetSpent", "Meter", "count_forward_passes"]
+__all__ = ["BudgetSpent", "Meter", "count_forward_passes", "count_simulations"]
+
+JUDGING = ("infer", "judge", "evaluate", "both", "logits", "values")
 
 
 class BudgetSpent(Exception):
@@ -38,7 +41,9 @@ class Meter:
         self.forward_passes: int | None = 0
         self.evaluation_cpu = 0.0
         self.evaluation_passes = 0
-        self._charging = True
+        self.simulations = 0
+        self.charging = True
+        self._depth = 0
         self._start = time.process_time()
         self._next = 1
 
@@ -70,11 +75,18 @@ class Meter:
             shares.append(cost / amount)
         return max(shares)
 
-    def count_passes(self, states: int) -> None:
-        if self._charging:
+    @contextlib.contextmanager
+    def passing(self, states: int) -> Iterator[None]:
+        """Counts so many forward passes, and nothing that is called within."""
+        if self._depth == 0 and self.charging:
             self.forward_passes = (self.forward_passes or 0) + states
-        else:
+        elif self._depth == 0:
             self.evaluation_passes += states
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
 
     def tick(self) -> bool:
         """Evaluates if a checkpoint was reached; returns whether there is budget left."""
@@ -87,21 +99,22 @@ class Meter:
     def checkpoint(self, number: int) -> None:
         """Evaluates without charging the run for it."""
         before = time.process_time()
-        self._charging = False
+        self.charging = False
         try:
             self.evaluate(number)
         finally:
-            self._charging = True
+            self.charging = True
             self.evaluation_cpu += time.process_time() - before
 
 
 def count_forward_passes(policy: Any, meter: Meter) -> bool:
     """Makes a policy report every state it judges to the meter; returns whether that is possible.
 
-    Our policies judge states in `infer` (acting, planning) and `evaluate` (learning); those of Stable-Baselines3 call
-    `extract_features` once a forward pass.
+    Our policies judge states in `JUDGING`; those of Stable-Baselines3 call `extract_features` once a forward pass. A
+    call inside another is the same pass.
     """
-    names = ("infer", "evaluate") if hasattr(policy, "infer") and hasattr(policy, "evaluate") else ("extract_features",)
+    ours = [name for name in JUDGING if callable(getattr(policy, name, None))]
+    names = ours if {"infer", "evaluate"} <= set(ours) else ["extract_features"]
     found = False
     for name in names:
         method = getattr(policy, name, None)
@@ -111,11 +124,53 @@ def count_forward_passes(policy: Any, meter: Meter) -> bool:
     return found
 
 
+def count_simulations(agent: Any, meter: Meter) -> None:
+    """Makes a planning agent report every simulation to the meter, as one forward pass each.
+
+    On closed trees planners judge every node once and look it up afterwards. That saves time, which the CPU axis shows;
+    the axis of forward passes charges what the same plan would cost where nothing can be looked up.
+    """
+    make_planner = getattr(agent, "planner", None)
+    if not callable(make_planner):
+        return
+    seen: dict[int, Any] = {}
+
+    @functools.wraps(make_planner)
+    def planner(*args: Any, **kwargs: Any) -> Any:
+        found = make_planner(*args, **kwargs)
+        if found is not None and id(found) not in seen:
+            seen[id(found)] = found  # kept, so that the number stays its own
+            found.search = _counted_search(found.search, meter)
+            found.prepare = _uncounted(found.prepare, meter)
+        return found
+
+    agent.planner = planner
+
+
 def _counted(method: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
     @functools.wraps(method)
     def counted(observation: Any, *args: Any, **kwargs: Any) -> Any:
         first = next(iter(observation.values())) if isinstance(observation, Mapping) else observation
-        meter.count_passes(len(first))
-        return method(observation, *args, **kwargs)
+        with meter.passing(len(first)):
+            return method(observation, *args, **kwargs)
 
     return counted
+
+
+def _counted_search(search: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
+    @functools.wraps(search)
+    def counted(states: Any, *, num_simulations: int, **kwargs: Any) -> Any:
+        meter.simulations += num_simulations * len(states) if meter.charging else 0
+        with meter.passing(num_simulations * len(states)):
+            return search(states, num_simulations=num_simulations, **kwargs)
+
+    return counted
+
+
+def _uncounted(method: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def uncounted(*args: Any, **kwargs: Any) -> Any:
+        with meter.passing(0):
+            return method(*args, **kwargs)
+
+    return uncounted

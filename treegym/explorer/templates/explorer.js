@@ -20,7 +20,7 @@ const teacherLogp = (node, m) => block.teachers[node * meta.teachers.length + m]
 const marks = (node) => {
   const state = block.state[node], said = [];
   if (state & STATE.end) said.push(state & STATE.correct ? ["good", "✓ correct"] : ["bad", "✗ wrong"]);
-  else if (!(state & STATE.reaches)) said.push(["bad", "no way back"]);
+  else if (!(state & STATE.reaches) && (!node || block.state[block.parent[node]] & STATE.reaches)) said.push(["bad", "no way back"]); // the step that lost it
   if (node && state & STATE.best) said.push(["", "★ best"]);
   if (node && state & STATE.shortest) said.push(["", "shortest"]);
   if (node && state & STATE.likely) said.push(["", "greedy"]);

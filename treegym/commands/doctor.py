@@ -1,0 +1,137 @@
+"""`treegym doctor`: what is installed, which extras are missing and what they would give, threads, GPU; completion."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+from typing import Any, NamedTuple
+
+from treegym.errors import require
+
+__all__ = ["EXTRAS", "configure", "examine", "run"]
+
+SHELLS = ("bash", "zsh", "tcsh")
+OK, FAILED = 0, 1
+
+
+class Extra(NamedTuple):
+    packages: tuple[str, ...]
+    gives: str
+
+
+EXTRAS: dict[str, Extra] = {
+    "agents": Extra(("torch", "stable-baselines3", "tqdm", "rich"), "PPO, DAPO, VAPO, AlphaZero and their relatives"),
+    "models": Extra(("torch", "transformers", "tokenizers"), "language models on this machine, growing trees, training them"),
+    "embeddings": Extra(("sentence-transformers",), "sentence embeddings for similarity"),
+    "http": Extra(("httpx",), "models and judges behind an OpenAI-compatible server"),
+    "selection": Extra(("torch", "pymoo"), "choosing optimisations for your own torch module"),
+    "torchao": Extra(("torchao",), "quantised candidates in candidate selection"),
+    "lora": Extra(("peft",), "training language models through adapters"),
+    "prompts": Extra(("reasoning-gym", "datasets"), "prompt sets beyond the bundled tasks"),
+    "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
+    "bench": Extra(("openskill", "shtab"), "skill ratings in benchmarks, shell completion"),
+    "vllm": Extra(("vllm",), "fast growing of trees with vLLM"),
+}
+CORE = ("gymnasium", "numpy", "numba", "safetensors")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `treegym doctor`."""
+    parser.add_argument("--completion", choices=SHELLS, help="print a completion script for a shell instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the examination; exit code 1 when something TreeGym cannot do without is missing or broken."""
+    if args.completion:
+        shtab: Any = require("shtab", extra="bench", purpose="shell completion")
+        from treegym.__main__ import build_parser
+
+        print(shtab.complete(build_parser("*"), shell=args.completion))
+        return OK
+    found = examine()
+    print(json.dumps(found) if args.json else as_text(found))
+    return OK if found["healthy"] else FAILED
+
+
+def examine() -> dict[str, Any]:
+    """Returns what is installed, what is missing, and what the machine has."""
+    core = {name: _version(name) for name in CORE}
+    extras = {
+        name: {
+            "gives": extra.gives,
+            "installed": {package: version for package in extra.packages if (version := _version(package))},
+            "missing": [package for package in extra.packages if _version(package) is None],
+            "install": f'pip install "treegym[{name}]"',
+        }
+        for name, extra in EXTRAS.items()
+    }
+    world, problem = _bundled_world()
+    return {
+        "treegym": _version("treegym"),
+        "python": sys.version.split()[0],
+        "core": core,
+        "extras": extras,
+        "threads": _threads(),
+        "gpu": _gpu(),
+        "bundled_tree": world,
+        "problem": problem,
+        "healthy": all(core.values()) and problem is None,
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Returns the examination for people."""
+    lines = [f"treegym {found['treegym'] or '(not installed, run from its folder)'} on Python {found['python']}", ""]
+    lines += [f"  {'ok' if version else 'MISSING':<8}{name:<14}{version or ''}" for name, version in found["core"].items()]
+    lines += ["", "Extras"]
+    for name, extra in found["extras"].items():
+        state = "ok" if not extra["missing"] else "missing"
+        lines.append(f"  {state:<8}{name:<14}{extra['gives']}")
+        if extra["missing"]:
+            lines.append(f"          lacks {', '.join(extra['missing'])}: {extra['install']}")
+    threads = found["threads"]
+    asked = ", ".join(f"{name}={value}" for name, value in threads["variables"].items()) or "none set"
+    lines += ["", f"Threads: {threads['cores']} cores usable; {asked}", f"GPU: {found['gpu']}"]
+    world = found["bundled_tree"]
+    lines.append(f"Bundled tree: {world}" if world else "Bundled tree: not usable")
+    if found["problem"]:
+        lines += ["", f"Problem: {found['problem']}"]
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _threads() -> dict[str, Any]:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cores": cores, "variables": {name: os.environ[name] for name in names if name in os.environ}}
+
+
+def _gpu() -> str:
+    if _version("torch") is None:
+        return "unknown (torch is not installed)"
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"none (torch {torch.__version__} sees no CUDA device); everything runs on the CPU"
+    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def _bundled_world() -> tuple[str | None, str | None]:
+    """Returns a description of the bundled tree, and what is wrong with it if it cannot be used."""
+    from treegym.envs.token_tree.world import BUNDLED, load_tree
+    from treegym.errors import DataError
+
+    try:
+        tree = load_tree(None)
+    except DataError as error:
+        return None, str(error)
+    return f"{tree.num_roots:,} prompts, {tree.size:,} nodes ({BUNDLED.stat().st_size / 1e6:.1f} MB)", None

@@ -1,0 +1,29 @@
+"""`treegym envs`: the registered environments, one line each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds no arguments of its own."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints id and summary of every environment."""
+    from treegym.registration import ENVS
+
+    if args.json:
+        described = {
+            env_id: {"summary": entry.summary, "entry_point": entry.entry_point, "kwargs": dict(entry.kwargs)}
+            for env_id, entry in ENVS.items()
+        }
+        print(json.dumps(described))
+        return 0
+    width = max(map(len, ENVS))
+    for env_id, entry in ENVS.items():
+        print(f"{env_id:<{width}}  {entry.summary}")
+    return 0
