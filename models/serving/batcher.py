@@ -15,6 +15,7 @@ from treegym.models.base import LanguageModel
 from treegym.models.decoding import choose_tokens, top_k
 from treegym.models.serving.jobs import Job, Position
 from treegym.models.serving.metrics import Metrics
+from treegym.models.serving.stepper import stepper_for
 
 __all__ = ["Batcher", "Full"]
 
@@ -46,6 +47,7 @@ class Batcher:
                 f"{max_batch_size}, {max_queue}, {max_wait_ms}"
             )
         self.model = model
+        self._stepper = stepper_for(model)
         self.metrics = metrics if metrics is not None else Metrics()
         self.max_batch_size, self.max_queue = max_batch_size, max_queue
         self._max_wait = max_wait_ms / 1e3
@@ -157,8 +159,10 @@ class Batcher:
             return
         started = time.monotonic()
         try:
-            logprobs = self.model.next_logprobs([job.ids for job in jobs])  # [B, V]
+            last = [len(job.generated) + 1 >= job.max_tokens for job in jobs]
+            logprobs = self._stepper.next_logprobs(jobs, [job.ids for job in jobs], last)  # [B, V]
         except Exception as error:  # noqa: BLE001 (a model's failure is the answer to its jobs, not the server's end)
+            self._stepper.reset()
             self._failed(jobs, error, self._extend)
             return
         self.metrics.step(len(jobs), time.monotonic() - started)
