@@ -26,7 +26,7 @@ class NativeVecEnv(VecEnv):
 
     def __init__(self, env: str | VectorEnv, num_envs: int = 16, **kwargs: Any) -> None:
         """Wraps a vector environment, or makes one from an id and keyword arguments."""
-        self.vector = (
+        self.vector: Any = (
             gym.make_vec(env, num_envs=num_envs, autoreset_mode=AutoresetMode.SAME_STEP.value, **kwargs)
             if isinstance(env, str)
             else env

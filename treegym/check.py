@@ -143,7 +143,8 @@ def check_types(env_id: str, kwargs: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
     env.reset(seed=1)
     for _ in range(_STEPS):
-        observation, reward, terminated, truncated, info = env.step(_legal(env, rng))
+        outcome: Any = env.step(_legal(env, rng))
+        observation, reward, terminated, truncated, info = outcome
         if multi:
             space = env.unwrapped.reward_space  # type: ignore[attr-defined]
             _demand(isinstance(reward, np.ndarray) and reward.shape == space.shape, f"the vector reward is {reward!r}")

@@ -82,7 +82,7 @@ def write_arrays(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for _, array in ordered:
-            file.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+            file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
 def read_arrays(path: str | os.PathLike[str], *, mmap: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -124,7 +124,7 @@ def _checked_entry(file: Path, name: str, entry: Any, available: int) -> tuple[n
     problem = DataError(f"{file}: the entry of array {name!r} is damaged: {str(entry)[:200]}")
     if not isinstance(entry, dict):
         raise problem
-    dtype = _DTYPES.get(entry.get("dtype") if isinstance(entry.get("dtype"), str) else "")
+    dtype = _DTYPES.get(str(entry.get("dtype")))
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if dtype is None or not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
         raise problem
