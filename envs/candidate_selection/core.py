@@ -96,6 +96,7 @@ class HybridOptimizationCore:
         self.evaluated: list[Evaluated] = []
         self.kind = ""
         self.module: nn.Module | None = None
+        self.sample: tuple[Any, ...] = ()
         self._names: list[str] = []
         self._reasons: dict[str, str] = {}
         self._chosen = Evaluated(ORIGINAL, None, self.base_fitness)
@@ -128,7 +129,7 @@ class HybridOptimizationCore:
         except Exception as error:
             raise ConfigError(f"the module cannot be copied ({type(error).__name__}: {error})") from error
         check_module(original, source, self.config.seed)
-        self.module = module
+        self.module, self.sample = original, source(self.config.seed)
         self.evaluated = []
         candidates = self.generate_optimization_candidates(original, source)
         if self.config.enable_candidate_selection:
@@ -148,6 +149,8 @@ class HybridOptimizationCore:
         while waiting and len(self.evaluated) < self.config.max_iterations:
             expected = [self.tracker.expected_fitness(self.kind, candidate, self.weights) for candidate in waiting]
             candidate = self.candidate_selector.select_candidate(waiting, expected)
+            if self.candidate_selector.finished and self.evaluated:
+                break
             waiting.remove(candidate)
             found = self._evaluate(original, source, candidate)
             improved = found.fitness - best if self._allowed(found) else 0.0

@@ -12,7 +12,7 @@ __all__ = ["KEYWORDS", "MEASURED_KEYWORDS", "CandidateSelectionEnv", "selection_
 
 KEYWORDS = (
     "source", "table", "split", "num_candidates", "sets", "objective_weights", "evaluation_cost", "illegal_penalty",
-    "max_iterations", "performance_threshold", "convergence_threshold", "tolerance",
+    "max_iterations", "performance_threshold", "convergence_threshold", "tolerance", "reward_zones",
 )  # fmt: skip
 MEASURED_KEYWORDS = ("model", "inputs", "strategies", "seconds")
 SOURCES = ("recorded", "measured")
@@ -54,6 +54,7 @@ class CandidateSelectionEnv(WorldEnv):
         convergence_threshold: two measurements in a row that improve the best by less end the episode with a commit
             to it (None: never).
         tolerance: how far from the optimum's fitness a commit still counts as success.
+        reward_zones: pairs [reward, shaped reward] of a piecewise linear map of every step's scalar reward.
         multi_objective: return the gains in speed, memory and accuracy and the cost instead of their weighted sum.
         render_mode: "ansi", "rgb_array" or "human".
     """

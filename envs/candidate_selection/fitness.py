@@ -13,10 +13,13 @@ import numpy as np
 
 from treegym.errors import ConfigError, suggest
 
-__all__ = ["DEFAULT_WEIGHTS", "OBJECTIVES", "fitness", "scores", "weights_of"]
+__all__ = ["DEFAULT_WEIGHTS", "OBJECTIVES", "ZONES", "fitness", "scores", "weights_of", "zones_of"]
 
 OBJECTIVES = ("speed", "memory", "accuracy")
 DEFAULT_WEIGHTS = {"speed": 0.4, "memory": 0.3, "accuracy": 0.3}
+
+# Reward zones (ORZ): harm counts twice, gains below what noise can make count half, large gains count more.
+ZONES = ((-1.0, -2.0), (0.0, 0.0), (0.01, 0.005), (0.05, 0.05), (0.1, 0.12), (1.0, 2.0))
 
 
 def weights_of(weights: Mapping[str, float] | None) -> np.ndarray:
@@ -42,3 +45,15 @@ def scores(speed: np.ndarray | float, memory: np.ndarray | float, accuracy: np.n
 def fitness(values: np.ndarray | Sequence[float], weights: np.ndarray) -> np.ndarray:
     """Returns the weighted sum of scores ``[..., 3]``."""
     return np.asarray(values, float) @ weights
+
+
+def zones_of(zones: Sequence[Sequence[float]] | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the knots of a piecewise linear map from reward to shaped reward, or None where there is none."""
+    if zones is None:
+        return None
+    knots = np.asarray(zones, float)
+    if knots.ndim != 2 or knots.shape[1] != 2 or len(knots) < 2 or not np.isfinite(knots).all():
+        raise ConfigError(f"reward_zones is {zones!r}; expected pairs [reward, shaped reward], at least two")
+    if (np.diff(knots[:, 0]) <= 0).any() or (np.diff(knots[:, 1]) < 0).any():
+        raise ConfigError("reward_zones must rise: a larger reward may never be shaped into a smaller one")
+    return knots[:, 0].copy(), knots[:, 1].copy()

@@ -67,6 +67,8 @@ class Lanes:
         flags = [np.empty(self.count, bool) for _ in range(4)]
         outcome = Outcome(np.empty(self.count), np.empty((self.count, 4), np.float32), *flags)
         self.world.advance(self, actions, outcome, next_step_reset=next_step_reset)
+        if self.world.zones is not None:
+            outcome.reward[:] = np.interp(outcome.reward, *self.world.zones)
         return outcome
 
     def observe(self) -> dict[str, np.ndarray]:

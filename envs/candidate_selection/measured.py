@@ -6,7 +6,7 @@ policy that learned there can choose here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,8 @@ class MeasuredWorld(SelectionWorld):
         world = cls.__new__(cls)
         world._prepare(candidates, measure)
         extended = with_module(table, entry, candidates)
-        SelectionWorld.__init__(world, table=extended, num_candidates=len(candidates), **{**settings, "sets": 1})
+        settings.setdefault("num_candidates", len(candidates))
+        SelectionWorld.__init__(world, table=extended, **{**settings, "sets": 1})
         world._settle()
         return world
 
@@ -104,6 +105,21 @@ class MeasuredWorld(SelectionWorld):
                 if record > self.start and not self.known[record]:
                     self._learn(record)
         super().advance(lanes, actions, outcome, next_step_reset=next_step_reset)
+
+    def standing(self, measured: Iterable[int]) -> np.ndarray:
+        """Returns the state of an episode that has measured these candidates ``[STATE] int64``."""
+        state = np.zeros(transition.STATE, np.int64)
+        state[transition.ROOT], state[transition.BEST] = self.root, -1
+        best = self.base_fitness
+        for place in measured:
+            record = self.start + 1 + place
+            if not self.known[record]:
+                self._learn(record)
+            state[transition.MEASURED] |= 1 << place
+            state[transition.STEPS] += 1
+            if self.fitness[record] > best:
+                best, state[transition.BEST] = float(self.fitness[record]), place
+        return state
 
     def candidate_name(self, record: int) -> str:
         place = record - self.start - 1

@@ -13,7 +13,7 @@ __all__ = ["KEYWORDS", "OptimizationPipelineEnv", "OptimizationPipelineVectorEnv
 
 KEYWORDS = (
     "source", "table", "split", "objective_weights", "evaluation_cost", "illegal_penalty", "max_iterations",
-    "performance_threshold", "tolerance",
+    "performance_threshold", "tolerance", "reward_zones",
 )  # fmt: skip
 
 

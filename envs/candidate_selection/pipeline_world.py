@@ -5,14 +5,14 @@ Letters: R roots (modules), N records (ensembles), S strategies, K = S + 1 actio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from treegym.envs.candidate_selection import pipeline_transition, transition
 from treegym.envs.candidate_selection.features_table import GAIN_SCALE, module_rows
-from treegym.envs.candidate_selection.fitness import fitness, scores, weights_of
+from treegym.envs.candidate_selection.fitness import fitness, scores, weights_of, zones_of
 from treegym.envs.candidate_selection.history import strategy_logs
 from treegym.envs.candidate_selection.pareto import pareto_front
 from treegym.envs.candidate_selection.strategies import STRATEGIES
@@ -40,6 +40,7 @@ class PipelineWorld:
         max_iterations: int = 10,
         performance_threshold: float | None = None,
         tolerance: float = 0.005,
+        reward_zones: Sequence[Sequence[float]] | None = None,
     ) -> None:
         check_numbers(
             {"max_iterations": max_iterations},
@@ -49,6 +50,7 @@ class PipelineWorld:
         self.weights = weights_of(objective_weights)
         self.cost, self.illegal_penalty = float(evaluation_cost), float(illegal_penalty)
         self.max_iterations, self.tolerance, self.split = max_iterations, float(tolerance), split
+        self.zones = zones_of(reward_zones)
         self.good_enough = threshold("performance_threshold", performance_threshold, np.inf)
         self.num_actions = len(self.table.strategies) + 1
         self.score = scores(*self.table.metrics.T)

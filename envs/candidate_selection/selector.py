@@ -49,6 +49,7 @@ class CandidateSelector:
         self.method, self.tournament_size = method, tournament_size
         self.weights = weights_of(weights)
         self.policy = policy
+        self.finished = False  # whether the learned policy would rather commit to what is measured
         self.rng = np.random.default_rng(seed)
 
     def evaluate_candidate_fitness(self, candidate: Measurement | Sequence[float] | Candidate) -> float:
@@ -102,6 +103,7 @@ class CandidateSelector:
                 "or pass policy=..."
             )
         chosen = self.policy(candidates, fitness)
+        self.finished = bool(getattr(self.policy, "finished", False))
         if not 0 <= chosen < len(candidates):
             raise ConfigError(f"the policy chose candidate {chosen} of {len(candidates)}")
         return candidates[chosen]

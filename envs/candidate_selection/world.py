@@ -7,7 +7,7 @@ Letters: R roots, M modules, N records, C candidates, K actions, F features of a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from treegym.envs.candidate_selection import transition
 from treegym.envs.candidate_selection.features_table import GAIN_SCALE, module_rows, record_rows
-from treegym.envs.candidate_selection.fitness import OBJECTIVES, fitness, scores, weights_of
+from treegym.envs.candidate_selection.fitness import OBJECTIVES, fitness, scores, weights_of, zones_of
 from treegym.envs.candidate_selection.pareto import pareto_front
 from treegym.envs.candidate_selection.table import SPLITS, SelectionTable, load_table
 from treegym.envs.layout import ObservationLayout
@@ -57,6 +57,7 @@ class SelectionWorld:
         performance_threshold: float | None = None,
         convergence_threshold: float | None = None,
         tolerance: float = 0.005,
+        reward_zones: Sequence[Sequence[float]] | None = None,
     ) -> None:
         check_numbers(
             {"num_candidates": num_candidates, "sets": sets, "max_iterations": max_iterations},
@@ -69,6 +70,7 @@ class SelectionWorld:
         self.weights = weights_of(objective_weights)
         self.cost, self.illegal_penalty = float(evaluation_cost), float(illegal_penalty)
         self.max_iterations, self.tolerance = max_iterations, float(tolerance)
+        self.zones = zones_of(reward_zones)
         self.good_enough = threshold("performance_threshold", performance_threshold, np.inf)
         self.convergence = threshold("convergence_threshold", convergence_threshold, -1.0)
         self.split = split
