@@ -108,13 +108,13 @@ def score_cells(
         chosen = branches_of(tree, voice, range(prompts))
         contexts, continuations = leaf_paths(chosen)
         model.share_beginnings = False
-        fast = score_trees(model, chosen)
-        plain = score_trees_naively(model, chosen)
+        fast = score_trees(model, chosen, best=0)
+        plain = score_trees_naively(model, chosen, best=0)
         difference = max(float(np.abs(a.logp - b.logp).max()) for a, b in zip(fast, plain, strict=True))
         times = interleaved(
             {
-                "tree": lambda m=model, c=chosen: score_trees(m, c),
-                "nodes": lambda m=model, c=chosen: score_trees_naively(m, c),
+                "tree": lambda m=model, c=chosen: score_trees(m, c, best=0),
+                "nodes": lambda m=model, c=chosen: score_trees_naively(m, c, best=0),
                 "leaves": lambda m=model, c=contexts, t=continuations: m.score(c, t),
             },
             rounds=rounds,

@@ -111,14 +111,11 @@ def _read_forest(model: TransformersModel, forest: _Forest, cache: Any) -> torch
 
     longest = max(len(tokens) for tokens in forest.tokens)
     ids = np.zeros((len(forest.tokens), longest), np.int64)
-    positions = np.zeros((len(forest.tokens), longest), np.int64)
-    visible = np.zeros((len(forest.tokens), longest, longest), bool)
-    visible[:, np.arange(longest), np.arange(longest)] = True
-    for tree, (tokens, parents) in enumerate(zip(forest.tokens, forest.parents, strict=True)):
-        size = len(tokens)
-        ids[tree, :size] = tokens
-        visible[tree, :size, :size] = ancestor_mask(np.array(parents))
-        positions[tree, :size] = visible[tree, :size, :size].sum(axis=1) - 1
+    parents = np.full((len(forest.tokens), longest), -1, np.int64)  # padding is alone, and sees itself only
+    for tree, (tokens, above) in enumerate(zip(forest.tokens, forest.parents, strict=True)):
+        ids[tree, : len(tokens)], parents[tree, : len(tokens)] = tokens, above
+    visible = ancestor_mask(parents)
+    positions = visible.sum(axis=2) - 1
     on = [torch.from_numpy(array).to(model.device) for array in (ids, positions, visible)]
     masks = additive_masks(model, on[2], on[1], on[1])
     return model.hidden(on[0], positions=on[1], mask=masks, cache=cache).flatten(0, 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +94,20 @@ def choose_device(requested: str | None) -> str:
     return device
 
 
+@contextmanager
+def _no_progress_bar(transformers: Any) -> Iterator[None]:
+    """Keeps a local load silent where nobody watches; the setting is put back afterwards."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled() and not sys.stderr.isatty()
+    if shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def load_model(
     name: str,
     *,
@@ -127,14 +144,15 @@ def load_model(
     offline = local or local_files_only
     tokenizer = load_tokenizer(where, local_files_only=offline, trust_remote_code=trust_remote_code)
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            where,
-            dtype=chosen_dtype,
-            attn_implementation=chosen_attention,
-            local_files_only=offline,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-        )
+        with _no_progress_bar(transformers):
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                where,
+                dtype=chosen_dtype,
+                attn_implementation=chosen_attention,
+                local_files_only=offline,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+            )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{name}: the model cannot be loaded: {reason}") from error

@@ -25,12 +25,20 @@ LOGITS_LIMIT = 2**24  # entries of one block of logits
 
 
 def ancestor_mask(parents: np.ndarray) -> np.ndarray:
-    """Returns ``[L, L] bool``: entry (i, j) is whether j is i or an ancestor of i. Parents come before children."""
-    mask = np.eye(len(parents), dtype=bool)
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            mask[node] |= mask[parent]
-    return mask
+    """Returns ``[..., L, L] bool``: entry (i, j) is whether j is i or an ancestor of i; -1 is the parent of a root.
+
+    All nodes climb together, one step at a time, so the cost is the depth of the deepest, not the number of nodes.
+    """
+    flat = parents.reshape(-1, parents.shape[-1])  # [B, L]
+    mask = np.zeros((*flat.shape, flat.shape[1]), bool)
+    row, node = np.nonzero(np.ones_like(flat, bool))
+    above = node
+    while len(row):
+        mask[row, node, above] = True
+        above = flat[row, above]
+        climbing = above >= 0
+        row, node, above = row[climbing], node[climbing], above[climbing]
+    return mask.reshape(*parents.shape, parents.shape[-1])
 
 
 def additive_masks(model: TransformersModel, visible: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor) -> Any:
@@ -77,19 +85,15 @@ def _arranged(trees: Sequence[Branches]) -> tuple[np.ndarray, np.ndarray, np.nda
     """Returns ids ``[B, L]``, positions ``[B, L]`` and visibility ``[B, L, L]`` of trees laid out in rows."""
     longest = max(len(tree.prompt) + tree.size for tree in trees)
     ids = np.zeros((len(trees), longest), np.int64)
-    positions = np.zeros((len(trees), longest), np.int64)
-    visible = np.zeros((len(trees), longest, longest), bool)
-    visible[:, np.arange(longest), np.arange(longest)] = True  # padding sees itself, so that no softmax is empty
+    parents = np.full((len(trees), longest), -1, np.int64)  # padding is alone, and sees itself only
     for row, tree in enumerate(trees):
         start, stop = len(tree.prompt), len(tree.prompt) + tree.size
         ids[row, :start] = tree.prompt
         ids[row, start:stop] = tree.tokens
-        parents = np.concatenate(
-            [np.arange(-1, start - 1), np.where(tree.parents < 0, start - 1, tree.parents + start)]
-        )
-        visible[row, :stop, :stop] = ancestor_mask(parents)
-        positions[row, :stop] = visible[row, :stop, :stop].sum(axis=1) - 1
-    return ids, positions, visible
+        parents[row, :start] = np.arange(-1, start - 1)
+        parents[row, start:stop] = np.where(tree.parents < 0, start - 1, tree.parents + start)
+    visible = ancestor_mask(parents)
+    return ids, visible.sum(axis=2) - 1, visible
 
 
 @torch.inference_mode()
@@ -104,45 +108,52 @@ def score_trees_by_attention(
         ids, positions, visible = (torch.from_numpy(array).to(model.device) for array in _arranged(chosen))
         masks = additive_masks(model, visible, positions, positions)
         states = model.hidden(ids, positions=positions, mask=masks)  # [B, L, D]
-        for row, index in enumerate(batch):
-            tree = trees[index]
-            start = len(tree.prompt) - 1  # the state that predicts the first tokens
-            results[index] = _scores(
-                model, tree, states[row, start : start + 1 + tree.size], allowed, best, worst, hidden
-            )
+        for index, scores in zip(batch, _read(model, chosen, states, allowed, best, worst, hidden), strict=True):
+            results[index] = scores
     return [result for result in results if result is not None]
 
 
-def _scores(
+def _read(
     model: TransformersModel,
-    tree: Branches,
+    trees: Sequence[Branches],
     states: torch.Tensor,
     allowed: torch.Tensor,
     best: int,
     worst: int,
     hidden: bool,
-) -> TreeScores:
-    """Reads one tree's scores off its states ``[n + 1, D]``, in blocks of bounded size."""
-    count = int(allowed.sum())
-    best, worst = min(best, count), min(worst, count)
-    logp = np.empty(tree.size, np.float32)
-    owner = tree.parents + 1  # [n] the state that predicts each node
-    parts: list[tuple[np.ndarray, ...]] = []
+) -> list[TreeScores]:
+    """Reads the scores of a batch of trees off its states ``[B, L, D]``, in blocks of bounded size."""
+    sizes = [tree.size + 1 for tree in trees]  # the last token of the prompt predicts the first ones
+    starts = np.cumsum([0, *sizes[:-1]])
+    rows = np.repeat(np.arange(len(trees)), sizes)
+    columns = np.concatenate([len(t.prompt) - 1 + np.arange(s) for t, s in zip(trees, sizes, strict=True)])
+    flat = states[torch.from_numpy(rows).to(model.device), torch.from_numpy(columns).to(model.device)]  # [S, D]
+    owners = np.concatenate([start + tree.parents + 1 for start, tree in zip(starts, trees, strict=True)])  # [n]
+    order = np.argsort(owners, kind="stable")  # so that the nodes a block predicts stand together
+    tokens = np.concatenate([tree.tokens for tree in trees]).astype(np.int64)
+    logp = np.empty(len(tokens), np.float32)
+    parts: list[list[np.ndarray]] = []
     block = max(1, LOGITS_LIMIT // len(allowed))
-    for begin in range(0, len(states), block):
-        logprobs = torch.log_softmax(model.logits(states[begin : begin + block]), dim=-1)  # [b, V]
-        mine = np.flatnonzero((owner >= begin) & (owner < begin + block))
-        picked = logprobs[torch.from_numpy(owner[mine] - begin), torch.from_numpy(tree.tokens[mine].astype(np.int64))]
+    best, worst = min(best, int(allowed.sum())), min(worst, int(allowed.sum()))
+    for begin in range(0, len(flat), block):
+        logprobs = torch.log_softmax(model.logits(flat[begin : begin + block]), dim=-1)  # [b, V]
+        low, high = np.searchsorted(owners[order], [begin, begin + block])
+        mine = order[low:high]
+        picked = logprobs[torch.from_numpy(owners[mine] - begin), torch.from_numpy(tokens[mine])]
         logp[mine] = picked.cpu().numpy()
-        top = logprobs.masked_fill(~allowed, -torch.inf).topk(best, dim=-1)
-        low = logprobs.masked_fill(~allowed, torch.inf).topk(worst, dim=-1, largest=False)
-        parts.append(tuple(t.cpu().numpy() for t in (top.indices, top.values, low.indices, low.values)))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return TreeScores(
-        logp=logp,
-        best_ids=columns[0].astype(np.int32),
-        best_logp=columns[1],
-        worst_ids=columns[2].astype(np.int32),
-        worst_logp=columns[3],
-        hidden=states.float().cpu().numpy() if hidden else np.zeros((tree.size + 1, 0), np.float32),
-    )
+        tops = logprobs.masked_fill(~allowed, -torch.inf).topk(best, dim=-1) if best else None
+        lows = logprobs.masked_fill(~allowed, torch.inf).topk(worst, dim=-1, largest=False) if worst else None
+        parts.append([*_pair(tops, len(logprobs)), *_pair(lows, len(logprobs))])
+    found = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    vectors = flat.float().cpu().numpy() if hidden else np.zeros((len(flat), 0), np.float32)
+    cuts = starts[1:]
+    per_tree = zip(*(np.split(array, cuts) for array in (*found, vectors)), strict=True)
+    nodes = np.split(logp, np.cumsum([tree.size for tree in trees])[:-1])
+    return [TreeScores(scores, *arrays) for scores, arrays in zip(nodes, per_tree, strict=True)]
+
+
+def _pair(ranked: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids and log-probabilities of a top-k result, or two empty tables."""
+    if ranked is None:
+        return np.zeros((rows, 0), np.int32), np.zeros((rows, 0), np.float32)
+    return ranked.indices.to(torch.int32).cpu().numpy(), ranked.values.cpu().numpy()

@@ -77,7 +77,7 @@ def score_trees(
     Args:
         model: any language model; back ends with tree attention score a tree in one forward pass.
         trees: trees in the model's own vocabulary.
-        best: how many of the likeliest next tokens to return for the prompt and every node.
+        best: how many of the likeliest next tokens to return for the prompt and every node; 0 costs nothing.
         worst: how many of the unlikeliest.
         hidden: whether to return hidden states.
     """

@@ -115,7 +115,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def fill_teacher(tree: TokenTree, voice: Voice, column: int, roots: Sequence[int]) -> None:
     """Fills one teacher's log-probabilities of the nodes below some roots, in one pass of the teacher."""
     branches = branches_of(tree, voice, roots)
-    for root, branch, score in zip(roots, branches, score_trees(voice.model, branches), strict=True):
+    for root, branch, score in zip(roots, branches, score_trees(voice.model, branches, best=0), strict=True):
         nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
         tree.teacher_logp[nodes, column] = np.clip(score.logp, LOWEST, 0.0)
 

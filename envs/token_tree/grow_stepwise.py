@@ -59,7 +59,7 @@ def _likeliest_contexts(
     """Returns, for each prompt that has one left, the unasked context that the primary finds likeliest."""
     trees = [sprouts[plot].branches(begins[plot]) for plot in going]
     chosen: dict[int, int] = {}
-    for plot, tree, scores in zip(going, trees, score_trees(primary.model, trees), strict=True):
+    for plot, tree, scores in zip(going, trees, score_trees(primary.model, trees, best=0), strict=True):
         total = np.zeros(tree.size + 1)  # [n + 1] log-probability of the path; the last entry is the prompt, node -1
         for node, parent in enumerate(tree.parents):
             total[node] = total[parent] + scores.logp[node]
