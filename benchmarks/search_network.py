@@ -2,7 +2,7 @@
 
     h = relu(s W + U[a]);  s' = softsign(h V);  reward = h . r;  logits = s' P;  value = softsign(s' . v)
 
-State 16, hidden 64: the same weights for all; no contestant gets a cheaper evaluator.
+State 16, hidden 32: the same weights for all; no contestant gets a cheaper evaluator.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 
 __all__ = ["HIDDEN", "STATE", "CompiledNetwork", "Weights", "random_roots", "random_weights"]
 
-STATE, HIDDEN = 16, 64
+STATE, HIDDEN = 16, 32
 
 
 class Weights(NamedTuple):
     """Weights for A actions, all float32."""
 
     w: np.ndarray  # [STATE, HIDDEN]
-    u: np.ndarray  # [A, HIDDEN]
     v: np.ndarray  # [HIDDEN, STATE]
     r: np.ndarray  # [HIDDEN]
-    p: np.ndarray  # [STATE, A]
     value: np.ndarray  # [STATE]
+    u: np.ndarray  # [A, HIDDEN]
+    p: np.ndarray  # [STATE, A]
 
     def judge(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns logits [B, A] and value [B] of states [B, STATE]."""
@@ -49,8 +49,8 @@ def random_weights(actions: int, seed: int = 0) -> Weights:
     return Weights(
         w=normal(STATE, HIDDEN, scale=0.5),
         u=normal(actions, HIDDEN, scale=1.0),
-        v=normal(HIDDEN, STATE, scale=0.3),
-        r=normal(HIDDEN, scale=0.05),
+        v=normal(HIDDEN, STATE, scale=0.4),
+        r=normal(HIDDEN, scale=0.08),
         p=normal(STATE, actions, scale=0.7),
         value=normal(STATE, scale=0.7),
     )

@@ -9,9 +9,9 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult
 from treegym.search.kernels import closed
-from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise
-from treegym.search.planner import new_roots, replace_options
-from treegym.search.settings import kernel_settings
+from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise, scratch
+from treegym.search.planner import new_roots
+from treegym.search.settings import kernel_settings, make_options
 from treegym.search.tree import allocate
 
 __all__ = ["World", "search_closed"]
@@ -66,7 +66,7 @@ def search_closed(
     Raises:
         ConfigError: for arrays that do not fit each other, roots out of range or without children, NaN in the tables.
     """
-    settings = replace_options(None, options)
+    settings = make_options(options)
     if settings.transpositions or settings.widen_factor > 0:
         raise ConfigError("a closed tree has neither transpositions nor widening; search it through a simulator")
     if num_simulations < 1:
@@ -93,17 +93,20 @@ def search_closed(
     out = new_out(size, actions)
     problems = np.zeros(size, np.int64)
 
+    nodes = num_simulations + 1
+
+    def make() -> tuple[Any, ...]:
+        trees, root = allocate(1, nodes, widest), new_roots(np.zeros(1, np.int64), widest)
+        desk = (np.empty(nodes, np.int32), np.empty(widest, np.float32), *np.empty((2, nodes + 1), np.int32))
+        return type(trees)(*(array[0] for array in trees)), type(root)(*(array[0] for array in root)), *desk
+
     def work(part: slice) -> None:
-        trees = allocate(1, num_simulations + 1, widest)
-        state = new_roots(np.zeros(1, np.int64), widest)
+        tree, root, *desk = scratch(("closed", nodes, widest), make)
         closed.search_roots(prepared.rule)(
-            type(trees)(*(array[0] for array in trees)),
-            type(state)(*(array[0] for array in state)),
+            tree,
+            root,
             world,
-            np.empty(num_simulations + 1, np.int32),
-            np.empty(widest, np.float32),
-            np.empty(num_simulations + 2, np.int32),
-            np.empty(num_simulations + 2, np.int32),
+            *desk,
             start[part],
             ids[part],
             prepared,

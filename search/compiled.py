@@ -16,7 +16,7 @@ from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
 from treegym.search.kernels import fused
 from treegym.search.kernels.numeric import FAST
-from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise
+from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise, scratch
 from treegym.search.planner import PROBLEMS, check_evaluation, new_roots
 from treegym.search.settings import Options, kernel_settings
 from treegym.search.tree import allocate
@@ -105,20 +105,26 @@ def compiled_search(
     noise = root_noise(method, options, int(seed), ids, given.legal.sum(1), actions)
     out, problems = new_out(size, actions), np.zeros(size, np.int32)
 
-    def work(part: slice) -> None:
-        trees, root = allocate(1, num_simulations + 1, actions), new_roots(np.zeros(1, np.int64), actions)
+    nodes, wide = num_simulations + 1, start.shape[1]
+
+    def make() -> tuple[Any, Any, _Desk]:
+        trees, root = allocate(1, nodes, actions), new_roots(np.zeros(1, np.int64), actions)
         desk = _Desk(
-            np.empty((num_simulations + 1, start.shape[1]), np.float32),
+            np.empty((nodes, wide), np.float32),
             np.empty(actions, np.float32),
             np.empty(actions, np.bool_),
             np.empty(3, np.float32),
             np.empty(actions, np.float32),
-            np.empty(num_simulations + 2, np.int32),
-            np.empty(num_simulations + 2, np.int32),
+            np.empty(nodes + 1, np.int32),
+            np.empty(nodes + 1, np.int32),
         )
+        return type(trees)(*(array[0] for array in trees)), type(root)(*(array[0] for array in root)), desk
+
+    def work(part: slice) -> None:
+        tree, root, desk = scratch(("compiled", nodes, actions, wide), make)
         fused.search_roots(settings.rule)(
-            type(trees)(*(array[0] for array in trees)),
-            type(root)(*(array[0] for array in root)),
+            tree,
+            root,
             desk,
             simulator.model,
             params,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from treegym.search.base import SearchResult
 from treegym.search.kernels.noise import gamma_draws
 from treegym.search.settings import Options
 
-__all__ = ["Noise", "Out", "in_parts", "new_out", "part_of", "root_ids_of", "root_noise"]
+__all__ = ["Noise", "Out", "in_parts", "new_out", "part_of", "root_ids_of", "root_noise", "scratch"]
 
 
 class Out(NamedTuple):
@@ -91,3 +92,21 @@ def in_parts(work: Callable[[slice], None], size: int, num_threads: int) -> None
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(work, part) for part in parts]:
             done.result()
+
+
+class _Cache(threading.local):
+    """The scratch arrays a thread used last."""
+
+    key: Any = None
+    value: Any = None
+
+
+_CACHE = _Cache()
+
+
+def scratch(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """Returns what `make` makes, or what it made for the same key last time in this thread: kernels overwrite it."""
+    if key != _CACHE.key:
+        _CACHE.value = make()
+        _CACHE.key = key
+    return _CACHE.value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from treegym.search.output import root_ids_of, root_noise
 from treegym.search.settings import Options, kernel_settings
 from treegym.search.tree import Nodes, allocate
 
-__all__ = ["PROBLEMS", "Leaves", "Planner", "check_evaluation", "new_roots", "replace_options"]
+__all__ = ["PROBLEMS", "Leaves", "Planner", "check_evaluation", "new_roots"]
 
 PROBLEMS = {
     1: "has no legal action",
@@ -245,14 +244,3 @@ def new_roots(ids: np.ndarray, slots: int) -> Root:
         stream=np.ascontiguousarray(ids.reshape(size, 1)),
         draws=np.full((size, 1), 1 << 20, np.int64),
     )
-
-
-def replace_options(options: Options | None, changes: dict[str, Any]) -> Options:
-    """Returns `options` with `changes`; an unknown name raises `ConfigError` with the closest known one."""
-    from treegym.errors import suggest
-
-    known = {field.name for field in dataclasses.fields(Options)}
-    for name in changes:
-        if name not in known:
-            raise ConfigError(f"{name!r} is no setting of a tree search.{suggest(name, known)}")
-    return dataclasses.replace(options or Options(), **changes)

@@ -42,15 +42,20 @@ def names() -> list[str]:
     return sorted([*METHODS, *_OWN])
 
 
+@functools.cache
+def _built_in(name: str) -> Method:
+    place, fixed = METHODS[name]
+    module, function = place.split(":")
+    return functools.partial(getattr(importlib.import_module(module), function), **fixed)
+
+
 def load(name: str) -> Method:
     """Returns the method called `name`."""
     if name in _OWN:
         return _OWN[name]
     if name not in METHODS:
         raise ConfigError(f"no search method is called {name!r}.{suggest(name, names())}")
-    place, fixed = METHODS[name]
-    module, function = place.split(":")
-    return functools.partial(getattr(importlib.import_module(module), function), **fixed)
+    return _built_in(name)
 
 
 def search(

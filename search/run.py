@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from treegym.search.base import Evaluation, SearchResult, Simulator
-from treegym.search.compiled import CompiledSimulator, compiled_search
-from treegym.search.planner import Planner, check_evaluation, replace_options
+from treegym.search.compiled import compiled_search
+from treegym.search.planner import Planner, check_evaluation
+from treegym.search.settings import make_options
 from treegym.search.states import StateStore, count, take
 
 __all__ = ["tree_search"]
@@ -26,8 +27,8 @@ def tree_search(
     **options: Any,
 ) -> SearchResult:
     """Searches from each of B states with `num_simulations` simulations; options as in `Options`."""
-    settings = replace_options(None, options)
-    if isinstance(simulator, CompiledSimulator) and settings.leaves == 1 and not settings.transpositions:
+    settings = make_options(options)
+    if hasattr(simulator, "model") and settings.leaves == 1 and not settings.transpositions:
         return compiled_search(
             simulator,
             states,

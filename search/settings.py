@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +14,7 @@ from treegym.errors import ConfigError, suggest
 from treegym.search.kernels import rules, walk
 from treegym.search.kernels.walk import Settings
 
-__all__ = ["TREE_RULES", "Options", "considered_visits", "halving_table", "kernel_settings"]
+__all__ = ["TREE_RULES", "Options", "considered_visits", "halving_table", "kernel_settings", "make_options"]
 
 # name -> (selection rule, backup, relative entropy to the prior)
 TREE_RULES: dict[str, tuple[int, int, bool]] = {
@@ -83,6 +86,20 @@ class Options:
             raise ConfigError(f"first_play is {self.first_play!r}: no such rule.{suggest(self.first_play, _FIRST)}")
 
 
+def make_options(changes: dict[str, Any]) -> Options:
+    """Returns options with `changes`; an unknown name raises `ConfigError` with the closest known one."""
+    return _options(tuple(changes.items()))
+
+
+@functools.lru_cache(maxsize=64)
+def _options(changes: tuple[tuple[str, Any], ...]) -> Options:
+    known = {field.name for field in dataclasses.fields(Options)}
+    for name, _ in changes:
+        if name not in known:
+            raise ConfigError(f"{name!r} is no setting of a tree search.{suggest(name, known)}")
+    return Options(**dict(changes))
+
+
 def considered_visits(actions: int, simulations: int) -> list[int]:
     """Returns, for each simulation, how many visits an action must have to be considered by sequential halving.
 
@@ -113,6 +130,11 @@ def kernel_settings(
     method: str, options: Options, *, simulations: int, visits: int, seed: int, planned: bool = True
 ) -> Settings:
     """Returns what the kernels read. `visits` bounds the visits a node can have; `planned` turns halving on."""
+    return _settings(method, options, simulations, visits, planned)._replace(seed=int(seed))
+
+
+@functools.lru_cache(maxsize=64)
+def _settings(method: str, options: Options, simulations: int, visits: int, planned: bool) -> Settings:
     if method not in TREE_RULES:
         raise ConfigError(f"no tree search is called {method!r}.{suggest(method, TREE_RULES)}")
     rule, backup, relative = TREE_RULES[method]
@@ -140,7 +162,7 @@ def kernel_settings(
         widen_power=float(options.widen_power),
         solve=bool(options.solve),
         max_depth=int(options.max_depth or 2**30),
-        seed=int(seed),
+        seed=0,
         explore=explore.astype(np.float32),
         halving=halving_table(options.max_considered if gumbel else 0, simulations if gumbel else 0),
     )

@@ -23,8 +23,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np  # noqa: E402
-from search_network import STATE, random_roots, random_weights  # noqa: E402
+import numpy as np
+from search_network import STATE, random_roots, random_weights
 
 DISCOUNT = 0.997
 CONSIDERED = 16
@@ -107,16 +107,12 @@ def lightzero_search(setting: str, method: str, batch: int, actions: int, simula
             if method == "puct":
                 at, row, action, turn = tree.batch_traverse(roots, 19652, 1.25, DISCOUNT, stats, results, to_play)
             else:
-                at, row, action, turn = tree.batch_traverse(
-                    roots, simulations, CONSIDERED, DISCOUNT, results, to_play
-                )
+                at, row, action, turn = tree.batch_traverse(roots, simulations, CONSIDERED, DISCOUNT, results, to_play)
             after, reward = weights.step(pool[at, row], np.asarray(action))
             pool[simulation + 1] = after
             logits, value = weights.judge(after)
             back = tree.batch_backpropagate if method == "puct" else tree.batch_back_propagate
-            back(
-                simulation + 1, DISCOUNT, reward.tolist(), value.tolist(), logits.tolist(), stats, results, turn
-            )
+            back(simulation + 1, DISCOUNT, reward.tolist(), value.tolist(), logits.tolist(), stats, results, turn)
         return np.asarray(roots.get_distributions())
 
     return run

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from treegym.search.kernels.numeric import inlined, kernel
+from treegym.search.kernels.numeric import finite, inlined, kernel, unusable
 from treegym.search.kernels.summary import perturb_one, summarise_one
 from treegym.search.kernels.walk import attach, backup, descend, finish_priors
 
@@ -42,7 +42,7 @@ def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
     prior, action = tree.prior[new], tree.action[new]
     for k in range(width):
         logit = world.prior_logits[first + k]
-        if not (logit < np.float32(np.inf)):
+        if unusable(logit):
             return 2
         prior[k] = logit
         action[k] = k
@@ -85,7 +85,7 @@ def search_roots(rule: int) -> Any:
             new = attach(tree, -1, 0, np.float32(0.0), world.value[flat], False)
             where[new] = flat
             problems[b] = 0
-            if _open(tree, world, flat, new) != 0 or not np.isfinite(world.value[flat]):
+            if _open(tree, world, flat, new) != 0 or not finite(world.value[flat]):
                 problems[b] = flat + 1
                 continue
             perturb_one(
@@ -103,7 +103,7 @@ def search_roots(rule: int) -> Any:
                     where[child] = flat
                     if not ends:
                         evaluations += 1
-                        if _open(tree, world, flat, child) != 0 or not np.isfinite(world.value[flat]):
+                        if _open(tree, world, flat, child) != 0 or not finite(world.value[flat]):
                             problems[b] = flat + 1
                             break
                 backup(tree, settings, path_node, path_slot, depth, tree.value[child])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from treegym.search.kernels.numeric import kernel
+from treegym.search.kernels.numeric import finite, kernel
 from treegym.search.kernels.summary import perturb_one, summarise_one
 from treegym.search.kernels.walk import attach, backup, descend, fill_dense
 
@@ -25,7 +25,7 @@ def search_roots(rule: int) -> Any:
     @kernel
     def search_roots_kernel(
         tree, root, desk, model, params, given, streams, settings, simulations, noise, out, problems
-    ):  # type: ignore[no-untyped-def]  # noqa: E501
+    ):  # type: ignore[no-untyped-def]
         states, logits, legal, told = desk.states, desk.logits, desk.legal, desk.told
         scores, path_node, path_slot = desk.scores, desk.path_node, desk.path_slot
         for b in range(len(given.value)):
@@ -52,7 +52,7 @@ def search_roots(rule: int) -> Any:
                     told[2] = np.float32(0.0)
                     model(params, states, np.int64(node), np.int64(tree.action[node, slot]), child, logits, legal, told)
                     ends = told[2] > np.float32(0.0)
-                    if not (abs(told[0]) < np.float32(3e38) and (ends or abs(told[1]) < np.float32(3e38))):
+                    if not (finite(told[0]) and (ends or finite(told[1]))):
                         problems[b] = 4
                         break
                     attach(tree, node, slot, told[0], told[1], ends)

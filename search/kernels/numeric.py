@@ -13,7 +13,19 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["FAST", "argmax", "exp32", "inlined", "kernel", "log_uniform", "mix", "normal", "uniform"]
+__all__ = [
+    "FAST",
+    "argmax",
+    "exp32",
+    "finite",
+    "inlined",
+    "kernel",
+    "log_uniform",
+    "mix",
+    "normal",
+    "uniform",
+    "unusable",
+]
 
 # Infinities stay meaningful (a masked score is -inf); NaNs cannot come in, because inputs are checked.
 FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
@@ -69,6 +81,19 @@ def exp32(x):  # type: ignore[no-untyped-def]
     series = series * rest * rest + rest + np.float32(1.0)
     power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
     return series * power.view(np.float32)
+
+
+@inlined
+def unusable(x):  # type: ignore[no-untyped-def]
+    """Returns whether a float32 is NaN or +inf, by its bits: fast arithmetic assumes that there are no NaNs."""
+    bits = np.float32(x).view(np.int32)
+    return (bits & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000) or bits == np.int32(0x7F800000)
+
+
+@inlined
+def finite(x):  # type: ignore[no-untyped-def]
+    """Returns whether a float32 is a number, by its bits."""
+    return (np.float32(x).view(np.int32) & np.int32(0x7F800000)) != np.int32(0x7F800000)
 
 
 @inlined

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from treegym.search.kernels.numeric import exp32, inlined
+from treegym.search.kernels.numeric import exp32, inlined, unusable
 from treegym.search.kernels.rules import select
 
 __all__ = ["Root", "Settings", "attach", "backup", "descend", "fill_dense"]
@@ -96,10 +96,29 @@ def fill_dense(tree, node, logits, legal, sort):  # type: ignore[no-untyped-def]
     """
     width = 0
     high = np.float32(-np.inf)
-    for a in range(len(logits)):
+    actions = min(len(logits), len(legal))
+    allowed = 0
+    for a in range(actions):
+        allowed += legal[a]
+    if allowed == actions and not sort:  # nothing to pack: loops without branches
+        wrong = 0
+        prior, action = tree.prior[node], tree.action[node]
+        for a in range(actions):
+            logit = logits[a]
+            wrong += unusable(logit)
+            high = max(high, logit)
+            prior[a] = logit
+            action[a] = a
+        if wrong > 0:
+            return 2
+        if high == np.float32(-np.inf):
+            return 3
+        finish_priors(tree, node, actions, high)
+        return 0
+    for a in range(actions):
         if legal[a]:
             logit = logits[a]
-            if not (logit < np.float32(np.inf)):
+            if unusable(logit):
                 return 2
             high = max(high, logit)
             tree.action[node, width] = a
