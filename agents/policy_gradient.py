@@ -12,7 +12,7 @@ Letters: N steps (tokens), E episodes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,8 +21,9 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from treegym.agents.base import Agent, Settings
+from treegym.agents.fused import Perceptron, loss_by_kernel
 from treegym.agents.losses import aggregate, clipped_surrogate, correct_nll, kl_estimate, value_loss
-from treegym.agents.policies.base import ChildScorer
+from treegym.agents.policies.base import ChildScorer, mask_of
 from treegym.agents.rollout import Collector, Trajectories
 from treegym.agents.schedules import Schedule, as_schedule
 from treegym.errors import ConfigError
@@ -93,9 +94,9 @@ class Lesson(NamedTuple):
     length: np.ndarray  # [N] float32, steps of the step's episode
     lengths: np.ndarray  # [E] int64
 
-    def part(self, index: np.ndarray) -> Lesson:
-        """Returns the steps of `index`."""
-        rows = {key: array[index] for key, array in self.rows.items()}
+    def part(self, index: np.ndarray, *, with_rows: bool = True) -> Lesson:
+        """Returns the steps of `index`, with what was observed or without."""
+        rows = {key: array[index] for key, array in self.rows.items()} if with_rows else {}
         return self._make((rows, *(field[index] for field in self[1:-1]), self.lengths))
 
 
@@ -120,7 +121,7 @@ class PolicyGradient(Agent):
             trainable, lr=self.lr_schedule(1.0), eps=s.adam_eps, weight_decay=s.weight_decay, fused=cpu or None
         )
         self._collector: Collector | None = None
-        self.fused_learner: Any = None
+        self._fast: Perceptron | None = None
 
     def _enter_world(self) -> None:
         self._collector = None
@@ -228,30 +229,49 @@ class PolicyGradient(Agent):
         rate = self.lr_schedule(self._current_progress_remaining)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        learner = self._fused_learner()
+        perceptron = self._perceptron()
+        flat = None if perceptron is None else perceptron.flatten(lesson.rows)
+        mask = mask_of(lesson.rows, int(self.action_space.n))
         self.policy.set_training_mode(True)
         logged: list[dict[str, float]] = []
         stopped = False
         for _ in range(s.n_epochs):
             for index, lengths in self.minibatches(lesson):
-                part = lesson.part(index)._replace(lengths=lengths)
+                part = lesson.part(index, with_rows=flat is None)._replace(lengths=lengths)
                 if s.normalize_advantage and len(index) > 1:
                     advantages = part.advantages
                     part = part._replace(advantages=(advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8))
-                figures = learner(part) if learner is not None else self.gradients(part)
+                if perceptron is not None and flat is not None:
+                    figures = perceptron.learn(
+                        flat[torch.from_numpy(index)], part, mask[index], self.whole(part), self.kl_beta
+                    )
+                else:
+                    figures = self.gradients(part)
                 if s.target_kl is not None and figures["approx_kl"] > 1.5 * s.target_kl:
                     stopped = True
                     break
-                if learner is None:
-                    self.step_optimizer()
+                self.step_optimizer() if perceptron is None else perceptron.step()
                 logged.append(figures)
             if stopped:
                 break
             self._n_updates += 1
+        if perceptron is not None:
+            perceptron.finish()
         self.policy.set_training_mode(False)
         for name in logged[0] if logged else ():
             self.logger.record(f"train/{name}", float(np.mean([figures[name] for figures in logged])))
         self.logger.record("train/learning_rate", rate)
+
+    def _perceptron(self) -> Perceptron | None:
+        """Returns the hand-written backward pass for this policy, if it is plain enough to have one."""
+        if not self.settings.fused or not self.uses_critic or not Perceptron.fits(self.policy, self.optimizer):
+            return None
+        if self.settings.micro_batch is not None:
+            return None
+        if self._fast is None or not self._fast.bound():
+            self._fast = Perceptron(self.policy, self.optimizer, self.settings)
+            self.scorer.fast = self._fast
+        return self._fast
 
     def gradients(self, part: Lesson) -> dict[str, float]:
         """Accumulates the gradients of one update batch, micro-batch by micro-batch."""
@@ -259,11 +279,34 @@ class PolicyGradient(Agent):
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for piece in self._micro_batches(part):
-            loss, figures = self.loss(piece, whole)
-            loss.backward()
+            if self.settings.fused and self.scorer.unit == "step":
+                figures = self._backward_by_kernel(piece, whole)
+            else:
+                loss, figures = self.loss(piece, whole)
+                loss.backward()
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value
         return sums
+
+    def _backward_by_kernel(self, lesson: Lesson, whole: Whole) -> dict[str, float]:
+        """Does what ``self.loss(...).backward()`` does, with the loss in one compiled pass."""
+        policy = self.scorer
+        obs = policy.tensors(lesson.rows)
+        if self.uses_critic:
+            logits, values = policy.both(obs)
+        else:
+            logits = policy.logits(obs)
+            values = torch.zeros(len(lesson.actions))
+        by_logits, by_values, figures = loss_by_kernel(
+            self.settings, lesson, whole, self.kl_beta, logits.detach().float().cpu().numpy(),
+            values.detach().float().cpu().numpy(), mask_of(lesson.rows, int(self.action_space.n)),
+        )  # fmt: skip
+        outputs, gradients = [logits], [torch.from_numpy(by_logits).to(logits)]
+        if self.uses_critic:
+            outputs.append(values)
+            gradients.append(torch.from_numpy(by_values).to(values))
+        torch.autograd.backward(outputs, gradients)
+        return figures
 
     def whole(self, part: Lesson) -> Whole:
         """Returns what normalises the loss of one update batch."""
@@ -315,9 +358,6 @@ class PolicyGradient(Agent):
             episodes=whole.episodes,
             horizon=self.settings.horizon,
         )
-
-    def _fused_learner(self) -> Callable[[Lesson], dict[str, float]] | None:
-        return None
 
     # ------------------------------------------------------------------ the reference policy
 

@@ -67,11 +67,8 @@ class WorldVecEnv(VecEnv):
 
     def has_attr(self, attr_name: str) -> bool:
         """Answers sb3-contrib, which asks whether there are masks, without making all lanes answer."""
-        return (
-            attr_name == "action_masks"
-            and self._is_dict()
-            and MASK in self.observation_space.spaces
-            or (super().has_attr(attr_name))
+        return (attr_name == "action_masks" and self._is_dict() and MASK in self.observation_space.spaces) or (
+            super().has_attr(attr_name)
         )
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
