@@ -153,5 +153,5 @@ def single_use(node: Any) -> bool:
 
 def _tensors(value: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    map_tensors(value, lambda x: found.append(x) or x)
+    map_tensors(value, found.append)
     return found

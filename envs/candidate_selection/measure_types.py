@@ -47,6 +47,12 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Measurement:
-        intervals = {name: Interval(**data[name]) for name in ("speed", "memory", "accuracy")}
-        rest = {name: data[name] for name in ("output_error", "pairs")}
-        return cls(**intervals, milliseconds=tuple(data["milliseconds"]), bytes=tuple(data["bytes"]), **rest)
+        return cls(
+            speed=Interval(**data["speed"]),
+            memory=Interval(**data["memory"]),
+            accuracy=Interval(**data["accuracy"]),
+            output_error=float(data["output_error"]),
+            milliseconds=(data["milliseconds"][0], data["milliseconds"][1]),
+            bytes=(data["bytes"][0], data["bytes"][1]),
+            pairs=int(data["pairs"]),
+        )

@@ -13,9 +13,9 @@ __all__ = ["hypervolume", "pareto_front"]
 
 def pareto_front(scores: np.ndarray) -> np.ndarray:
     """Returns the positions of rows ``[n, d]`` that no other row dominates (at least as good in all, better in one)."""
-    at_least = (scores[None] >= scores[:, None]).all(-1)  # [i, j]: j is as good as i everywhere
-    better = (scores[None] > scores[:, None]).any(-1)
-    return np.flatnonzero(~(at_least & better).any(1))
+    at_least = np.all(scores[None] >= scores[:, None], axis=-1)  # [i, j]: j is as good as i everywhere
+    better = np.any(scores[None] > scores[:, None], axis=-1)
+    return np.flatnonzero(~np.any(at_least & better, axis=1))
 
 
 def hypervolume(scores: np.ndarray, reference: Sequence[float] = (0.0, 0.0, 0.0)) -> float:

@@ -56,7 +56,7 @@ class PipelineWorld:
         self.score = scores(*self.table.metrics.T)
         self.fitness = fitness(self.score, self.weights)
         self.module_of = np.arange(len(self.table.modules))
-        self.first = np.array([self.table.records_of(m)[0] for m in self.module_of], np.int64)
+        self.first = np.array([self.table.records_of(int(m))[0] for m in self.module_of], np.int64)
         self.base_fitness = float(self.fitness[self.first[0]])
         self.pool = choose_pool(self.table, split, self.module_of)
         self.following = self._lattice()

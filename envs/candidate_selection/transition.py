@@ -106,7 +106,7 @@ def advance(
         root = lane[ROOT]
         action = actions[b]
         lane[STEPS] += 1
-        chosen = np.int64(-2)  # what is committed to: a record, or -1 for the original
+        chosen: Any = np.int64(-2)  # what is committed to: a record, or -1 for the original
         if action == count:
             chosen = -1
         elif action < 0 or action > count or candidates[root, action] < 0:

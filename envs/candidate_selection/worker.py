@@ -115,7 +115,7 @@ def _guarded(work: Callable[[], dict[str, Any]]) -> Outcome:
 
 def _read_until(reader: int, deadline: float) -> tuple[bytes, bool]:
     """Reads to the end of the pipe; the flag says that the deadline came first."""
-    parts = []
+    parts: list[bytes] = []
     while True:
         left = deadline - time.monotonic()
         if left <= 0:

@@ -51,7 +51,7 @@ class SelectionWorld:
         num_candidates: int = 5,
         sets: int = 64,
         objective_weights: Mapping[str, float] | None = None,
-        evaluation_cost: float = 0.005,
+        evaluation_cost: float = 0.002,
         illegal_penalty: float = 0.1,
         max_iterations: int = 10,
         performance_threshold: float | None = None,

@@ -173,7 +173,7 @@ def _einsum_operands(node: fx.Node, *, keys: bool) -> tuple[Any, Any, bool] | No
     right, _, out = rest.partition("->")
     if len(left) < 3 or not len(left) == len(right) == len(out) or not left[:-2] == right[:-2] == out[:-2]:
         return None
-    (i, d), (j, e), (a, b) = left[-2:], right[-2:], out[-2:]
+    (i, d), (j, e), (a, b) = tuple(left[-2:]), tuple(right[-2:]), tuple(out[-2:])
     good = (d == e and (a, b) == (i, j)) if keys else (d == j and (a, b) == (i, e))
     return (node.args[1], node.args[2], False) if good else None
 

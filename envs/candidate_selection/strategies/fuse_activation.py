@@ -44,7 +44,7 @@ def _fuse(graph: fx.GraphModule, args: tuple[Any, ...]) -> int:
     used = [node.target for node in graph.graph.nodes if node.op == "call_module"]
     for node in list(graph.graph.nodes):
         activation = _activation(graph, node)
-        before = node.args[0] if node.args else None
+        before: Any = node.args[0] if node.args else None
         if activation is None or not single_use(before) or before.op != "call_module":
             continue
         layer = graph.get_submodule(str(before.target))

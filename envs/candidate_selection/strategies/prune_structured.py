@@ -36,7 +36,8 @@ def _shrink_pairs(graph: fx.GraphModule, args: tuple[Any, ...]) -> int:
 
     shrunk = 0
     for node in graph.graph.nodes:
-        second, before = layer_of(node), node.args[0] if node.args else None
+        second = layer_of(node)
+        before: Any = node.args[0] if node.args else None
         if second is None:
             continue
         while single_use(before) and _elementwise(graph, before):

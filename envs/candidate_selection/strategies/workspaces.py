@@ -22,6 +22,7 @@ class WorkspaceLinear(nn.Module):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
+        self.workspace: Tensor
         self.register_buffer("workspace", torch.empty(0, dtype=layer.weight.dtype), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
