@@ -54,6 +54,7 @@ class Judge(Term):
         template: what a plain model reads, such as ``"{prompt}{answer}?"``.
         yes: the local model's word for yes (in a pair: the first answer is better).
         no: its word for no.
+        chat: whether a local model is asked through its chat template; by default when it has one.
         cache: a file for judgements; by default the user's cache for a server and none for a local model; False: none.
         backend: a `JudgeBackend` of your own (Python only).
         **settings: for a server: concurrency, timeout, total, attempts, max_tokens; see `HttpJudge`.
@@ -78,6 +79,7 @@ class Judge(Term):
         template: str | None = None,
         yes: str = "y",
         no: str = "n",
+        chat: bool | None = None,
         cache: str | bool | None = None,
         backend: JudgeBackend | None = None,
         concurrency: int = 32,
@@ -103,7 +105,8 @@ class Judge(Term):
         rest: dict[str, Any] = {"rubric": rubric} if rubric else {}
         self.prompt = JudgePrompt(form=form, principles=tuple(principles), template=template, **rest)
         self._stored = self.arguments.keys().isdisjoint({"model", "url", "template", "principles", "backend", "mode"})
-        self._local = {"model": model or BUNDLED, "template": template or "{prompt}{answer}?", "yes": yes, "no": no}
+        self._local: dict[str, Any] = {"model": model or BUNDLED, "template": template or "{prompt}{answer}?"}
+        self._local |= {"yes": yes, "no": no, "chat": chat}
         self._served: dict[str, Any] = {"url": url, "model": model, "key_env": key_env, "concurrency": concurrency}
         self._served |= {"timeout": timeout, "total": total, "attempts": attempts, "max_tokens": max_tokens}
         self._backend = backend

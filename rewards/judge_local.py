@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
 from treegym.rewards.judge_prompt import Case, fill
 from treegym.rewards.local import local_model, verdict_probability
@@ -25,6 +26,8 @@ class LocalJudge:
         yes: what it would say if the answer is good (in a pair: if the first answer is better).
         no: what it would say if not.
         principles: a constitution: the template is asked once a principle, and the mean counts.
+        chat: whether the filled-in template goes through the model's chat template, as instruct models expect; by
+            default when the model has one.
     """
 
     def __init__(
@@ -35,7 +38,9 @@ class LocalJudge:
         yes: str = "y",
         no: str = "n",
         principles: Sequence[str] = (),
+        chat: bool | None = None,
     ) -> None:
+        self.chat = chat
         self._model, self.template, self.yes, self.no = model, template, yes, no
         self.principles = tuple(principles)
 
@@ -43,7 +48,7 @@ class LocalJudge:
     def identity(self) -> list[Any]:
         """What a judgement depends on besides the case; part of the cache's key."""
         fingerprint = local_model(self._model).fingerprint()
-        return ["local", fingerprint, self.template, self.yes, self.no, list(self.principles)]
+        return ["local", fingerprint, self.template, self.yes, self.no, list(self.principles), self.chat]
 
     def scores(
         self, cases: Sequence[Case], *, keep: Callable[[int, float], None] | None = None
@@ -52,13 +57,23 @@ class LocalJudge:
         model = local_model(self._model)
         rows = []
         for principle in self.principles or ("",):
-            texts = [fill(self.template, _checked(case), principle=principle) for case in cases]
+            texts = [self._framed(model, fill(self.template, _checked(case), principle=principle)) for case in cases]
             rows.append(verdict_probability(model, texts, yes=[self.yes], no=[self.no]))
         scores = np.mean(rows, axis=0)
         for position, score in enumerate(scores):
             if keep is not None:
                 keep(position, float(score))
         return [float(score) for score in scores], {}
+
+    def _framed(self, model: LanguageModel, text: str) -> str:
+        """Returns the text as the model's chat template frames a user's message, where it has one."""
+        tokenizer: Any = getattr(model.tokenizer, "hf", None)
+        if self.chat is False or getattr(tokenizer, "chat_template", None) is None:
+            if self.chat:
+                raise ConfigError(f"model {model.name!r} has no chat template; leave chat out")
+            return text
+        message = [{"role": "user", "content": text}]
+        return str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
 
     def close(self) -> None:
         """Does nothing: models are shared by the whole process."""

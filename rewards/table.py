@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treegym.errors import RewardError
+from treegym.errors import ConfigError, RewardError
 from treegym.rewards.base import Asked, Part, Scored, Term
 from treegym.rewards.source import TreeSource, ancestors, flagged_ends, path_sums
 
@@ -37,6 +37,9 @@ class RewardTable:
     def __init__(
         self, reward: Reward, source: TreeSource, *, ends: Ends | None = None, truncated: Ends | None = None
     ) -> None:
+        for what, given in (("ends", ends), ("truncated", truncated)):
+            if given is not None and not callable(given):
+                _check_flags(np.asarray(given), what, source.size)
         self.reward = reward
         self.source = source
         self._ends, self._truncated = ends, truncated
@@ -227,6 +230,11 @@ class RewardTable:
             f"reward term {term.name!r} failed at root {root} ({self.source.prompts[root][:60]!r}), node {node}, "
             f"path {path} ({self.source.text(node)[:80]!r}){others}: {reason}"
         )
+
+
+def _check_flags(flags: np.ndarray, what: str, size: int) -> None:
+    if flags.dtype != np.bool_ or flags.shape != (size,):
+        raise ConfigError(f"{what} is {flags.dtype} of shape {flags.shape}; bool of shape ({size},) was expected")
 
 
 def _look_up(
