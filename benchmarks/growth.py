@@ -24,6 +24,7 @@ from common import cpu_seconds, emit, interleaved, median_ratio, parse, table
 from treegym.envs.token_tree.grow import GrowSettings, grow, grow_shard
 from treegym.envs.token_tree.grow_basis import fit_basis
 from treegym.envs.token_tree.grow_columns import branches_of
+from treegym.envs.token_tree.grow_states import ContextStates
 from treegym.envs.token_tree.grow_voices import make_voices
 from treegym.envs.token_tree.tree import Root, TokenTree
 from treegym.models import tasks
@@ -140,7 +141,7 @@ def grow_cell(models: Sequence[TransformersModel], plain_prompts: int, ours_prom
     ours = make_voices(models[0], models[1:])
     loops = make_voices(PlainLoop(models[0]), [PlainLoop(model) for model in models[1:]])
     prompts = roots(ours_prompts)
-    basis = fit_basis(ours[0], [root.prompt for root in prompts], max_tokens=settings.max_tokens)
+    basis = fit_basis(ContextStates(ours[0]), [root.prompt for root in prompts], max_tokens=settings.max_tokens)
     grow_shard(prompts[:4], ours, settings, basis=basis, verify=verify)  # warm-up
     results: dict[str, TokenTree] = {}
 

@@ -17,12 +17,14 @@ from treegym.envs.token_tree.grow_basis import ContextBasis, fit_basis
 from treegym.envs.token_tree.grow_closing import PRIMARY
 from treegym.envs.token_tree.grow_columns import fill_ends, fill_primary, fill_teacher, lay_out
 from treegym.envs.token_tree.grow_settings import GrowSettings, Judge, Verifier, Voice
+from treegym.envs.token_tree.grow_states import ContextStates
 from treegym.envs.token_tree.grow_voices import check_prompts, make_voices
 from treegym.envs.token_tree.grow_waves import grow_sprouts
 from treegym.envs.token_tree.grow_work import WorkDirectory, digest_of
 from treegym.envs.token_tree.tree import Root, TokenTree
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
+from treegym.models.embeddings import Embedder
 
 __all__ = ["GrowSettings", "grow", "grow_shard"]
 
@@ -38,6 +40,8 @@ def grow(
     settings: GrowSettings | None = None,
     verify: Verifier | None = None,
     judge: Judge | None = None,
+    embedder: Embedder | None = None,
+    chat: bool = True,
     work: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     source: str = "",
@@ -53,6 +57,8 @@ def grow(
         settings: how to grow.
         verify: scores a terminal's text against its root's reference; without it verdicts stay unset.
         judge: scores prompts and answers; without it the judge's column stays unset.
+        embedder: describes contexts by their text; without it the primary's hidden states describe them.
+        chat: ask models that have a chat template, instead of letting them go on with the bare prompt.
         work: where shards are kept until the tree is finished, by default ``OUT.growing``.
         overwrite: replace an existing `out`.
         source: where the prompts came from, for the file's header.
@@ -67,28 +73,35 @@ def grow(
         raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent} is no directory; make it first")
-    voices = make_voices(primary, teachers)
+    voices = make_voices(primary, teachers, chat=chat)
     check_prompts(voices, prompts)
     models: dict[str, Any] = {
         "primary": {"name": primary.name, "fingerprint": primary.fingerprint()},
         "teacher_models": [{"name": t.name, "fingerprint": t.fingerprint()} for t in teachers],
     }
-    asked = {"judged": judge is not None, "verified": verify is not None}
+    identity = getattr(judge, "identity", None)
+    asked = {"judge": identity if judge is None or identity is not None else "given", "verified": verify is not None}
+    described = {"name": embedder.name, "fingerprint": embedder.fingerprint()} if embedder is not None else None
+    asked |= {"embedder": described, "chat": chat}
     plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked}
     store = WorkDirectory(directory, plan)
+    states = ContextStates(voices[PRIMARY], embedder)
     basis = store.basis(
-        lambda: fit_basis(voices[PRIMARY], [r.prompt for r in prompts[:BASIS_PROMPTS]], max_tokens=settings.max_tokens)
+        lambda: fit_basis(states, [root.prompt for root in prompts[:BASIS_PROMPTS]], max_tokens=settings.max_tokens)
     )
     shards = [prompts[start : start + settings.shard] for start in range(0, len(prompts), settings.shard)]
     for number, shard in _shown(list(enumerate(shards)), progress):
         if not store.has(number):
-            store.save_shard(number, grow_shard(shard, voices, settings, basis=basis, verify=verify, judge=judge))
+            grown = grow_shard(shard, voices, settings, basis=basis, states=states, verify=verify, judge=judge)
+            store.save_shard(number, grown)
     header = {
         "growth": settings.to_dict(),
         "seed": settings.seed,
         "source": source,
         "tokenizer": primary.tokenizer.fingerprint(),
         "context_basis": basis.to_header(),
+        "embedder": described,
+        "chat": chat,
         **models,
     }
     store.save(store.merge(len(shards), header), target)
@@ -102,6 +115,7 @@ def grow_shard(
     settings: GrowSettings,
     *,
     basis: ContextBasis | None = None,
+    states: ContextStates | None = None,
     verify: Verifier | None = None,
     judge: Judge | None = None,
 ) -> TokenTree:
@@ -109,7 +123,7 @@ def grow_shard(
     sprouts = grow_sprouts([root.prompt for root in prompts], voices, settings)
     tree = lay_out(sprouts, prompts, voices, context=basis is not None)
     roots = range(tree.num_roots)
-    fill_primary(tree, voices[PRIMARY], basis, roots)
+    fill_primary(tree, states or ContextStates(voices[PRIMARY]), basis, roots)
     for column, voice in enumerate(voices[1:]):
         fill_teacher(tree, voice, column, roots)
     fill_ends(tree, verify, judge)

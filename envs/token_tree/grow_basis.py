@@ -1,4 +1,4 @@
-"""The 24 numbers a node's context is described by: principal components of the primary's hidden states, as int8."""
+"""The 24 numbers a node's context is described by: principal components of its vector, as int8."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from treegym.envs.token_tree.columns import CONTEXT_SIZE
-from treegym.envs.token_tree.grow_settings import Voice
-from treegym.models.tree_scores import Branches, score_trees
+from treegym.envs.token_tree.grow_states import ContextStates
+from treegym.models.tree_scores import Branches
 
 __all__ = ["ContextBasis", "fit_basis"]
 
@@ -41,16 +41,17 @@ class ContextBasis:
         return cls(np.asarray(header["mean"], np.float32), np.asarray(header["axes"], np.float32))
 
 
-def fit_basis(voice: Voice, prompts: Sequence[str], *, max_tokens: int) -> ContextBasis:
-    """Fits the components on the hidden states along the primary's own greedy answers to some prompts."""
+def fit_basis(states: ContextStates, prompts: Sequence[str], *, max_tokens: int) -> ContextBasis:
+    """Fits the components on the contexts along the primary's own greedy answers to some prompts."""
+    voice = states.voice
     contexts = [voice.begin(prompt) for prompt in prompts]
     answers = voice.model.generate(contexts, max_new_tokens=max_tokens)
     chains = [
         Branches(context, np.array(answer, np.int32), np.arange(-1, len(answer) - 1, dtype=np.int32))
         for context, answer in zip(contexts, answers, strict=True)
     ]
-    hidden = np.concatenate([scores.hidden for scores in score_trees(voice.model, chains, hidden=True)])  # [m, D]
-    return principal_components(hidden.astype(np.float64))
+    _, vectors = states.scored(chains)
+    return principal_components(np.concatenate(vectors).astype(np.float64))
 
 
 def principal_components(hidden: np.ndarray) -> ContextBasis:

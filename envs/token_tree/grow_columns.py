@@ -11,6 +11,7 @@ from treegym.envs.token_tree.flags import END, GREEDY, PUNCTUATION
 from treegym.envs.token_tree.grow_basis import ContextBasis
 from treegym.envs.token_tree.grow_closing import PRIMARY
 from treegym.envs.token_tree.grow_settings import Judge, Verifier, Voice
+from treegym.envs.token_tree.grow_states import ContextStates
 from treegym.envs.token_tree.sprout import Sprout
 from treegym.envs.token_tree.tree import Root, TokenTree
 from treegym.models.base import LanguageModel
@@ -72,38 +73,43 @@ def branches_of(tree: TokenTree, voice: Voice, roots: Sequence[int]) -> list[Bra
     return branches
 
 
-def fill_primary(tree: TokenTree, voice: Voice, basis: ContextBasis | None, roots: Sequence[int]) -> None:
+def fill_primary(tree: TokenTree, states: ContextStates, basis: ContextBasis | None, roots: Sequence[int]) -> None:
     """Fills prior, similarity and context of the nodes below some roots, in one pass of the primary."""
-    branches = branches_of(tree, voice, roots)
-    scores = score_trees(voice.model, branches, hidden=True)
-    choices = _own_choices(voice.model, branches, scores)
-    for root, branch, score, choice in zip(roots, branches, scores, choices, strict=True):
+    branches = branches_of(tree, states.voice, roots)
+    scores, vectors = states.scored(branches)
+    choices = _own_choices(states, branches, scores, vectors)
+    for root, branch, score, vector, choice in zip(roots, branches, scores, vectors, choices, strict=True):
         nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
         tree.prior[nodes] = np.minimum(score.logp, 0.0)
-        tree.similarity[nodes] = _cosine(score.hidden[1:], choice[branch.parents + 1])
+        tree.similarity[nodes] = _cosine(vector[1:], choice[branch.parents + 1])
         if basis is not None:
-            tree.context[nodes[0] - 1 : nodes[0] + branch.size] = basis.encode(score.hidden)
+            tree.context[nodes[0] - 1 : nodes[0] + branch.size] = basis.encode(vector)
 
 
-def _own_choices(model: LanguageModel, branches: Sequence[Branches], scores: Sequence[TreeScores]) -> list[np.ndarray]:
-    """Returns, for the prompt and every node with children, the state after the model's likeliest token ``[n + 1, D]``.
+def _own_choices(
+    states: ContextStates,
+    branches: Sequence[Branches],
+    scores: Sequence[TreeScores],
+    vectors: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Returns the vector after the model's likeliest token, for the prompt and every node with children ``[n + 1, D]``.
 
-    Where that token is a child, its state is known already; the others are asked for in one batched call.
+    Where that token is a child, its vector is known already; the others are asked for in one batched call.
     """
-    states, missing, contexts = [], [], []
-    for number, (branch, score) in enumerate(zip(branches, scores, strict=True)):
-        choice = np.zeros_like(score.hidden)
+    choices, missing, contexts = [], [], []
+    for number, (branch, score, vector) in enumerate(zip(branches, scores, vectors, strict=True)):
+        choice = np.zeros_like(vector)
         owner = branch.parents + 1  # [n]
         own = np.flatnonzero(branch.tokens == score.best_ids[owner, 0])  # children that are their parent's choice
-        choice[owner[own]] = score.hidden[own + 1]
+        choice[owner[own]] = vector[own + 1]
         for context in np.setdiff1d(owner, owner[own]):
             missing.append((number, int(context)))
             contexts.append([*branch.context(int(context) - 1), int(score.best_ids[context, 0])])
-        states.append(choice)
+        choices.append(choice)
     if contexts:
-        for (number, context), state in zip(missing, model.embed(contexts), strict=True):
-            states[number][context] = state
-    return states
+        for (number, context), vector in zip(missing, states.of_contexts(contexts), strict=True):
+            choices[number][context] = vector
+    return choices
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -8,23 +8,43 @@ from treegym.envs.token_tree.grow_settings import Voice
 from treegym.envs.token_tree.tree import Root
 from treegym.errors import ConfigError, DataError
 from treegym.models.base import LanguageModel
+from treegym.models.chat import chat_beginning, has_chat_template, plain_beginning
 from treegym.models.retokenize import Retokenized, in_vocabulary_of
-from treegym.models.tokenizers import prefix_ids
 
 __all__ = ["check_prompts", "make_voices"]
 
 
-def make_voices(primary: LanguageModel, teachers: Sequence[LanguageModel]) -> list[Voice]:
-    """Returns the voices, the primary first."""
+def make_voices(primary: LanguageModel, teachers: Sequence[LanguageModel], *, chat: bool = True) -> list[Voice]:
+    """Returns the voices, the primary first.
+
+    Args:
+        primary: the policy being trained.
+        teachers: the other models.
+        chat: whether models with a chat template are asked, with the request for the fewest steps; otherwise every
+            model goes on with the bare prompt.
+    """
     names = [model.name for model in teachers]
     if len(set(names)) != len(names):
         raise ConfigError(f"two teachers carry the same name: {', '.join(names)}; give them different ones")
-    return [_voice(primary), *(_voice(in_vocabulary_of(model, primary.tokenizer)) for model in teachers)]
+    return [_voice(primary, primary, chat), *(_voice(model, primary, chat) for model in teachers)]
 
 
-def _voice(model: LanguageModel) -> Voice:
-    begin = prefix_ids(model.tokenizer)
-    return Voice(model, lambda prompt: (*begin, *model.tokenizer.encode(prompt)))
+def _voice(model: LanguageModel, primary: LanguageModel, chat: bool) -> Voice:
+    spoken = in_vocabulary_of(model, primary.tokenizer)
+    if not (chat and has_chat_template(model)):
+        return Voice(spoken, plain_beginning(spoken))
+    asked = chat_beginning(model)
+    if not isinstance(spoken, Retokenized):
+        return Voice(model, asked)
+    foreign, plain = spoken, plain_beginning(spoken)
+
+    def begin(prompt: str) -> tuple[int, ...]:
+        """Returns the prompt in the primary's tokens; the model behind the boundary reads its chat instead."""
+        ids = plain(prompt)
+        foreign.open_with(ids, asked(prompt))
+        return ids
+
+    return Voice(foreign, begin)
 
 
 def check_prompts(voices: Sequence[Voice], prompts: Sequence[Root]) -> None:

