@@ -1,1 +1,51 @@
-"""Speaking: language-model back ends, embeddings, the bundled tiny family."""
+"""Speaking: language-model back ends, embeddings, the bundled tiny family.
+
+Nothing heavy is loaded before it is used: the names below come from their modules at first touch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from treegym.models.base import LanguageModel, TextTokenizer
+    from treegym.models.embeddings import load_embedder
+    from treegym.models.kv_cache import TreeCache
+    from treegym.models.loading import bundled_names, load_model
+    from treegym.models.speculative import SpeculativeModel
+    from treegym.models.tree_scores import Branches, score_trees
+
+__all__ = [
+    "Branches",
+    "LanguageModel",
+    "SpeculativeModel",
+    "TextTokenizer",
+    "TreeCache",
+    "bundled_names",
+    "load_embedder",
+    "load_model",
+    "score_trees",
+]
+
+_HOME = {
+    "Branches": "tree_scores",
+    "LanguageModel": "base",
+    "SpeculativeModel": "speculative",
+    "TextTokenizer": "base",
+    "TreeCache": "kv_cache",
+    "bundled_names": "loading",
+    "load_embedder": "embeddings",
+    "load_model": "loading",
+    "score_trees": "tree_scores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"treegym.models.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

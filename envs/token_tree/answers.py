@@ -24,8 +24,11 @@ def stated_answer(text: str) -> str:
 
 
 def agrees(text: str, answer: str) -> bool:
-    """Returns whether a text, or what it states as its answer, equals the reference, numbers by value."""
-    wanted = _plain(answer)
+    """Returns whether a text, or what it states as its answer, equals the reference, numbers by value.
+
+    A worked reference counts by what follows its "####".
+    """
+    wanted = _plain(answer.rsplit("####", 1)[-1])
     return any(given == wanted or _same_number(given, wanted) for given in (_plain(text), stated_answer(text)))
 
 
