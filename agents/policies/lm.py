@@ -1,0 +1,225 @@
+r"""`LMPolicy`: the primary model is the policy; its next-token log-probabilities, restricted to the children.
+
+    pi(k | context) = softmax over the legal children of  logit(token_k | context)
+
+The same restriction and renormalisation holds in sampling and in the loss. While walking, keys and values are kept
+between steps (`lm_walk.py`); while learning, one forward pass over an episode's last context gives the logits of all
+its steps, since each context is the beginning of the next.
+
+Letters: B states, E episodes, N steps, L context length, K children, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from torch import nn
+
+from treegym.agents.masking import masked_entropy, masked_log_softmax
+from treegym.agents.policies.base import MASK, ChildScorer, Judged, Observations
+from treegym.agents.policies.lm_walk import Walk
+from treegym.errors import ConfigError, require
+
+__all__ = ["LMPolicy"]
+
+TRUNKS = ("shared", "own")
+
+
+class LMPolicy(ChildScorer, BasePolicy):
+    """Any causal language model of `transformers` as a policy over children given as token ids.
+
+    Args:
+        observation_space: Dict with "context", "children" and "action_mask" (the view "tokens").
+        action_space: Discrete(K).
+        lr_schedule: as SB3 passes it; unused, the agent owns the optimizer.
+        model: a bundled name, a directory or a name on a hub.
+        value_trunk: "shared": the value reads the policy's last hidden state; "own": a copy of the trunk.
+        lora_rank: train low-rank adapters of this rank instead of all weights (extra `lora`).
+        gradient_checkpointing: recompute activations while learning, for less memory.
+        dtype: of the weights: float32, bfloat16 or float16.
+        compile_model: run the layers through ``torch.compile``.
+    """
+
+    unit = "episode"
+    needs = ("context", "children", MASK)
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Any = None,
+        *,
+        model: str = "tiny-primary",
+        value_trunk: str = "shared",
+        lora_rank: int | None = None,
+        gradient_checkpointing: bool = False,
+        dtype: str = "float32",
+        compile_model: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        BasePolicy.__init__(self, observation_space, action_space, **kwargs)
+        _check_space(observation_space)
+        if value_trunk not in TRUNKS:
+            raise ConfigError(f"value_trunk is {value_trunk!r}; it must be one of {', '.join(TRUNKS)}")
+        from treegym.models import load_model
+
+        loaded = load_model(model, dtype=dtype)
+        self.tokenizer = loaded.tokenizer
+        self.lm = loaded.model
+        for module in self.lm.modules():  # dropout would make the ratio of new to old probabilities wander from 1
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        self.lm.requires_grad_(True)
+        self._check_vocabulary(observation_space, model)
+        if gradient_checkpointing:
+            self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if lora_rank is not None:
+            self.lm = _with_adapters(self.lm, lora_rank)
+        size = self.lm.config.get_text_config().hidden_size
+        self.critic_trunk = copy.deepcopy(_trunk(self.lm)) if value_trunk == "own" else None
+        self.value_head = nn.Linear(size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self._layers = torch.compile(_trunk(self.lm), dynamic=True) if compile_model else None
+        self._walk = Walk()
+
+    def _check_vocabulary(self, space: spaces.Space, model: str) -> None:
+        assert isinstance(space, spaces.Dict)
+        children = space["children"]
+        assert isinstance(children, spaces.Box)
+        largest, rows = int(children.high.max()), self.lm.get_input_embeddings().weight.shape[0]
+        if largest >= rows:
+            raise ConfigError(
+                f"the tree's vocabulary has {largest + 1} tokens, but {model} knows {rows}; use the model the tree was "
+                "grown for"
+            )
+
+    # ---------------------------------------------------------------- forward passes
+
+    def hidden(self, context: torch.Tensor, trunk: nn.Module | None = None, **options: Any) -> torch.Tensor:
+        """Returns the last hidden states ``[B, L, D]`` of contexts ``[B, L]``, padded with -1 on the right.
+
+        Attention is causal, so what stands right of a token, padding too, cannot change its state.
+        """
+        length = int((context >= 0).sum(1).max())
+        layers = trunk or self._layers or _trunk(self.lm)
+        return layers(input_ids=context[:, :length].clamp(min=0), use_cache=False, **options).last_hidden_state
+
+    def scores(self, states: torch.Tensor, children: torch.Tensor) -> torch.Tensor:
+        """Returns the logits ``[N, K] float32`` of children ``[N, K]`` after last hidden states ``[N, D]``."""
+        logits = self.lm.get_output_embeddings()(states).float()
+        cap = getattr(self.lm.config.get_text_config(), "final_logit_softcapping", None)
+        if cap:
+            logits = torch.tanh(logits / cap) * cap
+        return logits.gather(1, children.clamp(min=0).long())
+
+    def _last(self, context: torch.Tensor, trunk: nn.Module | None = None) -> torch.Tensor:
+        ends = (context >= 0).sum(1) - 1
+        states = self.hidden(context, trunk)
+        return states[torch.arange(len(ends), device=ends.device), ends]
+
+    def logits(self, obs: Observations) -> torch.Tensor:
+        return self.scores(self._last(obs["context"]), obs["children"])
+
+    def values(self, obs: Observations) -> torch.Tensor:
+        return self._value(self._last(obs["context"], self.critic_trunk))
+
+    def both(self, obs: Observations) -> tuple[torch.Tensor, torch.Tensor]:
+        states = self._last(obs["context"])
+        own = states if self.critic_trunk is None else self._last(obs["context"], self.critic_trunk)
+        return self.scores(states, obs["children"]), self._value(own)
+
+    def _value(self, states: torch.Tensor) -> torch.Tensor:
+        return self.value_head(states.to(self.value_head.weight.dtype)).squeeze(-1).float()
+
+    def evaluate(
+        self,
+        obs: Observations,
+        actions: torch.Tensor,
+        *,
+        with_value: bool = True,
+        episode_lengths: np.ndarray | None = None,
+    ) -> Judged:
+        """Judges all steps of whole episodes with one forward pass an episode; see `ChildScorer.evaluate`."""
+        if episode_lengths is None:
+            return super().evaluate(obs, actions, with_value=with_value)
+        context = obs["context"]
+        lengths = torch.as_tensor(episode_lengths, device=context.device)
+        episode = torch.repeat_interleave(torch.arange(len(lengths), device=context.device), lengths)  # [N]
+        longest = context[lengths.cumsum(0) - 1]  # [E, L]: the context of the last step begins with all others
+        at = (context >= 0).sum(1) - 1  # [N] where each step's context ends
+        states = self.hidden(longest)[episode, at]
+        log_probs = masked_log_softmax(logits := self.scores(states, obs["children"]), obs[MASK])
+        chosen = log_probs.gather(1, actions[:, None]).squeeze(1)
+        value = torch.zeros(len(actions), device=context.device)
+        if with_value:
+            own = states if self.critic_trunk is None else self.hidden(longest, self.critic_trunk)[episode, at]
+            value = self._value(own)
+        return Judged(chosen, masked_entropy(log_probs), value, logits)
+
+    @torch.no_grad()
+    def infer(self, rows: Mapping[str, np.ndarray], *, with_value: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Returns logits and values; keys and values of the contexts are kept for the step after."""
+        states = self._walk.advance(_trunk(self.lm), rows["context"], next(self.parameters()).device)
+        children = torch.as_tensor(rows["children"], device=states.device)
+        logits = self.scores(states, children).cpu().numpy()
+        if not with_value:
+            return logits, np.zeros(len(logits), np.float32)
+        if self.critic_trunk is None:
+            return logits, self._value(states).cpu().numpy()
+        context = torch.as_tensor(rows["context"], device=states.device)
+        return logits, self._value(self._last(context, self.critic_trunk)).cpu().numpy()
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Switches modes; weights may change in training, so what was kept of contexts is forgotten."""
+        self._walk.forget()
+        super().set_training_mode(mode)
+
+    def critic_parameters(self) -> Iterator[nn.Parameter]:
+        yield from self.value_head.parameters()
+        if self.critic_trunk is not None:
+            yield from self.critic_trunk.parameters()
+
+    def save_model(self, directory: str | Path) -> None:
+        """Writes the language model as `transformers` does, with its tokenizer: the bundled way."""
+        from treegym.models.saving import save_model
+
+        model = self.lm.merge_and_unload() if hasattr(self.lm, "merge_and_unload") else self.lm
+        save_model(model, self.tokenizer, directory)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LMPolicy:
+        """Copies the weights but not what is kept of contexts."""
+        fresh = self.__class__.__new__(self.__class__)
+        memo[id(self)] = fresh
+        for name, value in self.__dict__.items():
+            fresh.__dict__[name] = Walk() if name == "_walk" else copy.deepcopy(value, memo)
+        return fresh
+
+
+def _trunk(model: nn.Module) -> nn.Module:
+    """Returns the layers below the output embeddings, adapters included."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.base_model  # type: ignore[return-value]
+
+
+def _check_space(space: spaces.Space) -> None:
+    if not isinstance(space, spaces.Dict) or not {"context", "children", MASK} <= set(space.spaces):
+        raise ConfigError(
+            'LMPolicy reads token ids: make the environment with view="tokens" (it needs the observation keys context, '
+            "children and action_mask)"
+        )
+
+
+def _with_adapters(model: Any, rank: int) -> Any:
+    peft = require("peft", extra="lora", purpose="low-rank adapters")
+    if rank < 1:
+        raise ConfigError(f"lora_rank is {rank}; it must be at least 1")
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, config)

@@ -1,0 +1,137 @@
+"""Free text: every token of the vocabulary may follow, as in ordinary reinforcement learning of language models.
+
+No tree is grown; a lane is a prompt and what was written after it. The same observations as TokenTree's view "tokens",
+so the same policies run on both, and what a tree adds can be measured.
+
+Letters: B lanes, L context length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from treegym.envs.token_tree.tree import Root
+from treegym.errors import ConfigError
+from treegym.models.base import TextTokenizer
+
+__all__ = ["FreeTextVectorEnv"]
+
+Verify = Callable[[Root, str], float]
+
+
+class FreeTextVectorEnv(VectorEnv):
+    """Writes text after prompts, token by token; the verifier's score of the ended text is the reward.
+
+    Autoreset is off: reset lanes that are done with ``options={"reset_mask": ...}``, and choose prompts with
+    ``options={"roots": [...]}`` (an index into `prompts` a lane; -1 draws one).
+
+    Args:
+        num_envs: B.
+        prompts: what to write after.
+        tokenizer: the policy's; its end-of-sequence token terminates.
+        verify: scores an ended text against its prompt's reference, 1.0 being correct.
+        max_tokens: longer texts are truncated and score nothing.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        prompts: Sequence[Root],
+        tokenizer: TextTokenizer,
+        verify: Verify,
+        max_tokens: int = 24,
+    ) -> None:
+        if not prompts:
+            raise ConfigError("no prompts came; at least one is needed")
+        if num_envs < 1 or max_tokens < 1:
+            raise ConfigError(f"num_envs is {num_envs} and max_tokens {max_tokens}; both must be at least 1")
+        self.num_envs, self.max_tokens = num_envs, max_tokens
+        self.prompts, self.tokenizer, self.verify = list(prompts), tokenizer, verify
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+        encoded = [list(root.tokens) or tokenizer.encode(root.prompt) for root in self.prompts]
+        self._prompt_length = np.array([len(tokens) for tokens in encoded])  # [R]
+        if not self._prompt_length.all():
+            raise ConfigError(
+                f"prompt {int(self._prompt_length.argmin())} is empty; a language model needs a beginning"
+            )
+        width = int(self._prompt_length.max()) + max_tokens
+        self._prompt = np.full((len(encoded), width), -1, np.int32)  # [R, L]
+        for row, tokens in zip(self._prompt, encoded, strict=True):
+            row[: len(tokens)] = tokens
+        vocabulary = tokenizer.vocab_size
+        self.single_observation_space = spaces.Dict(
+            {
+                "action_mask": spaces.Box(0, 1, (vocabulary,), np.int8),
+                "context": spaces.Box(-1, vocabulary - 1, (width,), np.int32),
+                "children": spaces.Box(-1, vocabulary - 1, (vocabulary,), np.int32),
+            }
+        )
+        self.single_action_space = spaces.Discrete(vocabulary)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        legal = np.ones(vocabulary, np.int8)
+        legal[tokenizer.pad_id] = tokenizer.pad_id == tokenizer.eos_id  # padding is no text
+        self._legal = np.broadcast_to(legal, (num_envs, vocabulary))
+        self._children = np.broadcast_to(np.arange(vocabulary, dtype=np.int32), (num_envs, vocabulary))
+        self._root = np.zeros(num_envs, np.int64)
+        self._context = self._prompt[self._root]
+        self._written = np.zeros(num_envs, np.int64)
+        self._done = np.ones(num_envs, bool)
+
+    @property
+    def roots(self) -> np.ndarray:
+        """The prompts that episodes can start at ``[R] int64``."""
+        return np.arange(len(self.prompts))
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        super().reset(seed=seed if isinstance(seed, int) else None)
+        options = options or {}
+        which = np.asarray(options.get("reset_mask", np.ones(self.num_envs, bool)), bool)
+        drawn = self.np_random.integers(len(self.prompts), size=self.num_envs)
+        asked = np.asarray(options.get("roots", np.full(self.num_envs, -1)), np.int64)
+        if which.shape != (self.num_envs,) or asked.shape != (self.num_envs,):
+            raise ConfigError(f"reset_mask and roots must have one entry for each of {self.num_envs} lanes")
+        if asked.max() >= len(self.prompts):
+            raise ConfigError(f"root {asked.max()} is out of range; there are prompts 0 to {len(self.prompts) - 1}")
+        self._root[which] = np.where(asked >= 0, asked, drawn)[which]
+        self._context[which] = self._prompt[self._root[which]]
+        self._written[which] = 0
+        self._done[which] = False
+        return self._observe(), {"root": self._root.copy()}
+
+    def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        actions = np.asarray(actions, np.int64)
+        if self._done.any():
+            raise ConfigError(f"lane {int(np.flatnonzero(self._done)[0])} has ended; reset it with a reset_mask first")
+        lanes = np.arange(self.num_envs)
+        self._context[lanes, self._prompt_length[self._root] + self._written] = actions
+        self._written += 1
+        terminated = actions == self.tokenizer.eos_id
+        truncated = ~terminated & (self._written >= self.max_tokens)
+        self._done = terminated | truncated
+        reward = np.zeros(self.num_envs)
+        for lane in np.flatnonzero(terminated):
+            reward[lane] = self.verify(self.prompts[self._root[lane]], self.text(lane))
+        info = {"root": self._root.copy(), "is_success": reward >= 0.5}
+        return self._observe(), reward, terminated, truncated, info
+
+    def text(self, lane: int) -> str:
+        """Returns what a lane has written so far."""
+        start = self._prompt_length[self._root[lane]]
+        return self.tokenizer.decode(self._context[lane, start : start + self._written[lane]].tolist())
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {
+            "action_mask": self._legal.copy(),
+            "context": self._context.copy(),
+            "children": self._children.copy(),
+        }
