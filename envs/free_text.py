@@ -120,7 +120,7 @@ class FreeTextVectorEnv(VectorEnv):
         self._done = terminated | truncated
         reward = np.zeros(self.num_envs)
         for lane in np.flatnonzero(terminated):
-            reward[lane] = self.verify(self.prompts[self._root[lane]], self.text(lane))
+            reward[lane] = self.verify(self.prompts[self._root[lane]], self.text(int(lane)))
         info = {"root": self._root.copy(), "is_success": reward >= 0.5}
         return self._observe(), reward, terminated, truncated, info
 
