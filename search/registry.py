@@ -26,6 +26,15 @@ class Method(Protocol):
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     name: ("treegym.search.run:tree_search", {"method": name})
     for name in ("puct", "gumbel", "uct", "similarity", "ments", "rents")
+} | {
+    "greedy": ("treegym.search.rollouts:greedy", {}),
+    "sample": ("treegym.search.rollouts:sample", {}),
+    "best_of_n": ("treegym.search.rollouts:best_of_n", {}),
+    "lookahead": ("treegym.search.rollouts:lookahead", {}),
+    "beam": ("treegym.search.frontier:frontier_search", {"order": "beam"}),
+    "best_first": ("treegym.search.frontier:frontier_search", {"order": "best"}),
+    "depth_first": ("treegym.search.frontier:frontier_search", {"order": "depth"}),
+    "ab_mcts": ("treegym.search.ab_mcts:ab_mcts", {}),
 }
 _OWN: dict[str, Method] = {}
 

@@ -1,0 +1,122 @@
+"""Methods that keep a frontier of judged states: beam, best-first and depth-first search.
+
+Each round every root takes up to `width` states from its frontier, judges their likeliest children and puts those that
+have not ended into the frontier. The three differ only in which states come first and whether the others are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from treegym.errors import ConfigError
+from treegym.search.base import SearchResult, Simulator
+from treegym.search.paths import Tally, log_policy, positive, root_evaluation
+from treegym.search.states import StateStore, count
+
+__all__ = ["frontier_search"]
+
+ORDERS = ("beam", "best", "depth")
+
+
+@dataclass(order=True)
+class _Open:
+    """A judged state whose children are not judged yet; compares by what comes first."""
+
+    rank: tuple[float, ...]
+    number: int  # where its state is kept; the older first among equals
+    first: int  # the move at the root that leads here
+    gained: float  # discounted rewards up to here
+    weight: float  # discount ** depth
+    depth: int
+    log_prior: np.ndarray  # [A] float64
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+def frontier_search(
+    simulator: Simulator,
+    states: Any,
+    *,
+    num_simulations: int,
+    seed: int = 0,
+    order: str = "beam",
+    discount: float = 1.0,
+    width: int = 4,
+    branching: int | None = None,
+    likelihood_weight: float = 0.0,
+    root_ids: np.ndarray | None = None,
+) -> SearchResult:
+    """Searches by frontier; plays the move that leads to the best return found.
+
+    A state ranks by rewards so far + discount ** depth * value (+ likelihood_weight * log-probability of the path).
+
+    Args:
+        order: "beam" (the best `width` of a level, others dropped), "best" (best first) or "depth" (deepest first).
+        width: states a round.
+        branching: children judged of each, the likeliest first; all unless given.
+    """
+    if order not in ORDERS:
+        raise ConfigError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}")
+    budget, width = positive("num_simulations", num_simulations), positive("width", width)
+    given = root_evaluation(simulator, states)
+    prior = log_policy(given)
+    size, actions = prior.shape
+    branching = actions if branching is None else positive("branching", branching)
+    tally = Tally(size, actions)
+    store = StateStore(states, size * (budget + 1))
+    store.put(np.arange(count(states)), states)
+    used = size
+    fronts = [[_Open((0.0,), b, -1, 0.0, 1.0, 0, prior[b])] for b in range(size)]
+    likelihood: dict[int, float] = dict.fromkeys(range(size), 0.0)
+    rounds: list[tuple[int, _Open, int]] = []
+    while True:
+        rounds.clear()
+        for b, front in enumerate(fronts):
+            room = budget - int(tally.evaluations[b])
+            front.sort()
+            taken, rest = front[:width], front[width:]
+            fronts[b] = [] if order == "beam" else rest
+            pairs = [(b, node, int(a)) for node in taken for a in _likeliest(node.log_prior, branching)]
+            if len(pairs) > room:  # the budget ends here: the likeliest paths first
+                pairs.sort(key=lambda pair: -(likelihood[pair[1].number] + pair[1].log_prior[pair[2]]))
+                pairs = pairs[:room]
+            tally.evaluations[b] += len(pairs)  # charged as planned, ended or not
+            rounds += pairs
+        if not rounds:
+            break
+        chosen = np.array([a for _, _, a in rounds], np.int32)
+        moved = simulator.step(store.get(np.array([node.number for _, node, _ in rounds])), chosen)
+        ended = np.asarray(moved.terminated, np.bool_)
+        numbers = np.arange(used, used + len(rounds))
+        used += len(rounds)
+        store.put(numbers, moved.states)
+        alive = np.flatnonzero(~ended)
+        judged = root_evaluation(simulator, store.get(numbers[alive])) if len(alive) else None
+        log_priors = log_policy(judged) if judged is not None else np.zeros((0, actions))
+        row = np.cumsum(~ended) - 1
+        for i, (b, node, action) in enumerate(rounds):
+            gained = node.gained + node.weight * float(moved.reward[i])
+            weight = node.weight * discount
+            first = action if node.first < 0 else node.first
+            worth = 0.0 if judged is None or ended[i] else float(judged.value[row[i]])
+            score = gained + weight * worth
+            tally.add(b, first, score)
+            if not ended[i]:
+                path = likelihood[node.number] + float(node.log_prior[action])
+                likelihood[int(numbers[i])] = path
+                score += likelihood_weight * path
+                rank = (-node.depth - 1.0, -score) if order == "depth" else (-score,)
+                fronts[b].append(
+                    _Open(rank, int(numbers[i]), first, gained, weight, node.depth + 1, log_priors[row[i]])
+                )
+    return tally.result(prior)
+
+
+def _likeliest(log_prior: np.ndarray, branching: int) -> np.ndarray:
+    """Returns the likeliest legal actions, at most `branching`."""
+    order = np.argsort(-log_prior, kind="stable")[:branching]
+    return order[np.isfinite(log_prior[order])]

@@ -1,0 +1,238 @@
+"""Methods that walk whole paths with the policy: greedy, sampling, best-of-N, lookahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import comb
+from typing import Any
+
+import numpy as np
+
+from treegym.errors import ConfigError
+from treegym.search.base import SearchResult, Simulator
+from treegym.search.paths import Tally, log_policy, positive, root_evaluation, root_streams
+from treegym.search.states import take
+
+__all__ = ["best_of_n", "best_of_policy", "greedy", "lookahead", "sample"]
+
+
+def greedy(simulator: Simulator, states: Any, *, num_simulations: int = 1, seed: int = 0, **_: Any) -> SearchResult:
+    """Plays the most likely move; judges nothing but the root."""
+    given = root_evaluation(simulator, states)
+    prior = log_policy(given)
+    shape = prior.shape
+    return SearchResult(
+        prior.argmax(1).astype(np.int32),
+        np.exp(prior).astype(np.float32),
+        np.zeros(shape, np.int32),
+        np.full(shape, np.nan, np.float32),
+        given.value.copy(),
+        0,
+    )
+
+
+def sample(
+    simulator: Simulator,
+    states: Any,
+    *,
+    num_simulations: int = 1,
+    seed: int = 0,
+    root_ids: np.ndarray | None = None,
+    temperature: float = 1.0,
+    **_: Any,
+) -> SearchResult:
+    """Samples a move from the policy at a temperature."""
+    found = greedy(simulator, states)
+    if temperature <= 0:
+        return found
+    prior = log_policy(root_evaluation(simulator, states)) / temperature
+    streams = root_streams(seed, root_ids, len(prior))
+    noise = np.stack([stream.gumbel(size=prior.shape[1]) for stream in streams])
+    return found._replace(action=(prior + noise).argmax(1).astype(np.int32))
+
+
+def best_of_policy(scores: np.ndarray, actions: np.ndarray, *, best_of: int, num_actions: int) -> np.ndarray:
+    """Returns the first-move distribution of best-of-k over n scored samples, float64 [A]: a training target.
+
+    Sample with rank r (1 the worst) is the best of k drawn without replacement with probability
+    C(r - 1, k - 1) / C(n, k); equal scores share. k = n is the single best sample, k = 1 the policy itself.
+    """
+    samples = len(scores)
+    size = min(best_of, samples)
+    order = np.argsort(scores, kind="stable")
+    chance = np.array([comb(rank, size - 1) for rank in range(samples)], np.float64) / comb(samples, size)
+    share = np.empty(samples)
+    share[order] = chance
+    _, group = np.unique(scores, return_inverse=True)
+    share = (np.bincount(group, weights=share) / np.bincount(group))[group]
+    return np.bincount(actions, weights=share, minlength=num_actions)
+
+
+def best_of_n(
+    simulator: Simulator,
+    states: Any,
+    *,
+    num_simulations: int,
+    seed: int = 0,
+    root_ids: np.ndarray | None = None,
+    discount: float = 1.0,
+    temperature: float = 1.0,
+    lanes: int = 8,
+    horizon: int = 256,
+    best_of: int | None = None,
+    rerank: Callable[[Any, np.ndarray], np.ndarray] | None = None,
+) -> SearchResult:
+    """Samples paths with the policy until `num_simulations` states a root were judged; plays the best path's move.
+
+    A path cut by the budget or the horizon is worth its rewards and the value of where it stopped.
+
+    Args:
+        lanes: paths of one root walked together.
+        horizon: longest path.
+        best_of: k of the target policy (see `best_of_policy`); all samples unless given.
+        rerank: ``rerank(last states, returns) -> scores`` ranks finished paths by something else than their return.
+    """
+    budget, lanes, horizon = (
+        positive("num_simulations", num_simulations),
+        positive("lanes", lanes),
+        positive("horizon", horizon),
+    )
+    given = root_evaluation(simulator, states)
+    prior = log_policy(given)
+    size, actions = prior.shape
+    streams = root_streams(seed, root_ids, size)
+    tally = Tally(size, actions)
+    scores: list[list[float]] = [[] for _ in range(size)]
+    firsts: list[list[int]] = [[] for _ in range(size)]
+    while (tally.evaluations < budget).any() and sum(map(len, scores)) < size * budget:
+        owners = np.repeat(np.flatnonzero(tally.evaluations < budget), lanes)
+        owners = np.concatenate(
+            [np.full(min(lanes, budget - len(scores[b])), b) for b in np.unique(owners) if len(scores[b]) < budget]
+            or [np.zeros(0, np.int64)]
+        ).astype(np.int64)
+        if not len(owners):
+            break
+        walked = walk(
+            simulator, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
+            budget=budget, horizon=horizon, discount=discount, temperature=temperature,
+        )  # fmt: skip
+        ranked = walked.returns if rerank is None else np.asarray(rerank(walked.states, walked.returns), np.float64)
+        if ranked.shape != walked.returns.shape or np.isnan(ranked).any():
+            raise ConfigError(f"rerank gave shape {ranked.shape} or NaN; expected {walked.returns.shape} numbers")
+        for owner, first, score in zip(owners, walked.first, ranked, strict=True):
+            scores[owner].append(float(score))
+            firsts[owner].append(int(first))
+            tally.add(int(owner), int(first), float(score))
+    policy = np.stack(
+        [
+            best_of_policy(np.array(s), np.array(f), best_of=best_of or len(s), num_actions=actions)
+            for s, f in zip(scores, firsts, strict=True)
+        ]
+    )
+    return tally.result(prior, policy)
+
+
+def lookahead(
+    simulator: Simulator,
+    states: Any,
+    *,
+    num_simulations: int,
+    seed: int = 0,
+    root_ids: np.ndarray | None = None,
+    discount: float = 1.0,
+    temperature: float = 0.0,
+    horizon: int = 8,
+    candidates: int = 16,
+) -> SearchResult:
+    """Simulates each candidate move for `horizon` steps of the policy and takes the one that is worth the most.
+
+    A candidate is worth its rewards and the value of where it stood at the horizon; with a temperature, the mean of as
+    many such walks as the budget allows.
+    """
+    budget, horizon = positive("num_simulations", num_simulations), positive("horizon", horizon)
+    given = root_evaluation(simulator, states)
+    prior = log_policy(given)
+    size, actions = prior.shape
+    streams = root_streams(seed, root_ids, size)
+    tally = Tally(size, actions)
+    total = np.zeros((size, actions))
+    order = np.argsort(-prior, axis=1, kind="stable")[:, : min(positive("candidates", candidates), actions)]
+    open_ = np.isfinite(np.take_along_axis(prior, order, 1))
+    rounds = 0
+    while (tally.evaluations < budget).any() and (rounds == 0 or temperature > 0) and rounds < budget:
+        rounds += 1
+        owners, column = np.nonzero(open_ & (tally.evaluations < budget)[:, None])
+        forced = order[owners, column]
+        walked = walk(
+            simulator, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
+            budget=budget, horizon=horizon, discount=discount, temperature=temperature, first=forced,
+        )  # fmt: skip
+        for owner, action, value in zip(owners, walked.first, walked.returns, strict=True):
+            tally.visits[owner, action] += 1
+            total[owner, action] += value
+    seen = tally.visits > 0
+    tally.best = np.where(seen, total / np.maximum(tally.visits, 1), -np.inf)
+    return tally.result(prior)
+
+
+class Walked:
+    """What became of L walks."""
+
+    def __init__(self, states: Any, returns: np.ndarray, first: np.ndarray) -> None:
+        self.states, self.returns, self.first = states, returns, first  # [L], [L] float64, [L] int64
+
+
+def walk(
+    simulator: Simulator,
+    states: Any,
+    prior: np.ndarray,
+    value: np.ndarray,
+    owners: np.ndarray,
+    streams: list[np.random.Generator],
+    evaluations: np.ndarray,
+    *,
+    budget: int,
+    horizon: int,
+    discount: float,
+    temperature: float,
+    first: np.ndarray | None = None,
+) -> Walked:
+    """Walks L paths with the policy until they end; each new state costs its owner one of `budget` evaluations.
+
+    `evaluations` [B] is counted up. An owner whose budget is spent has its walks stopped where they stand.
+    """
+    from treegym.search.states import StateStore
+
+    lanes = len(owners)
+    store = StateStore(states, lanes)
+    store.put(np.arange(lanes), states)
+    returns, weight = np.zeros(lanes), np.ones(lanes)
+    worth = value.astype(np.float64).copy()  # value of where each walk stands, 0 once it ended
+    moves = np.full(lanes, -1, np.int64)
+    policy = prior.copy()
+    alive = np.arange(lanes)
+    for depth in range(horizon):
+        if depth or first is None:
+            noise = np.stack([streams[owners[i]].gumbel(size=policy.shape[1]) for i in alive]) if temperature else 0.0
+            chosen = (policy[alive] / (temperature or 1.0) + noise).argmax(1)
+        else:
+            chosen = first[alive]
+        if not depth:
+            moves[alive] = chosen
+        moved = simulator.step(store.get(alive), chosen.astype(np.int32))
+        ended = np.asarray(moved.terminated, np.bool_)
+        store.put(alive, moved.states)
+        returns[alive] += weight[alive] * np.asarray(moved.reward, np.float64)
+        weight[alive] *= discount
+        worth[alive[ended]] = 0.0
+        alive = alive[~ended]
+        if not len(alive):
+            break
+        given = root_evaluation(simulator, store.get(alive))
+        np.add.at(evaluations, owners[alive], 1)
+        policy[alive] = log_policy(given)
+        worth[alive] = given.value
+        alive = alive[evaluations[owners[alive]] < budget]
+        if not len(alive):
+            break
+    return Walked(store.get(np.arange(lanes)), returns + weight * worth, moves)
