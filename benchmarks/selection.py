@@ -30,9 +30,10 @@ from treegym.envs.candidate_selection.world import SelectionWorld
 BUDGET = 10  # measurements that random search gets
 SETTINGS: dict[str, Any] = {"num_candidates": 20, "sets": 16}
 TRAINING: dict[str, Any] = {"num_candidates": 20, "sets": 64}
-STEPS = {"PPO": 30_000, "DAPO": 30_000, "VAPO": 30_000, "AlphaZero": 3_000}
+STEPS = {"PPO": 20_000, "DAPO": 20_000, "VAPO": 20_000, "AlphaZero": 1_500}
+PRIOR_WEIGHT = 4.0  # agents start by trusting the history of strategies, as tournament and rank do
 SWITCHES: dict[str, dict[str, Any]] = {
-    "PPO": {"learning_rate": 1e-3},
+    "PPO": {"learning_rate": 1e-3, "gamma": 1.0},
     "DAPO": {"learning_rate": 1e-3},
     "VAPO": {"learning_rate": 1e-3},
     "AlphaZero": {"num_simulations": 12, "n_episodes": 64},
@@ -136,7 +137,14 @@ def agent_run(world: SelectionWorld, name: str, seed: int, steps: int) -> tuple[
         env: Any = gym.make("CandidateSelection-v0", **TRAINING)
     else:
         env = gym.make_vec("CandidateSelection-v0", num_envs=64, autoreset_mode="Disabled", **TRAINING)
-    agent = getattr(agents, name)("ChildPolicy", env, seed=seed, device="cpu", **SWITCHES[name])
+    agent = getattr(agents, name)(
+        "ChildPolicy",
+        env,
+        seed=seed,
+        device="cpu",
+        policy_kwargs={"prior_weight": PRIOR_WEIGHT, "hidden": 32},
+        **SWITCHES[name],
+    )
     agent.learn(max(steps, 200))
     print(f"{name} seed {seed}: {agent.num_timesteps} steps, {time.perf_counter() - start:.0f} s", file=sys.stderr)
     return forced_orders(world, agent), own_way(world, agent)

@@ -1,0 +1,211 @@
+"""The core: selection, configuration, the winner, the history, recipes, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from treegym.__main__ import main
+from treegym.envs.candidate_selection.candidates import Candidate, parse
+from treegym.envs.candidate_selection.config import CoreConfig
+from treegym.envs.candidate_selection.measure_types import Interval, Measurement
+from treegym.envs.candidate_selection.pareto import hypervolume, pareto_front
+from treegym.envs.candidate_selection.selector import CandidateSelector
+from treegym.envs.candidate_selection.targets import fresh_inputs, load_function
+from treegym.envs.candidate_selection.tracker import StrategyTracker
+from treegym.errors import ConfigError, DataError
+from treegym.optimization import create_hybrid_optimization_core, create_universal_optimizer, rebuild
+
+QUICK = {"seconds_per_candidate": 0.15, "max_iterations": 3, "num_candidates": 3, "enable_adaptive_hybrid": False}
+
+
+def _measurement(speed: float, accuracy: float = 1.0) -> Measurement:
+    same = Interval(1.0, 1.0, 1.0)
+    return Measurement(
+        Interval(speed, speed, speed), same, Interval(accuracy, accuracy, accuracy), 0.0, (1, 1), (1, 1), 9
+    )
+
+
+def test_selection_methods() -> None:
+    candidates = [Candidate((name,)) for name in ("bf16", "inplace", "low_rank")]
+    values = [0.9, 0.5, 0.1]
+    selector = CandidateSelector(tournament_size=3)
+    assert selector.tournament_selection(candidates, values).name == "bf16"  # all three meet: the fittest wins
+    draws = 4000
+    rank = [selector.rank_selection(candidates, values).name for _ in range(draws)]
+    # ranks 3, 2, 1 of 6
+    assert np.mean([name == "bf16" for name in rank]) == pytest.approx(3 / 6, abs=0.04)
+    assert np.mean([name == "low_rank" for name in rank]) == pytest.approx(1 / 6, abs=0.04)
+    roulette = [selector.roulette_selection(candidates, values).name for _ in range(draws)]
+    # above the worst, plus a tenth of the spread 0.8: 0.88, 0.48, 0.08 of 1.44
+    assert np.mean([name == "bf16" for name in roulette]) == pytest.approx(0.88 / 1.44, abs=0.04)
+    learned = CandidateSelector(method="rl", policy=lambda found, fitness: 1)
+    assert learned.select_candidate(candidates, values).name == "inplace"
+    with pytest.raises(ConfigError, match="learned policy"):
+        CandidateSelector(method="rl").select_candidate(candidates, values)
+    with pytest.raises(ConfigError, match="one each"):
+        selector.select_candidate(candidates, [0.1])
+
+
+def test_config_knows_its_keys() -> None:
+    config = CoreConfig.of({"hybrid_strategies": ["quantization"], "tournament_size": 2})
+    assert config.optimization_strategies == ("quantization",)
+    assert (CoreConfig().rl_epsilon_low, CoreConfig().rl_epsilon_high, CoreConfig().rl_hidden_dim) == (0.1, 0.3, 128)
+    with pytest.raises(ConfigError, match="Did you mean 'tournament_size'"):
+        CoreConfig.of({"tournamentsize": 3})
+    for bad in ({"enable_dapo": 1}, {"selection_strategy": "rll"}, {"num_candidates": 0}, {"max_accuracy_drop": 2}):
+        with pytest.raises(ConfigError):
+            CoreConfig.of(bad)
+
+
+def test_pareto_and_hypervolume_by_hand() -> None:
+    points = np.array([[1.0, 1.0], [2.0, 0.5], [0.5, 0.5], [2.0, 0.5]])
+    assert pareto_front(points).tolist() == [0, 1, 3]  # equal points do not dominate each other
+    # boxes [0,1]x[0,1] and [0,2]x[0,.5]: 1 + 1 - 0.5
+    assert hypervolume(points, (0.0, 0.0)) == pytest.approx(1.5)
+
+
+def test_tracker_learns_and_keeps(tmp_path: Path) -> None:
+    tracker = StrategyTracker(tmp_path / "history.json")
+    tracker.recorded = {}
+    tracker.update("dense", parse("inplace"), _measurement(2.0))
+    tracker.update("dense", parse("inplace"), None)
+    assert tracker.expected("dense", parse("inplace"))[0] == pytest.approx(2.0)
+    # an ensemble's surprise is shared: expected log 2 + log 1.6, measured log 3.2 * 4, so each gets log 2 more
+    tracker.update("dense", parse("inplace+bf16"), _measurement(12.8))
+    assert tracker.expected("dense", parse("bf16"))[0] == pytest.approx(1.6 * 2)
+    assert tracker.success_rates("dense", np.array([1.0, 0.0, 0.0]))["inplace"] == pytest.approx(2 / 3)
+    shares = tracker.dynamic_weights("dense", ["inplace", "bf16"], np.array([1.0, 0.0, 0.0]))
+    assert sum(shares.values()) == pytest.approx(1.0)
+    tracker.save()
+    again = StrategyTracker(tmp_path / "history.json")
+    assert again.results == tracker.results
+    (tmp_path / "history.json").write_text("{}")
+    with pytest.raises(DataError, match="delete it"):
+        StrategyTracker(tmp_path / "history.json")
+
+
+def _mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(128, 512), nn.ReLU(), nn.Linear(512, 128))
+
+
+def test_core_optimises_and_leaves_the_original_alone() -> None:
+    module = _mlp()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    core = create_hybrid_optimization_core({**QUICK, "max_accuracy_drop": 0.05})
+    optimised, result = core.hybrid_optimize_module(module, torch.randn(64, 128))
+    assert optimised is not module
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert module.training  # not even its mode
+    assert 1 <= result["evaluations"] <= 3
+    assert set(result["performance_metrics"]) >= {"speed_improvement", "memory_efficiency", "accuracy_preservation"}
+    assert result["fitness"] >= result["base_fitness"]
+    assert "chosen:" in core.report()
+    x = torch.randn(8, 128)
+    with torch.no_grad():
+        assert torch.allclose(optimised(x), module(x), atol=0.1)
+
+
+def test_core_returns_the_original_when_nothing_helps() -> None:
+    class Idle(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1.0
+
+    core = create_hybrid_optimization_core(QUICK)
+    optimised, result = core.hybrid_optimize_module(Idle(), torch.zeros(2, 2))
+    assert result["selected_strategy"] == "original"
+    assert torch.equal(optimised(torch.zeros(2, 2)), torch.ones(2, 2))
+
+
+def test_a_strategy_that_raises_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    from treegym.envs.candidate_selection.strategies import bf16
+
+    def broken(self: object, module: nn.Module, sample: object) -> nn.Module:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(bf16.Strategy, "apply", broken)
+    core = create_hybrid_optimization_core({**QUICK, "optimization_strategies": ["bf16", "inplace"]})
+    _, result = core.hybrid_optimize_module(_mlp(), torch.randn(4, 128))
+    assert result["not_applicable"]["bf16"] == "RuntimeError: out of luck"
+    assert all("bf16" not in row["strategy"] for row in result["candidates"])
+
+
+def test_bad_modules_are_told() -> None:
+    class Stubborn(nn.Linear):
+        def __deepcopy__(self, memo: object) -> nn.Module:
+            raise TypeError("no copies")
+
+    core = create_hybrid_optimization_core(QUICK)
+    with pytest.raises(ConfigError, match="cannot be copied"):
+        core.hybrid_optimize_module(Stubborn(2, 2), torch.randn(1, 2))
+    with pytest.raises(ConfigError, match="does not run"):
+        core.hybrid_optimize_module(_mlp(), torch.randn(1, 2))
+    with pytest.raises(ConfigError, match="needs inputs"):
+        core.hybrid_optimize_module(_mlp())
+
+
+def test_registry_goes_on_after_a_failure() -> None:
+    optimizer = create_universal_optimizer({**QUICK, "max_iterations": 1})
+    done = optimizer.optimize_models(
+        {"good": _mlp, "bad": _mlp}, {"good": torch.randn(2, 128), "bad": torch.randn(2, 3)}
+    )
+    assert "error" in done["bad"][1]
+    assert done["good"][1]["evaluations"] == 1
+
+
+def test_fresh_inputs_imitate() -> None:
+    source = fresh_inputs((torch.full((1000,), 5.0) + torch.randn(1000), torch.tensor([3, 7]), torch.tensor([True])))
+    first, second = source(1), source(2)
+    assert float(first[0].mean()) == pytest.approx(5.0, abs=0.3)
+    assert not torch.equal(first[0], second[0])
+    assert set(first[1].tolist()) <= {3, 7}
+    assert first[2].dtype == torch.bool
+    assert torch.equal(source(1)[0], first[0])
+    with pytest.raises(ConfigError, match="has no 'biuld'"):
+        load_function("treegym.envs.candidate_selection.zoo:biuld")
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        load_function("no_such_module_here:build")
+
+
+def test_command_writes_a_recipe_that_rebuilds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n"
+        "def build():\n    return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))\n"
+        "def inputs(seed):\n    return torch.randn(32, 64, generator=torch.Generator().manual_seed(seed))\n"
+    )
+    out = tmp_path / "out"
+    arguments = ["optimize", f"{file}:build", "--input", f"{file}:inputs", "--out", str(out), "--no-history"]
+    code = main([*arguments, "--seconds", "0.15", "--max-iterations", "2", "--candidates", "2", "--json"])
+    assert code == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {Path(path).name for path in result["files"]} == {
+        "weights.safetensors", "recipe.py", "result.json", "pareto.svg",
+    }  # fmt: skip
+    module = rebuild(f"{file}:build", f"{file}:inputs", result["selected_strategy"], out / "weights.safetensors")
+    again = load_function(f"{out / 'recipe.py'}:build")()
+    x = torch.randn(3, 64)
+    with torch.no_grad():
+        assert torch.equal(module(x), again(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere:build"], "cannot be imported"),
+        (["zoo:encodr/0"], "Did you mean 'encoder'"),
+        (["zoo:mlp/0", "--objective", "speed"], "is no weight"),
+        (["zoo:mlp/0", "--objective", "pace=1"], "no objective 'pace'"),
+        (["zoo:mlp/0", "--strategies", "quantisation"], "no strategy or family"),
+        (["zoo:mlp/0", "--selection", "lottery"], "no selection strategy"),
+    ],
+)
+def test_command_tells_what_is_wrong(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimize", *arguments]) == 1
+    assert message in capsys.readouterr().err
