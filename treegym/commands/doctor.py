@@ -31,6 +31,7 @@ EXTRAS: dict[str, Extra] = {
     "torchao": Extra(("torchao",), "quantised candidates in candidate selection"),
     "lora": Extra(("peft",), "training language models through adapters"),
     "prompts": Extra(("reasoning-gym", "datasets"), "prompt sets beyond the bundled tasks"),
+    "render": Extra(("pillow", "pygame"), "episodes as images and in a window"),
     "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
     "bench": Extra(("openskill", "shtab"), "skill ratings in benchmarks, shell completion"),
     "vllm": Extra(("vllm",), "fast growing of trees with vLLM"),

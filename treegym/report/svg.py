@@ -164,9 +164,10 @@ def linear_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Returns powers of ten within a range, with 2 and 5 between them where there is room."""
+    """Returns powers of ten within a range, with values between them where there is room."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1,) if len(powers) > 4 else (1, 3) if len(powers) > 2 else (1, 2, 5)
+    decades = math.log10(high / low)
+    factors = (1,) if decades > 3.5 else (1, 3) if decades > 1.5 else (1, 2, 5)
     ticks = [f * 10.0**p for p in powers for f in factors]
     return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
 
