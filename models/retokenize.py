@@ -240,20 +240,27 @@ class Retokenized:
         stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
         answers = []
         for context, (_, pending), theirs in zip(contexts, situations, made, strict=True):
-            ended = bool(theirs) and theirs[-1] == self.inner.tokenizer.eos_id
-            written = _sound(b"".join(self._pieces[token] for token in theirs))
-            if not written.startswith(pending):
-                written, ended = pending, True
-            ids = self._boundary.tokens_for(written[len(pending) :], after=[int(i) for i in context])
-            if ids is None:
-                raise DataError(
-                    f"{self.name!r} wrote {written[:60]!r}, which the primary's vocabulary cannot express; "
-                    "choose a primary with a byte-level tokenizer, or another teacher"
-                )
+            ids, ended = self._written(theirs, pending, [int(i) for i in context])
             answer = [*ids, self.tokenizer.eos_id] if ended else ids
             cut = next((place + 1 for place, token in enumerate(answer) if token in stops), len(answer))
             answers.append(answer[: min(cut, max_new_tokens)])
         return answers
+
+    def _written(self, theirs: list[int], pending: bytes, context: list[int]) -> tuple[list[int], bool]:
+        """Returns the teacher's text in the primary's tokens, and whether it came to its end.
+
+        Where the primary's vocabulary cannot write the text it stops before; it is never altered.
+        """
+        ended = bool(theirs) and theirs[-1] == self.inner.tokenizer.eos_id
+        written = b"".join(self._pieces[token] for token in theirs)
+        sound = _sound(written)
+        if not sound.startswith(pending):
+            return [], False
+        for cut in range(len(sound), len(pending) - 1, -1):
+            ids = self._boundary.tokens_for(sound[len(pending) : cut], after=context)
+            if ids is not None:
+                return ids, ended and cut == len(written)
+        return [], False
 
     def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:
         return self.inner.embed([self._understood(context)[0] for context in contexts])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from treegym.envs.token_tree.grow_settings import Voice
 from treegym.envs.token_tree.sprout import Sprout
 
-__all__ = ["PRIMARY", "Candidate", "accept"]
+__all__ = ["PRIMARY", "Candidate", "accept", "close"]
 
 PRIMARY = 0  # the primary's place among the voices, and its provenance bit
 
@@ -47,6 +47,23 @@ def accept(
         sprout.add_path(child, ending, bits=1 << PRIMARY, greedy=True)
         grown.add(candidate.plot)
     return grown
+
+
+def close(
+    sprouts: Sequence[Sprout],
+    frontier: Sequence[tuple[int, int]],
+    primary: Voice,
+    begins: Sequence[tuple[int, ...]],
+) -> None:
+    """Goes on from nodes where a text stopped without an end, given as (prompt, node), by the primary's choice."""
+    if not frontier:
+        return
+    contexts = [[*begins[plot], *sprouts[plot].path(node)] for plot, node in frontier]
+    room = [sprouts[plot].room(node) for plot, node in frontier]
+    made = primary.model.generate(contexts, max_new_tokens=max(room))
+    for (plot, node), continuation, left in zip(frontier, made, room, strict=True):
+        ending = sprouts[plot].finished(continuation, room=left)
+        sprouts[plot].add_path(node, ending, bits=1 << PRIMARY, greedy=True)
 
 
 def _closings(

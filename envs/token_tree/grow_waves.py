@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from treegym.envs.token_tree.grow_closing import PRIMARY, Candidate, accept
+from treegym.envs.token_tree.grow_closing import PRIMARY, Candidate, accept, close
 from treegym.envs.token_tree.grow_proposals import Proposal, proposals_at
 from treegym.envs.token_tree.grow_settings import GrowSettings, Voice
 from treegym.envs.token_tree.grow_stepwise import grow_stepwise
@@ -25,10 +25,14 @@ def grow_sprouts(prompts: Sequence[str], voices: Sequence[Voice], settings: Grow
     ]
     begins = [[voice.begin(prompt) for prompt in prompts] for voice in voices]
     speakers = voices[:1] if settings.mode == "step" else voices
+    frontier: list[tuple[int, int]] = []
     for number, voice in enumerate(speakers):
         answers = voice.model.generate(begins[number], max_new_tokens=settings.max_tokens)
-        for sprout, answer in zip(sprouts, answers, strict=True):
-            sprout.add_path(ROOT, sprout.finished(answer, room=settings.max_tokens), bits=1 << number)
+        for plot, (sprout, answer) in enumerate(zip(sprouts, answers, strict=True)):
+            last = sprout.add_path(ROOT, sprout.spoken(answer, room=settings.max_tokens), bits=1 << number)
+            if not sprout.is_end(last):
+                frontier.append((plot, last))
+    close(sprouts, frontier, voices[PRIMARY], begins[PRIMARY])
     if settings.mode == "mixed":
         _add_siblings(sprouts, voices, begins, settings)
     elif settings.mode == "step":

@@ -60,18 +60,25 @@ class Sprout:
             node = self.parents[node]
         return path[::-1]
 
-    def finished(self, continuation: Sequence[int], *, room: int) -> list[int]:
-        """Returns a continuation made into an ending one of at most `room` tokens.
+    def spoken(self, continuation: Sequence[int], *, room: int) -> list[int]:
+        """Returns the part of a continuation that may stand in a tree, at most `room` tokens, the last one an end.
 
-        It is cut before a token that may not stand in a tree and at the depth limit; there an end token is put, so
-        that every path ends in a real terminal.
+        It is cut before a token that may not stand there; at the limit the end is put. What does not reach an end is
+        returned without one: somebody has to go on from there.
         """
         kept: list[int] = []
         for token in continuation:
-            if token == self.eos_id or not self._allowed[token]:
+            if token == self.eos_id or len(kept) + 1 >= room:
+                return [*kept, self.eos_id]
+            if not self._allowed[token]:
                 break
             kept.append(int(token))
-        return [*kept[: max(room - 1, 0)], self.eos_id]
+        return kept
+
+    def finished(self, continuation: Sequence[int], *, room: int) -> list[int]:
+        """Returns what `spoken` does, with an end put where there is none, so that the path ends in a real terminal."""
+        kept = self.spoken(continuation, room=room)
+        return kept if kept and kept[-1] == self.eos_id else [*kept, self.eos_id]
 
     def add(self, node: int, token: int, *, bits: int, greedy: bool = False) -> int:
         """Returns the child of `node` with this token, made if need be, with the proposers' bits set."""

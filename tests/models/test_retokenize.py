@@ -154,6 +154,14 @@ def test_answers_are_the_teachers_text(primary_kind: str, teacher_kind: str, req
     assert best[len(made) - 1, 0] == primary.eos_id
 
 
+def test_an_answer_stops_before_what_the_primary_cannot_write(byte_bpe: Any, character: Any) -> None:
+    inner = FakeLanguageModel(tokenizer=byte_bpe, seed=6)
+    inner._answers = [(byte_bpe.encode("12"), [*byte_bpe.encode(" is 3 ж 4"), byte_bpe.eos_id])]
+    [made] = Retokenized(inner, character).generate([character.encode("12")], max_new_tokens=40)
+    assert character.decode(made) == " is 3 "
+    assert made[-1] != character.eos_id  # not ended: somebody has to go on from there
+
+
 def _chain(ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(ids, np.int32), np.arange(-1, len(ids) - 1, dtype=np.int32)
 

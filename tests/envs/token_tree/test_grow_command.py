@@ -1,0 +1,85 @@
+"""`treegym grow` and `treegym tree refresh` on the bundled models; unusable input ends in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from treegym.__main__ import main
+from treegym.envs.token_tree.tree import TokenTree
+
+pytest.importorskip("transformers")
+SMALL = ["--prompts", "bundled:train=4,test=2", "--device", "cpu", "--threads", "1", "--quiet"]
+
+
+def test_grown_with_the_bundled_family(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "t.tree"
+    assert main(["grow", "--out", str(out), *SMALL, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    tree = TokenTree.open(out)
+    tree.validate()
+    assert said["prompts"] == tree.num_roots == 6
+    assert said["closed"]
+    assert tree.teachers == said["teachers"]
+    assert tree.header["primary"]["name"] == "tiny-primary"
+    ends = tree.child_count == 0
+    best = [np.nanmax(tree.verdict[ends & (tree.root_of(np.arange(tree.size)) == root)]) for root in range(6)]
+    assert np.mean(best) >= 0.8  # nearly every prompt has a right end
+    assert main(["grow", "--out", str(out), *SMALL]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_unusable_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "1+1="}\n{"prompt": \n')
+    (tmp_path / "foreign.jsonl").write_text('{"prompt": "größer?", "answer": "1"}\n', encoding="utf-8")
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_text("{}")
+    (pickled / "pytorch_model.bin").write_bytes(b"")
+    out = ["--out", str(tmp_path / "t.tree"), "--device", "cpu"]
+    cases = [
+        (["--prompts", str(tmp_path / "empty.jsonl")], "the prompt file is empty"),
+        (["--prompts", str(tmp_path / "bad.jsonl")], "line 2: not valid JSON"),
+        (["--prompts", str(tmp_path / "foreign.jsonl")], "cannot express the prompt 'größer?'"),
+        (["--primary", "tiny-primray", "--limit", "1"], "Did you mean 'tiny-primary'"),
+        (["--teacher", str(pickled), "--limit", "1"], "pickled weights only"),
+        (["--mode", "mixd"], "Did you mean 'mixed'"),
+        (["--max-nodes", "3"], "too few for one path"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--splits", "a,b"], "expected three numbers"),
+        (["--teacher", "http://127.0.0.1:9/v1", "--limit", "1"], "needs the tokenizer of its model"),
+    ]
+    for arguments, message in cases:
+        assert main(["grow", *out, *arguments]) == 1, arguments
+        said = capsys.readouterr().err
+        assert message in said
+        assert "Traceback" not in said
+    assert not (tmp_path / "t.tree").exists()
+    assert not (tmp_path / "t.tree.growing").exists()
+
+
+@pytest.mark.slow
+def test_the_command_killed_and_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    def start(name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "treegym", "grow", "--out", str(tmp_path / name), *SMALL, "--shard", "1"]
+        root = Path(__file__).resolve().parents[3]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=root)
+
+    assert start("whole.tree").wait(timeout=250) == 0
+    for shards in (1, 4):
+        process = start("killed.tree")
+        while process.poll() is None and len(list((tmp_path / "killed.tree.growing").glob("shard-*"))) < shards:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+    assert start("killed.tree").wait(timeout=250) == 0
+    assert (tmp_path / "killed.tree").read_bytes() == (tmp_path / "whole.tree").read_bytes()
