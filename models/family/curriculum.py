@@ -81,12 +81,22 @@ def _prefix(spec: ModelSpec, problem: Problem, rng: np.random.Generator) -> Exam
 
 
 def _judged(spec: ModelSpec, problem: Problem, rng: np.random.Generator) -> Example:
-    """An answer, right in half of the cases, and whether it is; wrong ones are corrupted, or a last digit is off."""
+    """An answer, or the first steps of one, and whether all of it is right.
+
+    Wrong ones are corrupted, or their last digit is off. Judging first steps too is what teaches it to look at each.
+    """
+    kind = KINDS[problem.kind]
     form: Form = "short" if rng.random() < 0.5 else "long"
-    right, slips = (bool(flag) for flag in rng.random(2) < (0.5, 0.3))
-    answer = KINDS[problem.kind].worked(problem.prompt, form=form, corrupted=not (right or slips))
+    right, slips, cut, whole = (bool(flag) for flag in rng.random(4) < (0.45, 0.3, 0.4, 0.5))
+    truth = kind.worked(problem.prompt, form=form)
+    answer = kind.worked(problem.prompt, form=form, corrupted=not (right or slips))
+    if cut:
+        stops = [index + 1 for index, character in enumerate(answer) if character == "."]
+        answer = answer[: stops[int(rng.integers(len(stops)))]]
     if slips and not right:
         answer = f"{answer[:-2]}{(int(answer[-2]) + int(rng.integers(1, 10))) % 10}."
+    is_right = truth.startswith(answer)
     text = problem.prompt + answer + QUESTION
-    # Of right answers every character is learned, not the verdict alone: that teaches the judge to calculate.
-    return Example(text + (YES if right else NO), start=len(problem.prompt) if right else len(text), ends=False)
+    # Of every second right answer each character is learned, not the verdict alone: that teaches it to calculate.
+    start = len(problem.prompt) if is_right and whole else len(text)
+    return Example(text + (YES if is_right else NO), start=start, ends=False)

@@ -54,7 +54,7 @@ TEACHERS = (
 )
 PRIMARY = ModelSpec("tiny-primary", "primary", "llama", 64, 2, 1600)
 COMPLETENESS = ModelSpec("tiny-complete", "completeness", "llama", 48, 2, 400)
-JUDGE = ModelSpec("tiny-judge", "judge", "llama", 64, 2, 1200)
+JUDGE = ModelSpec("tiny-judge", "judge", "llama", 64, 3, 2000)
 FAMILY = (*TEACHERS, PRIMARY, JUDGE, COMPLETENESS)  # those that take longest first
 
 
