@@ -1,9 +1,10 @@
 """Reward hacking, made visible: the same agent trained on a judge alone, and on the judge behind a verifier.
 
-The bundled judge is a small model and easily impressed. Trained on its score alone, an agent finds answers that the
-judge likes and that are wrong; behind `gate` the judge only ranks right answers, and both figures rise together.
+The bundled judge is a small model and easily impressed. Trained on its score alone, an agent first learns what right
+answers look like, and then what the judge likes: its score goes on rising while right answers become fewer. Behind
+`gate` the judge only ranks right answers, and both figures rise together.
 
-Run: python examples/reward_hacking.py [steps] (default 150,000: a few minutes on one core); writes reward_hacking.png
+Run: python examples/reward_hacking.py [steps] (default 60,000: a minute or two); writes reward_hacking.png
 """
 
 import sys
@@ -14,9 +15,11 @@ import gymnasium as gym
 import numpy as np
 
 from treegym.agents import PPO
+from treegym.envs.token_tree.editing import select_roots
 from treegym.envs.token_tree.world import load_tree
-from treegym.rewards import build
-from treegym.rewards.source import EOS
+
+PROMPTS = 64  # few enough to be learned by heart, which is where a reward is exploited most
+POINTS = 20  # measurements of each run
 
 REWARDS = {
     "judge alone": {"judge": 1.0},
@@ -24,23 +27,10 @@ REWARDS = {
 }
 
 
-def judged_tree(folder):
-    """Writes the bundled tree with the judge's score of every end, so that training asks no model."""
-    tree = load_tree(None)
-    ends = np.flatnonzero((tree.flags & EOS) != 0)
-    table = build("judge").on(tree)
-    table.ensure(ends)  # what `treegym tree score --reward judge --store judge` does
-    tree.make_writable()
-    tree.column("judge")[ends] = table.terms[ends, 0]
-    path = str(Path(folder) / "judged.tree")
-    tree.save(path)
-    return path
-
-
-def measure(model, envs, roots):
-    """Returns mean judge score and share of right answers over one greedy episode for each root."""
-    observation, info = envs.reset(options={"roots": roots})
-    score, right, done = np.zeros(len(roots)), np.zeros(len(roots), bool), np.zeros(len(roots), bool)
+def measure(model, envs):
+    """Returns mean judge score and share of right answers over one greedy episode for each prompt."""
+    observation, info = envs.reset(options={"roots": list(range(PROMPTS))})
+    score, right, done = np.zeros(PROMPTS), np.zeros(PROMPTS, bool), np.zeros(PROMPTS, bool)
     while not done.all():
         action, _ = model.predict(observation, deterministic=True)
         observation, _, terminated, truncated, info = envs.step(action)
@@ -54,18 +44,19 @@ def measure(model, envs, roots):
 def main(steps):
     curves = {}
     with tempfile.TemporaryDirectory() as folder:
-        tree = judged_tree(folder)
-        roots = load_tree(tree).roots_in("test").tolist()
+        tree = str(Path(folder) / "few.tree")
+        everything = load_tree(None)  # the judge's score of every answer is stored in it, so training asks no model
+        select_roots(everything, everything.roots_in("train")[:PROMPTS]).save(tree)
         both = {"judge": 1.0, "verifier": 0.0}
-        check = gym.make_vec("TokenTree-v0", num_envs=len(roots), tree=tree, split="test", reward=both)
+        check = gym.make_vec("TokenTree-v0", num_envs=PROMPTS, tree=tree, reward=both)
         for name, reward in REWARDS.items():
             envs = gym.make_vec("TokenTree-v0", num_envs=64, tree=tree, reward=reward)
-            model = PPO("ChildPolicy", envs, seed=0)
-            curves[name] = [(0, *measure(model, check, roots))]
+            model = PPO("ChildPolicy", envs, seed=0, learning_rate=5e-3)
+            curves[name] = [(0, *measure(model, check))]
             print(f"\n{name}\n   steps  judge  right\n{0:>8,}  {curves[name][0][1]:.3f}  {curves[name][0][2]:.3f}")
-            for _ in range(10):
-                model.learn(max(1, steps // 10), reset_num_timesteps=False)
-                curves[name].append((model.num_timesteps, *measure(model, check, roots)))
+            for _ in range(POINTS):
+                model.learn(max(1, steps // POINTS), reset_num_timesteps=False)
+                curves[name].append((model.num_timesteps, *measure(model, check)))
                 done, judge, right = curves[name][-1]
                 print(f"{done:>8,}  {judge:.3f}  {right:.3f}", flush=True)
     plot(curves)
@@ -93,4 +84,4 @@ def plot(curves):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 150_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60_000)
