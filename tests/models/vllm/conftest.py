@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from treegym.models.char_tokenizer import CharTokenizer
-from treegym.models.loading import DATA, bundled_names, load_model
+from treegym.models.loading import DATA, load_model
+from treegym.models.wider_heads import with_wider_heads
 
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 300.0
@@ -68,16 +69,16 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served_directory(random_model: Path) -> Path:
-    """The bundled primary, or the random model where the bundled ones were not made yet."""
-    return DATA / "tiny-primary" if "tiny-primary" in bundled_names() else random_model
+def served_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled primary, its heads widened to what vLLM's kernels on the CPU take."""
+    return with_wider_heads(DATA / "tiny-primary", tmp_path_factory.mktemp("primary") / "tiny-primary")
 
 
 @pytest.fixture(scope="session")
-def here(served_directory: Path) -> Any:
-    """The served model through the transformers back end."""
+def here() -> Any:
+    """The bundled primary itself, through the transformers back end."""
     torch.set_num_threads(1)
-    return load_model(str(served_directory), device="cpu")
+    return load_model("tiny-primary", device="cpu")
 
 
 def start(environment: Path, model: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
