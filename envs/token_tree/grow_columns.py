@@ -17,7 +17,18 @@ from treegym.envs.token_tree.tree import Root, TokenTree
 from treegym.models.base import LanguageModel
 from treegym.models.tree_scores import Branches, TreeScores, score_trees
 
-__all__ = ["branches_of", "fill_ends", "fill_primary", "fill_teacher", "lay_out", "vocabulary"]
+__all__ = [
+    "LOWEST",
+    "branches_of",
+    "cosine",
+    "ending_tokens",
+    "fill_ends",
+    "fill_primary",
+    "fill_teacher",
+    "lay_out",
+    "own_choices",
+    "vocabulary",
+]
 
 LOWEST = -60_000.0  # float16 ends at -65,504; nothing a model says is told apart below this
 
@@ -52,10 +63,15 @@ def lay_out(
                 flags=[GREEDY * sprout.greedy[child] for child in born],
             )
             level = list(zip(born, nodes.tolist(), strict=True))
-    ends = np.array([piece.rstrip().endswith((b".", b"!", b"?")) for piece in primary.tokenizer.pieces()], bool)
     below = tree.parent >= 0
-    tree.flags[below] |= np.where(ends[tree.token[below]], PUNCTUATION, 0).astype(np.uint16)
+    tree.flags[below] |= ending_tokens(primary)[tree.token[below]]
     return tree
+
+
+def ending_tokens(model: LanguageModel) -> np.ndarray:
+    """Returns the flag of tokens whose text may end a sentence ``[V] uint16``."""
+    ends = [piece.rstrip().endswith((b".", b"!", b"?")) for piece in model.tokenizer.pieces()]
+    return np.where(ends, PUNCTUATION, 0).astype(np.uint16)
 
 
 def branches_of(tree: TokenTree, voice: Voice, roots: Sequence[int]) -> list[Branches]:
@@ -77,16 +93,16 @@ def fill_primary(tree: TokenTree, states: ContextStates, basis: ContextBasis | N
     """Fills prior, similarity and context of the nodes below some roots, in one pass of the primary."""
     branches = branches_of(tree, states.voice, roots)
     scores, vectors = states.scored(branches)
-    choices = _own_choices(states, branches, scores, vectors)
+    choices = own_choices(states, branches, scores, vectors)
     for root, branch, score, vector, choice in zip(roots, branches, scores, vectors, choices, strict=True):
         nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
         tree.prior[nodes] = np.minimum(score.logp, 0.0)
-        tree.similarity[nodes] = _cosine(vector[1:], choice[branch.parents + 1])
+        tree.similarity[nodes] = cosine(vector[1:], choice[branch.parents + 1])
         if basis is not None:
             tree.context[nodes[0] - 1 : nodes[0] + branch.size] = basis.encode(vector)
 
 
-def _own_choices(
+def own_choices(
     states: ContextStates,
     branches: Sequence[Branches],
     scores: Sequence[TreeScores],
@@ -112,7 +128,7 @@ def _own_choices(
     return choices
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Returns the cosine of rows ``[n, D]``, 0 where one of them is zero."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return (a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0)

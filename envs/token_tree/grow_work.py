@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -104,7 +105,9 @@ class WorkDirectory:
     def _mapped(self, file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         if not int(np.prod(shape)):
             return np.empty(shape, dtype)
-        return np.asarray(self._writing(lambda: np.memmap(file, dtype=dtype, mode="w+", shape=shape)))
+        size = int(np.prod(shape)) * dtype.itemsize
+        self._writing(lambda: _reserve(file, size))
+        return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))
 
     def save(self, tree: TokenTree, out: Path) -> None:
         self._writing(lambda: tree.save(out))
@@ -123,3 +126,12 @@ class WorkDirectory:
                 f"growing stopped: writing to {self.path.parent} failed ({error.strerror or error}); the {done} shards "
                 f"grown so far are kept in {self.path}: make room and run the same command again"
             ) from error
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Makes a file with all its room on disk: writing to a map of a file with holes kills the process on a full disk."""
+    with open(file, "wb") as handle:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle.fileno(), 0, size)
+        else:
+            handle.truncate(size)
