@@ -10,6 +10,7 @@ from torch import nn
 
 from treegym.envs.candidate_selection import worker
 from treegym.envs.candidate_selection.candidates import Candidate, apply, combinations
+from treegym.envs.candidate_selection.measure import warm_up_process
 from treegym.envs.candidate_selection.strategies import compatible, expand, ordered
 from treegym.envs.candidate_selection.strategies.base import map_tensors
 from treegym.envs.candidate_selection.tracker import StrategyTracker
@@ -47,6 +48,7 @@ def applicable(
 
     Families stand for their strategies, without the slow ones; those are tried when named themselves.
     """
+    warm_up_process()
     asked = set(strategies)
     names = [name for name in expand(list(strategies)) if name not in SLOW or name in asked]
     good, reasons = [], {}

@@ -7,6 +7,7 @@ after the clock has stopped: a candidate that caches, or skips work on inputs it
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import os
@@ -21,14 +22,42 @@ from torch import Tensor, nn
 
 from treegym.envs.candidate_selection.measure_types import Interval, Measurement, MeasureSettings
 from treegym.envs.candidate_selection.memory import footprint, peak_allocation
+from treegym.envs.candidate_selection.strategies import STRATEGIES, load
 from treegym.envs.candidate_selection.strategies.base import map_tensors
 from treegym.errors import ConfigError
 
-__all__ = ["Interval", "MeasureSettings", "Measurement", "Task", "check_module", "measure", "output_error"]
+__all__ = [
+    "Interval",
+    "MeasureSettings",
+    "Measurement",
+    "Task",
+    "check_module",
+    "measure",
+    "output_error",
+    "warm_up_process",
+]
 
 
 Inputs = Callable[[int], tuple[Any, ...]]  # seed -> fresh arguments of the module
 Task = Callable[[nn.Module], float]  # a score of the module on its own task, higher is better
+
+
+@functools.cache
+def warm_up_process() -> None:
+    """Loads what measuring needs, once, before children are forked: profiler, graph tracing, quantisation kernels.
+
+    Each child would otherwise spend a second or two on it.
+    """
+    import torch.ao.quantization
+    import torch.fx
+    import torch.utils.flop_counter
+
+    for name, entry in STRATEGIES.items():
+        if not entry.entry:  # strategies of the user's own are loaded where they may fail: in the child
+            load(name)
+    module, x = nn.Linear(2, 2), torch.zeros(1, 2)
+    with torch.no_grad():
+        peak_allocation(module, (x,))
 
 
 def check_module(module: nn.Module, inputs: Inputs, seed: int = 0) -> None:

@@ -37,9 +37,11 @@ def record_module(name: str, size: int, *, slow: bool = False, seconds: float = 
 
     from treegym.envs.candidate_selection import worker
     from treegym.envs.candidate_selection.features import describe
-    from treegym.envs.candidate_selection.measure import MeasureSettings, measure
+    from treegym.envs.candidate_selection.measure import measure, warm_up_process
+    from treegym.envs.candidate_selection.measure_types import MeasureSettings
 
     torch.set_num_threads(1)
+    warm_up_process()
     module = zoo.build(name, size)
     sample = zoo.inputs(name, size, 0)
     settings = MeasureSettings(max_seconds=seconds, max_pairs=60, clock="cpu")
@@ -49,7 +51,7 @@ def record_module(name: str, size: int, *, slow: bool = False, seconds: float = 
             optimised = apply(module, candidate, sample)
             return measure(module, optimised, lambda seed: zoo.inputs(name, size, seed), settings).as_dict()
 
-        outcome = worker.run(work, worker.Limits(seconds=120.0 if "compile" in candidate.strategies else 20.0))
+        outcome = worker.run(work, worker.Limits(seconds=300.0 if "compile" in candidate.strategies else 120.0))
         return {"strategies": list(candidate.strategies), "measurement": outcome.result, "reason": outcome.reason}
 
     pool = [strategy for strategy in STRATEGIES if slow or strategy not in SLOW]

@@ -45,6 +45,12 @@ def _random(world: SelectionWorld, records: np.ndarray, seed: int, count: int) -
     return [int(record) for record in np.random.default_rng(seed).permutation(records)[:count]]
 
 
+def _expected(world: SelectionWorld, records: np.ndarray, seed: int, count: int) -> list[int]:
+    """What the history of strategies promises most, first: no chance, no learning."""
+    values = fitness(expected_scores(world.table)[0][records], world.weights)
+    return [int(record) for record in records[np.argsort(-values, kind="stable")][:count]]
+
+
 def _selected(method: str) -> Callable[[SelectionWorld, np.ndarray, int, int], list[int]]:
     """Returns a searcher that draws by the core's own selection, on expected fitness."""
 
@@ -90,6 +96,7 @@ def _bandit(world: SelectionWorld, records: np.ndarray, seed: int, count: int) -
 
 SEARCHERS: dict[str, Callable[[SelectionWorld, np.ndarray, int, int], list[int]]] = {
     "random": _random,
+    "history": _expected,
     "tournament": _selected("tournament"),
     "roulette": _selected("roulette"),
     "rank": _selected("rank"),

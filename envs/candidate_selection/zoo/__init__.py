@@ -49,6 +49,8 @@ ZOO: dict[str, ZooEntry] = {
 
 def seed_of(name: str, size: int) -> int:
     """Returns the seed of a zoo module's weights: fixed, and different for every module and size."""
+    if name not in ZOO:
+        raise ConfigError(f"there is no zoo module {name!r}.{suggest(name, ZOO)}")
     return 1_000 * (list(ZOO).index(name) + 1) + size
 
 

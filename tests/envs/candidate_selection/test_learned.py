@@ -1,0 +1,88 @@
+"""The learned selection: the suite's agents, trained on recorded modules, choose on a live one."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import treegym  # noqa: F401 (registers the ids)
+from treegym.errors import ConfigError
+from treegym.optimization import (
+    HybridRLOptimizer,
+    OptimizationEnvironment,
+    PolicyNetwork,
+    create_hybrid_optimization_core,
+)
+
+LITTLE = {"rl_max_episodes": 1, "rl_max_steps_per_episode": 2, "rl_hidden_dim": 16}
+
+
+def test_switches_choose_the_agents() -> None:
+    assert HybridRLOptimizer().algorithms() == ["DAPO", "VAPO"]
+    assert HybridRLOptimizer({"enable_dapo": False}).algorithms() == ["VAPO"]
+    assert HybridRLOptimizer({"enable_dapo": False, "enable_vapo": False}).algorithms() == ["PPO"]
+
+
+def test_the_better_agent_drives() -> None:
+    optimizer = HybridRLOptimizer(LITTLE).learn()
+    assert set(optimizer.agents) == {"DAPO", "VAPO"}
+    assert all(agent.num_timesteps >= 128 for agent in optimizer.agents.values())
+    best = max(optimizer.validation, key=lambda name: optimizer.validation[name])
+    assert optimizer.agent is optimizer.agents[best]
+    assert isinstance(optimizer.agent.policy, PolicyNetwork)
+    settings = optimizer.agents["DAPO"].settings
+    assert (settings.clip_range, settings.clip_range_high, settings.gamma) == (0.1, 0.3, 0.99)
+
+
+def test_rl_selection_on_a_live_module() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
+    core = create_hybrid_optimization_core(
+        {
+            **LITTLE, "selection_strategy": "rl", "enable_vapo": False, "max_iterations": 2, "num_candidates": 3,
+            "seconds_per_candidate": 0.1, "enable_adaptive_hybrid": False,
+            "optimization_strategies": ["inplace", "bf16", "bf16_linear"],
+        }
+    )  # fmt: skip
+    _, result = core.hybrid_optimize_module(module, torch.randn(16, 64))
+    assert 1 <= result["evaluations"] <= 2
+
+
+def test_rl_selection_must_be_allowed() -> None:
+    with pytest.raises(ConfigError, match="enable_rl_optimization"):
+        create_hybrid_optimization_core({"selection_strategy": "rl", "enable_rl_optimization": False})
+
+
+def test_agents_take_the_batch_and_its_roots() -> None:
+    from treegym.agents import DAPO
+
+    env = gym.make_vec("CandidateSelection-v0", num_envs=8, autoreset_mode="Disabled")
+    agent = DAPO("ChildPolicy", env, seed=0, device="cpu", n_episodes=32, group_size=8)
+    agent.learn(64)
+    single = OptimizationEnvironment(split="test")
+    seen, info = single.reset(seed=3)
+    action, _ = agent.predict(seen, deterministic=True)
+    assert info["action_mask"][int(action)] == 1
+
+
+def test_live_environment_measures_when_first_chosen() -> None:
+    env = gym.make(
+        "CandidateSelection-v0", source="measured", model="zoo:mlp/0", strategies=["inplace", "bf16"], seconds=0.1,
+        num_candidates=2,
+    )  # fmt: skip
+    assert env.spec is not None
+    assert env.spec.nondeterministic
+    env.reset(seed=0)
+    world = env.unwrapped.world  # type: ignore[attr-defined]
+    assert not world.known.any()
+    _, reward, terminated, _, _ = env.step(0)
+    assert (reward, terminated) == (-world.cost, False)
+    record = int(world.candidates[world.root, 0])
+    assert world.known[record]
+    _, reward, terminated, _, info = env.step(0)
+    assert terminated
+    assert reward == pytest.approx(float(world.fitness[record]) - world.base_fitness)
+    assert np.isfinite(info["vector_reward"]).all()
