@@ -129,7 +129,7 @@ class WorkDirectory:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Makes a file with all its room on disk: writing to a map of a file with holes kills the process on a full disk."""
+    """Makes a file with all its room on disk: a full disk kills whoever writes to the map of a file with holes."""
     with open(file, "wb") as handle:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(handle.fileno(), 0, size)
