@@ -1,0 +1,33 @@
+"""Learning one task after another without forgetting: methods behind one interface.
+
+`METHODS` names each; to add one, write a module with a subclass of `Method` and a line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from treegym.errors import ConfigError, suggest
+
+__all__ = ["METHODS", "make_method"]
+
+# name: import path
+METHODS: dict[str, str] = {
+    "fine_tuning": "treegym.agents.continual.base:Method",
+    "replay": "treegym.agents.continual.replay:Replay",
+    "ewc": "treegym.agents.continual.ewc:EWC",
+    "si": "treegym.agents.continual.synaptic:SynapticIntelligence",
+    "packnet": "treegym.agents.continual.packnet:PackNet",
+    "supsup": "treegym.agents.continual.supsup:SupSup",
+    "progressive": "treegym.agents.continual.progressive:Progressive",
+    "experts": "treegym.agents.continual.experts:Experts",
+}
+
+
+def make_method(name: str, model: Any, **settings: Any) -> Any:
+    """Returns a method by name, for a model."""
+    if name not in METHODS:
+        raise ConfigError(f"unknown method {name!r}.{suggest(name, METHODS)}")
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(model, **settings)
