@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from treegym.search.closed import search_closed
     from treegym.search.planner import Planner
     from treegym.search.registry import names, register, search
+    from treegym.search.session import Session
     from treegym.search.settings import Options
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Options",
     "Planner",
     "SearchResult",
+    "Session",
     "Simulator",
     "Transition",
     "names",
@@ -35,6 +37,7 @@ _HOMES = {
     "Options": "settings",
     "Planner": "planner",
     "SearchResult": "base",
+    "Session": "session",
     "Simulator": "base",
     "Transition": "base",
     "names": "registry",

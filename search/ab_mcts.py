@@ -1,6 +1,6 @@
-"""AB-MCTS-A: go wider or go deeper, decided by Thompson sampling (Inoue et al. 2025, https://arxiv.org/abs/2503.04412).
+"""AB-MCTS-A: go wider or go deeper, decided by Thompson sampling (https://arxiv.org/abs/2503.04412).
 
-At every node either a new child is generated (by one of several arms, such as teachers) or an existing child is refined.
+At every node either a new child is generated, by one of several arms such as teachers, or an existing child is refined.
 All scores below a choice are taken as normal with unknown mean and variance under a normal-inverse-chi-squared prior;
 one draw of the mean from each posterior decides. Here generating means taking the likeliest untried action of an arm.
 """
@@ -112,7 +112,8 @@ def ab_mcts(
         for b, root in enumerate(roots):
             if root.done:
                 continue
-            node, way = root, []
+            node = root
+            way: list[tuple[_Node, int]] = []
             while True:
                 kind, which = node.choose(streams[b])
                 if kind == "generate":

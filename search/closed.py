@@ -138,7 +138,8 @@ def _check(world: World, roots: np.ndarray) -> int:
     node, widest = closed.check_structure(world.first_child, world.child_count, world.terminal)
     if node >= 0:
         raise ConfigError(
-            f"node {node} has {world.child_count[node]} children from {world.first_child[node]}; the tree ends at {size}"
+            f"node {node} has {world.child_count[node]} children from {world.first_child[node]}; "
+            f"the tree ends at {size}"
         )
     bad = np.flatnonzero((roots < 0) | (roots >= size))
     if len(bad):

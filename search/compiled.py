@@ -37,7 +37,7 @@ MODEL = numba.types.void(
 
 
 def compiled_model(function: Any) -> Any:
-    """Compiles ``function(params, states, parent, action, new, logits, legal, told)``; see `MODEL` for the arguments."""
+    """Compiles ``function(params, states, parent, action, new, logits, legal, told)``; arguments as in `MODEL`."""
     return numba.cfunc(MODEL, cache=True, fastmath=FAST, error_model="numpy", _nrt=False)(function)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult
-from treegym.search.kernels import batch, summary
+from treegym.search.kernels import batch, reroot, summary
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import root_ids_of, root_noise
 from treegym.search.settings import Options, kernel_settings
-from treegym.search.tree import Nodes, allocate
+from treegym.search.tree import TERMINAL, Nodes, allocate, check_trees
 
 __all__ = ["PROBLEMS", "Leaves", "Planner", "check_evaluation", "new_roots"]
 
@@ -30,7 +30,27 @@ class Leaves(NamedTuple):
     roots: np.ndarray  # [L] int32, row of the batch the leaf belongs to
     parents: np.ndarray  # [L] int64, number of the parent's state: root * capacity + node
     actions: np.ndarray  # [L] int32
-    nodes: np.ndarray  # [L] int64, number under which the new state will be asked for
+    depths: np.ndarray  # [L] int32, steps from the root
+
+
+class _Way(NamedTuple):
+    """How the leaves were reached."""
+
+    paths: np.ndarray  # [2, L, D] int32, nodes and slots
+    lengths: np.ndarray  # [L] int32
+    owners: np.ndarray  # [L] int32
+
+
+class _Told(NamedTuple):
+    """What became of the leaves."""
+
+    reward: np.ndarray  # [L] float32
+    terminal: np.ndarray  # [L] bool
+    row: np.ndarray  # [L] int64, row of the evaluation below, -1 where there is none
+    link: np.ndarray  # [L] int32
+    logits: np.ndarray  # [E, A] float32
+    value: np.ndarray  # [E] float32
+    legal: np.ndarray  # [E, A] bool
 
 
 def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str) -> Evaluation:
@@ -52,7 +72,7 @@ def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str)
 
 
 class Planner:
-    """Plans from B roots at once. `ask` and `tell` keep world and evaluator outside; `treegym.search.search` drives both.
+    """Plans from B roots at once; world and evaluator stay outside, behind `ask` and `tell`.
 
     The result depends on the seed, `root_ids` and the evaluations alone: not on how a batch is split, nor on the order
     in which evaluations arrive.
@@ -94,20 +114,35 @@ class Planner:
         self.capacity = self.num_simulations + 1
         self.trees: Nodes = allocate(self.size, self.capacity, self.num_actions)
         self.roots = new_roots(self.root_ids, self.num_actions)
+        self._prepare()
+        self.plant(np.arange(self.size), root)
+        self.start()
+
+    def _prepare(self) -> None:
         self._scores = np.empty(self.num_actions, np.float32)
         self._problems = np.zeros(self.size * self.options.leaves, np.int32)
-        batch.plant(self.trees, root.prior_logits, root.value, root.legal, self._sorted, self._problems)
-        self._raise_problem(self.size, "root", np.arange(self.size))
-        self._start()
+
+    def plant(self, rows: np.ndarray, evaluation: Evaluation) -> None:
+        """Gives the trees of some roots their root node, judged by `evaluation`, and nothing else."""
+        given = check_evaluation(evaluation, len(rows), self.num_actions, "at the roots")
+        batch.plant(self.trees, np.asarray(rows, np.int64), *given, self._sorted, self._problems)
+        self._raise_problem(len(rows), "root", rows)
 
     @property
     def _sorted(self) -> bool:
         return self.options.widen_factor > 0
 
-    def _start(self) -> None:
+    def start(self) -> None:
         """Sets counters and noise for a search from the roots as they are."""
+        self._settle(int(self.trees.seen[:, 0].max()))
+        noise = root_noise(
+            self.method, self.options, self.seed, self.root_ids, self.trees.width[:, 0], self.num_actions
+        )
+        summary.perturb(self.trees, self.roots, self.seed, noise)
+
+    def _settle(self, carried: int) -> None:
+        """Makes the settings and the scratch arrays for trees whose roots come with `carried` visits at most."""
         options = self.options
-        carried = int(self.trees.count[:, 0].max())
         self.settings: Settings = kernel_settings(
             self.method,
             options,
@@ -115,8 +150,6 @@ class Planner:
             visits=self.num_simulations + carried,
             seed=self.seed,
         )
-        noise = root_noise(self.method, options, self.seed, self.root_ids, self.trees.width[:, 0], self.num_actions)
-        summary.perturb(self.trees, self.roots, self.seed, noise)
         self.budget = np.full(self.size, self.num_simulations, np.int32)
         most = self.size * options.leaves
         depth = min(self.capacity, options.max_depth or self.capacity) + 1
@@ -124,6 +157,7 @@ class Planner:
         self._lengths = np.zeros(most, np.int32)
         self._owners = np.zeros(most, np.int32)
         self._waiting = 0
+        self._buffer: _Told | None = None
         self.evaluations = np.zeros(self.size, np.int64)  # [B], evaluations told so far, the root's not counted
 
     @property
@@ -150,25 +184,61 @@ class Planner:
         last = self._lengths[:count] - 1
         owners = self._owners[:count]
         node, slot = self._paths[0, rows, last], self._paths[1, rows, last]
-        base = owners.astype(np.int64) * self.capacity
-        before = np.zeros(count, np.int64)  # how many leaves of the same root stand before this one
-        if self.options.leaves > 1 and count:
-            first = np.r_[True, owners[1:] != owners[:-1]]
-            before = rows - np.maximum.accumulate(np.where(first, rows, 0))
+        self._buffer = None
         return Leaves(
             roots=owners.copy(),
-            parents=base + node,
+            parents=owners.astype(np.int64) * self.capacity + node,
             actions=self.trees.action[owners, node, slot].astype(np.int32),
-            nodes=base + self.trees.size[owners, 0] + before,
+            depths=self._lengths[:count].copy(),
         )
 
-    def tell(self, reward: np.ndarray, terminated: np.ndarray, evaluation: Evaluation | None) -> None:
-        """Takes what became of all leaves asked for: rows in the order of `ask`; `evaluation` has a row for each leaf
-        that is not terminal (None when all are)."""
-        count = self._waiting
+    def tell(
+        self,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        evaluation: Evaluation | None,
+        *,
+        leaves: np.ndarray | None = None,
+        link: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Takes what became of leaves: all of them in the order of `ask`, or some of them in any order.
+
+        The tree changes when the last leaf was told, always in the order of `ask`: the order of telling is no matter.
+
+        Args:
+            reward: float [L].
+            terminated: bool [L].
+            evaluation: a row for each leaf that is neither terminal nor linked (None when there is none).
+            leaves: int [L], which leaves these are; all unless given.
+            link: int [L], a node of the same tree that stands for the same state, with the same reward; else -1.
+
+        Returns:
+            int64 [L], the number under which `ask` will name the new state (``root * capacity + node``), -1 where none
+            is kept; empty while other leaves are still to be told.
+        """
+        count = self._waiting if leaves is None else len(leaves)
+        told = self._checked(count, reward, terminated, evaluation, link)
+        if leaves is not None:
+            joined = self._join(np.asarray(leaves), told)
+            if joined is None:
+                return np.zeros(0, np.int64)
+            told, count = joined, self._waiting
+        numbers = np.empty(count, np.int64)
+        way = _Way(self._paths, self._lengths, self._owners)
+        batch.scatter(self.trees, self.settings, self.options.leaves, way, told, self._sorted, self._problems, numbers)
+        self._waiting = 0
+        charged = told.row >= 0
+        owners = self._owners[:count]
+        self.evaluations += np.bincount(owners, weights=charged, minlength=self.size).astype(np.int64)
+        self._raise_problem(count, "a state below root", self._owners)
+        return np.where(numbers < 0, -1, owners.astype(np.int64) * self.capacity + numbers)
+
+    def _checked(self, count: int, reward: Any, terminated: Any, evaluation: Evaluation | None, link: Any) -> _Told:
+        """Returns what was told as arrays a kernel may read, or raises `ConfigError`."""
         reward = np.ascontiguousarray(reward, np.float32)
         terminated = np.ascontiguousarray(terminated, np.bool_)
-        for name, array in (("reward", reward), ("terminated", terminated)):
+        linked = np.full(count, -1, np.int32) if link is None else np.ascontiguousarray(link, np.int32)
+        for name, array in (("reward", reward), ("terminated", terminated), ("link", linked)):
             if array.shape != (count,):
                 raise ConfigError(f"the simulator's {name} has shape {array.shape}; expected {(count,)}")
         if not np.isfinite(reward).all():
@@ -176,41 +246,131 @@ class Planner:
             raise ConfigError(
                 f"the reward of leaf {row} (root {self._owners[row]}) is {reward[row]}; it must be finite"
             )
-        alive = ~terminated
-        judged = int(alive.sum())
-        if judged and evaluation is None:
-            raise ConfigError(f"{judged} leaves are not terminal and were told without an evaluation")
-        rows = np.cumsum(alive) - 1
-        rows[terminated] = -1
-        if evaluation is None:
+        if link is not None and count and (linked >= self.trees.size[self._owners[:count], 0]).any():
+            raise ConfigError("a leaf is linked to a node that its tree does not have")
+        judged = ~terminated & (linked < 0)
+        number = int(judged.sum())
+        if number and evaluation is None:
+            raise ConfigError(f"{number} leaves are not terminal and were told without an evaluation")
+        rows = np.where(judged, np.cumsum(judged) - 1, -1)
+        if evaluation is None or not number:
             shape = (1, self.num_actions)
             evaluation = Evaluation(np.zeros(shape, np.float32), np.zeros(1, np.float32), np.ones(shape, np.bool_))
         else:
-            evaluation = check_evaluation(evaluation, judged, self.num_actions, "below the roots")
-        batch.scatter(
-            self.trees,
-            self.settings,
-            self.options.leaves,
-            self._paths,
-            self._lengths,
-            self._owners,
-            count,
-            reward,
-            terminated,
-            rows,
-            *evaluation,
-            self._sorted,
-            self._problems,
-        )
-        self._waiting = 0
-        self.evaluations += np.bincount(self._owners[:count], weights=alive, minlength=self.size).astype(np.int64)
-        self._raise_problem(count, "a state below root", self._owners)
+            evaluation = check_evaluation(evaluation, number, self.num_actions, "below the roots")
+        return _Told(reward, terminated, rows, linked, *evaluation)
+
+    def _join(self, leaves: np.ndarray, told: _Told) -> _Told | None:
+        """Keeps some leaves' evaluations; returns all of them in the order of `ask` once the last is there."""
+        count, shape = self._waiting, (self._waiting, self.num_actions)
+        if self._buffer is None:
+            self._buffer = _Told(
+                np.zeros(count, np.float32), np.zeros(count, np.bool_), np.full(count, -2, np.int64),
+                np.full(count, -1, np.int32), np.zeros(shape, np.float32), np.zeros(count, np.float32),
+                np.ones(shape, np.bool_),
+            )  # fmt: skip
+        kept = self._buffer
+        if len(leaves) and not (leaves.min() >= 0 and leaves.max() < count):
+            raise ConfigError(f"a leaf told is out of range; {count} leaves were asked for")
+        if len(np.unique(leaves)) != len(leaves) or (kept.row[leaves] != -2).any():
+            raise ConfigError("a leaf was told twice")
+        judged = told.row >= 0
+        at, rows = leaves[judged], told.row[judged]
+        kept.reward[leaves], kept.terminal[leaves], kept.link[leaves] = told.reward, told.terminal, told.link
+        kept.row[leaves] = np.where(judged, leaves, -1)
+        kept.logits[at], kept.value[at], kept.legal[at] = told.logits[rows], told.value[rows], told.legal[rows]
+        if (kept.row == -2).any():
+            return None
+        self._buffer = None
+        return kept
 
     def _raise_problem(self, count: int, what: str, names: np.ndarray) -> None:
         wrong = np.flatnonzero(self._problems[:count])
         if len(wrong):
             row = int(wrong[0])
             raise ConfigError(f"{what} {int(names[row])} {PROBLEMS[int(self._problems[row])]}")
+
+    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Makes the child that a move leads to each root's new root, keeping what is below it.
+
+        Call `plant` for the roots without such a child, then `start`.
+
+        Returns:
+            The new number of every old node [B, N], -1 where it is dropped; and the roots that have to be planted.
+        """
+        if self._waiting:
+            raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
+        slots = np.arange(self.num_actions)
+        there = (slots < self.trees.width[:, :1]) & (self.trees.action[:, 0] == np.asarray(actions)[:, None])
+        illegal = np.flatnonzero(~there.any(1))
+        if len(illegal):
+            row = int(illegal[0])
+            raise ConfigError(f"action {int(np.asarray(actions)[row])} is not legal at root {row}")
+        kept = self.trees.child[np.arange(self.size), 0, there.argmax(1)].copy()
+        over = (kept >= 0) & (self.trees.status[np.arange(self.size), np.maximum(kept, 0)] & TERMINAL > 0)
+        if over.any():
+            raise ConfigError(
+                f"the move at root {int(np.flatnonzero(over)[0])} ends the episode: nothing to plan there"
+            )
+        old = self.trees
+        most = int(old.size.max())
+        self.capacity = most + self.num_simulations + 1
+        self.trees = allocate(self.size, self.capacity, self.num_actions)
+        renumber = np.empty((self.size, old.width.shape[1]), np.int32)
+        reroot.move_roots(old, self.trees, kept, renumber, np.empty(old.width.shape[1], np.int32))
+        self.trees.reward[:, 0] = 0.0
+        return renumber, np.flatnonzero(kept < 0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns everything that changes, for saving: trees cut to the nodes in use."""
+        if self._waiting:
+            raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
+        used = int(self.trees.size.max())
+        named = {name: array[:, :used] for name, array in zip(Nodes._fields, self.trees, strict=True)}
+        named = {f"tree.{name}": np.ascontiguousarray(array) for name, array in named.items()}
+        named |= {f"root.{name}": array for name, array in zip(Root._fields, self.roots, strict=True)}
+        return named | {"budget": self.budget, "evaluations": self.evaluations, "root_ids": self.root_ids}
+
+    @classmethod
+    def restore(
+        cls,
+        arrays: dict[str, np.ndarray],
+        *,
+        method: str,
+        num_simulations: int,
+        num_actions: int,
+        capacity: int,
+        seed: int,
+        options: Options,
+    ) -> Planner:
+        """Returns the planner that `arrays` were taken from; raises ValueError for arrays no search can have."""
+        planner = cls.__new__(cls)
+        planner.method, planner.options, planner.seed = method, options, seed
+        planner.num_simulations, planner.num_actions, planner.capacity = num_simulations, num_actions, capacity
+        planner.root_ids = arrays["root_ids"].copy()
+        planner.size = len(planner.root_ids)
+        planner.trees, planner.roots = (
+            allocate(planner.size, capacity, num_actions),
+            new_roots(planner.root_ids, num_actions),
+        )
+        sizes = arrays["tree.size"]
+        if sizes.shape != (planner.size, 1) or not ((sizes >= 1) & (sizes <= capacity)).all():
+            raise ValueError("its trees are larger than their room")
+        used = int(sizes.max())
+        for prefix, group in (("tree", planner.trees), ("root", planner.roots)):
+            for name, array in zip(group._fields, group, strict=True):
+                saved = arrays[f"{prefix}.{name}"]
+                room = array[:, :used] if prefix == "tree" and name != "size" else array
+                if saved.dtype != array.dtype or saved.shape != room.shape:
+                    raise ValueError(f"its array {prefix}.{name} has shape {saved.shape} of {saved.dtype}")
+                room[...] = saved
+        check_trees(planner.trees, used, num_actions)
+        planner._prepare()
+        carried = planner.roots.before.sum(1).max(initial=0)
+        planner._settle(int(carried) + 1)
+        planner.budget[:] = arrays["budget"]
+        planner.evaluations[:] = arrays["evaluations"]
+        return planner
 
     def result(self) -> SearchResult:
         """Returns what the search has found so far; may be called at any time between `tell` and `ask`."""

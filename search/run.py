@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from treegym.search.base import Evaluation, SearchResult, Simulator
-from treegym.search.compiled import compiled_search
-from treegym.search.planner import Planner, check_evaluation
+from treegym.search.base import SearchResult, Simulator
+from treegym.search.compiled import CompiledSimulator, compiled_search
+from treegym.search.session import Session
 from treegym.search.settings import make_options
-from treegym.search.states import StateStore, count, take
 
 __all__ = ["tree_search"]
 
@@ -24,13 +23,21 @@ def tree_search(
     seed: int = 0,
     root_ids: np.ndarray | None = None,
     num_threads: int = 1,
+    model_calls: int | None = None,
+    seconds: float | None = None,
     **options: Any,
 ) -> SearchResult:
-    """Searches from each of B states with `num_simulations` simulations; options as in `Options`."""
+    """Searches from each of B states with `num_simulations` simulations; options as in `Options`.
+
+    Fewer when `model_calls` (calls of the evaluator) or `seconds` are spent before. A compiled simulator runs whole
+    searches in one kernel, on `num_threads` threads.
+    """
     settings = make_options(options)
-    if hasattr(simulator, "model") and settings.leaves == 1 and not settings.transpositions:
+    unlimited = model_calls is None and seconds is None
+    plain = settings.leaves == 1 and not settings.transpositions and settings.widen_factor == 0
+    if hasattr(simulator, "model") and unlimited and plain:
         return compiled_search(
-            simulator,
+            cast(CompiledSimulator, simulator),
             states,
             method=method,
             num_simulations=num_simulations,
@@ -39,33 +46,13 @@ def tree_search(
             root_ids=root_ids,
             num_threads=num_threads,
         )
-    planner = Planner(
-        simulator.expand(states),
+    session = Session(
+        simulator,
+        states,
         method=method,
         num_simulations=num_simulations,
         seed=seed,
         options=settings,
         root_ids=root_ids,
     )
-    store = StateStore(states, planner.size * planner.capacity)
-    store.put(np.arange(count(states), dtype=np.int64) * planner.capacity, states)
-    while step(planner, simulator, store):
-        pass
-    return planner.result()
-
-
-def step(planner: Planner, simulator: Simulator, store: StateStore) -> int:
-    """Evaluates one round of leaves; returns how many there were."""
-    leaves = planner.ask()
-    if not len(leaves.roots):
-        return 0
-    moved = simulator.step(store.get(leaves.parents), leaves.actions)
-    terminated = np.ascontiguousarray(moved.terminated, np.bool_)
-    store.put(leaves.nodes, moved.states)
-    alive = np.flatnonzero(~terminated)
-    evaluation: Evaluation | None = None
-    if len(alive):
-        evaluation = simulator.expand(moved.states if len(alive) == len(terminated) else take(moved.states, alive))
-        evaluation = check_evaluation(evaluation, len(alive), planner.num_actions, "below the roots")
-    planner.tell(moved.reward, terminated, evaluation)
-    return len(leaves.roots)
+    return session.run(model_calls=model_calls, seconds=seconds)

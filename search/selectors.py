@@ -20,7 +20,7 @@ def tournament_probabilities(fitness: np.ndarray, *, size: int = 3) -> np.ndarra
     """P(i wins) when `size` distinct candidates meet and the fittest wins, float64 [n].
 
     With l candidates below a group of t equals, some of the group are among the m drawn and none above them:
-    P(group) = (C(l + t, m) - C(l, m)) / C(n, m), shared equally by the group. `size` is cut to the candidates there are.
+    P(group) = (C(l + t, m) - C(l, m)) / C(n, m), shared equally by the group. `size` is at most n.
     """
     values, known = _measured(fitness)
     if size < 1:

@@ -8,7 +8,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 
-__all__ = ["StateStore", "count", "take"]
+__all__ = ["StateStore", "count", "restore", "take"]
 
 
 def count(states: Any) -> int:
@@ -47,7 +47,31 @@ class StateStore:
 
     def arrays(self, prefix: str = "state") -> dict[str, np.ndarray]:
         """Returns the kept arrays under flat names, for saving."""
-        return dict(_flat(self.data, prefix))
+        flat = dict(_flat(self.data, prefix))
+        for name, array in flat.items():
+            if array.dtype.hasobject or name.count(".") > 1:
+                raise ConfigError(
+                    "states of this form cannot be saved; keep them as arrays, or one tuple or dict of them"
+                )
+        return flat
+
+
+def restore(arrays: dict[str, np.ndarray], capacity: int, prefix: str = "state") -> StateStore:
+    """Returns the store that `StateStore.arrays` gave (a plain array, or a dict or tuple of them)."""
+    store = StateStore.__new__(StateStore)
+    names = {name: array for name, array in arrays.items() if name == prefix or name.startswith(prefix + ".")}
+    if not names or any(len(array) != capacity for array in names.values()):
+        raise ValueError("its states do not fit its trees")
+    parts = {name[len(prefix) + 1 :]: array for name, array in names.items()}
+    if prefix in names:
+        store.data = names[prefix].copy()
+    elif all(name.isdigit() for name in parts):
+        store.data = tuple(parts[name].copy() for name in sorted(parts, key=int))
+    elif not any("." in name for name in parts):
+        store.data = {name: array.copy() for name, array in parts.items()}
+    else:
+        raise ValueError("its states are nested deeper than a saved search can hold")
+    return store
 
 
 def _room(like: Any, capacity: int) -> Any:
@@ -57,7 +81,7 @@ def _room(like: Any, capacity: int) -> Any:
         parts = [_room(part, capacity) for part in like]
         return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
     if isinstance(like, np.ndarray):
-        return np.empty((capacity, *like.shape[1:]), like.dtype)
+        return np.zeros((capacity, *like.shape[1:]), like.dtype)
     if hasattr(like, "new_empty"):  # a torch tensor, without importing torch
         return like.new_empty((capacity, *like.shape[1:]))
     raise ConfigError(f"states are {type(like).__name__}; search keeps arrays, tensors, or tuples and dicts of them")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["EMPTY", "PENDING", "SOLVED", "TERMINAL", "Nodes", "allocate", "bytes_used"]
+__all__ = ["EMPTY", "PENDING", "SOLVED", "TERMINAL", "Nodes", "allocate", "bytes_used", "check_trees"]
 
 EMPTY = -1  # child of a slot that was never visited
 PENDING = -2  # child of a slot whose evaluation was asked for and not told yet
@@ -27,7 +27,7 @@ class Nodes(NamedTuple):
     child: np.ndarray  # [B, N, W] int32, node, EMPTY or PENDING
     action: np.ndarray  # [B, N, W] int16, the world's name for the slot
     width: np.ndarray  # [B, N] int32, slots in use
-    count: np.ndarray  # [B, N] int32, visits of the node, its own evaluation included
+    seen: np.ndarray  # [B, N] int32, visits of the node, its own evaluation included
     value: np.ndarray  # [B, N] float32, what search thinks of the node
     raw: np.ndarray  # [B, N] float32, what the evaluator thought of it
     reward: np.ndarray  # [B, N] float32, credited on entering the node
@@ -45,7 +45,7 @@ def allocate(roots: int, nodes: int, slots: int) -> Nodes:
         child=np.empty(wide, np.int32),
         action=np.empty(wide, np.int16),
         width=np.zeros(tall, np.int32),
-        count=np.zeros(tall, np.int32),
+        seen=np.zeros(tall, np.int32),
         value=np.zeros(tall, np.float32),
         raw=np.zeros(tall, np.float32),
         reward=np.zeros(tall, np.float32),
@@ -59,3 +59,25 @@ def bytes_used(tree: Nodes) -> tuple[int, int]:
     slot = sum(array.itemsize for array in tree if array.ndim == 3)
     node = sum(array.itemsize for array in tree if array.ndim == 2 and array is not tree.size)
     return slot, node
+
+
+def check_trees(tree: Nodes, used: int, actions: int) -> None:
+    """Raises ValueError if trees from outside hold an index that a kernel must not follow."""
+    slots = np.arange(tree.prior.shape[2])
+    width, sizes = tree.width[:, :used], tree.size[:, :, None]
+    if not ((width >= 0) & (width <= tree.prior.shape[2])).all():
+        raise ValueError("a node has more children than there is room for")
+    valid = (slots < width[:, :, None]) & (np.arange(used)[:, None] < sizes)
+    child, action = tree.child[:, :used], tree.action[:, :used]
+    if (valid & ((child < EMPTY) | (child >= sizes))).any():
+        raise ValueError("a child lies outside its tree")
+    if (valid & ((action < 0) | (action >= actions))).any():
+        raise ValueError("an action is out of range")
+    if (valid & (tree.visits[:, :used] < 0)).any() or (tree.seen[:, :used] < 0).any():
+        raise ValueError("a visit count is negative")
+    if not (width[:, 0] > 0).all():
+        raise ValueError("a root has no children")
+    for name in ("prior", "q", "value", "raw", "reward"):
+        array = getattr(tree, name)[:, :used]
+        if not np.isfinite(array if array.ndim == 2 else np.where(valid, array, 0)).all():
+            raise ValueError(f"{name} is not finite somewhere")

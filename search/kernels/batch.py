@@ -24,7 +24,7 @@ def tree_of(trees, b):  # type: ignore[no-untyped-def]
         trees.child[b],
         trees.action[b],
         trees.width[b],
-        trees.count[b],
+        trees.seen[b],
         trees.value[b],
         trees.raw[b],
         trees.reward[b],
@@ -40,18 +40,20 @@ def root_of(roots, b):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def plant(trees, logits, value, legal, sort, problems):  # type: ignore[no-untyped-def]
-    """Gives every tree its root node; writes what is wrong with row b (see `fill_dense`) into ``problems[b]``."""
-    for b in range(len(value)):
-        tree = tree_of(trees, b)
+def plant(trees, rows, logits, value, legal, sort, problems):  # type: ignore[no-untyped-def]
+    """Gives some trees their root node; writes what is wrong with row i (see `fill_dense`) into ``problems[i]``."""
+    for i in range(len(rows)):
+        tree = tree_of(trees, rows[i])
         tree.size[0] = 0
-        new = attach(tree, -1, 0, np.float32(0.0), value[b], False)
-        problems[b] = fill_dense(tree, new, logits[b], legal[b], sort)
+        new = attach(tree, -1, 0, np.float32(0.0), value[i], False)
+        problems[i] = fill_dense(tree, new, logits[i], legal[i], sort)
 
 
 @functools.cache
 def gather(rule: int) -> Any:
-    """Returns the kernel for a selection rule: Sends every root down until `each` leaves of it wait for an evaluation or its budget is spent.
+    """Returns the kernel for a selection rule, which sends every root down for leaves to evaluate.
+
+    A root stops when `each` leaves of it wait or its budget is spent.
 
     A simulation that ends in a terminal needs no evaluation and is backed up at once. A leaf that waits counts as a
     visit on its way (so that the next one of the same root goes elsewhere), taken back by `scatter`. Row i of `paths`
@@ -82,7 +84,7 @@ def gather(rule: int) -> Any:
                 if each > 1:
                     for d in range(depth):
                         tree.visits[path_node[d], path_slot[d]] += 1
-                        tree.count[path_node[d]] += 1
+                        tree.seen[path_node[d]] += 1
                 root.done[0] += 1
                 lengths[waiting] = depth
                 owners[waiting] = b
@@ -94,25 +96,34 @@ def gather(rule: int) -> Any:
 
 
 @kernel
-def scatter(
-    trees, settings, each, paths, lengths, owners, waiting, reward, terminal, row, logits, value, legal, sort, problems
-):  # type: ignore[no-untyped-def]
+def scatter(trees, settings, each, way, told, sort, problems, numbers):  # type: ignore[no-untyped-def]
     """Attaches the evaluated leaves and backs their values up, in the order they were gathered.
 
-    ``row[i]`` is the row of leaf i in `logits`, `value` and `legal` (terminal leaves have none: -1).
+    `way` holds the paths, lengths and owners of `gather`; `told` what became of each leaf: ``row[i]`` is the row of
+    leaf i in `logits`, `value` and `legal` (terminal leaves have none: -1), ``link[i]`` a node of the same tree that
+    stands for the same state, or -1. Writes the number of each new node into `numbers` (-1 for a linked leaf).
     """
+    waiting = len(told.reward)
     if each > 1:
         for i in range(waiting):
-            tree = tree_of(trees, owners[i])
-            for d in range(lengths[i]):
-                tree.visits[paths[0, i, d], paths[1, i, d]] -= 1
-                tree.count[paths[0, i, d]] -= 1
+            tree = tree_of(trees, way.owners[i])
+            for d in range(way.lengths[i]):
+                tree.visits[way.paths[0, i, d], way.paths[1, i, d]] -= 1
+                tree.seen[way.paths[0, i, d]] -= 1
     for i in range(waiting):
-        tree = tree_of(trees, owners[i])
-        depth = lengths[i]
-        judged = np.float32(0.0) if terminal[i] else value[row[i]]
-        new = attach(tree, paths[0, i, depth - 1], paths[1, i, depth - 1], reward[i], judged, terminal[i])
+        tree = tree_of(trees, way.owners[i])
+        depth = way.lengths[i]
+        node, slot = way.paths[0, i, depth - 1], way.paths[1, i, depth - 1]
+        link, ended, row = told.link[i], told.terminal[i], told.row[i]
         problems[i] = 0
-        if not terminal[i]:
-            problems[i] = fill_dense(tree, new, logits[row[i]], legal[row[i]], sort)
-        backup(tree, settings, paths[0, i], paths[1, i], depth, judged)
+        if link >= 0:
+            tree.child[node, slot] = link
+            numbers[i] = -1
+            judged = tree.value[link]
+        else:
+            judged = np.float32(0.0) if ended else told.value[row]
+            new = attach(tree, node, slot, told.reward[i], judged, ended)
+            numbers[i] = new
+            if not ended:
+                problems[i] = fill_dense(tree, new, told.logits[row], told.legal[row], sort)
+        backup(tree, settings, way.paths[0, i], way.paths[1, i], depth, judged)

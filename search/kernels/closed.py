@@ -18,7 +18,7 @@ __all__ = ["check_structure", "search_roots"]
 def check_structure(first_child, child_count, terminal):  # type: ignore[no-untyped-def]
     """Returns the first node whose children lie outside the arrays, or -1; and the largest number of children."""
     size = len(first_child)
-    widest = 0
+    widest = np.int64(0)
     for node in range(size):
         count = np.int64(child_count[node])
         if terminal[node] or count == 0:
@@ -57,12 +57,12 @@ def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
 def search_roots(rule: int) -> Any:
     """Returns the kernel for a selection rule: it searches from every root in turn, in one scratch tree [N, W].
 
-    Results go into `out`. ``where[n]`` is the world's node that tree node n stands for. ``problems[b]`` is 0, or the world's node + 1 whose
-    priors or value cannot be used.
+    Results go into `out`. ``where[n]`` is the world's node that tree node n stands for. ``problems[b]`` is 0, or the
+    world's node + 1 whose priors or value cannot be used.
     """
 
     @kernel
-    def search_roots_kernel(
+    def search_roots_kernel(  # type: ignore[no-untyped-def]
         tree,
         root,
         world,
@@ -77,7 +77,7 @@ def search_roots(rule: int) -> Any:
         noise,
         out,
         problems,
-    ):  # type: ignore[no-untyped-def]
+    ):
         for b in range(len(roots)):
             flat = np.int64(roots[b])
             tree.size[0] = 0

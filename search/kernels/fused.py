@@ -23,9 +23,9 @@ def search_roots(rule: int) -> Any:
     """
 
     @kernel
-    def search_roots_kernel(
+    def search_roots_kernel(  # type: ignore[no-untyped-def]
         tree, root, desk, model, params, given, streams, settings, simulations, noise, out, problems
-    ):  # type: ignore[no-untyped-def]
+    ):
         states, logits, legal, told = desk.states, desk.logits, desk.legal, desk.told
         scores, path_node, path_slot = desk.scores, desk.path_node, desk.path_slot
         for b in range(len(given.value)):

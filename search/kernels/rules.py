@@ -47,7 +47,7 @@ def puct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
         first = (value - low) * scale
     elif settings.first_play == FIRST_FIXED:
         first = (np.float32(settings.first_value) - low) * scale
-    explore = settings.explore[min(tree.count[node], len(settings.explore) - 1)]
+    explore = settings.explore[min(tree.seen[node], len(settings.explore) - 1)]
     for k in range(width):
         n = visits[k]
         known = (q[k] - low) * scale if n > 0 else first
@@ -126,7 +126,7 @@ def uct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     if settings.normalise:
         low, high = _range(visits, q, width, tree.value[node], tree.value[node])
     scale = np.float32(1.0) / max(high - low, _EPSILON)
-    spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.count[node])))
+    spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.seen[node])))
     for k in range(width):
         n = visits[k]
         seen = (q[k] - low) * scale + spread / np.sqrt(np.float32(max(n, 1)))
@@ -136,13 +136,13 @@ def uct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
 
 @inlined
 def similarity(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
-    """argmax S + c sqrt(ln N / (1 + n)) + w Q, S = child weight * cosine similarity (held in `prior`), w = 0 by default."""
+    """argmax S + c sqrt(ln N / (1 + n)) + w Q, S = child weight * cosine (held in `prior`), w = 0 by default."""
     prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
     low, high = np.float32(0.0), np.float32(1.0)
     if settings.normalise:
         low, high = _range(visits, q, width, tree.value[node], tree.value[node])
     scale = np.float32(settings.value_weight) / max(high - low, _EPSILON)
-    spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.count[node])))
+    spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.seen[node])))
     for k in range(width):
         n = visits[k]
         known = (q[k] - low) * scale if n > 0 else np.float32(0.0)
@@ -168,7 +168,7 @@ def soft(tree, settings, node, width, scores, draw):  # type: ignore[no-untyped-
         weight = prior[k] if settings.relative else np.float32(1.0)
         scores[k] = weight * exp32((scores[k] - high) / np.float32(settings.temperature))
         mass += scores[k]
-    explore = min(1.0, settings.epsilon * width / np.log(tree.count[node] + 1.0))
+    explore = min(1.0, settings.epsilon * width / np.log(tree.seen[node] + 1.0))
     rest = draw
     for k in range(width):
         rest -= (1.0 - explore) * scores[k] / mass + explore / width
@@ -194,7 +194,7 @@ def select(rule, tree, settings, root, node, scores, stream):  # type: ignore[no
     """Returns the slot of `node` to visit next, by the rule of `settings`."""
     width = tree.width[node]
     if settings.widen_factor > 0.0:
-        allowed = np.int32(np.ceil(settings.widen_factor * np.float64(tree.count[node]) ** settings.widen_power))
+        allowed = np.int32(np.ceil(settings.widen_factor * np.float64(tree.seen[node]) ** settings.widen_power))
         width = max(np.int32(1), min(width, allowed))
     if rule == PUCT:
         slot = puct(tree, settings, node, width, scores)

@@ -77,7 +77,7 @@ def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untype
     new = tree.size[0]
     tree.size[0] = new + 1
     tree.width[new] = 0
-    tree.count[new] = 1
+    tree.seen[new] = 1
     tree.value[new] = np.float32(0.0) if terminal else value
     tree.raw[new] = tree.value[new]
     tree.reward[new] = reward
@@ -168,7 +168,7 @@ def finish_priors(tree, node, width, high):  # type: ignore[no-untyped-def]
 
 @inlined
 def backup(tree, settings, path_node, path_slot, depth, value):  # type: ignore[no-untyped-def]
-    """Carries `value` of the path's end to the root: visits, Q of every step, and the value of every node on the way."""
+    """Carries `value` of the path's end to the root: visits, Q of each step, the value of each node on the way."""
     discount = np.float32(settings.discount)
     for d in range(depth - 1, -1, -1):
         node, slot = path_node[d], path_slot[d]
@@ -177,8 +177,8 @@ def backup(tree, settings, path_node, path_slot, depth, value):  # type: ignore[
         value = reward + discount * value
         tree.visits[node, slot] += 1
         tree.q[node, slot] = reward + discount * tree.value[child]
-        count = tree.count[node]
-        tree.count[node] = count + 1
+        count = tree.seen[node]
+        tree.seen[node] = count + 1
         if settings.backup == MEAN:
             tree.value[node] = (tree.value[node] * np.float32(count) + value) / np.float32(count + 1)
         elif settings.backup == MAX_BACKUP:

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from treegym.files import read_arrays
-from treegym.search import Evaluation, Options, Planner
-from treegym.search.run import step
-from treegym.search.states import StateStore
+from treegym.search import Evaluation, Options, Session
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -50,17 +48,13 @@ class _Moved:
 def ours(golden: dict[str, np.ndarray], method: str, simulations: int, discount: float) -> Any:
     world = ManyWorlds(golden)
     options = Options(discount=discount, max_considered=4, gumbel_scale=0.0)
-    evaluation = world.expand(world.roots)
-    planner = Planner(evaluation, method=method, num_simulations=simulations, options=options)
+    session = Session(world, world.roots, method=method, num_simulations=simulations, options=options)
+    planner = session.planner
     if method == "gumbel":  # mctx's own noise, slot by slot
         for b in range(planner.size):
             slots = planner.trees.action[b, 0, : planner.trees.width[b, 0]]
             planner.roots.noisy[b, : len(slots)] += golden["gumbel.noise"][b, slots]
-    store = StateStore(world.roots, planner.size * planner.capacity)
-    store.put(np.arange(planner.size) * planner.capacity, world.roots)
-    while step(planner, world, store):
-        pass
-    return planner.result()
+    return session.run()
 
 
 def check(golden: dict[str, np.ndarray], simulations: int, discount: float) -> None:

@@ -1,0 +1,194 @@
+"""A search that goes on: budgets, moves with the tree kept, transpositions, saving and resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from treegym.errors import ConfigError, DataError
+from treegym.files import read_arrays, write_arrays
+from treegym.search.base import Evaluation, SearchResult, Simulator
+from treegym.search.planner import Planner
+from treegym.search.settings import Options
+from treegym.search.states import StateStore, count, restore, take
+
+__all__ = ["Session"]
+
+_FORMAT = "treegym search 1"
+
+
+class Session:
+    """Plans from B states of a simulator, round by round, and keeps what it knows between moves."""
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        states: Any,
+        *,
+        method: str = "gumbel",
+        num_simulations: int,
+        seed: int = 0,
+        root_ids: np.ndarray | None = None,
+        options: Options | None = None,
+    ) -> None:
+        """Judges the roots; `run` does the rest. See `Planner` for the arguments."""
+        self.simulator = simulator
+        self.planner = Planner(
+            simulator.expand(states),
+            method=method,
+            num_simulations=num_simulations,
+            seed=seed,
+            options=options,
+            root_ids=root_ids,
+        )
+        self.calls = 1  # evaluator calls so far
+        self._store = StateStore(states, self.planner.size * self.planner.capacity)
+        self._store.put(np.arange(count(states), dtype=np.int64) * self.planner.capacity, states)
+        self._known: dict[tuple[int, int, Any], int] = {}  # (root, depth, key of the state) -> node
+
+    def run(
+        self, *, simulations: int | None = None, model_calls: int | None = None, seconds: float | None = None
+    ) -> SearchResult:
+        """Searches until a budget is spent: all of `num_simulations` unless less is given. May be called again.
+
+        Args:
+            simulations: simulations a root in this run.
+            model_calls: calls of the simulator's `expand` in this run.
+            seconds: wall-clock time; a round under way is finished.
+        """
+        planner = self.planner
+        start, calls = time.monotonic(), self.calls
+        limit = planner.num_simulations
+        if simulations is not None:
+            limit = min(limit, int(planner.roots.done.max()) + int(simulations))
+        planner.budget[:] = limit
+        while (model_calls is None or self.calls - calls < model_calls) and (
+            seconds is None or time.monotonic() - start < seconds
+        ):
+            if not self.step():
+                break
+        return planner.result()
+
+    def result(self) -> SearchResult:
+        """Returns what was found so far."""
+        return self.planner.result()
+
+    def step(self) -> int:
+        """Evaluates one round of leaves; returns how many there were."""
+        planner, simulator = self.planner, self.simulator
+        leaves = planner.ask()
+        if not len(leaves.roots):
+            return 0
+        moved = simulator.step(self._store.get(leaves.parents), leaves.actions)
+        terminated = np.ascontiguousarray(moved.terminated, np.bool_)
+        link = self._links(leaves, moved, terminated) if planner.options.transpositions else None
+        fresh = ~terminated if link is None else ~terminated & (link < 0)
+        alive = np.flatnonzero(fresh)
+        evaluation: Evaluation | None = None
+        if len(alive):
+            self.calls += 1
+            evaluation = simulator.expand(moved.states if len(alive) == len(fresh) else take(moved.states, alive))
+        numbers = planner.tell(moved.reward, terminated, evaluation, link=link)
+        if link is None:
+            self._store.put(numbers, moved.states)
+        else:
+            new = np.flatnonzero(numbers >= 0)
+            self._store.put(numbers[new], take(moved.states, new))
+            self._remember(leaves, moved, terminated, numbers)
+        return len(leaves.roots)
+
+    def _links(self, leaves: Any, moved: Any, terminated: np.ndarray) -> np.ndarray:
+        """Returns the node that stands for each leaf's state already, int32 [L], -1 where none does.
+
+        States are joined at the same depth only, so that no way can lead in a circle, and only where the same reward
+        led to them, because a node's reward is kept once.
+        """
+        if not hasattr(self.simulator, "key"):
+            raise ConfigError("transpositions need a simulator with `key(states)`, a name for each state")
+        keys = np.asarray(self.simulator.key(moved.states)).tolist()
+        planner = self.planner
+        link = np.full(len(keys), -1, np.int32)
+        for i, (root, depth, key) in enumerate(zip(leaves.roots.tolist(), leaves.depths.tolist(), keys, strict=True)):
+            node = -1 if terminated[i] else self._known.get((root, depth, key), -1)
+            if node >= 0 and planner.trees.reward[root, node] == np.float32(moved.reward[i]):
+                link[i] = node
+        return link
+
+    def _remember(self, leaves: Any, moved: Any, terminated: np.ndarray, numbers: np.ndarray) -> None:
+        keys = np.asarray(self.simulator.key(moved.states)).tolist()  # type: ignore[attr-defined]
+        for i in np.flatnonzero((numbers >= 0) & ~terminated).tolist():
+            where = (int(leaves.roots[i]), int(leaves.depths[i]), keys[i])
+            self._known.setdefault(where, int(numbers[i] % self.planner.capacity))
+
+    def advance(self, actions: np.ndarray, states: Any) -> np.ndarray:
+        """Plays a move at every root and keeps the tree below it; returns which trees were kept, bool [B].
+
+        Args:
+            actions: int [B], the moves played.
+            states: the B states they led to (a move that was never visited is judged afresh).
+        """
+        planner = self.planner
+        before = planner.capacity
+        renumber, fresh = planner.advance(np.asarray(actions))
+        old, self._store = self._store, StateStore(states, planner.size * planner.capacity)
+        root, node = np.nonzero(renumber >= 0)
+        self._store.put(root * planner.capacity + renumber[root, node], old.get(root * before + node))
+        self._store.put(np.arange(planner.size) * planner.capacity, states)
+        self._known = {}
+        if len(fresh):
+            self.calls += 1
+            planner.plant(fresh, self.simulator.expand(take(states, fresh)))
+        planner.start()
+        kept = np.ones(planner.size, np.bool_)
+        kept[fresh] = False
+        return kept
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the search to a safetensors file; between rounds, so nothing is waiting."""
+        planner = self.planner
+        arrays = {**planner.arrays(), **self._store.arrays()}
+        note = {
+            "format": _FORMAT,
+            "method": planner.method,
+            "num_simulations": planner.num_simulations,
+            "num_actions": planner.num_actions,
+            "seed": planner.seed,
+            "capacity": planner.capacity,
+            "calls": self.calls,
+            "options": dataclasses.asdict(planner.options),
+            "known": [[root, depth, key, node] for (root, depth, key), node in self._known.items()],
+        }
+        write_arrays(path, arrays, {"search": json.dumps(note)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], simulator: Simulator) -> Session:
+        """Reads a search back; it goes on as if it had never stopped. Damaged files raise `DataError`."""
+        arrays, metadata = read_arrays(path, mmap=False)
+        try:
+            note = json.loads(metadata["search"])
+            if note["format"] != _FORMAT:
+                raise DataError(f"{path}: holds {str(note['format'])[:60]!r}; expected {_FORMAT!r}")
+            options = Options(**note["options"])
+            session = cls.__new__(cls)
+            session.simulator, session.calls = simulator, int(note["calls"])
+            session.planner = Planner.restore(
+                {name: array for name, array in arrays.items() if not name.startswith("state")},
+                method=str(note["method"]),
+                num_simulations=int(note["num_simulations"]),
+                num_actions=int(note["num_actions"]),
+                capacity=int(note["capacity"]),
+                seed=int(note["seed"]),
+                options=options,
+            )
+            session._store = restore(arrays, session.planner.size * session.planner.capacity)
+            session._known = {(int(r), int(d), k): int(n) for r, d, k, n in note["known"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: is not a saved search, or damaged ({error})") from error
+        if int(simulator.num_actions) != session.planner.num_actions:
+            raise DataError(f"{path}: has {session.planner.num_actions} actions, the simulator {simulator.num_actions}")
+        return session
