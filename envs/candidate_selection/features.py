@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from treegym.envs.candidate_selection.memory import footprint
 from treegym.envs.candidate_selection.strategies.base import map_tensors
@@ -65,6 +65,8 @@ def kind_of(module: nn.Module) -> str:
         return "moe"
     if "latent" in names and "attention" in names:
         return "latent_attention"
+    if type(module).__name__.endswith(("ForCausalLM", "LMHeadModel")):  # as Hugging Face names them
+        return "language_model"
     if "qwen" in names:
         return "qwen"
     if "video" in names or "tower" in names or ("vision" in attributes and "text" in attributes):
@@ -85,10 +87,3 @@ def _has_attention(module: nn.Module) -> bool:
         isinstance(layer, nn.MultiheadAttention) or "attention" in type(layer).__name__.lower()
         for layer in module.modules()
     )
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """Returns every tensor in nested arguments."""
-    found: list[Tensor] = []
-    map_tensors(value, lambda tensor: found.append(tensor))
-    return found

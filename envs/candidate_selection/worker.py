@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import select
 import signal
 import time
@@ -79,6 +78,8 @@ def run(work: Callable[[], dict[str, Any]], limits: Limits | None = None, *, for
 
 def _child(work: Callable[[], dict[str, Any]], writer: int, limits: Limits) -> None:
     """Runs in the fork; never returns."""
+    import resource  # POSIX only, as fork is
+
     status = 1
     try:
         sink = os.open(os.devnull, os.O_RDWR)
