@@ -168,6 +168,15 @@ class Agent(BaseAlgorithm):
         """Tells the agent of another environment it will be asked to act in: planners look where that stands."""
         self._known = [*place_of([env]), *self.known_worlds()]
 
+    def watch_given(self, env: Any) -> None:
+        """Remembers the environment as it was given, where the world was made of it beforehand."""
+        self._given, self._known = env, None
+
+    def watch_world(self, world: World) -> None:
+        """The same for a world as it is, without an environment around it."""
+        if all(known is not world for known in self.known_worlds()):
+            self._known = [world, *self.known_worlds()]
+
     def known_worlds(self) -> list[World]:
         """Returns the worlds an observation may come from: the environment it was given, and its own batch."""
         if self._known is None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from treegym.agents.spaces import space_from_json, space_to_json
+from treegym.agents.worlds import make_world
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, read_arrays, write_arrays
 
@@ -44,6 +45,7 @@ def save(agent: Agent, path: Any) -> None:
         "policy": agent.policy_name,
         "policy_kwargs": agent.policy_kwargs,
         "settings": agent.settings_dict(),
+        "functions": sorted(set(vars(agent.settings)) - set(agent.settings_dict())),
         "seed": agent.seed,
         "spaces": [space_to_json(agent.observation_space), space_to_json(agent.action_space)],
         "env": _env_of(agent),
@@ -148,11 +150,24 @@ def _rebuild(
     overrides: dict[str, Any],
 ) -> Any:
     spaces = tuple(space_from_json(value) for value in data["spaces"])
+    world = None
+    if env is not None:
+        world = make_world(env, num_envs=overrides.get("n_envs", data["settings"].get("n_envs")))
+        for ours, theirs, what in zip(
+            spaces, (world.observation_space, world.action_space), ("observation", "action"), strict=True
+        ):
+            if ours != theirs:
+                raise ConfigError(
+                    f"{path} was trained in another environment ({data['env'] or 'unnamed'}): its {what} space differs"
+                )
     own = {name: overrides.pop(name) for name in ("verbose", "tensorboard_log") if name in overrides}
     settings = {**data["settings"], **overrides}
+    for name in data["functions"]:
+        if name not in overrides:
+            raise ConfigError(f"{path}: {name} was a Python function, which a checkpoint cannot hold: pass {name}=...")
     agent = cls(
         data["policy"] if ":" not in data["policy"] else _foreign(cls, path, data),
-        env,
+        world,
         policy_kwargs=data["policy_kwargs"],
         seed=data["seed"],
         device=device,
@@ -161,13 +176,8 @@ def _rebuild(
         **own,
         **settings,
     )
-    for ours, theirs, what in zip(
-        spaces, (agent.observation_space, agent.action_space), ("observation", "action"), strict=True
-    ):
-        if ours != theirs:
-            raise ConfigError(
-                f"{path} was trained in another environment ({data['env'] or 'unnamed'}): its {what} space differs"
-            )
+    if env is not None:
+        agent.watch_given(env)
     weights = within(arrays, _WEIGHTS)
     agent.policy.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
     counters = data["counters"]

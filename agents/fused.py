@@ -23,6 +23,7 @@ from treegym.agents.masking import EMPTY_MASK
 if TYPE_CHECKING:
     from treegym.agents.policy_gradient import GradientSettings, Lesson, Whole
 
+LINE = 16  # float32 of a cache line
 __all__ = ["Perceptron", "coefficients", "loss_by_kernel", "token_weights"]
 
 
@@ -88,14 +89,15 @@ class Perceptron:
         self.actor = [m for m in policy.mlp_extractor.policy_net if isinstance(m, nn.Linear)] + [policy.action_net]
         self.critic = [m for m in policy.mlp_extractor.value_net if isinstance(m, nn.Linear)] + [policy.value_net]
         parameters = list(optimizer.param_groups[0]["params"])
-        size = sum(p.numel() for p in parameters)
+        # Every tensor begins on a cache line: sums must not round differently for where a tensor happens to lie.
+        size = sum(_padded(p.numel()) for p in parameters)
         self.weights, self.gradient, self.mean, self.square = (torch.zeros(size) for _ in range(4))
         self.slices: dict[int, torch.Tensor] = {}  # id of a parameter: its part of the gradient
         self.steps = 0
         at = 0
         for p in parameters:
             part = slice(at, at + p.numel())
-            at += p.numel()
+            at += _padded(p.numel())
             self.weights[part] = p.data.reshape(-1)
             state = optimizer.state[p]
             if state:
@@ -198,3 +200,7 @@ class Perceptron:
                     signal.mul_(active > 0)
                 else:
                     signal.addcmul_(signal * active, active, value=-1.0)
+
+
+def _padded(count: int) -> int:
+    return -(-count // LINE) * LINE

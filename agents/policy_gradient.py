@@ -305,6 +305,8 @@ class PolicyGradient(Agent):
         if self.uses_critic:
             outputs.append(values)
             gradients.append(torch.from_numpy(by_values).to(values))
+        else:
+            figures["value_loss"] = 0.0
         torch.autograd.backward(outputs, gradients)
         return figures
 
@@ -392,6 +394,7 @@ class PolicyGradient(Agent):
 
     def collector(self, callback: BaseCallback) -> Collector:
         assert self.world is not None
+        self._perceptron()  # from the first step on: a resumed run must round as the first one did
         if self._collector is None:
             self._collector = Collector(
                 self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=self.stepper(callback)

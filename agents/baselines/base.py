@@ -51,6 +51,11 @@ class Baseline:
         """Tells the agent of another environment it will be asked to act in."""
         self._known = [*place_of([env]), *self._known]
 
+    def watch_world(self, world: World) -> None:
+        """The same for a world as it is, without an environment around it."""
+        if all(known is not world for known in self._known):
+            self._known = [world, *self._known]
+
     def _enter_world(self) -> None:
         """Checks that the world has what this baseline needs, and prepares it."""
 

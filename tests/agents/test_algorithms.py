@@ -1,0 +1,188 @@
+"""What sets the algorithms apart: sampling, pretraining, switches, and that each of them learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from treegym.agents import DAPO, GRPO, ORZPPO, PPO, RLOO, VAPO, AlphaZero, DrGRPO, ReinforcePlusPlus
+from treegym.agents.evaluation import play_roots
+from treegym.agents.policy_gradient import adapted_beta
+from treegym.agents.vapo import explained_variance
+from treegym.errors import ConfigError
+
+LEARNERS = [PPO, DAPO, VAPO, GRPO, DrGRPO, RLOO, ReinforcePlusPlus, ORZPPO]
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_every_learner_solves_a_trivial_environment(identity: Any, kind: Any) -> None:
+    env = gym.vector.SyncVectorEnv([identity] * 8)
+    agent = kind("ChildPolicy", env, seed=0, n_episodes=64, learning_rate=1e-2, batch_size=64)
+    if "group_size" in agent.settings_dict():
+        agent = kind("ChildPolicy", env, seed=0, n_episodes=64, learning_rate=1e-2, batch_size=64, group_size=8)
+    agent.learn(4000, log_interval=0)
+    mean, _ = evaluate_policy(agent, identity(), 40, warn=False)
+    assert mean == 1.0
+
+
+def test_dynamic_sampling_ends_and_its_cost_is_counted(identity: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    env = gym.vector.SyncVectorEnv([lambda: identity(solvable=False)] * 8)
+    agent = DAPO("ChildPolicy", env, seed=0, n_episodes=16, group_size=4, max_resamples=3, verbose=1)
+    before = [p.clone() for p in agent.policy.parameters()]
+    agent.learn(1, log_interval=0)
+    # 3 rounds of 16 episodes of 2 steps, every one thrown away, every one counted
+    assert agent.num_timesteps == 3 * 16 * 2
+    assert "nothing to learn from" in capsys.readouterr().out
+    assert all(torch.equal(a, b) for a, b in zip(before, agent.policy.parameters(), strict=True))
+
+
+def test_kept_groups_hold_right_and_wrong_and_start_at_one_root(tree_env: gym.Env) -> None:
+    agent = DAPO("ChildPolicy", tree_env, n_envs=64, n_episodes=32, group_size=8, seed=0)
+    seen: list[Any] = []
+    update = agent.update
+    agent.update = lambda rollout: (seen.append(rollout), update(rollout))[1]  # type: ignore[method-assign]
+    agent.learn(1500, log_interval=0)
+    kept = [rollout for rollout in seen if rollout.episodes]
+    assert kept
+    for rollout in kept:
+        for group in np.unique(rollout.groups):
+            here = rollout.groups == group
+            assert here.sum() == 8
+            assert 0 < rollout.correct[here].sum() < 8
+            assert len(np.unique(rollout.roots[here])) == 1
+
+
+def test_pretraining_the_critic_leaves_the_actor_bit_identical(tree_env: gym.Env) -> None:
+    agent = VAPO("ChildPolicy", tree_env, n_envs=32, n_episodes=32, group_size=8, seed=0, pretrain_updates=20)
+    actor = {id(p): p.clone() for p in agent.scorer.actor_parameters()}
+    critic = [p.clone() for p in agent.scorer.critic_parameters()]
+    while agent.pretrained >= 0:
+        agent.learn(1, reset_num_timesteps=False, log_interval=0)
+        assert all(torch.equal(actor[id(p)], p) for p in agent.scorer.actor_parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(critic, agent.scorer.critic_parameters(), strict=True))
+    agent.learn(1, reset_num_timesteps=False, log_interval=0)
+    assert any(not torch.equal(actor[id(p)], p) for p in agent.scorer.actor_parameters())
+
+
+def test_overlong_punishment_and_filter(tree_env: gym.Env) -> None:
+    agent = DAPO("ChildPolicy", tree_env, n_envs=8, seed=0, overlong_max=4, overlong_cache=2, overlong_filter=True)
+    rollout = agent.sample_groups(agent.collector(_Silent()), 1, 0)
+    rollout = rollout.with_(truncated=np.arange(rollout.episodes) % 2 == 0)
+    shaped, returns = agent.shape(rollout)
+    expected = np.clip((2 - rollout.lengths) / 2, -1, 0)  # ((4 - 2) - |y|) / 2
+    np.testing.assert_allclose(returns - rollout.returns, expected, atol=1e-6)
+    np.testing.assert_array_equal(shaped.valid, np.repeat(~rollout.truncated, rollout.lengths))
+
+
+def test_adaptive_kl_coefficient() -> None:
+    # KL twice the target: clipped to +.2, times 100 / 1000 steps
+    assert adapted_beta(0.5, 0.2, target=0.1, steps=100, horizon=1000) == pytest.approx(0.5 * 1.02)
+    assert adapted_beta(0.5, 0.0, target=0.1, steps=100, horizon=1000) == pytest.approx(0.5 * 0.98)
+
+
+def test_kl_in_the_reward_is_charged(tree_env: gym.Env) -> None:
+    agent = PPO("ChildPolicy", tree_env, n_envs=8, n_episodes=8, seed=0, kl_coef=0.5)
+    agent.learn(30, log_interval=0)  # away from the reference
+    rollout = agent.collector(_Silent()).episodes(8)
+    charged = agent._charge_kl(rollout)
+    kl = rollout.log_probs - agent._reference_log_probs(rollout)
+    np.testing.assert_allclose(rollout.rewards - charged.rewards, 0.5 * kl, atol=1e-6)
+    assert np.abs(kl).max() > 0
+
+
+def test_explained_variance() -> None:
+    assert explained_variance(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == 1.0
+    assert explained_variance(np.array([1.5, 1.5]), np.array([1.0, 2.0])) == 0.0
+    assert explained_variance(np.array([0.0, 1.0]), np.array([1.0, 1.0])) == 0.0
+
+
+def test_every_component_is_a_switch() -> None:
+    known = set(VAPO.settings_class.__dataclass_fields__)
+    for name in ("value_pretraining", "decoupled", "length_adaptive", "clip_range_high", "aggregation", "nll_weight",
+                 "group_sampling", "overlong_filter", "overlong_penalty"):  # fmt: skip
+        assert name in known
+    assert {"dynamic_sampling", "advantage"} <= set(DAPO.settings_class.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("kind", "switches", "sentence"),
+    [
+        (PPO, {"clip_rang": 0.1}, "Did you mean 'clip_range'"),
+        (PPO, {"gamma": 1.5}, "gamma must be between 0 and 1"),
+        (PPO, {"learning_rate": "fast"}, "is no schedule"),
+        (PPO, {"aggregation": "constant"}, "needs horizon"),
+        (PPO, {"dual_clip": 0.5}, "dual_clip must be above 1"),
+        (DAPO, {"group_size": 1}, "at least 2"),
+        (DAPO, {"n_steps": 8}, "whole episodes"),
+        (VAPO, {"alpha": 0.0}, "alpha must be above 0"),
+        (AlphaZero, {"planner_sees": "everything"}, "planner_sees must be one of"),
+    ],
+)
+def test_bad_switches_get_one_sentence(identity: Any, kind: Any, switches: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        kind("ChildPolicy", identity(), **switches)
+    assert "\n" not in str(caught.value)
+
+
+def test_groups_need_roots(identity: Any) -> None:
+    with pytest.raises(ConfigError, match="cannot be reset to a root"):
+        DAPO("ChildPolicy", identity(rooted=False)).learn(10)
+
+
+def test_continuous_actions_are_refused() -> None:
+    with pytest.raises(ConfigError, match="must be Discrete"):
+        PPO("MlpPolicy", "Pendulum-v1")
+
+
+def test_environments_without_masks_run_unmasked() -> None:
+    agent = PPO("MlpPolicy", "CartPole-v1", seed=0, n_envs=2, n_steps=16).learn(64, log_interval=0)
+    action, _ = agent.predict(np.zeros(4, np.float32), deterministic=True)
+    assert action in (0, 1)
+
+
+def test_time_limits_bootstrap_terminals_do_not() -> None:
+    agent = PPO("MlpPolicy", gym.make("CartPole-v1", max_episode_steps=5), seed=0, n_steps=12)
+    rollout = agent.collector(_Silent()).pieces(12)
+    np.testing.assert_array_equal(rollout.lengths, [5, 5, 2])
+    np.testing.assert_array_equal(rollout.truncated, [True, True, False])
+    assert (rollout.bootstrap != 0).all()  # two time limits, and the cut at the edge of the piece
+    agent = PPO("MlpPolicy", gym.make("CartPole-v1"), seed=0, n_episodes=4)
+    whole = agent.collector(_Silent()).episodes(4)
+    assert whole.terminated.all()
+    assert not whole.bootstrap.any()
+
+
+def test_learners_beat_chance_on_a_tree(tree_spec: str) -> None:
+    env = gym.make("TokenTree-v0", tree=tree_spec)
+    agent = PPO("ChildPolicy", env, n_envs=64, n_episodes=128, seed=0, learning_rate=3e-3)
+    assert agent.world is not None
+    before = np.nanmean(play_roots(agent, agent.world).success)
+    agent.learn(8000, log_interval=0)
+    assert np.nanmean(play_roots(agent, agent.world).success) > before + 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_cartpole_is_solved_in_50k_steps(seed: int) -> None:
+    zoo = {"n_envs": 8, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8}
+    agent = PPO("MlpPolicy", "CartPole-v1", seed=seed, learning_rate="lin_0.001", clip_range="lin_0.2", **zoo)
+    agent.learn(50_000, log_interval=0)
+    env = gym.make("CartPole-v1")
+    env.reset(seed=1000 + seed)
+    mean, _ = evaluate_policy(agent, env, 20, warn=False)
+    assert mean == 500.0
+
+
+class _Silent:
+    """A callback that never stops anything."""
+
+    def update_locals(self, values: dict[str, Any]) -> None:
+        return None
+
+    def on_step(self) -> bool:
+        return True
