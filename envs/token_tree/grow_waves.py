@@ -8,7 +8,7 @@ from treegym.envs.token_tree.grow_closing import PRIMARY, Candidate, accept, clo
 from treegym.envs.token_tree.grow_proposals import Proposal, proposals_at
 from treegym.envs.token_tree.grow_settings import GrowSettings, Voice
 from treegym.envs.token_tree.grow_stepwise import grow_stepwise
-from treegym.envs.token_tree.sprout import ROOT, Sprout
+from treegym.envs.token_tree.sprout import Sprout
 from treegym.models.tree_scores import allowed_tokens, score_trees
 
 __all__ = ["grow_sprouts"]
@@ -29,8 +29,9 @@ def grow_sprouts(prompts: Sequence[str], voices: Sequence[Voice], settings: Grow
     for number, voice in enumerate(speakers):
         answers = voice.model.generate(begins[number], max_new_tokens=settings.max_tokens)
         for plot, (sprout, answer) in enumerate(zip(sprouts, answers, strict=True)):
-            last = sprout.add_path(ROOT, sprout.spoken(answer, room=settings.max_tokens), bits=1 << number)
-            if not sprout.is_end(last):
+            spoken = sprout.spoken(answer, room=settings.max_tokens)
+            last = sprout.add_answer(spoken, bits=1 << number, max_children=settings.max_children)
+            if last is not None and not sprout.is_end(last):
                 frontier.append((plot, last))
     close(sprouts, frontier, voices[PRIMARY], begins[PRIMARY])
     if settings.mode == "mixed":

@@ -102,6 +102,18 @@ class Sprout:
             node = self.add(node, int(token), bits=bits, greedy=greedy)
         return node
 
+    def add_answer(self, tokens: Sequence[int], *, bits: int, max_children: int) -> int | None:
+        """Adds an answer below the prompt and returns its last node; None if a full context cut it off.
+
+        Of a cut answer the part that stands already is credited to its proposer, and nothing is left open.
+        """
+        node = ROOT
+        for token in tokens:
+            if token not in self._children[node] and len(self._children[node]) >= max_children:
+                return None
+            node = self.add(node, int(token), bits=bits)
+        return node
+
     def credit(self, node: int, proposals: Sequence[tuple[int, int]]) -> None:
         """Adds provenance to the children of a node that stand there already: whoever would have said it, did."""
         for token, bits in proposals:

@@ -64,6 +64,15 @@ def test_answers_form_a_trie_with_provenance(tmp_path: Path) -> None:
     assert {tree.text(n): float(tree.verdict[n]) for n in ends} == {"3.": 0.0, "2.": 1.0}
 
 
+def test_even_answers_keep_to_the_children_a_context_may_have(tmp_path: Path) -> None:
+    teachers = [FakeLanguageModel(name=f"t{i}", seed=i, answers={"1+1=": f"{i}."}) for i in range(2, 8)]
+    primary = FakeLanguageModel(name="primary", answers={"1+1=": "2."})
+    settings = GrowSettings(mode="answers", max_tokens=8, max_children=3)
+    tree = grow(ROOTS[:1], primary=primary, teachers=teachers, out=tmp_path / "t.tree", settings=settings)
+    assert {tree.text(int(n)) for n in tree.children(0)} == {"2", "3", "4"}
+    assert tree.is_closed
+
+
 def test_columns_are_what_the_models_say(tmp_path: Path) -> None:
     tree = grown(tmp_path / "t.tree")
     primary, teachers = models()
