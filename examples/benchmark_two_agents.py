@@ -37,7 +37,13 @@ if __name__ == "__main__":
         "seeds": [0, 1, 2],
         "budget": {"env_steps": steps},
         "checkpoints": 3,
-        "envs": [{"name": "synthetic", "id": "TokenTree-v0", "kwargs": {"tree": "synthetic:roots=100,depth=4,difficulty=0.1"}}],
+        "envs": [
+            {
+                "name": "synthetic",
+                "id": "TokenTree-v0",
+                "kwargs": {"tree": "synthetic:roots=100,depth=4,difficulty=0.1"},
+            }
+        ],
         "agents": [{"name": "PPO", "agent": "ppo"}, {"name": "Trusting", "agent": "benchmark_two_agents:Trusting"}],
     }
     out = Path("two_agents")

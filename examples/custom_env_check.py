@@ -13,7 +13,7 @@ K = 4
 class Countdown(gym.Env):
     """Take 1, 2 or 3 from a number; whoever reaches exactly zero is right. Taking more than is left is illegal."""
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(self, start: int = 11, render_mode: str | None = None) -> None:
         self.start, self.render_mode = start, render_mode
@@ -36,6 +36,7 @@ class Countdown(gym.Env):
             "action_mask": mask.copy(),
             "is_success": self.left == 0,
             "illegal_action": False,
+            "vector_reward": np.zeros(1, np.float32),  # one objective
             "text": f"{self.left} left",
         }
         return {"observations": seen, "action_mask": mask}, info
@@ -54,9 +55,14 @@ class Countdown(gym.Env):
         info["illegal_action"] = not legal
         terminated = self.left == 0
         reward = (1.0 if terminated and int(action) == self.target else 0.0) if legal else -0.1
+        info["vector_reward"][0] = reward
         return observation, float(reward), bool(terminated), False, info
 
     def render(self):
+        if self.render_mode == "rgb_array":  # a bar as long as what is left
+            image = np.full((8, self.start, 3), 255, np.uint8)
+            image[:, : self.left] = 0
+            return image
         return f"{self.left} left" if self.render_mode == "ansi" else None
 
 

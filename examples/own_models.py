@@ -1,4 +1,4 @@
-"""Grows a tree with models of your own: anything that honours the LanguageModel protocol, here one written on the spot."""
+"""Grows a tree with models of your own: anything that honours the LanguageModel protocol, here a wrapper."""
 
 import tempfile
 from pathlib import Path
@@ -39,5 +39,7 @@ tree = grow(
     progress=False,
 )
 print(f"{tree.size} nodes; teachers: {', '.join(tree.teachers)}")
-print(f"surest next token: plain {np.exp(teachers[1].next_logprobs(contexts).max()):.2f}, "
-      f"sharpened {np.exp(teachers[0].next_logprobs(contexts).max()):.2f}")
+print(
+    f"surest next token: plain {np.exp(teachers[1].next_logprobs(contexts).max()):.2f}, "
+    f"sharpened {np.exp(teachers[0].next_logprobs(contexts).max()):.2f}"
+)

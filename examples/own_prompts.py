@@ -31,5 +31,9 @@ solution = TreeWorld(tree, split="all", max_tokens=24).solution(1.0)
 for r, root in enumerate(tree.roots):
     ends = [n for n in np.flatnonzero(tree.verdict >= 0.5) if tree.root_of(n)[0] == r]
     texts = sorted({tree.text(int(node)) for node in ends}, key=len)
-    print(f"{root.prompt!r}: {len(texts)} correct answers, the shortest {texts[0]!r}" if texts else f"{root.prompt!r}: none")
+    print(
+        f"{root.prompt!r}: {len(texts)} correct answers, the shortest {texts[0]!r}"
+        if texts
+        else f"{root.prompt!r}: none"
+    )
     assert bool(texts) == bool(solution.reachable[tree.root_node[r]])

@@ -1,4 +1,4 @@
-"""Trains RLlib's PPO with action masking on the bundled tree. Needs Ray: pip install "ray[rllib]" torch. Takes minutes."""
+"""Trains RLlib's PPO with action masking on the bundled tree. Needs Ray. Takes minutes."""
 
 import sys
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def test_better_agents_come_first_and_say_so_in_every_statistic(make_runs: Any) 
     board = build_leaderboard(suite, summaries)
     rows = board["agents"]
     assert [row["name"] for row in rows] == ["Strong", "Fair", "Weak"]
-    for above, below in zip(rows, rows[1:], strict=False):
+    for above, below in itertools.pairwise(rows):
         assert above["iqm"][1] > below["iqm"][2]  # intervals apart
         assert above["rating"]["mu"] > below["rating"]["mu"]
         assert above["optimality_gap"][0] < below["optimality_gap"][0]
@@ -32,8 +33,6 @@ def test_better_agents_come_first_and_say_so_in_every_statistic(make_runs: Any) 
         narrow, wide = row["iqm"][2] - row["iqm"][1], row["mean_over_prompts"][2] - row["mean_over_prompts"][1]
         assert wide > 0.5 * narrow
         assert row["profile"]["point"] == sorted(row["profile"]["point"], reverse=True)
-
-
 
 
 def test_same_runs_and_seed_give_the_same_leaderboard(make_runs: Any) -> None:

@@ -53,7 +53,10 @@ def test_fingerprint_follows_every_setting_that_matters(small_table: dict[str, A
         ({"agents": [{"name": "a"}]}, 'needs agent = "..."'),
         ({"agents": [{"agent": "a"}, {"agent": "A"}]}, "two agents share a name"),
         ({"agents": [{"agent": "a", "per_env": {"tniy": {}}}]}, "unknown env 'tniy'. Did you mean 'tiny'"),
-        ({"envs": [{"name": "tiny", "id": "x", "metric": "corect"}]}, "unknown metric 'corect'. Did you mean 'correct'"),
+        (
+            {"envs": [{"name": "tiny", "id": "x", "metric": "corect"}]},
+            "unknown metric 'corect'. Did you mean 'correct'",
+        ),
         ({"envs": [{"name": "tiny", "id": "x", "scale": [1, 0]}]}, "scale must be [low, high]"),
         ({"envs": [{"name": "tiny", "id": "x", "kwargs": {"a": float("inf")}}]}, "finite numbers"),
         ({"checkpoints": 0}, "checkpoints must be an integer of at least 1"),

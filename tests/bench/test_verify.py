@@ -86,7 +86,9 @@ def test_a_leaderboard_that_does_not_follow_is_noticed(folder: Path) -> None:
     board = json.loads(path.read_text())
     board["agents"][0]["iqm"][0] = 0.99
     path.write_text(json.dumps(board))
-    assert verify(folder).problems == ["leaderboard.json does not follow from the runs; make it again with `treegym bench`"]
+    assert verify(folder).problems == [
+        "leaderboard.json does not follow from the runs; make it again with `treegym bench`"
+    ]
 
 
 def test_submitting_verifies_and_replaces_older_entries(folder: Path, tmp_path: Path) -> None:

@@ -25,7 +25,11 @@ def test_list_names_the_bundled_suites(capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_wrong_use_is_one_sentence(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 1

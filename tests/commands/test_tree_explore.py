@@ -43,7 +43,10 @@ def test_wrong_use_is_one_sentence(extra: list[str], message: str, capsys: pytes
 
 def test_serves_until_interrupted() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "treegym", "tree", "explore", TREE, "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "treegym", "tree", "explore", TREE, "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None

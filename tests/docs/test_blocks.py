@@ -1,4 +1,4 @@
-"""Every Python block of README.md and docs/*.md runs as it stands, in a process of its own folder."""
+"""Every Python block of README.md and docs/*.md runs, from the top of its page to the bottom."""
 
 from __future__ import annotations
 
@@ -17,17 +17,26 @@ LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
 def _blocks() -> list[tuple[str, list[str]]]:
-    return [(str(page.relative_to(ROOT)), found) for page in PAGES if (found := BLOCK.findall(page.read_text(encoding="utf-8")))]
+    return [
+        (str(page.relative_to(ROOT)), found)
+        for page in PAGES
+        if (found := BLOCK.findall(page.read_text(encoding="utf-8")))
+    ]
 
 
 @pytest.mark.parametrize(("page", "blocks"), _blocks(), ids=[page for page, _ in _blocks()])
 def test_blocks_run(page: str, blocks: list[str], tmp_path: Path) -> None:
-    # One process a page keeps this quick; each block gets a namespace of its own, so none leans on another.
+    # One process and one namespace a page: a block may go on where an earlier one stopped, as a reader would.
     script = tmp_path / "blocks.py"
-    lines = ["import traceback, sys", "blocks = " + repr(blocks), "for number, block in enumerate(blocks, 1):"]
+    lines = [
+        "import traceback, sys",
+        "blocks = " + repr(blocks),
+        "names = {'__name__': '__main__'}",
+        "for number, block in enumerate(blocks if __name__ == '__main__' else [], 1):",  # not in processes it starts
+    ]
     lines += [
         "    try:",
-        "        exec(compile(block, f'block {number}', 'exec'), {'__name__': '__main__'})",
+        "        exec(compile(block, f'block {number}', 'exec'), names)",
         "    except BaseException:",
         "        traceback.print_exc()",
         "        sys.exit(f'block {number} failed:\\n{block}')",

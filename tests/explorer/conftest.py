@@ -1,4 +1,4 @@
-"""A real headless Chromium, spoken to over its debugging pipe (Chrome DevTools Protocol), without any driver package."""
+"""A real headless Chromium, spoken to over its debugging pipe (Chrome DevTools Protocol), without a driver."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe",
 ]  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from treegym.explorer.view import Search, Walk
 
 pytestmark = pytest.mark.browser
 READY = "document.documentElement?.dataset.ready !== undefined"
+CHOOSE_WALK = "(w => { w.value = '%s'; w.dispatchEvent(new Event('change')); })(document.getElementById('walk'))"
+VISITS = "[...Array(block.count[0]).keys()].map((k) => block.visits[block.first[0] + k]).reduce((a, b) => a + b)"
 ROWS = "document.querySelectorAll('#outline .row').length"
 
 
@@ -42,14 +44,18 @@ def served() -> Iterator[Any]:
 
 def hundred_thousand_nodes() -> TokenTree:
     """One prompt with 100,000 nodes below it, ten levels deep."""
-    tree = TokenTree.empty(tokens=[chr(97 + i) for i in range(10)] + [""], eos_id=10, teachers=["a", "b"], capacity=2**17)
+    tree = TokenTree.empty(
+        tokens=[chr(97 + i) for i in range(10)] + [""], eos_id=10, teachers=["a", "b"], capacity=2**17
+    )
     level = np.array([tree.add_root(Root("big", kind="wide"))])
     for _ in range(10):  # 1 + 3 + 9 + ... + 3^10 = 88,573 nodes
         counts = np.full(len(level), 3)
         tokens = np.tile(np.arange(3), len(level))
         level = tree.add_children(level, counts, tokens, prior=np.log(np.full(len(tokens), 1 / 3)))
     rest = 100_000 - tree.size
-    tree.add_children(level[:rest], np.ones(rest, int), np.full(rest, 10), verdict=(np.arange(rest) % 7 == 0).astype(float))
+    tree.add_children(
+        level[:rest], np.ones(rest, int), np.full(rest, 10), verdict=(np.arange(rest) % 7 == 0).astype(float)
+    )
     return tree
 
 
@@ -94,7 +100,7 @@ def test_everything_that_is_shown(browser: Any, served: Any, pictures: Path) -> 
     assert browser.run("document.querySelector('h1').textContent") == "small.tree"
     assert browser.run("document.querySelectorAll('#prompts .row').length") == 12
     # The best path of the root leads to a correct end; stepping along it selects its nodes one by one.
-    browser.run("(() => { const w = document.getElementById('walk'); w.value = 'best'; w.dispatchEvent(new Event('change')); })()")
+    browser.run(CHOOSE_WALK % "best")
     length = browser.run("trail.length")
     for _ in range(length - 1):
         browser.run("document.getElementById('forth').click()")
@@ -105,10 +111,10 @@ def test_everything_that_is_shown(browser: Any, served: Any, pictures: Path) -> 
     node = browser.run("block.node[chosen]")
     assert text == world.tree.prompts[0] + world.tree.text(node) + "⟨end⟩"
     # The agent's walk comes with what it thought.
-    browser.run("(() => { const w = document.getElementById('walk'); w.value = 'agent:0'; w.dispatchEvent(new Event('change')); })()")
+    browser.run(CHOOSE_WALK % "agent:0")
     assert "50 %" in browser.run("document.getElementById('details').textContent")
     # The search's visits below the root add up to its simulations.
-    assert browser.run("[...Array(block.count[0]).keys()].map((k) => block.visits[block.first[0] + k]).reduce((a, b) => a + b)") == 32
+    assert browser.run(VISITS) == 32
     # Keyboard: into the first child, unfold it, fold it, back.
     browser.run("document.getElementById('collapse').click(); document.getElementById('outline').focus()")
     browser.key("ArrowRight", 39)
@@ -119,8 +125,11 @@ def test_everything_that_is_shown(browser: Any, served: Any, pictures: Path) -> 
     browser.key("ArrowLeft", 37)
     assert browser.run("chosen") == 0
     # A click into the overview selects a node of the level that was clicked.
-    browser.run("(() => { const c = document.getElementById('overview'), r = c.getBoundingClientRect();"
-                "c.dispatchEvent(new MouseEvent('click', {clientX: r.left + 5, clientY: r.top + 1.5 * r.height / overview.depth})); })()")
+    browser.run(
+        "(() => { const c = document.getElementById('overview'), r = c.getBoundingClientRect();"
+        "c.dispatchEvent(new MouseEvent('click', {clientX: r.left + 5,"
+        "clientY: r.top + 1.5 * r.height / overview.depth})); })()"
+    )
     assert browser.run("block.depth[chosen]") == 1
     browser.screenshot(pictures / "explorer_light.png")
     browser.dark(True)
@@ -134,7 +143,9 @@ def test_everything_that_is_shown(browser: Any, served: Any, pictures: Path) -> 
 
 
 def test_hostile_text_stays_text(browser: Any, tmp_path: Path) -> None:
-    attack = "</script><img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>{{SCRIPT}}"
+    attack = (
+        "</script><img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>{{SCRIPT}}"
+    )
     tree = TokenTree.empty(tokens=["<b>", "&amp;", ""], eos_id=2, teachers=[attack])
     root = tree.add_root(Root(attack, answer=attack, kind=attack))
     tree.add_children([root], [3], [0, 1, 2], verdict=[np.nan, np.nan, 1.0])
@@ -164,7 +175,11 @@ def test_report(browser: Any, tmp_path: Path, pictures: Path, request: pytest.Fi
 
     board = request.getfixturevalue("made_up_board")
     write_report(board, tmp_path)
-    for name, width, phone, dark in (("light", 1180, False, False), ("dark", 1180, False, True), ("phone", 390, True, False)):
+    for name, width, phone, dark in (
+        ("light", 1180, False, False),
+        ("dark", 1180, False, True),
+        ("phone", 390, True, False),
+    ):
         browser.size(width, 900, phone=phone)
         browser.dark(dark)
         browser.open((tmp_path / "report.html").as_uri())
@@ -172,8 +187,9 @@ def test_report(browser: Any, tmp_path: Path, pictures: Path, request: pytest.Fi
         # Every chart names itself to screen readers, and its numbers stand in a table below.
         assert browser.run("""[...document.querySelectorAll('svg[role=img]')].every(
             (s) => s.querySelector('title').textContent.length > 3)""")
-        assert browser.run("""[...document.querySelectorAll('svg.chart')].every((s) => s.querySelector('desc').textContent.length
-            > 20 && s.querySelectorAll('.label').length === 2 && s.parentElement.querySelector('details table') !== null)""")
+        assert browser.run("""[...document.querySelectorAll('svg.chart')].every(
+            (s) => s.querySelector('desc').textContent.length > 20 && s.querySelectorAll('.label').length === 2
+                && s.parentElement.querySelector('details table') !== null)""")
         assert browser.run("document.querySelectorAll('svg.chart').length") >= 6
         # Text keeps a contrast of at least 4.5 to 1 against the page.
         assert browser.run(CONTRAST) >= 4.5
@@ -191,7 +207,8 @@ CONTRAST = """(() => {
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const ground = light(getComputedStyle(document.body).backgroundColor);
-    return Math.min(...[...document.querySelectorAll('p, td:not(.heat), th, dt, dd, figcaption, summary, li')].map((e) => {
+    const texts = document.querySelectorAll('p, td:not(.heat), th, dt, dd, figcaption, summary, li');
+    return Math.min(...[...texts].map((e) => {
         const ink = light(getComputedStyle(e).color);
         return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
     }));

@@ -24,7 +24,9 @@ class Extra(NamedTuple):
 
 EXTRAS: dict[str, Extra] = {
     "agents": Extra(("torch", "stable-baselines3", "tqdm", "rich"), "PPO, DAPO, VAPO, AlphaZero and their relatives"),
-    "models": Extra(("torch", "transformers", "tokenizers"), "language models on this machine, growing trees, training them"),
+    "models": Extra(
+        ("torch", "transformers", "tokenizers"), "language models on this machine, growing trees, training them"
+    ),
     "embeddings": Extra(("sentence-transformers",), "sentence embeddings for similarity"),
     "http": Extra(("httpx",), "models and judges behind an OpenAI-compatible server"),
     "selection": Extra(("torch", "pymoo"), "choosing optimisations for your own torch module"),
@@ -86,7 +88,9 @@ def examine() -> dict[str, Any]:
 def as_text(found: dict[str, Any]) -> str:
     """Returns the examination for people."""
     lines = [f"treegym {found['treegym'] or '(not installed, run from its folder)'} on Python {found['python']}", ""]
-    lines += [f"  {'ok' if version else 'MISSING':<8}{name:<14}{version or ''}" for name, version in found["core"].items()]
+    lines += [
+        f"  {'ok' if version else 'MISSING':<8}{name:<14}{version or ''}" for name, version in found["core"].items()
+    ]
     lines += ["", "Extras"]
     for name, extra in found["extras"].items():
         state = "ok" if not extra["missing"] else "missing"

@@ -25,9 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--search", choices=METHODS, help="show visits and Q of a search from every node")
     parser.add_argument("--simulations", type=int, default=64, help="simulations of the search (default: %(default)s)")
-    parser.add_argument("--agent", action="append", default=[], metavar="RUN.zip", help="show a checkpoint's walk; repeatable")
+    parser.add_argument(
+        "--agent", action="append", default=[], metavar="RUN.zip", help="show a checkpoint's walk; repeatable"
+    )
     parser.add_argument("--algorithm", default="ppo", help="which agent the checkpoints are of (default: %(default)s)")
-    parser.add_argument("--reward", help='the reward as JSON, such as \'{"verifier": 1.0}\'')
+    parser.add_argument("--reward", help="the reward as JSON, such as '{\"verifier\": 1.0}'")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"file": args.export}) if args.json else f"Wrote {args.export}")
         return 0
     with ExplorerServer(view, port=args.port) as server:
-        said = json.dumps({"url": server.url}) if args.json else f"Exploring {title} at\n  {server.url}\nCtrl-C ends it."
+        said = (
+            json.dumps({"url": server.url}) if args.json else f"Exploring {title} at\n  {server.url}\nCtrl-C ends it."
+        )
         print(said, flush=True)
         if args.open:
             import webbrowser

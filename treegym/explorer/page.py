@@ -59,8 +59,8 @@ def export_page(view: TreeView, *, roots: Sequence[int] | None = None) -> str:
         if blocks and total + size > EXPORT_LIMIT:
             if roots is not None:
                 raise ConfigError(
-                    f"{len(wanted)} roots have more than {EXPORT_LIMIT:,} nodes; export fewer, or leave out --export to "
-                    "explore all of them through the local server"
+                    f"{len(wanted)} roots have more than {EXPORT_LIMIT:,} nodes; export fewer, or leave out "
+                    "--export to explore all of them through the local server"
                 )
             break
         blocks[root] = block

@@ -40,7 +40,9 @@ class Walk:
     name: str
     root: int
     nodes: Sequence[int]  # the root's node first
-    probabilities: Sequence[Mapping[int, float]] = field(default_factory=tuple)  # at each step: child node -> probability
+    probabilities: Sequence[Mapping[int, float]] = field(
+        default_factory=tuple
+    )  # at each step: child node -> probability
 
 
 class TreeView:
@@ -53,7 +55,9 @@ class TreeView:
         title: what the page is called.
     """
 
-    def __init__(self, world: Any, *, search: Search | None = None, walks: Sequence[Walk] = (), title: str = "tree") -> None:
+    def __init__(
+        self, world: Any, *, search: Search | None = None, walks: Sequence[Walk] = (), title: str = "tree"
+    ) -> None:
         self.world = world
         self.tree = world.tree
         self.search = search
@@ -106,7 +110,8 @@ class TreeView:
                 "name": walk.name,
                 "nodes": [local[node] for node in walk.nodes if node in local],
                 "probabilities": [
-                    {local[child]: round(p, 4) for child, p in step.items() if child in local} for step in walk.probabilities
+                    {local[child]: round(p, 4) for child, p in step.items() if child in local}
+                    for step in walk.probabilities
                 ],
             }
             for walk in self._walks.get(root, ())
