@@ -29,10 +29,10 @@ from treegym.envs.candidate_selection.searchers import SEARCHERS, best_so_far, s
 from treegym.envs.candidate_selection.world import SelectionWorld
 
 BUDGET = 10  # measurements that random search gets
-SETTINGS: dict[str, Any] = {"num_candidates": 20, "sets": 8}
+SETTINGS: dict[str, Any] = {"num_candidates": 20, "sets": 4}
 TRAINING: dict[str, Any] = {"num_candidates": 20, "sets": 64}
-STEPS = {"PPO": 10_000, "DAPO": 10_000, "VAPO": 10_000, "AlphaZero": 1_000}
-PRIOR_WEIGHT = 4.0  # agents start by trusting the history of strategies, as tournament and rank do
+STEPS = {"PPO": 6_000, "DAPO": 6_000, "VAPO": 6_000, "AlphaZero": 600}
+PRIOR_WEIGHT = 0.5  # agents start by trusting the history of strategies, as tournament and rank do
 SWITCHES: dict[str, dict[str, Any]] = {
     "PPO": {"learning_rate": 1e-3, "gamma": 1.0},
     "DAPO": {"learning_rate": 1e-3},
@@ -271,7 +271,7 @@ def live_part(*, quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
         return (torch.randint(512, (4, length), generator=torch.Generator().manual_seed(seed)),)
 
     limits = {"max_accuracy_drop": 0.01, "enable_adaptive_hybrid": False, "seed": 0}
-    budget = {"max_iterations": 2, "seconds_per_candidate": 0.3} if quick else {"seconds_per_candidate": 1.5}
+    budget = {"max_iterations": 2, "seconds_per_candidate": 0.3} if quick else {"seconds_per_candidate": 1.5, "max_iterations": 8}
     core = create_hybrid_optimization_core({**limits, **budget})
     _, result = core.hybrid_optimize_module(encoder, tokens)
     print(core.report(), flush=True)
@@ -301,7 +301,7 @@ def rank_agreement(*, quick: bool) -> dict[str, float]:
     Of fitness (what candidates are ranked by), and of its noisiest part alone, the speed ratio.
     """
     fit, speed = [], []
-    for name, size in (("encoder", 1),) if quick else (("encoder", 1), ("cnn", 1), ("llama", 0)):
+    for name, size in (("encoder", 1),) if quick else (("encoder", 1), ("cnn", 1)):
         first, second = _measure_set(name, size, 0, quick=quick), _measure_set(name, size, 10_000, quick=quick)
         weights = weights_of(None)
         fit.append(spearman(fitness(scores(*first.T), weights), fitness(scores(*second.T), weights)))
@@ -319,9 +319,9 @@ def _measure_set(name: str, size: int, seed: int, *, quick: bool) -> np.ndarray:
 
     recorded = load_table()
     index = next(i for i, module in enumerate(recorded.modules) if (module.name, module.size) == (name, size))
-    records = np.random.default_rng(0).permutation(recorded.records_of(index)[1:])[: 6 if quick else 14]
+    records = np.random.default_rng(0).permutation(recorded.records_of(index)[1:])[: 6 if quick else 12]
     module, sample = zoo.build(name, size), zoo.inputs(name, size, 0)
-    settings = MeasureSettings(max_seconds=0.3 if quick else 1.5, max_pairs=200, seed=seed)
+    settings = MeasureSettings(max_seconds=0.3 if quick else 1.0, max_pairs=200, seed=seed)
     metrics = []
     for record in records:
 

@@ -47,6 +47,7 @@ __all__ = [
 OptimizationEnvironment = CandidateSelectionEnv
 CHOICE = 24  # candidates the learned policy chooses among; fewer are padded
 LANES = 64
+PRIOR_WEIGHT = 0.5  # agents start by trusting the history of strategies
 
 
 def __getattr__(name: str) -> Any:
@@ -95,7 +96,7 @@ class HybridRLOptimizer:
                 env,
                 seed=self.config.seed,
                 device="cpu",
-                policy_kwargs={"hidden": self.config.rl_hidden_dim},
+                policy_kwargs={"hidden": self.config.rl_hidden_dim, "prior_weight": PRIOR_WEIGHT},
                 **self._switches(name),
             )
             agent.learn(steps)

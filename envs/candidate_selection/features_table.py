@@ -11,9 +11,11 @@ from treegym.envs.candidate_selection.history import expected_scores
 from treegym.envs.candidate_selection.strategies import STRATEGIES
 from treegym.envs.candidate_selection.table import SelectionTable
 
-__all__ = ["GAIN_SCALE", "child_names", "module_rows", "record_rows"]
+__all__ = ["GAIN_SCALE", "PRIOR_LIMIT", "PRIOR_SCALE", "child_names", "module_rows", "record_rows"]
 
 GAIN_SCALE = 5.0  # gains in fitness are shown times this: 0.1 is a large one
+PRIOR_SCALE = 50.0  # and as logits of a prior over candidates times this: a gain of 0.02 more is e times as likely
+PRIOR_LIMIT = 30.0
 _HISTORY_FULL = 4.0  # modules of history that count as much history
 
 
@@ -56,7 +58,7 @@ def record_rows(
     rows[:, :, at["history:speed"] : at["history:accuracy"] + 1] = (expected - base) * shown
     rows[:, :, at["history:known"]] = np.minimum(known / _HISTORY_FULL, 1.0)
     weights = np.array([0.4, 0.3, 0.3])
-    rows[:, :, at["prior"]] = np.clip(GAIN_SCALE * (expected - base) @ weights, -GAIN_SCALE, GAIN_SCALE)
+    rows[:, :, at["prior"]] = np.clip(PRIOR_SCALE * (expected - base) @ weights, -PRIOR_LIMIT, PRIOR_LIMIT)
     rows[1, :, at["is_measured"]] = 1.0
     rows[1, :, at["speed"] : at["accuracy"] + 1] = (score - base) * shown
     rows[1, :, at["gain"]] = GAIN_SCALE * gain
@@ -68,6 +70,6 @@ def record_rows(
     high[at["length"]] = 8.0
     low[at["nominal:speed"] : at["nominal:accuracy"] + 1] = -4.0
     high[at["nominal:speed"] : at["nominal:accuracy"] + 1] = 4.0
-    for name in ("prior", "gain"):
-        low[at[name]], high[at[name]] = -GAIN_SCALE, GAIN_SCALE
+    for name, limit in (("prior", PRIOR_LIMIT), ("gain", GAIN_SCALE)):
+        low[at[name]], high[at[name]] = -limit, limit
     return names, rows, original, low, high

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from treegym.envs.candidate_selection import pipeline_transition, transition
-from treegym.envs.candidate_selection.features_table import GAIN_SCALE, module_rows
+from treegym.envs.candidate_selection.features_table import GAIN_SCALE, PRIOR_LIMIT, PRIOR_SCALE, module_rows
 from treegym.envs.candidate_selection.fitness import fitness, scores, weights_of, zones_of
 from treegym.envs.candidate_selection.history import strategy_logs
 from treegym.envs.candidate_selection.pareto import pareto_front
@@ -106,11 +106,11 @@ class PipelineWorld:
         alone = np.exp(strategy_logs(table)[0])  # [M, S, 3]
         expected = (scores(alone[..., 0], alone[..., 1], alone[..., 2]) - base) * shown
         children[:, :strategies, at + 4 : at + 7] = expected[table.module]
-        prior = GAIN_SCALE * (expected / shown) @ np.array([0.4, 0.3, 0.3])
-        children[:, :strategies, at + 7] = np.clip(prior, -GAIN_SCALE, GAIN_SCALE)[table.module]
+        prior = PRIOR_SCALE * (expected / shown) @ np.array([0.4, 0.3, 0.3])
+        children[:, :strategies, at + 7] = np.clip(prior, -PRIOR_LIMIT, PRIOR_LIMIT)[table.module]
         self.rows = rows
-        self.low = np.full(self.layout.size, -GAIN_SCALE, np.float32)
-        self.high = np.full(self.layout.size, GAIN_SCALE, np.float32)
+        self.low = np.full(self.layout.size, -PRIOR_LIMIT, np.float32)
+        self.high = np.full(self.layout.size, PRIOR_LIMIT, np.float32)
 
     def _solve(self) -> Solution:
         """Walks the lattice from small ensembles to large: what can be reached, at what cost, within the budget."""
