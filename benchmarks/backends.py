@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -74,8 +75,8 @@ def made(layers: int, width: int, *, seed: int = 0, quiet_from: int | None = Non
     model = transformers.LlamaForCausalLM(config)
     with torch.no_grad():
         for layer in model.model.layers[quiet_from if quiet_from is not None else layers :]:
-            layer.self_attn.o_proj.weight.mul_(0.1)
-            layer.mlp.down_proj.weight.mul_(0.1)
+            layer.self_attn.o_proj.weight.mul_(0.05)
+            layer.mlp.down_proj.weight.mul_(0.05)
     return TransformersModel(model, tokenizer, name=f"llama-{layers}x{width}")
 
 
@@ -196,6 +197,27 @@ def speculative_cell(quick: bool) -> dict[str, Any]:
         "speedup": median_ratio(times["plain"], times["speculative"]),
         "same_answers": float(np.mean([a == b for a, b in zip(said["plain"], said["speculative"], strict=True)])),
     }
+
+
+# ---------------------------------------------------------------- options of transformers
+
+
+def options_cell(quick: bool) -> dict[str, Any]:
+    """Measures bfloat16 and torch.compile on this machine, over plain float32."""
+    plain = made(8, 384)
+    half = made(8, 384)
+    half = TransformersModel(half.model.to(torch.bfloat16), half.tokenizer, name="bfloat16")
+    contestants = {"float32": plain, "bfloat16": half}
+    if not quick and shutil.which("c++"):
+        contestants["compiled"] = TransformersModel(made(8, 384).model, plain.tokenizer, compile_model=True)
+    contexts = np.random.default_rng(3).integers(2, 24, size=(16, 64)).tolist()
+    times = interleaved(
+        {name: (lambda m=model: m.next_logprobs(contexts)) for name, model in contestants.items()},
+        rounds=1 if quick else 7,
+    )
+    drift = float(np.abs(half.next_logprobs(contexts) - plain.next_logprobs(contexts)).max())
+    speedups = {f"{name}_speedup": median_ratio(times["float32"], times[name]) for name in list(contestants)[1:]}
+    return {"options": plain.name, "attention": plain.attention, **speedups, "bfloat16_largest_difference": drift}
 
 
 # ---------------------------------------------------------------- servers
@@ -358,7 +380,7 @@ def vllm_cell(quick: bool) -> dict[str, Any]:
 def main() -> None:
     args = parse(__doc__.splitlines()[0])
     torch.set_num_threads(1)
-    cells = [tree_cache_cell(args.quick), speculative_cell(args.quick), serve_cell(args.quick)]
+    cells = [cell(args.quick) for cell in (tree_cache_cell, speculative_cell, serve_cell, options_cell)]
     for cell in cells:
         print(table([cell]), "\n")
     if not (VLLM / "bin" / "vllm").exists():

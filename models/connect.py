@@ -1,4 +1,4 @@
-"""Models named by an address: one string says server, model, tokenizer and the variable that holds the key."""
+"""Models named by an address: one string says server (or engine), model, tokenizer and the key's variable."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from treegym.models.tokenizers import load_tokenizer
 
 __all__ = ["connect", "is_address"]
 
+IN_PROCESS = "vllm:"
 _NUMBERS = {"concurrency": int, "prompts_per_request": int, "timeout_s": float, "requests_per_minute": float}
 _NUMBERS |= {"tokens_per_minute": float}
 _NAMES = ("model", "name", "key_env")
 
 
 def is_address(name: str) -> bool:
-    """Whether a model's name is the address of a server."""
-    return name.startswith(("http://", "https://"))
+    """Whether a model's name is the address of a server, or of an engine in this process (``vllm:NAME``)."""
+    return name.startswith(("http://", "https://", IN_PROCESS))
 
 
 def connect(
     address: str, *, tokenizer: TextTokenizer | None = None, embedder: LanguageModel | None = None
-) -> RemoteModel:
+) -> LanguageModel:
     """Returns the model at an address such as ``http://127.0.0.1:8000/v1#tokenizer=tiny-primary&key_env=MY_KEY``.
+
+    ``vllm:NAME`` is a model run by vLLM in this process.
 
     Args:
         address: a base URL and, after ``#``, settings: tokenizer (a bundled model, a directory or a hub name), model
@@ -35,6 +38,10 @@ def connect(
         tokenizer: the tokenizer itself, instead of its name in the address.
         embedder: a local model that gives hidden states for the served one.
     """
+    if address.startswith(IN_PROCESS):
+        from treegym.models.vllm_model import VllmModel
+
+        return VllmModel(address.removeprefix(IN_PROCESS), tokenizer=tokenizer, embedder=embedder)
     url, _, text = address.partition("#")
     settings: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):

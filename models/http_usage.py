@@ -44,7 +44,7 @@ class Usage:
             self.requests += 1
             self.prompt_tokens += prompt if known and isinstance(prompt, int) else about_prompt
             self.completion_tokens += completion if known and isinstance(completion, int) else about_completion
-            self.estimated = self.estimated or not known
+            self.estimated = self.estimated or (not known and about_prompt + about_completion > 0)
 
     @property
     def cost(self) -> float:

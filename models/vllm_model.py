@@ -17,12 +17,12 @@ import numpy as np
 from treegym.errors import BackendError, ConfigError, DataError, require
 from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
 from treegym.models.batched_trees import score_trees_in_batches
-from treegym.models.loading import resolve
+from treegym.models.loading import DTYPES, resolve
 from treegym.models.logprob_states import logprob_states
 from treegym.models.tokenizers import load_tokenizer
 from treegym.models.tree_scores import Branches, TreeScores
 
-__all__ = ["VllmModel"]
+__all__ = ["VllmModel", "engine_options"]
 
 LOWEST = -1e4  # stands for minus infinity
 
@@ -62,20 +62,13 @@ class VllmModel:
         self.name = Path(where).name if local else where
         self._where, self._embedder, self._vllm = where, embedder, vllm
         self._fingerprint: str | None = None
-        options: dict[str, Any] = {
-            "max_logprobs": -1,
-            "enable_prefix_caching": True,
-            "skip_tokenizer_init": True,  # ids go in and out; the text is this side's business
-            "dtype": dtype,
-            "enforce_eager": eager,
-            "trust_remote_code": trust_remote_code,
-            "generation_config": "vllm",  # no sampling settings out of the model's directory
-            "disable_log_stats": True,
-        }
-        if max_length is not None:
-            options["max_model_len"] = max_length
-        if cache_bytes is not None:
-            options["kv_cache_memory_bytes"] = cache_bytes
+        options = engine_options(
+            dtype=dtype,
+            max_length=max_length,
+            cache_bytes=cache_bytes,
+            eager=eager,
+            trust_remote_code=trust_remote_code,
+        )
         try:
             self._engine: Any = vllm.LLM(model=where, **{**options, **engine})
         except (RuntimeError, ValueError, OSError) as error:
@@ -198,6 +191,37 @@ class VllmModel:
         ]
         prompts = [{"prompt_token_ids": [int(i) for i in context]} for context in contexts]
         return self._engine.generate(prompts, rows, use_tqdm=False)
+
+
+def engine_options(
+    *,
+    dtype: str = "auto",
+    max_length: int | None = None,
+    cache_bytes: int | None = None,
+    eager: bool = False,
+    trust_remote_code: bool = False,
+) -> dict[str, Any]:
+    """Returns the arguments of ``vllm.LLM``: those this back end rests on, and those that were asked for.
+
+    Attention kernels, half precision and CUDA graphs are vLLM's own choice where there is CUDA; "auto" leaves it to it.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    options: dict[str, Any] = {
+        "max_logprobs": -1,
+        "enable_prefix_caching": True,
+        "skip_tokenizer_init": True,  # ids go in and out; the text is this side's business
+        "dtype": dtype,
+        "enforce_eager": eager,
+        "trust_remote_code": trust_remote_code,
+        "generation_config": "vllm",  # no sampling settings out of the model's directory
+        "disable_log_stats": True,
+    }
+    if max_length is not None:
+        options["max_model_len"] = max_length
+    if cache_bytes is not None:
+        options["kv_cache_memory_bytes"] = cache_bytes
+    return options
 
 
 def _check(contexts: Sequence[TokenIds]) -> None:

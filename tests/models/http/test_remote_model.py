@@ -123,6 +123,7 @@ def test_usage_and_cost_add_up(server, fake, contexts):
 
 def test_an_address_names_everything(server, fake, contexts):
     remote = connect(f"{server}#name=served&concurrency=2&prompts_per_request=3", tokenizer=fake.tokenizer)
+    assert isinstance(remote, RemoteModel)
     assert remote.name == "served"
     assert remote.endpoint.concurrency == 2
     np.testing.assert_array_equal(remote.next_logprobs(contexts), fake.next_logprobs(contexts))
