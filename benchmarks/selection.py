@@ -271,7 +271,8 @@ def live_part(*, quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
         return (torch.randint(512, (4, length), generator=torch.Generator().manual_seed(seed)),)
 
     limits = {"max_accuracy_drop": 0.01, "enable_adaptive_hybrid": False, "seed": 0}
-    budget = {"max_iterations": 2, "seconds_per_candidate": 0.3} if quick else {"seconds_per_candidate": 1.5, "max_iterations": 8}
+    iterations, seconds = (2, 0.3) if quick else (8, 1.5)
+    budget = {"max_iterations": iterations, "seconds_per_candidate": seconds}
     core = create_hybrid_optimization_core({**limits, **budget})
     _, result = core.hybrid_optimize_module(encoder, tokens)
     print(core.report(), flush=True)

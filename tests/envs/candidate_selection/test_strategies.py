@@ -156,3 +156,11 @@ def test_zoo_is_seeded() -> None:
     assert not torch.equal(zoo.inputs("cnn", 0, 1)[0], zoo.inputs("cnn", 0, 2)[0])
     with pytest.raises(ConfigError, match="Did you mean 'encoder'"):
         zoo.build("encoderr", 0)
+
+
+@pytest.mark.slow
+def test_compile_gives_the_same_output() -> None:
+    module, x = zoo.build("mlp", 0), zoo.inputs("mlp", 0, 0)
+    optimised = apply(module, parse("compile"), x)
+    with torch.no_grad():
+        assert close(module(*x), optimised(*x))
