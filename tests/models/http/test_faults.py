@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
 
@@ -247,3 +249,15 @@ def test_the_first_failure_for_good_ends_the_batch(proxy, fake, contexts):
         remote.next_logprobs(many)
     time.sleep(0.1)
     assert made.seen - before < len(many) // 2
+
+
+def test_ctrl_c_cancels_what_is_under_way_and_leaves_the_client_usable(proxy, fake, contexts, quick):
+    script = completions_only("drip")
+    remote = known(proxy, script, fake, retry=quick)
+    timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        remote.next_logprobs(contexts)
+    timer.join()
+    script.armed = False
+    np.testing.assert_array_equal(remote.next_logprobs(contexts), fake.next_logprobs(contexts))
