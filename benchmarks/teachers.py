@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from common import emit, parse, table
 
 from treegym.envs.token_tree.solve import solve
@@ -28,6 +29,7 @@ def main() -> None:
     """Prints the tables and the closing line."""
     args = parse(__doc__ or "")
     torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
     family = load_family()
     held_out = problems("test", 80 if args.quick else TEST_PROMPTS)
     figures, rows = answers_table(family, held_out)
