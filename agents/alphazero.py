@@ -96,12 +96,13 @@ class AlphaZero(Agent):
         self.optimizer = torch.optim.Adam(parameters, lr=self.lr_schedule(1.0), weight_decay=2 * s.l2, fused=True)
         self.replay = Replay(s.buffer_size)
         self._planners: dict[tuple[int, str], Planner | None] = {}
-        self._prepared = (-1, -1)  # iteration and planner whose tables are current for `predict`
+        self._prepared = -1  # the update whose networks the planners of `predict` hold
+        self._ready: dict[int, set[int]] = {}  # the roots each of them has tables for
         self._fell_back = False
 
     def _enter_world(self) -> None:
         self._planners.clear()
-        self._prepared = (-1, -1)
+        self._ready.clear()
 
     def planner(self, sees: str, world: Any = None) -> Planner | None:
         """Returns the planner for a world that is told so much (made once)."""
@@ -257,7 +258,6 @@ class AlphaZero(Agent):
                 self._reanalyse(planner, batch)
             losses.append(self._step(batch))
         self.policy.set_training_mode(False)
-        self._prepared = (-1, -1)
         self._n_updates += updates
         policy_loss, value_loss = np.mean(losses, axis=0)
         self.logger.record("train/policy_loss", float(policy_loss))
@@ -317,15 +317,29 @@ class AlphaZero(Agent):
                     stacklevel=4,
                 )
             return super().choose(rows, deterministic=deterministic)
-        key = (self.iteration, id(planner))
-        if self._prepared != key:
-            planner.prepare(self.scorer_for_planning())
-            self._prepared = key
+        states = place.states(planner)
+        self._make_ready(planner, states)
         simulations = s.predict_simulations or s.num_simulations
-        result = self._search(planner, place.states(planner), simulations, explore=False)
+        result = self._search(planner, states, simulations, explore=False)
         if deterministic:
             return result.action.astype(np.int64)
         return self._sampled(result.policy)
+
+    def _make_ready(self, planner: Planner, states: Any) -> None:
+        """Takes the networks of today into the planner: for tables, the trees of the roots that are asked about."""
+        if self._prepared != self._n_updates:
+            self._prepared = self._n_updates
+            self._ready.clear()
+        if not isinstance(planner, ClosedPlanner):
+            if id(planner) not in self._ready:
+                planner.prepare(self.scorer_for_planning())
+                self._ready[id(planner)] = set()
+            return
+        ready = self._ready.setdefault(id(planner), set())
+        missing = set(np.unique(planner.world.root_index[states]).tolist()) - ready
+        if missing:
+            planner.prepare(self.scorer_for_planning(), np.array(sorted(missing)))
+            ready |= missing
 
     def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         from treegym.agents.checkpoint import optimizer_state

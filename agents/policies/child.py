@@ -1,5 +1,7 @@
 r"""`ChildPolicy`: scores each child from its features and a summary of all; the order of the children does not matter.
 
+Only legal children are computed: trees have few of them, and most states but one.
+
 Letters: B states, K children, S state features, F child features, H hidden units.
 
     e_i = relu(W c_i + U s)                      each child, given the state
@@ -15,7 +17,7 @@ The linear term l starts as the primary's own log-probability, so that learning 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -28,6 +30,17 @@ from treegym.errors import ConfigError
 __all__ = ["ChildPolicy"]
 
 
+class _Set(NamedTuple):
+    """The legal children of a batch of states, without padding. C: legal children in all, k: most of one state."""
+
+    state: torch.Tensor  # [B, S] float32
+    children: torch.Tensor  # [C, F] float32
+    row: torch.Tensor  # [C] int64, the state of each
+    slot: torch.Tensor  # [C] int64, its place among the K actions
+    count: torch.Tensor  # [B] int64, legal children of each state
+    width: int  # k
+
+
 class _Encoder(nn.Module):
     """Children, each in the light of the state, and their summary."""
 
@@ -36,17 +49,17 @@ class _Encoder(nn.Module):
         self.child = nn.Linear(child, hidden)
         self.state = nn.Linear(state, hidden, bias=False) if state else None
 
-    def forward(
-        self, state: torch.Tensor, children: torch.Tensor, legal: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns encoded children ``[B, K, H]`` and their summary ``[B, 2H]``."""
-        encoded = self.child(children)
+    def forward(self, batch: _Set) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns encoded children ``[C, H]`` and the summary of each state's ``[B, 2H]``."""
+        encoded = self.child(batch.children)
         if self.state is not None:
-            encoded = encoded + self.state(state)[:, None]
-        # relu makes 0 the least value, so zeroing the illegal ones leaves both sum and maximum to the legal ones
-        encoded = torch.relu(encoded) * legal[..., None]
-        mean = encoded.sum(1) / legal.sum(1, keepdim=True).clamp(min=1.0)
-        return encoded, torch.cat([mean, encoded.amax(1)], dim=1)
+            encoded = encoded + self.state(batch.state)[batch.row]
+        encoded = torch.relu(encoded)
+        # relu makes 0 the least value, so zeros in the gaps leave both sum and maximum to the legal children
+        table = encoded.new_zeros(len(batch.count), batch.width, encoded.shape[1])
+        table = table.index_put((batch.row, batch.slot), encoded)
+        mean = table.sum(1) / batch.count.clamp(min=1)[:, None]
+        return encoded, torch.cat([mean, table.amax(1)], dim=1)
 
 
 class ChildPolicy(ChildScorer, BasePolicy):
@@ -105,33 +118,41 @@ class ChildPolicy(ChildScorer, BasePolicy):
                 self.linear.weight[0, child.index("prior")] = prior_weight
 
     def logits(self, obs: Observations) -> torch.Tensor:
-        state, children, legal = self._split(obs)
-        encoded, summary = self.encoder(state, children, legal)
-        mixed = torch.relu(self.mix_child(encoded) + self.mix_summary(summary)[:, None])
-        return (self.score(mixed) + self.linear(children)).squeeze(-1)
+        whole = self._split(obs)
+        # Where there is one legal child there is nothing to score: its probability is 1 whatever its logit.
+        chosen = (whole.count > 1).nonzero().squeeze(1)
+        part = self._split({key: obs[key][chosen] for key in self.needs if key in obs})
+        encoded, summary = self.encoder(part)
+        mixed = torch.relu(self.mix_child(encoded) + self.mix_summary(summary)[part.row])
+        scores = (self.score(mixed) + self.linear(part.children)).squeeze(-1)
+        blank = scores.new_zeros(len(whole.count), self.num_children)
+        return blank.index_put((chosen[part.row], part.slot), scores)
 
     def values(self, obs: Observations) -> torch.Tensor:
-        state, children, legal = self._split(obs)
-        _, summary = self.critic_encoder(state, children, legal)
-        hidden = torch.relu(self.critic_summary(torch.cat([summary, state], dim=1)))
+        batch = self._split(obs)
+        _, summary = self.critic_encoder(batch)
+        hidden = torch.relu(self.critic_summary(torch.cat([summary, batch.state], dim=1)))
         return self.critic_head(hidden).squeeze(-1)
 
     def child_values(self, obs: Observations) -> torch.Tensor:
-        encoded, summary = self.critic_encoder(*self._split(obs))
-        mixed = torch.relu(self.critic_child(encoded) + self.critic_mix(summary)[:, None])
-        return self.critic_child_head(mixed).squeeze(-1)
+        batch = self._split(obs)
+        encoded, summary = self.critic_encoder(batch)
+        mixed = torch.relu(self.critic_child(encoded) + self.critic_mix(summary)[batch.row])
+        worth = self.critic_child_head(mixed).squeeze(-1)
+        return worth.new_zeros(len(batch.count), self.num_children).index_put((batch.row, batch.slot), worth)
 
     def critic_parameters(self) -> Iterator[nn.Parameter]:
         for name, parameter in self.named_parameters():
             if name.startswith("critic_"):
                 yield parameter
 
-    def _split(self, obs: Observations) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns state ``[B, S]``, children ``[B, K, F]`` and legality ``[B, K]``, all float32."""
+    def _split(self, obs: Observations) -> _Set:
         flat = obs["observations"].float()
         children = flat[:, self.num_state :].reshape(len(flat), self.num_children, self.num_child)
-        legal = obs[MASK].float() if MASK in obs else torch.ones(children.shape[:2], device=flat.device)
-        return flat[:, : self.num_state], children, legal
+        legal = obs[MASK] != 0 if MASK in obs else torch.ones(children.shape[:2], dtype=torch.bool, device=flat.device)
+        row, slot = legal.nonzero(as_tuple=True)
+        width = int(slot.max()) + 1 if len(slot) else 1
+        return _Set(flat[:, : self.num_state], children[row, slot], row, slot, legal.sum(1), width)
 
 
 def _names(layout: Mapping[str, Any], key: str) -> Sequence[str]:
