@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 from treegym.errors import ConfigError, suggest
 from treegym.models.base import LanguageModel, TextTokenizer
+from treegym.models.chat_teacher import ChatTeacher
 from treegym.models.loading import resolve
 from treegym.models.remote_model import RemoteModel
 from treegym.models.tokenizers import load_tokenizer
@@ -34,7 +35,8 @@ def connect(
     Args:
         address: a base URL and, after ``#``, settings: tokenizer (a bundled model, a directory or a hub name), model
             (its name on the server), name (what reports call it), key_env, concurrency, prompts_per_request,
-            timeout_s, requests_per_minute, tokens_per_minute.
+            timeout_s, requests_per_minute, tokens_per_minute, and chat=yes for a model that can only be talked to (its
+            tokenizer is then the primary's).
         tokenizer: the tokenizer itself, instead of its name in the address.
         embedder: a local model that gives hidden states for the served one.
     """
@@ -50,10 +52,12 @@ def connect(
                 settings[name] = _NUMBERS[name](value)
             except ValueError:
                 raise ConfigError(f"{name} in the address must be a number, not {value[:40]!r}") from None
-        elif name in _NAMES or name == "tokenizer":
+        elif name in _NAMES or name in ("tokenizer", "chat"):
             settings[name] = value
         else:  # its value is not repeated: it may be a key
-            raise ConfigError(f"the address has an unknown setting.{suggest(name, [*_NUMBERS, *_NAMES, 'tokenizer'])}")
+            raise ConfigError(
+                f"the address has an unknown setting.{suggest(name, [*_NUMBERS, *_NAMES, 'tokenizer', 'chat'])}"
+            )
     named = settings.pop("tokenizer", None)
     if tokenizer is None:
         if named is None:
@@ -62,4 +66,9 @@ def connect(
             )
         where, local = resolve(named)
         tokenizer = load_tokenizer(where, local_files_only=local)
+    chat = settings.pop("chat", "no")
+    if chat not in ("yes", "no"):
+        raise ConfigError(f"chat in the address must be yes or no, not {chat[:40]!r}")
+    if chat == "yes":
+        return ChatTeacher(url, tokenizer=tokenizer, **settings)
     return RemoteModel(url, tokenizer=tokenizer, embedder=embedder, **settings)
