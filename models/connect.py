@@ -51,7 +51,7 @@ def connect(
             try:
                 settings[name] = _NUMBERS[name](value)
             except ValueError:
-                raise ConfigError(f"{name} in the address must be a number, not {value[:40]!r}") from None
+                raise ConfigError(f"{name} in the address must be a number") from None  # it may be a key
         elif name in _NAMES or name in ("tokenizer", "chat"):
             settings[name] = value
         else:  # its value is not repeated: it may be a key
@@ -68,7 +68,8 @@ def connect(
         tokenizer = load_tokenizer(where, local_files_only=local)
     chat = settings.pop("chat", "no")
     if chat not in ("yes", "no"):
-        raise ConfigError(f"chat in the address must be yes or no, not {chat[:40]!r}")
+        raise ConfigError("chat in the address must be yes or no")
     if chat == "yes":
+        settings.pop("prompts_per_request", None)  # a chat is one conversation
         return ChatTeacher(url, tokenizer=tokenizer, **settings)
     return RemoteModel(url, tokenizer=tokenizer, embedder=embedder, **settings)

@@ -131,13 +131,8 @@ def test_an_address_names_everything(server, fake, contexts):
 
 @pytest.mark.parametrize("address", ["http://h/v1#key=sk-secret", "http://h/v1#concurrency=sk-secret"])
 def test_a_wrong_address_is_a_sentence(address, fake):
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="address") as caught:
         connect(address, tokenizer=fake.tokenizer)
-
-
-def test_an_unknown_setting_is_not_repeated(fake):
-    with pytest.raises(ConfigError) as caught:
-        connect("http://h/v1#key=sk-secret", tokenizer=fake.tokenizer)
     assert "sk-secret" not in str(caught.value)
 
 
