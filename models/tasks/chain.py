@@ -1,4 +1,4 @@
-"""Chains of additions and subtractions: ``61-48+8=`` is worked as ``61-48=13.13+8=21.``"""
+"""Chains of additions and subtractions: ``81-48+8=`` is worked as ``81-48=33.33+8=41.``"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Chain(TaskKind):
         return self.worked(prompt, form="short").split(".")[1]
 
     def worked(self, prompt: str, *, form: Form = "long", corrupted: bool = False) -> str:
-        """Returns ``13.21.`` or ``61-48=13.13+8=21.``"""
+        """Returns ``33.41.`` or ``81-48=33.33+8=41.``"""
         a, first, b, second, c = self._parse(prompt)
         middle = a - b if first == "-" else a + b
         if corrupted:

@@ -11,8 +11,8 @@ from treegym.models.tasks import FORMS, KINDS, MAX_ANSWER_TOKENS, final_answer, 
 
 # prompt: (half, short, long, long corrupted), each worked by hand
 WORKED = {
-    # 61-48 borrows (1 < 8); dropping the borrow gives 23, and 23+8=31
-    "61-48+8=": ("minus", "13.21.", "61-48=13.13+8=21.", "61-48=23.23+8=31."),
+    # 81-48 borrows (1 < 8); dropping the borrow gives 43, and 43+8=51
+    "81-48+8=": ("minus", "33.41.", "81-48=33.33+8=41.", "81-48=43.43+8=51."),
     # 68-41 does not borrow; borrowing all the same gives 17
     "68-41-5=": ("minus", "27.22.", "68-41=27.27-5=22.", "68-41=17.17-5=12."),
     # 27+35 carries (7+5=12); dropping the carry gives 52
