@@ -33,17 +33,18 @@ def bradley_terry_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Te
 
 
 class RewardModel:
-    """Scores answers: r = w . h + b, h the last hidden state after prompt, answer and end token.
+    """Scores answers: r = w . h + b, h the last hidden state after prompt, answer and end token (or suffix).
 
     Attributes:
+        suffix: text read after the answer instead of the end token, such as the ``"?"`` that a judge was taught.
         base: the language model (`TransformersModel`) whose hidden states are read.
         head: the linear layer [D -> 1].
         mean: mean score of the training answers, and
         spread: their standard deviation; scores are centred and scaled by them.
     """
 
-    def __init__(self, base: Any, *, tuned: bool = False, seed: int = 0) -> None:
-        self.base, self.tuned = base, tuned
+    def __init__(self, base: Any, *, tuned: bool = False, suffix: str | None = None, seed: int = 0) -> None:
+        self.base, self.tuned, self.suffix = base, tuned, suffix
         generator = torch.Generator().manual_seed(seed)
         width = int(base.config.hidden_size)
         self.head = torch.nn.Linear(width, 1)
@@ -57,7 +58,9 @@ class RewardModel:
     def contexts(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
         """Returns the token ids that are read for each answer."""
         tokenizer = self.base.tokenizer
-        return [[*tokenizer.encode(p + a), tokenizer.eos_id] for p, a in zip(prompts, answers, strict=True)]
+        last = "" if self.suffix is None else self.suffix
+        end = [tokenizer.eos_id] if self.suffix is None else []
+        return [[*tokenizer.encode(p + a + last), *end] for p, a in zip(prompts, answers, strict=True)]
 
     def hidden(self, contexts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Returns the last hidden state of each context ``[B, D]``, with gradients."""
@@ -108,6 +111,7 @@ class RewardModel:
             "version": 1,
             "base": "backbone" if self.tuned else _origin(self.base),
             "fingerprint": self.base.fingerprint(),
+            "suffix": self.suffix,
             "mean": self.mean,
             "spread": self.spread,
             "facts": self.facts,
@@ -125,7 +129,7 @@ class RewardModel:
             raise DataError(
                 f"{path}: its head was trained on another {about['base']!r} than is here now; train it again"
             )
-        model = cls(base, tuned=tuned)
+        model = cls(base, tuned=tuned, suffix=about["suffix"])
         arrays, _ = read_arrays(path / "head.safetensors", mmap=False)
         wanted = {name: tuple(tensor.shape) for name, tensor in model.head.state_dict().items()}
         if {name: array.shape for name, array in arrays.items()} != wanted:
@@ -156,6 +160,8 @@ def _about(path: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or about.get("kind") != KIND or about.get("version") != 1:
         raise DataError(f"{file}: not a reward model of this version")
     numbers = [about.get("mean"), about.get("spread")]
+    if not isinstance(about.get("suffix", 0), str | None):
+        raise DataError(f"{file}: its fields are damaged")
     if not all(isinstance(n, float) and np.isfinite(n) for n in numbers) or not isinstance(about.get("base"), str):
         raise DataError(f"{file}: its fields are damaged")
     return about

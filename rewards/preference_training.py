@@ -37,6 +37,7 @@ class TrainingSettings:
         held_out: share of the *prompts* kept apart to measure accuracy on.
         checkpoint_every: steps between checkpoints.
         seed: of initial head, split and order.
+        suffix: text read after each answer instead of the end token.
     """
 
     train: str = "head"
@@ -47,6 +48,7 @@ class TrainingSettings:
     held_out: float = 0.1
     checkpoint_every: int = 50
     seed: int = 0
+    suffix: str | None = None
 
     def __post_init__(self) -> None:
         if self.train not in ("head", "full"):
@@ -82,7 +84,7 @@ def train_reward_model(
     """
     chosen = settings or TrainingSettings()
     training, held_out = _split(pairs, chosen)
-    model = RewardModel(base, tuned=chosen.train == "full", seed=chosen.seed)
+    model = RewardModel(base, tuned=chosen.train == "full", suffix=chosen.suffix, seed=chosen.seed)
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     run = _Run(model, training, chosen, path)

@@ -109,6 +109,6 @@ def test_reward_model_learns_the_tasks(tree, tmp_path):
     from treegym.rewards.preference_training import TrainingSettings, train_reward_model
 
     pairs = pairs_from_tree(tree, roots=tree.roots_in("train")[:150].tolist(), per_root=4)
-    settings = TrainingSettings(epochs=15, batch=64)
+    settings = TrainingSettings(epochs=15, batch=64, suffix="?")  # the place where this model was taught to judge
     model = train_reward_model(load_model("tiny-judge", device="cpu"), pairs, tmp_path / "rm", settings=settings)
     assert model.facts["held_out_accuracy"] > 0.6  # chance is 0.5

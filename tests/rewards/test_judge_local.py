@@ -126,3 +126,30 @@ def test_json_form():
     assert build(json.loads(reward.to_json())) == reward
     with pytest.raises(ConfigError, match="no JSON form"):
         build(Judge(backend=local())).to_json()
+
+
+def test_instruct_models_are_asked_through_their_chat_template():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from treegym.models.tokenizers import HuggingFaceTokenizer
+
+    rules = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(["<eos>", "?", "user", "say", "y", "n", "4"])}, "?")
+    )
+    rules.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<eos>")
+    fast.chat_template = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}say"
+    heard = []
+
+    class Listening(FakeLanguageModel):
+        def next_logprobs(self, contexts):
+            heard.extend(self.tokenizer.hf.convert_ids_to_tokens(context) for context in contexts)
+            return super().next_logprobs(contexts)
+
+    fake = Listening(tokenizer=HuggingFaceTokenizer(fast))
+    LocalJudge(model=fake, template="{answer} y n").scores([Case("2+2=", "4")])
+    LocalJudge(model=fake, template="{answer} y n", chat=False).scores([Case("2+2=", "4")])
+    assert heard == [["user", "4", "y", "n", "say"], ["4", "y", "n"]]
+    with pytest.raises(ConfigError, match="has no chat template"):
+        local(chat=True).scores([Case("2+2=", "4")])

@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=20, help="passes over the pairs (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="pairs a step (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, help="default: 1e-2 for the head, 3e-4 for the whole model")
+    parser.add_argument("--suffix", help="text read after each answer, such as '?' (default: the end token)")
     parser.add_argument(
         "--held-out", type=float, default=0.1, help="share of prompts kept apart (default: %(default)s)"
     )
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         learning_rate=args.learning_rate,
         held_out=args.held_out,
         seed=args.seed,
+        suffix=args.suffix,
     )
     pairs, failed = _pairs(args)
     model = train_reward_model(load_model(args.model, device=args.device), pairs, args.out, settings=settings)
