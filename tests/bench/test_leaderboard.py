@@ -76,3 +76,19 @@ def test_rating_follows_wins_not_margins() -> None:
     ratings = rate({"env": {"base": base, "slightly": base + 0.001, "rarely": rarely}}, seed=0)
     assert ratings["slightly"]["mu"] > ratings["base"]["mu"] > ratings["rarely"]["mu"]
     assert rate({"env": {"only": base}}, seed=0) == {}
+
+
+def test_it_is_said_when_a_planner_sees_the_verifier(make_runs: Any) -> None:
+    suite, summaries = make_runs(skills=SKILLS)
+    assert build_leaderboard(suite, summaries)["planner_sees"] == {"world 0": "no verdict"}
+    for run in summaries:
+        if run["agent"] == "Fair":
+            run["hyperparameters"] = {"planner_sees": "verifier"}
+    assert build_leaderboard(suite, summaries)["planner_sees"] == {"world 0": "the verifier (Fair)"}
+
+
+def test_runs_on_different_trees_do_not_share_a_leaderboard(make_runs: Any) -> None:
+    suite, summaries = make_runs(skills=SKILLS)
+    summaries[3]["world"] = "another"
+    with pytest.raises(DataError, match="2 different trees"):
+        build_leaderboard(suite, summaries)

@@ -5,6 +5,7 @@ Letters: P prompts, N nodes of the tree, K actions.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -175,6 +176,15 @@ class Arena:
             regret=np.maximum(best - ret, 0.0),
             end=end,
         )
+
+    def digest(self) -> str:
+        """Returns a hash of the tree that is walked; "" for worlds that are no tree."""
+        if self.tree is None:
+            return ""
+        content = hashlib.sha256("\0".join(self.tree.prompts).encode())
+        for column in ("token", "parent", "verdict", "prior", "judge"):
+            content.update(np.ascontiguousarray(getattr(self.tree, column)).tobytes())
+        return content.hexdigest()[:16]
 
     # ------------------------------------------------------------------ references
 

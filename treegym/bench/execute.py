@@ -105,6 +105,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
                 "episodes": sum(len(episodes) for episodes in evaluated.values()),
             },
         },
+        "world": arena.digest(),
         "reference": {key: round(value, 9) for key, value in arena.references().items()},
         "curve": curve,
         "final": final_of(final, job.env.metric),

@@ -79,6 +79,12 @@ def gather(suite: Suite, summaries: Iterable[Mapping[str, Any]]) -> dict[str, di
             )
             scaled = [(np.array(column, np.float64) - low) / (high - low) for column in columns]
             found.setdefault(env.name, {})[agent.name] = AgentRuns(runs, kinds, *scaled)
+        worlds = {run.get("world") for entry in found.get(env.name, {}).values() for run in entry.summaries}
+        if len(worlds) > 1:
+            raise DataError(
+                f"the runs in {env.name} walked {len(worlds)} different trees (was the file changed in between?); "
+                "remove the older runs, or give another folder with --out"
+            )
     return found
 
 
@@ -106,7 +112,7 @@ def build_leaderboard(suite: Suite, summaries: Iterable[Mapping[str, Any]], *, s
         "seeds": list(suite.seeds),
         "budget": {env.name: dict(env.budget or suite.budget) for env in suite.envs},
         "metric": {env.name: env.metric for env in suite.envs},
-        "planner_sees": {env.name: str(env.kwargs.get("planner_sees", "deployment")) for env in suite.envs},
+        "planner_sees": {env.name: _planners(runs.get(env.name, {})) for env in suite.envs},
         "runs": len(everyone),
         "expected_runs": expected,
         "prompts": {
@@ -207,6 +213,17 @@ def _differences(
         sides = [[runs[env.name][name].prompts for env in suite.envs] for name in (first, second)]
         leads.append({"first": first, "second": second, "lead": _ends(paired_difference(*sides, seed=seed))})
     return leads
+
+
+def _planners(agents: Mapping[str, AgentRuns]) -> str:
+    """Returns what planning agents are told of held-out prompts: no verdict, unless their settings say otherwise."""
+    told = [name for name, entry in agents.items() if _sees(entry.summaries[0]) == "verifier"]
+    return f"the verifier ({', '.join(told)})" if told else "no verdict"
+
+
+def _sees(summary: Mapping[str, Any]) -> str:
+    settings = {**summary.get("hyperparameters", {}), **summary.get("job", {}).get("agent", {}).get("kwargs", {})}
+    return str(settings.get("planner_sees", settings.get("sees", "")))
 
 
 def _warnings(

@@ -81,6 +81,9 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, seed: int = 0) 
         if replay:
             if job.env.name not in arenas:
                 arenas[job.env.name] = _arena(job.env, suite, found)
+            arena = arenas[job.env.name]
+            if arena is not None and arena.digest() != summary.get("world", ""):
+                found.problems.append(f"{file.name} walked another tree than {job.env.name} has here")
             found.problems += _replay(folder, file.stem, arenas[job.env.name], found)
     if not summaries:
         raise DataError(f"{folder.path} has no finished run to verify")
