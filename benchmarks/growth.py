@@ -135,28 +135,36 @@ def score_cells(
     return cells
 
 
-def grow_cell(models: Sequence[TransformersModel], plain_prompts: int, ours_prompts: int) -> dict[str, Any]:
+def grow_cell(
+    models: Sequence[TransformersModel], plain_prompts: int, ours_prompts: int, rounds: int
+) -> dict[str, Any]:
     """Measures growing, a prompt's seconds of the plain loop over ours."""
     settings = GrowSettings()
     ours = make_voices(models[0], models[1:])
     loops = make_voices(PlainLoop(models[0]), [PlainLoop(model) for model in models[1:]])
     prompts = roots(ours_prompts)
     basis = fit_basis(ContextStates(ours[0]), [root.prompt for root in prompts], max_tokens=settings.max_tokens)
-    grow_shard(prompts[:4], ours, settings, basis=basis, verify=verify)  # warm-up
     results: dict[str, TokenTree] = {}
 
     def run(name: str, voices: Any, count: int) -> None:
         results[name] = grow_shard(prompts[:count], voices, settings, basis=basis, verify=verify)
 
-    plain_before = cpu_seconds(lambda: run("plain", loops, plain_prompts)) / plain_prompts
-    fast = [cpu_seconds(lambda: run("ours", ours, ours_prompts)) / ours_prompts for _ in range(3)]
+    times = interleaved(
+        {
+            "plain": lambda: run("plain", loops, plain_prompts),
+            "ours": lambda: run("ours", ours, ours_prompts),
+        },
+        rounds=rounds,
+        clock=cpu_seconds,
+    )
+    a_prompt = {"plain": 1.0 / plain_prompts, "ours": 1.0 / ours_prompts}
     first = grow_shard(prompts[:plain_prompts], ours, settings, basis=basis, verify=verify)
     same = float((first.size == results["plain"].size) and (first.token == results["plain"].token).mean())
     return {
         "growing": "all models",
-        "plain_seconds_a_prompt": plain_before,
-        "our_seconds_a_prompt": statistics.median(fast),
-        "speedup": plain_before / statistics.median(fast),
+        "plain_seconds_a_prompt": statistics.median(times["plain"]) * a_prompt["plain"],
+        "our_seconds_a_prompt": statistics.median(times["ours"]) * a_prompt["ours"],
+        "speedup": median_ratio(times["plain"], times["ours"]) * ours_prompts / plain_prompts,
         "same_tokens": same,
     }
 
@@ -187,19 +195,19 @@ def main() -> None:
     torch.set_num_threads(1)
     models = [load_model(name, device="cpu") for name in ("tiny-primary", *BUNDLED_TEACHERS)]
     tree = TokenTree.open(Path(__file__).resolve().parent.parent / "envs" / "token_tree" / "data" / "bundled.tree")
+    cost = growth_cells(models[:2], (16, 64) if args.quick else (100, 2000))  # first: nothing has raised the peak yet
+    print(table(cost), "\n")
     scoring = score_cells(models, tree, 16 if args.quick else 64, 1 if args.quick else 3)
     print(table(scoring), "\n")
-    growing = grow_cell(models, 1 if args.quick else 4, 16 if args.quick else 32)
+    growing = grow_cell(models, 1 if args.quick else 4, 16 if args.quick else 32, 1 if args.quick else 3)
     print(table([growing]), "\n")
-    cost = growth_cells(models[:2], (16, 64) if args.quick else (100, 2000))
-    print(table(cost), "\n")
     small = statistics.mean([cost[0]["microseconds_a_node"], cost[2]["microseconds_a_node"]])
     figures = {
         "scoring_speedup": statistics.median([cell["over_node_paths"] for cell in scoring]),
         "growing_speedup": growing["speedup"],
         "cost_growth_100_2000": cost[1]["microseconds_a_node"] / small,
     }
-    emit("growth", figures, [*scoring, growing, *cost])
+    emit("growth", figures, [*cost, *scoring, growing])
 
 
 if __name__ == "__main__":
