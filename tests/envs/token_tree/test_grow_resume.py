@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,23 @@ def test_work_of_another_growth_is_not_mixed_in(tmp_path: Path) -> None:
     (work / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(ConfigError, match="begun with different"):
         quick(out)
+
+
+def test_memory_is_bounded_by_the_shard_not_by_the_tree(tmp_path: Path) -> None:
+    """Four times the prompts take hardly more memory; shards of eight times the size do."""
+
+    def peak(prompts: int, shard: int) -> float:
+        roots = [Root(f"{i}+1=", str(i + 1)) for i in range(prompts)]
+        settings = GrowSettings(max_tokens=6, max_nodes=40, shard=shard)
+        out = tmp_path / f"{prompts}-{shard}.tree"
+        tracemalloc.start()
+        try:
+            grow(roots, primary=FakeLanguageModel(), out=out, settings=settings)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(8, 8)  # whatever is loaded once is loaded now
+    small, large, wide = peak(16, 8), peak(64, 8), peak(64, 64)
+    assert large < 1.5 * small
+    assert wide > 1.5 * large
