@@ -1,0 +1,158 @@
+"""`treegym eval`: an agent on held-out prompts, with a confidence interval."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from treegym.commands.train import parse_switches
+from treegym.errors import ConfigError
+
+__all__ = ["bootstrap_interval", "configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `treegym eval`."""
+    parser.add_argument("agent", help="a checkpoint (.zip), or the name of an agent that needs no training")
+    parser.add_argument("--env", default=None, help="environment id (default: the checkpoint's, or TokenTree-v0)")
+    parser.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
+    parser.add_argument("--split", default="test", help="which prompts (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=None, help="how many (default: every root once, or 100)")
+    parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the best")
+    parser.add_argument(
+        "--prompts", type=Path, default=None, help="a JSONL file of prompts, for language-model policies"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="SWITCH=VALUE", dest="switches",
+                        help="a switch of the agent, such as predict_simulations=128")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints success, return and length with 95 % intervals."""
+    if args.prompts is not None:
+        return _prompts(args)
+    import numpy as np
+
+    from treegym.agents.evaluation import play_roots
+
+    world, name = _world(args)
+    agent = _agent(args, world)
+    roots = world.roots()
+    if roots is not None and args.episodes is not None:
+        roots = roots[np.linspace(0, len(roots) - 1, min(args.episodes, len(roots))).astype(int)]
+    played = play_roots(
+        agent, world, roots, episodes=args.episodes or 100, seed=args.seed, deterministic=not args.sampled
+    )
+    result: dict[str, Any] = {"env": name, "agent": args.agent, "split": args.split, "episodes": len(played.roots)}
+    for label, values in (("success", played.success), ("return", played.returns), ("length", played.lengths)):
+        known = values[~np.isnan(values)]
+        if len(known):
+            low, high = bootstrap_interval(known, seed=args.seed)
+            result[label] = {"mean": float(known.mean()), "low": low, "high": high}
+    sees = getattr(getattr(agent, "settings", None), "planner_sees", None)
+    if sees is not None:
+        result["planner_sees"] = sees
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{args.agent} on {name} ({args.split}), {len(played.roots)} episodes")
+    for label in ("success", "return", "length"):
+        if label in result:
+            figure = result[label]
+            print(f"  {label:<8} {figure['mean']:.4f}  (95 %: {figure['low']:.4f} to {figure['high']:.4f})")
+    if sees is not None:
+        print(f"  the planner saw the {sees}")
+    return 0
+
+
+def bootstrap_interval(values: Any, *, seed: int, resamples: int = 2000) -> tuple[float, float]:
+    """Returns the 95 % percentile-bootstrap interval of the mean, the same for the same seed."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    values = np.asarray(values, np.float64)
+    means = np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _world(args: argparse.Namespace) -> tuple[Any, str]:
+    """Returns the world to play in and its id."""
+    import gymnasium as gym
+
+    from treegym.agents.checkpoint import describe
+    from treegym.agents.evaluation import vector_world
+
+    env_id, kwargs = args.env, {}
+    if args.agent.endswith(".zip"):
+        stored = describe(args.agent).get("env") or {}
+        if env_id in (None, stored.get("id")):
+            env_id, kwargs = stored.get("id"), dict(stored.get("kwargs", {}))
+    env_id = env_id or "TokenTree-v0"
+    kwargs |= parse_switches(args.env_arg, "--env-arg")
+    try:
+        spec = gym.spec(env_id)
+        if spec.vector_entry_point is not None and "treegym" in str(spec.entry_point):
+            kwargs["split"] = args.split
+        return vector_world(env_id, 128, **kwargs), env_id
+    except gym.error.Error as error:
+        raise ConfigError(f"--env {env_id}: {error}") from error
+
+
+def _agent(args: argparse.Namespace, world: Any) -> Any:
+    """Returns the agent of a checkpoint, or a baseline by name."""
+    from treegym.agents.checkpoint import describe
+    from treegym.agents.registry import AGENTS, agent_class, make_agent
+
+    switches = parse_switches(args.switches, "--set")
+    if args.agent.endswith(".zip"):
+        algorithm = describe(args.agent)["algorithm"]
+        path = next((p for p in AGENTS.values() if p.endswith(f":{algorithm}")), None)
+        if path is None:
+            raise ConfigError(f"{args.agent} was made by {algorithm!r}, which is not among this version's agents")
+        agent = agent_class(path).load(args.agent, env=world, **switches)
+        agent.rng.bit_generator.state = type(agent.rng.bit_generator)(args.seed).state
+        return agent
+    if getattr(agent_class(args.agent), "learns", True):
+        raise ConfigError(f"{args.agent} must be trained first: treegym train {args.agent} --out FOLDER")
+    return make_agent(args.agent, world, seed=args.seed, **switches)
+
+
+def _prompts(args: argparse.Namespace) -> int:
+    """Evaluates a language model, or a checkpoint of one as a policy, on prompts of one's own, without a tree."""
+    from treegym.envs.token_tree.prompts import load_prompts
+    from treegym.iterate.evaluate import evaluate_model
+
+    prompts = load_prompts(str(args.prompts), seed=args.seed)
+    result = {"agent": args.agent, "prompts_file": str(args.prompts)} | evaluate_model(_language_model(args), prompts)
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{args.agent} on {result['prompts']} prompts of {args.prompts}, greedy, without a tree")
+    print(f"  accuracy {result['accuracy']:.4f}  (95 %: {result['low']:.4f} to {result['high']:.4f})")
+    for kind, accuracy in result["by_kind"].items():
+        print(f"  {kind:<16} {accuracy:.4f}")
+    return 0
+
+
+def _language_model(args: argparse.Namespace) -> Any:
+    """Returns the model in a directory, a bundled one by name, or the one that a checkpoint trained."""
+    from treegym.models import load_model
+
+    if not args.agent.endswith(".zip"):
+        return load_model(args.agent)
+    from treegym.agents.checkpoint import describe
+    from treegym.agents.registry import AGENTS, agent_class
+
+    about = describe(args.agent)
+    if about["policy"] != "LMPolicy":
+        raise ConfigError(
+            f"--prompts needs a language model: {args.agent} holds a {about['policy']}, which only chooses among children"
+        )
+    path = next(p for p in AGENTS.values() if p.endswith(f":{about['algorithm']}"))
+    agent = agent_class(path).load(args.agent)
+    with tempfile.TemporaryDirectory() as folder:
+        agent.policy.save_model(folder)
+        return load_model(folder)

@@ -1,0 +1,91 @@
+"""`treegym train`: one agent on one environment, with checkpoints, resumable."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from treegym.errors import ConfigError
+
+__all__ = ["configure", "parse_switches", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `treegym train`."""
+    parser.add_argument("agent", nargs="?", default="ppo", help="a name in `treegym agents` (default: %(default)s)")
+    parser.add_argument("--env", default="TokenTree-v0", help="environment id (default: %(default)s)")
+    parser.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
+    parser.add_argument("--policy", default=None, help="policy (default: ChildPolicy, or MlpPolicy without a layout)")
+    parser.add_argument("--steps", type=int, default=100_000, help="environment steps in all (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--every", type=int, default=20_000, help="steps between checkpoints (default: %(default)s)")
+    parser.add_argument("--keep", type=int, default=3, help="how many checkpoints to keep (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
+    parser.add_argument("--tensorboard", type=Path, default=None, help="folder for TensorBoard")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="SWITCH=VALUE", dest="switches",
+                        help="a switch of the agent; see `treegym agents --switches AGENT`")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, saves, and prints where the result is."""
+    if args.steps < 1 or args.threads < 1:
+        raise ConfigError(f"--steps and --threads must be at least 1, got {args.steps} and {args.threads}")
+    import gymnasium as gym
+    import torch
+
+    from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
+    from treegym.agents.registry import agent_class
+
+    torch.set_num_threads(args.threads)
+    found = agent_class(args.agent)
+    if not getattr(found, "learns", True):
+        raise ConfigError(f"{args.agent} does not learn; evaluate it with `treegym eval {args.agent}`")
+    try:
+        env = gym.make(args.env, **parse_switches(args.env_arg, "--env-arg"))
+    except gym.error.Error as error:
+        raise ConfigError(f"--env {args.env}: {error}") from error
+    switches = parse_switches(args.switches, "--set")
+    latest = latest_checkpoint(args.out)
+    if latest is not None and not args.resume:
+        raise ConfigError(f"{args.out} holds checkpoints already; add --resume to go on, or choose another --out")
+    common: dict[str, Any] = {"verbose": 0 if args.json else 1, "tensorboard_log": _text(args.tensorboard)}
+    if latest is not None:
+        agent = found.load(latest, env=env, **common, **switches)
+    else:
+        policy = args.policy or ("ChildPolicy" if hasattr(env.unwrapped, "layout") else "MlpPolicy")
+        agent = found(policy, env, seed=args.seed, **common, **switches)
+    remaining = args.steps - agent.num_timesteps
+    if remaining > 0:
+        agent.learn(
+            remaining,
+            callback=CheckpointCallback(args.out, every=args.every, keep=args.keep),
+            reset_num_timesteps=False,
+            progress_bar=sys.stderr.isatty() and not args.json,
+        )
+    final = args.out / "final.zip"
+    agent.save(final)
+    result = {"checkpoint": str(final), "agent": args.agent, "env": args.env, "steps": agent.num_timesteps}
+    print(json.dumps(result) if args.json else f"{agent.num_timesteps} steps; saved {final}")
+    return 0
+
+
+def parse_switches(pairs: list[str], flag: str) -> dict[str, Any]:
+    """Returns ``NAME=VALUE`` arguments as a dict; values are read as JSON where they are JSON, else as text."""
+    switches: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"{flag} {pair!r}: expected NAME=VALUE")
+        try:
+            switches[name.replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            switches[name.replace("-", "_")] = value
+    return switches
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
