@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ def save_model(model: Any, tokenizer: TextTokenizer, directory: str | os.PathLik
     final.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
-        model.save_pretrained(staging, safe_serialization=True)
+        with _quiet():
+            model.save_pretrained(staging, safe_serialization=True)
         _save_tokenizer(tokenizer, staging)
         if final.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
@@ -33,6 +36,20 @@ def save_model(model: Any, tokenizer: TextTokenizer, directory: str | os.PathLik
             os.replace(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps `transformers` from drawing a progress bar for a write of milliseconds."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _save_tokenizer(tokenizer: Any, directory: Path) -> None:

@@ -1,0 +1,55 @@
+"""`treegym iterate`: rounds of collecting, rewarding, training and evaluating the primary model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+__all__ = ["configure", "run"]
+
+_FLAGS: dict[str, tuple[Any, str]] = {
+    "rounds": (int, "rounds in all"),
+    "algorithm": (str, "ppo, dapo, vapo, or expert (search, then imitate)"),
+    "model": (str, "the primary to begin with: a bundled name or a directory"),
+    "ground": (str, "tree: choose among children; text: every token may follow"),
+    "tree": (str, "a .tree file (default: the bundled tree)"),
+    "steps": (int, "tokens a round, for ppo, dapo and vapo"),
+    "simulations": (int, "simulations a token, for expert"),
+    "epochs": (int, "passes over what search found, for expert"),
+    "learning-rate": (float, "of ppo, dapo and vapo"),
+    "prompts": (str, "what ground text writes after, such as bundled:train=400 or a JSONL file"),
+    "evaluate": (str, "held-out prompts, answered without a tree"),
+    "max-tokens": (int, "longest answer"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/iterate", help="the folder of the run (default: %(default)s)")
+    parser.add_argument("--config", help="a TOML file of settings; flags override it")
+    for name, (kind, text) in _FLAGS.items():
+        parser.add_argument(f"--{name}", type=kind, help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    from treegym.iterate.loop import iterate
+    from treegym.iterate.settings import load_settings
+
+    changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in _FLAGS}
+    settings = load_settings(args.config, {**changes, "seed": args.seed or None})
+    if not args.json:
+        print(f"{'round':>5} {'reward':>8} {'accuracy':>9} {'interval':>15} {'reference':>10}  chosen by")
+    rows = iterate(settings, args.out, report=None if args.json else _print_row)
+    if args.json:
+        print(json.dumps({"out": args.out, "rounds": rows}))
+    return 0
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    reward = "" if row["reward"] is None else f"{row['reward']:.3f}"
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in row.get("chosen_by", {}).items())
+    interval = f"{row['low']:.3f} to {row['high']:.3f}"
+    print(
+        f"{row['round']:>5} {reward:>8} {row['accuracy']:>9.3f} {interval:>15} {row['reference_share']:>10.0%}  {shares}",
+        flush=True,
+    )

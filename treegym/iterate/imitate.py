@@ -1,0 +1,70 @@
+"""Supervised steps: the primary learns answers by likelihood. Used for what search found, and for reference data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from treegym.agents.continual.language import LanguageProblem
+from treegym.errors import TreeGymError
+
+__all__ = ["Example", "LossIsNaN", "correct_paths", "imitate"]
+
+Example = tuple[Sequence[int], Sequence[int]]  # prompt tokens, answer tokens with the end
+
+
+class LossIsNaN(TreeGymError, ArithmeticError):
+    """Training ran into NaN; the weights from before are what was kept."""
+
+
+def imitate(
+    model: Any, examples: Sequence[Example], *, steps: int, batch: int, learning_rate: float, seed: int
+) -> list[float]:
+    """Takes supervised steps on a `transformers` model in place; returns the losses. The rate decays to a tenth."""
+    if not examples or steps < 1:
+        return []
+    rng = np.random.default_rng(seed)
+    problem = LanguageProblem()
+    model.requires_grad_(True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    losses = []
+    order = rng.permutation(len(examples))
+    at = 0
+    for step in range(steps):
+        if at + batch > len(order):
+            order, at = rng.permutation(len(examples)), 0
+        chosen = [examples[index] for index in order[at : at + batch]]
+        at += batch
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1.0 - 0.9 * step / steps)
+        loss = problem.loss(model, chosen)
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise LossIsNaN(f"the loss of supervised step {step} is {value}; a lower learning rate may help")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(value)
+    return losses
+
+
+def correct_paths(world: Any, roots: Sequence[int], *, seed: int, each: int = 1) -> list[Example]:
+    """Returns up to `each` correct answers of each root, chosen among all that the tree knows, short ones likelier."""
+    tree = world.tree
+    rng = np.random.default_rng(seed)
+    ends = np.flatnonzero(np.asarray(world.right))
+    by_root: dict[int, list[int]] = {}
+    for end, root in zip(ends, world.root_index[ends], strict=True):
+        by_root.setdefault(int(root), []).append(int(end))
+    examples: list[Example] = []
+    for root in roots:
+        found = by_root.get(int(root), [])
+        if found:
+            share = np.exp(-0.3 * tree.depth[found].astype(float))
+            for end in rng.choice(found, size=min(each, len(found)), replace=False, p=share / share.sum()):
+                examples.append((tree.roots[int(root)].tokens, tree.path(int(end)).tolist()))
+    return examples

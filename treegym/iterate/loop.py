@@ -1,0 +1,245 @@
+"""The rounds of `treegym iterate`. A round reads only what the last one wrote, so a killed run goes on as if never cut.
+
+OUT/settings.json, and for every round OUT/round-001/: model/ (the primary after it), tree.tree (columns refreshed, with
+child weights), row.json (the figures; written last, it is what says that the round is done).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from treegym.errors import ConfigError, DataError
+from treegym.files import atomic_write
+from treegym.iterate.evaluate import evaluate_model
+from treegym.iterate.experts import Played, play_by_search
+from treegym.iterate.imitate import Example, correct_paths, imitate
+from treegym.iterate.settings import IterateSettings
+
+__all__ = ["iterate", "rows_of"]
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def iterate(settings: IterateSettings, out: str | Path, *, report: Report | None = None) -> list[dict[str, Any]]:
+    """Runs, or goes on with, the rounds in a folder; returns a row of figures for each, round 0 being the start."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_settings(settings, folder)
+    rows = rows_of(folder)
+    if not rows:
+        rows = [_start(settings, folder)]
+        if report:
+            report(rows[0])
+    for number in range(len(rows), settings.rounds + 1):
+        row = _round(settings, folder, number, rows)
+        rows.append(row)
+        if report:
+            report(row)
+    return rows
+
+
+def _folder(folder: Path, number: int) -> Path:
+    return folder / f"round-{number:03d}"
+
+
+def _check_settings(settings: IterateSettings, folder: Path) -> None:
+    path = folder / "settings.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name, value in settings.as_json().items() if name != "rounds" and before.get(name) != value]
+        if changed:
+            raise ConfigError(
+                f"{folder} holds a run with another {changed[0]} ({before.get(changed[0])!r}); "
+                "choose another folder, or the same settings to go on"
+            )
+    atomic_write(path, json.dumps(settings.as_json(), indent=1, default=str))
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """Returns the figures of the rounds that are done."""
+    rows = []
+    while (path := _folder(folder, len(rows)) / "row.json").is_file():
+        try:
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise DataError(f"{path}: not valid JSON; delete {path.parent} to run this round again") from error
+    return rows
+
+
+def _start(settings: IterateSettings, folder: Path) -> dict[str, Any]:
+    from treegym.models import load_model
+
+    found = _evaluate(settings, load_model(settings.model))
+    row = {"round": 0, "reward": None, "reference_share": 0.0, **found}
+    target = _folder(folder, 0)
+    target.mkdir(exist_ok=True)
+    atomic_write(target / "row.json", json.dumps(row))
+    return row
+
+
+def _evaluate(settings: IterateSettings, model: Any) -> dict[str, Any]:
+    from treegym.envs.token_tree.prompts import load_prompts
+
+    prompts = load_prompts(settings.evaluate, seed=10_000 + settings.seed)
+    return evaluate_model(model, prompts, max_tokens=settings.max_tokens)
+
+
+def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Does one round in a staging folder, and renames it when it is whole."""
+    from treegym.envs.token_tree.grow_refresh import refresh
+    from treegym.envs.token_tree.tree import TokenTree
+    from treegym.envs.token_tree.world import BUNDLED, TreeWorld
+    from treegym.models import load_model
+    from treegym.models.saving import save_model
+
+    last = _folder(folder, number - 1)
+    source = str(last / "model") if number > 1 else settings.model
+    staging = Path(tempfile.mkdtemp(prefix=".round.", dir=folder))
+    seed = settings.seed * 1000 + number
+    try:
+        model = load_model(source)
+        kept = last / "tree.tree"
+        tree = TokenTree.open(kept if kept.is_file() else settings.tree or BUNDLED)
+        refresh(tree, model)
+        tree.save(staging / "tree.tree")
+        world = TreeWorld(tree, reward=settings.reward, max_tokens=settings.max_tokens)
+        if settings.algorithm == "expert":
+            played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)
+            examples = played.examples(tree)
+        else:
+            played, model = _reinforce(settings, source, staging / "tree.tree", seed)
+            examples = []
+        reward = float(np.mean(played.returns))
+        fell = rows[-1]["reward"] is not None and reward < rows[-1]["reward"]
+        reference = _reference(settings, world, seed) if fell else []
+        if examples or reference:
+            _imitate(settings, model, [*examples, *reference], seed)
+        figures = _update_weights(world, played)
+        tree.save(staging / "tree.tree")
+        save_model(model.model, model.tokenizer, staging / "model")
+        row = {
+            "round": number,
+            "reward": reward,
+            "reference_share": len(reference) / max(len(played.returns) + len(reference), 1),
+            **_evaluate(settings, load_model(str(staging / "model"))),
+            **figures,
+        }
+        atomic_write(staging / "row.json", json.dumps(row))
+        target = _folder(folder, number)
+        if target.exists():
+            shutil.rmtree(target)  # left by a run that was killed before its row was written
+        staging.rename(target)
+        return row
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _imitate(settings: IterateSettings, model: Any, examples: list[Example], seed: int) -> None:
+    steps = max(1, settings.epochs * len(examples) // settings.batch)
+    imitate(
+        model.model, examples, steps=steps, batch=min(settings.batch, len(examples)),
+        learning_rate=settings.imitation_rate, seed=seed,
+    )  # fmt: skip
+
+
+def _reference(settings: IterateSettings, world: Any, seed: int) -> list[Example]:
+    """Returns a small diverse chunk of reference answers: learning by reward can lose its footing."""
+    if not settings.reference:
+        return []
+    roots = np.random.default_rng(seed).choice(world.pool, size=min(settings.reference, len(world.pool)), replace=False)
+    return correct_paths(world, roots.tolist(), seed=seed)
+
+
+def _reinforce(settings: IterateSettings, source: str, tree: Path, seed: int) -> tuple[Played, Any]:
+    """Trains the primary by reinforcement; returns the episodes and the model."""
+    import gymnasium as gym
+
+    import treegym.agents as agents
+    from treegym.envs.free_text import FreeTextVectorEnv
+    from treegym.envs.token_tree.prompts import load_prompts
+    from treegym.models import load_model
+
+    model = load_model(source)
+    env: Any
+    if settings.ground == "tree":
+        env = gym.make_vec(
+            "TokenTree-v0", num_envs=256, tree=str(tree), view="tokens", reward=settings.reward,
+            max_tokens=settings.max_tokens, autoreset_mode="Disabled",
+        )  # fmt: skip
+    else:
+        prompts = load_prompts(settings.prompts, seed=seed)
+        env = FreeTextVectorEnv(
+            256, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens
+        )
+    agent = getattr(agents, settings.algorithm.upper())(
+        "LMPolicy", env, seed=seed, device="cpu", policy_kwargs={"model": source},
+        **{"gamma": 1.0, "learning_rate": settings.learning_rate, **settings.options},
+    )  # fmt: skip
+    recorder = _recorder(env)
+    agent.learn(settings.steps, callback=recorder)
+    model.model.load_state_dict(agent.policy.lm.state_dict())
+    return recorder.played, model
+
+
+def _recorder(env: Any) -> Any:
+    """Returns a callback that keeps every episode: its root, its nodes where there is a tree, its return."""
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    tree = getattr(env.unwrapped, "tree", None)
+
+    class Recorder(BaseCallback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.played = Played()
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            rollout = self.locals["rollout"]
+            returns, starts = rollout.returns, rollout.starts
+            for episode, start in enumerate(starts.tolist()):
+                root, path = int(rollout.roots[episode]), []
+                if tree is not None and root >= 0:
+                    node = int(tree.root_node[root])
+                    for action in rollout.actions[start : start + int(rollout.lengths[episode])].tolist():
+                        node = int(tree.first_child[node]) + action
+                        path.append(node)
+                self.played.add(root, path, float(returns[episode]), bool(rollout.correct[episode] > 0.5))
+
+    return Recorder()
+
+
+def _update_weights(world: Any, played: Played) -> dict[str, Any]:
+    """Updates the tree's child weights by the two-sided rule; returns how the choices spread over the teachers."""
+    from treegym.envs.token_tree.weights import ChildWeights
+
+    tree = world.tree
+    weights = ChildWeights(tree)
+    right = world.solution().reachable
+    chosen: Counter[str] = Counter()
+    names = ["primary", *tree.teachers]
+    for root, path, total in zip(played.roots, played.paths, played.returns, strict=True):
+        if not path:
+            continue
+        nodes = np.array(path, np.int64)
+        weights.update(root, nodes, right=right[nodes], episode_return=total)
+        for node in path:
+            backers = [bit for bit in range(len(names)) if int(tree.proposers[node]) >> bit & 1]
+            for bit in backers:
+                chosen[names[bit]] += 1 / len(backers)
+    tree.make_writable()
+    tree.column("weight")[:] = weights.weights
+    total_chosen = sum(chosen.values())
+    shares = {name: chosen[name] / total_chosen for name in names} if total_chosen else dict.fromkeys(names, 0.0)
+    spread = np.array([share for name, share in shares.items() if name != "primary" and share > 0])
+    spread = spread / spread.sum() if len(spread) else spread
+    return {"chosen_by": shares, "teacher_entropy": float(-(spread * np.log(spread)).sum())}
