@@ -11,8 +11,8 @@ from treegym.search.base import SearchResult
 from treegym.search.kernels import closed
 from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise, scratch
 from treegym.search.planner import new_roots
-from treegym.search.settings import kernel_settings, make_options
-from treegym.search.tree import allocate
+from treegym.search.settings import is_plain, kernel_settings, make_options
+from treegym.search.tree import aligned, allocate
 
 __all__ = ["World", "search_closed"]
 
@@ -97,12 +97,12 @@ def search_closed(
 
     def make() -> tuple[Any, ...]:
         trees, root = allocate(1, nodes, widest), new_roots(np.zeros(1, np.int64), widest)
-        desk = (np.empty(nodes, np.int32), np.empty(widest, np.float32), *np.empty((2, nodes + 1), np.int32))
+        desk = (np.empty(nodes, np.int32), aligned((widest,), np.float32), *np.empty((2, nodes + 1), np.int32))
         return type(trees)(*(array[0] for array in trees)), type(root)(*(array[0] for array in root)), *desk
 
     def work(part: slice) -> None:
         tree, root, *desk = scratch(("closed", nodes, widest), make)
-        closed.search_roots(prepared.rule)(
+        closed.search_roots(prepared.rule, is_plain(prepared))(
             tree,
             root,
             world,

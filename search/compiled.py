@@ -18,8 +18,8 @@ from treegym.search.kernels import fused
 from treegym.search.kernels.numeric import FAST
 from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise, scratch
 from treegym.search.planner import PROBLEMS, check_evaluation, new_roots
-from treegym.search.settings import Options, kernel_settings
-from treegym.search.tree import allocate
+from treegym.search.settings import Options, is_plain, kernel_settings
+from treegym.search.tree import aligned, allocate
 
 __all__ = ["CompiledSimulator", "compiled_model", "compiled_search"]
 
@@ -110,11 +110,11 @@ def compiled_search(
     def make() -> tuple[Any, Any, _Desk]:
         trees, root = allocate(1, nodes, actions), new_roots(np.zeros(1, np.int64), actions)
         desk = _Desk(
-            np.empty((nodes, wide), np.float32),
-            np.empty(actions, np.float32),
+            aligned((nodes, wide), np.float32),
+            aligned((actions,), np.float32),
             np.empty(actions, np.bool_),
             np.empty(3, np.float32),
-            np.empty(actions, np.float32),
+            aligned((actions,), np.float32),
             np.empty(nodes + 1, np.int32),
             np.empty(nodes + 1, np.int32),
         )
@@ -122,7 +122,7 @@ def compiled_search(
 
     def work(part: slice) -> None:
         tree, root, desk = scratch(("compiled", nodes, actions, wide), make)
-        fused.search_roots(settings.rule)(
+        fused.search_roots(settings.rule, is_plain(settings))(
             tree,
             root,
             desk,

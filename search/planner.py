@@ -11,7 +11,7 @@ from treegym.search.base import Evaluation, SearchResult
 from treegym.search.kernels import batch, reroot, summary
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import root_ids_of, root_noise
-from treegym.search.settings import Options, kernel_settings
+from treegym.search.settings import Options, is_plain, kernel_settings
 from treegym.search.tree import TERMINAL, Nodes, allocate, check_trees
 
 __all__ = ["PROBLEMS", "Leaves", "Planner", "check_evaluation", "new_roots"]
@@ -169,7 +169,7 @@ class Planner:
         """Returns the leaves to evaluate next: none when the budget is spent. They must be told before asking again."""
         if self._waiting:
             raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
-        count = self._waiting = batch.gather(self.settings.rule)(
+        count = self._waiting = batch.gather(self.settings.rule, is_plain(self.settings))(
             self.trees,
             self.roots,
             self.settings,

@@ -14,7 +14,7 @@ from treegym.errors import ConfigError, suggest
 from treegym.search.kernels import rules, walk
 from treegym.search.kernels.walk import Settings
 
-__all__ = ["TREE_RULES", "Options", "considered_visits", "halving_table", "kernel_settings", "make_options"]
+__all__ = ["TREE_RULES", "Options", "considered_visits", "halving_table", "is_plain", "kernel_settings", "make_options"]
 
 # name -> (selection rule, backup, relative entropy to the prior)
 TREE_RULES: dict[str, tuple[int, int, bool]] = {
@@ -25,6 +25,7 @@ TREE_RULES: dict[str, tuple[int, int, bool]] = {
     "ments": (rules.SOFT, walk.SOFT_BACKUP, False),
     "rents": (rules.SOFT, walk.SOFT_BACKUP, True),
 }
+_NO_LIMIT = 2**30
 _FIRST = {"min": rules.FIRST_MIN, "parent": rules.FIRST_PARENT}
 
 
@@ -161,8 +162,20 @@ def _settings(method: str, options: Options, simulations: int, visits: int, plan
         widen_factor=float(options.widen_factor),
         widen_power=float(options.widen_power),
         solve=bool(options.solve),
-        max_depth=int(options.max_depth or 2**30),
+        max_depth=int(options.max_depth or _NO_LIMIT),
         seed=0,
         explore=explore.astype(np.float32),
         halving=halving_table(options.max_considered if gumbel else 0, simulations if gumbel else 0),
+    )
+
+
+def is_plain(settings: Settings) -> bool:
+    """Returns whether the leaner kernels, which leave all options at their usual values, will do."""
+    return (
+        settings.normalise
+        and settings.first_play == rules.FIRST_MIN
+        and settings.backup == walk.MEAN
+        and not settings.solve
+        and settings.widen_factor == 0
+        and settings.max_depth >= _NO_LIMIT
     )

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["EMPTY", "PENDING", "SOLVED", "TERMINAL", "Nodes", "allocate", "bytes_used", "check_trees"]
+__all__ = ["EMPTY", "PENDING", "SOLVED", "TERMINAL", "Nodes", "aligned", "allocate", "bytes_used", "check_trees"]
 
 EMPTY = -1  # child of a slot that was never visited
 PENDING = -2  # child of a slot whose evaluation was asked for and not told yet
 TERMINAL = 1  # status bit: the episode ends here, value 0, never descended
+_LINE = 64  # bytes
 SOLVED = 2  # status bit: the value is exact, nothing below can change it
 
 
@@ -35,15 +36,23 @@ class Nodes(NamedTuple):
     size: np.ndarray  # [B, 1] int32, nodes in use
 
 
+def aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Returns an empty array that starts on a cache line, so that a node's row of slots does not straddle two."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.empty(size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
 def allocate(roots: int, nodes: int, slots: int) -> Nodes:
     """Returns arrays for `roots` trees; rows are initialised when a node is attached."""
     wide, tall = (roots, nodes, slots), (roots, nodes)
     return Nodes(
-        prior=np.empty(wide, np.float32),
-        visits=np.empty(wide, np.int32),
-        q=np.empty(wide, np.float32),
-        child=np.empty(wide, np.int32),
-        action=np.empty(wide, np.int16),
+        prior=aligned(wide, np.float32),
+        visits=aligned(wide, np.int32),
+        q=aligned(wide, np.float32),
+        child=aligned(wide, np.int32),
+        action=aligned(wide, np.int16),
         width=np.zeros(tall, np.int32),
         seen=np.zeros(tall, np.int32),
         value=np.zeros(tall, np.float32),

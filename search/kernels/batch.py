@@ -50,8 +50,8 @@ def plant(trees, rows, logits, value, legal, sort, problems):  # type: ignore[no
 
 
 @functools.cache
-def gather(rule: int) -> Any:
-    """Returns the kernel for a selection rule, which sends every root down for leaves to evaluate.
+def gather(rule: int, plain: bool) -> Any:
+    """Returns the kernel for a rule that sends roots down for leaves to evaluate.
 
     A root stops when `each` leaves of it wait or its budget is spent.
 
@@ -68,13 +68,13 @@ def gather(rule: int) -> Any:
             mine = 0
             while mine < each and root.done[0] < budget[b] and not tree.status[0] & 2:
                 path_node, path_slot = paths[0, waiting], paths[1, waiting]
-                depth = descend(rule, tree, settings, root, scores, path_node, path_slot)
+                depth = descend(rule, plain, tree, settings, root, scores, path_node, path_slot)
                 node, slot = path_node[depth - 1], path_slot[depth - 1]
                 child = tree.child[node, slot]
                 if child == -2:
                     break  # two leaves of this root fell on one child: evaluate what there is first
                 if child >= 0:
-                    backup(tree, settings, path_node, path_slot, depth, tree.value[child])
+                    backup(plain, tree, settings, path_node, path_slot, depth, tree.value[child])
                     root.done[0] += 1
                     continue
                 if tree.size[0] + mine >= len(tree.width):
@@ -126,4 +126,4 @@ def scatter(trees, settings, each, way, told, sort, problems, numbers):  # type:
             numbers[i] = new
             if not ended:
                 problems[i] = fill_dense(tree, new, told.logits[row], told.legal[row], sort)
-        backup(tree, settings, way.paths[0, i], way.paths[1, i], depth, judged)
+        backup(False, tree, settings, way.paths[0, i], way.paths[1, i], depth, judged)

@@ -39,14 +39,18 @@ def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
         tree.status[new] = np.uint8(3)  # a frontier node: nothing to choose, worth what the evaluator says
         return 0
     high = np.float32(-np.inf)
-    prior, action = tree.prior[new], tree.action[new]
+    prior, logits = tree.prior[new], world.prior_logits[first : first + width]
+    wrong = 0
+    if new == 0:  # slots are actions here, and only the root's are looked up
+        for k in range(width):
+            tree.action[0, k] = k
     for k in range(width):
-        logit = world.prior_logits[first + k]
-        if unusable(logit):
-            return 2
+        logit = logits[k]
+        wrong += unusable(logit)
         prior[k] = logit
-        action[k] = k
         high = max(high, logit)
+    if wrong > 0:
+        return 2
     if high == np.float32(-np.inf):
         return 3
     finish_priors(tree, new, width, high)
@@ -54,8 +58,8 @@ def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def search_roots(rule: int) -> Any:
-    """Returns the kernel for a selection rule: it searches from every root in turn, in one scratch tree [N, W].
+def search_roots(rule: int, plain: bool) -> Any:
+    """Returns the kernel for a rule that searches from every root in turn, in one scratch tree [N, W].
 
     Results go into `out`. ``where[n]`` is the world's node that tree node n stands for. ``problems[b]`` is 0, or the
     world's node + 1 whose priors or value cannot be used.
@@ -93,7 +97,7 @@ def search_roots(rule: int) -> Any:
             )
             evaluations = 0
             while root.done[0] < simulations and not tree.status[0] & 2:
-                depth = descend(rule, tree, settings, root, scores, path_node, path_slot)
+                depth = descend(rule, plain, tree, settings, root, scores, path_node, path_slot)
                 node, slot = path_node[depth - 1], path_slot[depth - 1]
                 child = tree.child[node, slot]
                 if child < 0:
@@ -106,7 +110,7 @@ def search_roots(rule: int) -> Any:
                         if _open(tree, world, flat, child) != 0 or not finite(world.value[flat]):
                             problems[b] = flat + 1
                             break
-                backup(tree, settings, path_node, path_slot, depth, tree.value[child])
+                backup(plain, tree, settings, path_node, path_slot, depth, tree.value[child])
                 root.done[0] += 1
             summarise_one(
                 tree,

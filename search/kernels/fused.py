@@ -15,8 +15,8 @@ __all__ = ["search_roots"]
 
 
 @functools.cache
-def search_roots(rule: int) -> Any:
-    """Returns the kernel for a selection rule: it searches from every root in turn, in one scratch tree [N, W].
+def search_roots(rule: int, plain: bool) -> Any:
+    """Returns the kernel for a rule that searches from every root in turn, in one scratch tree [N, W].
 
     ``desk`` holds the scratch arrays; results go into `out`. ``problems[b]`` is 0 or the code of `fill_dense`, 4 for a
     value or reward that is not finite.
@@ -42,7 +42,7 @@ def search_roots(rule: int) -> Any:
             )
             evaluations = 0
             while root.done[0] < simulations and not tree.status[0] & 2:
-                depth = descend(rule, tree, settings, root, scores, path_node, path_slot)
+                depth = descend(rule, plain, tree, settings, root, scores, path_node, path_slot)
                 node, slot = path_node[depth - 1], path_slot[depth - 1]
                 child = np.int64(tree.child[node, slot])
                 if child < 0:
@@ -61,7 +61,7 @@ def search_roots(rule: int) -> Any:
                         problems[b] = fill_dense(tree, child, logits, legal, False)
                         if problems[b] != 0:
                             break
-                backup(tree, settings, path_node, path_slot, depth, tree.value[child])
+                backup(plain, tree, settings, path_node, path_slot, depth, tree.value[child])
                 root.done[0] += 1
             summarise_one(
                 tree,

@@ -23,6 +23,7 @@ __all__ = [
     "log_uniform",
     "mix",
     "normal",
+    "position",
     "uniform",
     "unusable",
 ]
@@ -94,6 +95,15 @@ def unusable(x):  # type: ignore[no-untyped-def]
 def finite(x):  # type: ignore[no-untyped-def]
     """Returns whether a float32 is a number, by its bits."""
     return (np.float32(x).view(np.int32) & np.int32(0x7F800000)) != np.int32(0x7F800000)
+
+
+@inlined
+def position(scores, width, best):  # type: ignore[no-untyped-def]
+    """Returns the first position of `best` in ``scores[:width]``."""
+    for k in range(width):
+        if scores[k] == best:
+            return k
+    return 0
 
 
 @inlined

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from treegym.search.kernels.numeric import argmax, exp32, inlined, uniform
+from treegym.search.kernels.numeric import argmax, exp32, inlined, position, uniform
 
 __all__ = ["gumbel", "gumbel_root", "puct", "select", "similarity", "soft", "uct"]
 
@@ -30,33 +30,36 @@ def _range(visits, q, width, low, high):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def puct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+def puct(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     """argmax Q + P sqrt(N) C(N) / (1 + n), C(N) = c_init + ln((N + c_base + 1) / c_base), Q scaled to [0, 1].
 
     N counts the node's own evaluation too. ``settings.explore[N]`` holds sqrt(N) C(N). https://arxiv.org/abs/1911.08265
     """
     prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
     value = tree.value[node]
-    if settings.normalise:
+    if plain or settings.normalise:
         low, high = _range(visits, q, width, value, value)
         scale = np.float32(1.0) / max(high - low, _EPSILON)
     else:
         low, scale = np.float32(0.0), np.float32(1.0)
     first = np.float32(0.0)
-    if settings.first_play == FIRST_PARENT:
+    if not plain and settings.first_play == FIRST_PARENT:
         first = (value - low) * scale
-    elif settings.first_play == FIRST_FIXED:
+    elif not plain and settings.first_play == FIRST_FIXED:
         first = (np.float32(settings.first_value) - low) * scale
     explore = settings.explore[min(tree.seen[node], len(settings.explore) - 1)]
+    best = _LOWEST
     for k in range(width):
         n = visits[k]
         known = (q[k] - low) * scale if n > 0 else first
-        scores[k] = known + explore * prior[k] / np.float32(n + 1)
-    return argmax(scores, width)
+        score = known + explore * prior[k] / np.float32(n + 1)
+        scores[k] = score
+        best = max(best, score)
+    return position(scores, width, best)
 
 
 @inlined
-def _completed(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+def _completed(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     """Writes sigma(Q) - max sigma(Q) into `scores`, Q completed by the mixed value; returns the visits of all children.
 
     sigma(Q) = (c_visit + max n) c_scale Q with Q rescaled to [0, 1]; an unvisited child has
@@ -82,7 +85,7 @@ def _completed(tree, settings, node, width, scores):  # type: ignore[no-untyped-
     if unseen > 0:
         low, high = min(low, mixed), max(high, mixed)
     scale = np.float32(settings.c_scale) * np.float32(settings.c_visit + most)
-    if settings.normalise:
+    if plain or settings.normalise:
         scale = scale / max(high - low, _EPSILON)
     for k in range(width):
         scores[k] = ((q[k] if visits[k] > 0 else mixed) - high) * scale
@@ -90,27 +93,30 @@ def _completed(tree, settings, node, width, scores):  # type: ignore[no-untyped-
 
 
 @inlined
-def gumbel(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+def gumbel(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
     """argmax pi'(k) - n(k) / (1 + sum n), pi' = softmax(logits + sigma(completed Q)).
 
     Danihelka et al. 2022, section 5: https://openreview.net/forum?id=bERaNdoegnO
     """
-    total = _completed(tree, settings, node, width, scores)
+    total = _completed(plain, tree, settings, node, width, scores)
     prior, visits = tree.prior[node], tree.visits[node]
     mass = np.float32(0.0)
     for k in range(width):
         scores[k] = prior[k] * exp32(scores[k])
         mass += scores[k]
     scale, share = np.float32(1.0) / mass, np.float32(1.0) / np.float32(total + 1)
+    best = _LOWEST
     for k in range(width):
-        scores[k] = scores[k] * scale - np.float32(visits[k]) * share
-    return argmax(scores, width)
+        score = scores[k] * scale - np.float32(visits[k]) * share
+        scores[k] = score
+        best = max(best, score)
+    return position(scores, width, best)
 
 
 @inlined
-def gumbel_root(tree, settings, width, scores, noisy, before, considered):  # type: ignore[no-untyped-def]
+def gumbel_root(plain, tree, settings, width, scores, noisy, before, considered):  # type: ignore[no-untyped-def]
     """Sequential halving at the root: argmax g + logit + sigma(Q) among the children with `considered` new visits."""
-    _completed(tree, settings, 0, width, scores)
+    _completed(plain, tree, settings, 0, width, scores)
     visits = tree.visits[0]
     for k in range(width):
         score = max(np.float32(-1e9), noisy[k] + scores[k])
@@ -190,28 +196,32 @@ def _open_slot(tree, node, width, chosen, scores):  # type: ignore[no-untyped-de
 
 
 @inlined
-def select(rule, tree, settings, root, node, scores, stream):  # type: ignore[no-untyped-def]
-    """Returns the slot of `node` to visit next, by the rule of `settings`."""
+def select(rule, plain, tree, settings, root, node, scores, stream):  # type: ignore[no-untyped-def]
+    """Returns the slot of `node` to visit next.
+
+    `rule` and `plain` are constants of the kernel at hand, so what they rule out is not compiled. `plain` means the
+    usual settings: Q normalised, unvisited children worth least, mean backups, no solving, widening or depth limit.
+    """
     width = tree.width[node]
-    if settings.widen_factor > 0.0:
+    if not plain and settings.widen_factor > 0.0:
         allowed = np.int32(np.ceil(settings.widen_factor * np.float64(tree.seen[node]) ** settings.widen_power))
         width = max(np.int32(1), min(width, allowed))
     if rule == PUCT:
-        slot = puct(tree, settings, node, width, scores)
+        slot = puct(plain, tree, settings, node, width, scores)
     elif rule == GUMBEL:
         table = settings.halving
         done = root.done[0]
         if node == 0 and done < table.shape[1]:
             considered = table[min(tree.width[0], table.shape[0] - 1), done]
-            slot = gumbel_root(tree, settings, tree.width[0], scores, root.noisy, root.before, considered)
+            slot = gumbel_root(plain, tree, settings, tree.width[0], scores, root.noisy, root.before, considered)
         else:
-            slot = gumbel(tree, settings, node, width, scores)
+            slot = gumbel(plain, tree, settings, node, width, scores)
     elif rule == UCT:
         slot = uct(tree, settings, node, width, scores)
     elif rule == SIMILARITY:
         slot = similarity(tree, settings, node, width, scores)
     else:
         slot = soft(tree, settings, node, width, scores, uniform(settings.seed, root.stream[0], stream))
-    if settings.solve:
+    if not plain and settings.solve:
         slot = _open_slot(tree, node, width, slot, scores)
     return slot

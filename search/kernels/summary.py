@@ -55,7 +55,7 @@ def summarise_one(tree, root, settings, temperature, scores, action, policy, vis
         for k in range(width):
             scores[k] = tree.q[0, k]
     elif settings.rule == 1:
-        _completed(tree, settings, 0, width, scores)
+        _completed(False, tree, settings, 0, width, scores)
         mass = np.float32(0.0)
         for k in range(width):
             scores[k] = tree.prior[0, k] * exp32(scores[k])
@@ -65,7 +65,7 @@ def summarise_one(tree, root, settings, temperature, scores, action, policy, vis
         most = np.int32(0)
         for k in range(width):
             most = max(most, tree.visits[0, k] - root.before[k])
-        slot = gumbel_root(tree, settings, width, scores, root.noisy, root.before, most)
+        slot = gumbel_root(False, tree, settings, width, scores, root.noisy, root.before, most)
         action[0] = tree.action[0, slot]
         return
     else:

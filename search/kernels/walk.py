@@ -11,6 +11,7 @@ from treegym.search.kernels.rules import select
 
 __all__ = ["Root", "Settings", "attach", "backup", "descend", "fill_dense"]
 
+_POSITIVE = np.int64(0x7FFFFFFF)
 MEAN, SOFT_BACKUP, MAX_BACKUP = 0, 1, 2  # how a node's value follows from its children (`settings.backup`)
 
 
@@ -50,31 +51,32 @@ class Root(NamedTuple):
 
 
 @inlined
-def descend(rule, tree, settings, root, scores, path_node, path_slot):  # type: ignore[no-untyped-def]
+def descend(rule, plain, tree, settings, root, scores, path_node, path_slot):  # type: ignore[no-untyped-def]
     """Goes down from the root until a child that is not there, a terminal, a solved node or the depth limit.
 
     Writes the way into ``path_node``/``path_slot`` and returns its length; the last entry's child says what was met.
     """
-    node, depth = 0, 0
+    # masked, so that the compiler knows that indices are not negative and drops Python's wrap-around
+    node, depth = np.int64(0), np.int64(0)
     while True:
         draw = 0
         if rule == 4:
             draw = root.draws[0]
             root.draws[0] += 1
-        slot = select(rule, tree, settings, root, node, scores, draw)
+        slot = np.int64(select(rule, plain, tree, settings, root, node, scores, draw)) & _POSITIVE
         path_node[depth] = node
         path_slot[depth] = slot
         depth += 1
         child = tree.child[node, slot]
-        if child < 0 or tree.status[child] != 0 or depth >= settings.max_depth:
+        if child < 0 or tree.status[child] != 0 or (not plain and depth >= settings.max_depth):
             return depth
-        node = child
+        node = np.int64(child) & _POSITIVE
 
 
 @inlined
 def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untyped-def]
     """Adds a node below `slot` of `node` (below nothing when ``node < 0``) without its slots; returns its number."""
-    new = tree.size[0]
+    new = np.int64(tree.size[0]) & _POSITIVE
     tree.size[0] = new + 1
     tree.width[new] = 0
     tree.seen[new] = 1
@@ -167,25 +169,25 @@ def finish_priors(tree, node, width, high):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def backup(tree, settings, path_node, path_slot, depth, value):  # type: ignore[no-untyped-def]
+def backup(plain, tree, settings, path_node, path_slot, depth, value):  # type: ignore[no-untyped-def]
     """Carries `value` of the path's end to the root: visits, Q of each step, the value of each node on the way."""
     discount = np.float32(settings.discount)
     for d in range(depth - 1, -1, -1):
-        node, slot = path_node[d], path_slot[d]
-        child = tree.child[node, slot]
+        node, slot = np.int64(path_node[d]) & _POSITIVE, np.int64(path_slot[d]) & _POSITIVE
+        child = np.int64(tree.child[node, slot]) & _POSITIVE
         reward = tree.reward[child]
         value = reward + discount * value
         tree.visits[node, slot] += 1
         tree.q[node, slot] = reward + discount * tree.value[child]
         count = tree.seen[node]
         tree.seen[node] = count + 1
-        if settings.backup == MEAN:
+        if plain or settings.backup == MEAN:
             tree.value[node] = (tree.value[node] * np.float32(count) + value) / np.float32(count + 1)
         elif settings.backup == MAX_BACKUP:
             tree.value[node] = _best_value(tree, node)
         else:
             tree.value[node] = _soft_value(tree, settings, node)
-        if settings.solve:
+        if not plain and settings.solve:
             _close(tree, settings, node)
 
 
