@@ -14,12 +14,14 @@ from treegym.envs.token_tree.grow_settings import Judge, Verifier, Voice
 from treegym.envs.token_tree.grow_states import ContextStates
 from treegym.envs.token_tree.sprout import Sprout
 from treegym.envs.token_tree.tree import Root, TokenTree
+from treegym.errors import BackendError
 from treegym.models.base import LanguageModel
 from treegym.models.tree_scores import Branches, TreeScores, score_trees
 
 __all__ = [
     "LOWEST",
     "branches_of",
+    "checked_prior",
     "cosine",
     "ending_tokens",
     "fill_ends",
@@ -96,10 +98,23 @@ def fill_primary(tree: TokenTree, states: ContextStates, basis: ContextBasis | N
     choices = own_choices(states, branches, scores, vectors)
     for root, branch, score, vector, choice in zip(roots, branches, scores, vectors, choices, strict=True):
         nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
-        tree.prior[nodes] = np.minimum(score.logp, 0.0)
+        tree.prior[nodes] = checked_prior(score.logp, states.voice.name)
         tree.similarity[nodes] = cosine(vector[1:], choice[branch.parents + 1])
         if basis is not None:
-            tree.context[nodes[0] - 1 : nodes[0] + branch.size] = basis.encode(vector)
+            tree.context[nodes] = basis.contexts.encode(vector[1:])
+    if basis is not None:
+        prompts = states.of_prompts([branch.context(-1) for branch in branches])
+        tree.context[tree.root_node[list(roots)]] = basis.prompts.encode(prompts)
+
+
+def checked_prior(logp: np.ndarray, name: str) -> np.ndarray:
+    """Returns log-probabilities within what a tree holds; raises BackendError for a primary that gives none."""
+    if np.isnan(logp).any():
+        raise BackendError(
+            f"the primary {name!r} gives log-probabilities that are no numbers; its weights are damaged, or its "
+            "dtype is too narrow: try float32"
+        )
+    return np.clip(logp, LOWEST, 0.0)
 
 
 def own_choices(

@@ -13,7 +13,14 @@ import numpy as np
 from treegym.envs.token_tree.flags import EOS
 from treegym.envs.token_tree.grow_basis import ContextBasis, fit_basis
 from treegym.envs.token_tree.grow_closing import PRIMARY
-from treegym.envs.token_tree.grow_columns import LOWEST, cosine, ending_tokens, own_choices, vocabulary
+from treegym.envs.token_tree.grow_columns import (
+    LOWEST,
+    checked_prior,
+    cosine,
+    ending_tokens,
+    own_choices,
+    vocabulary,
+)
 from treegym.envs.token_tree.grow_proposals import proposals_at
 from treegym.envs.token_tree.grow_settings import GrowSettings, Judge, Verifier
 from treegym.envs.token_tree.grow_states import ContextStates
@@ -62,7 +69,7 @@ class LiveGrower:
             header={"growth": self.settings.to_dict(), "context_basis": basis.to_header()},
         )
         begins = [primary.begin(text) for text in texts]
-        contexts = basis.encode(self._states.of_contexts(begins))
+        contexts = basis.prompts.encode(self._states.of_prompts(begins))
         for root, begin, context in zip(prompts, begins, contexts, strict=True):
             tree.add_root(replace(root, tokens=begin), context=context)
         return tree
@@ -125,14 +132,15 @@ class LiveGrower:
         branches = _fans([self.voices[PRIMARY].begin(prompt) for prompt in prompts], paths, leaves)
         scores, vectors = self._states.scored(branches)
         choices = own_choices(self._states, branches, scores, vectors)
-        tree.prior[added] = np.minimum(np.concatenate([score.logp for score in scores]), 0.0)
+        logp = np.concatenate([score.logp for score in scores])
+        tree.prior[added] = checked_prior(logp, self.voices[PRIMARY].name)
         similar = [cosine(v[1:], np.broadcast_to(c[0], v[1:].shape)) for v, c in zip(vectors, choices, strict=True)]
         tree.similarity[added] = np.concatenate(similar)
         basis = self._basis
         if basis is None and "context_basis" in tree.header:
             basis = self._basis = ContextBasis.from_header(tree.header["context_basis"])
         if basis is not None and tree.has("context"):
-            tree.context[added] = basis.encode(np.concatenate([vector[1:] for vector in vectors]))
+            tree.context[added] = basis.contexts.encode(np.concatenate([vector[1:] for vector in vectors]))
 
     def _fill_ends(self, tree: TokenTree, ends: np.ndarray) -> None:
         if not len(ends):

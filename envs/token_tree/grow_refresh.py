@@ -51,9 +51,9 @@ def _basis(tree: TokenTree, states: ContextStates) -> ContextBasis | None:
     if not tree.has("context") or "context_basis" not in tree.header:
         return None
     basis = ContextBasis.from_header(tree.header["context_basis"])
-    if states.width != len(basis.mean):
+    if states.width != len(basis.contexts.mean):
         raise ConfigError(
             f"{states.voice.name!r} describes contexts by {states.width} numbers, but the tree's were fitted on "
-            f"{len(basis.mean)}; grow the tree anew for a primary of another size"
+            f"{len(basis.contexts.mean)}; grow the tree anew for a primary of another size"
         )
     return basis

@@ -42,3 +42,11 @@ class ContextStates:
         if self._embedder is None:
             return self.voice.model.embed(contexts)
         return self._embedder.embed([self.voice.model.tokenizer.decode(context) for context in contexts])
+
+    def of_prompts(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Returns ``[B, D]`` of prompts as a whole: the mean over the vectors of their beginnings, all of them."""
+        if self._embedder is not None:
+            return self.of_contexts(prompts)
+        beginnings = [prompt[: end + 1] for prompt in prompts for end in range(len(prompt))]
+        cuts = np.cumsum([len(prompt) for prompt in prompts])[:-1]
+        return np.stack([part.mean(axis=0) for part in np.split(self.of_contexts(beginnings), cuts)])

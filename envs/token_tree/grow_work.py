@@ -75,9 +75,9 @@ class WorkDirectory:
         file = self.path / "basis.safetensors"
         if not file.is_file():
             basis = fit()
-            self._writing(lambda: write_arrays(file, {"mean": basis.mean, "axes": basis.axes}))
+            self._writing(lambda: write_arrays(file, basis.to_arrays()))
         arrays, _ = read_arrays(file, mmap=False)
-        return ContextBasis(arrays["mean"], arrays["axes"])
+        return ContextBasis.from_arrays(arrays)
 
     def merge(self, shards: int, header: Mapping[str, Any]) -> TokenTree:
         """Returns all shards as one tree whose columns are files: what is in memory is one shard at a time."""

@@ -1,5 +1,7 @@
 """The transformers back end against transformers itself, and its answers to unusable directories."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,24 @@ def test_contexts_that_share_beginnings_are_read_once_with_the_same_result(famil
     model.share_beginnings = False
     np.testing.assert_allclose(shared, model.next_logprobs(contexts), atol=1e-4)
     assert together == [model.generate([context], max_new_tokens=7)[0] for context in contexts]
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path) -> None:
+    """A directory whose model is Python code of its own: refused, and the code leaves no trace."""
+    trace = tmp_path / "was run"
+    directory = tmp_path / "model"
+    directory.mkdir()
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "own.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Config: ...\nclass Model: ...\n")
+    (directory / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    CharTokenizer().save(directory / "tokenizer.json")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        load_model(str(directory), device="cpu")
+    assert not trace.exists()
+
+
+def test_a_hub_name_that_is_not_in_the_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(DataError, match="nobody/nothing-at-all"):
+        load_model("nobody/nothing-at-all", local_files_only=True)

@@ -13,7 +13,7 @@ from treegym.envs.token_tree.grow import grow
 from treegym.envs.token_tree.grow_judge import ModelJudge
 from treegym.envs.token_tree.grow_settings import GrowSettings
 from treegym.envs.token_tree.tree import Root, TokenTree
-from treegym.errors import ConfigError
+from treegym.errors import BackendError, ConfigError
 from treegym.models.char_tokenizer import CharTokenizer
 
 torch = pytest.importorskip("torch")
@@ -112,6 +112,15 @@ def test_a_teacher_of_another_vocabulary_takes_part(mode: str, tmp_path: Path) -
         assert ((tree.proposers >> 2) & 1).sum() > 3
 
 
+def test_a_primary_with_damaged_weights_is_named(tmp_path: Path) -> None:
+    broken = model("llama", 1, "broken")
+    with torch.no_grad():
+        broken.model.base_model.layers[1].mlp.up_proj.weight.fill_(float("nan"))
+    with pytest.raises(BackendError, match="the primary 'broken' gives log-probabilities that are no numbers"):
+        grow(ROOTS, primary=broken, out=tmp_path / "t.tree", settings=SETTINGS)
+    assert not (tmp_path / "t.tree").exists()
+
+
 def test_a_judge_scores_every_end(tmp_path: Path) -> None:
     primary = model("llama", 1, "primary")
     judge = ModelJudge(model("llama", 5, "judge"))
@@ -139,7 +148,7 @@ def test_contexts_may_be_described_by_a_sentence_model(tmp_path: Path) -> None:
     settings = GrowSettings(max_tokens=6, max_nodes=30)
     tree = grow(ROOTS, primary=primary, out=tmp_path / "t.tree", settings=settings, embedder=embedder)
     assert tree.header["embedder"]["name"] == embedder.name
-    assert len(tree.header["context_basis"]["mean"]) == 384
+    assert len(tree.header["context_basis"]["contexts"]["mean"]) == 384
     before = np.array(tree.similarity)
     with pytest.raises(ConfigError, match="described by the embedder"):
         refresh(tree, primary)
