@@ -84,6 +84,7 @@ class FreeTextVectorEnv(VectorEnv):
         self._context = self._prompt[self._root]
         self._written = np.zeros(num_envs, np.int64)
         self._done = np.ones(num_envs, bool)
+        self._empty: dict[int, float] = {}  # the verifier's score of a prompt's empty answer: resting lanes give it
 
     @property
     def roots(self) -> np.ndarray:
@@ -120,9 +121,21 @@ class FreeTextVectorEnv(VectorEnv):
         self._done = terminated | truncated
         reward = np.zeros(self.num_envs)
         for lane in np.flatnonzero(terminated):
-            reward[lane] = self.verify(self.prompts[self._root[lane]], self.text(int(lane)))
+            reward[lane] = self._score(int(lane))
         info = {"root": self._root.copy(), "is_success": reward >= 0.5}
         return self._observe(), reward, terminated, truncated, info
+
+    def _score(self, lane: int) -> float:
+        """Returns the verifier's score of a lane; that of an empty text is asked for once a prompt.
+
+        Lanes that wait for the others of their batch to end are stepped with the end token, over and over.
+        """
+        index = int(self._root[lane])
+        if self._written[lane] > 1:
+            return self.verify(self.prompts[index], self.text(lane))
+        if index not in self._empty:
+            self._empty[index] = self.verify(self.prompts[index], "")
+        return self._empty[index]
 
     def text(self, lane: int) -> str:
         """Returns what a lane has written so far."""

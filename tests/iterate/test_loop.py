@@ -45,7 +45,7 @@ def test_expert_iteration_learns_what_search_found(small_tree: str, tmp_path: Pa
     tree = TokenTree.open(small_tree)
     lines = [{"prompt": root.prompt, "answer": root.answer, "kind": root.kind} for root in tree.roots]
     prompts.write_text("\n".join(json.dumps(line) for line in lines))
-    rows = iterate(_settings(small_tree, evaluate=str(prompts), epochs=100, rounds=1), tmp_path / "run")
+    rows = iterate(_settings(small_tree, evaluate=str(prompts), epochs=60, rounds=1), tmp_path / "run")
     assert rows[1]["reward"] > 0.7
     assert rows[1]["accuracy"] > rows[0]["accuracy"] + 0.2
     assert rows[1]["accuracy"] > 0.7
@@ -59,9 +59,10 @@ def test_expert_iteration_learns_what_search_found(small_tree: str, tmp_path: Pa
 def test_reinforcement_rounds_run_on_trees(small_tree: str, tmp_path: Path, algorithm: str) -> None:
     options: dict = {"n_episodes": 32, "n_epochs": 1, **({} if algorithm == "ppo" else {"group_size": 8})}
     if algorithm == "vapo":
-        options["pretrain_updates"] = 1  # or the actor would stand still in so short a run
+        # The first rollout only fits the critic (and a rollout is some 32 * 8 tokens): the second one moves the actor.
+        options |= {"pretrain_updates": 1, "n_episodes": 16}
     rows = iterate(
-        _settings(small_tree, algorithm=algorithm, rounds=1, steps=400, options=options, learning_rate=1e-3), tmp_path
+        _settings(small_tree, algorithm=algorithm, rounds=1, steps=600, options=options, learning_rate=1e-3), tmp_path
     )
     assert rows[1]["reward"] is not None
     before, after = load_model("tiny-primary").model, load_model(str(tmp_path / "round-001" / "model")).model
@@ -93,7 +94,7 @@ def test_a_killed_run_ends_as_one_that_was_not(small_tree: str, tmp_path: Path) 
         "from treegym.iterate import IterateSettings, iterate\n"
         "import json; iterate(IterateSettings(**json.loads(sys.argv[1])), sys.argv[2])\n"
     )
-    settings = _settings(small_tree, epochs=40)
+    settings = _settings(small_tree, epochs=20)
     command = [sys.executable, "-c", code, json.dumps(settings.as_json()), str(tmp_path / "killed")]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 200
