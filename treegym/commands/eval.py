@@ -149,7 +149,7 @@ def _language_model(args: argparse.Namespace) -> Any:
     about = describe(args.agent)
     if about["policy"] != "LMPolicy":
         raise ConfigError(
-            f"--prompts needs a language model: {args.agent} holds a {about['policy']}, which only chooses among children"
+            f"--prompts needs a language model; {args.agent} holds a {about['policy']}, which only chooses children"
         )
     path = next(p for p in AGENTS.values() if p.endswith(f":{about['algorithm']}"))
     agent = agent_class(path).load(args.agent)
