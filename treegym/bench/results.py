@@ -52,12 +52,13 @@ class ResultFolder:
                     f"{self.path} holds results of suite {held.get('suite', {}).get('name')!r} with other settings; "
                     "give another folder with --out, or remove that one"
                 )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or any(map(_foreign, self.path.iterdir()))):
             raise ConfigError(f"{self.path} exists and is no result folder; give another one with --out")
-        self.runs.mkdir(parents=True, exist_ok=True)
-        if not marker.exists():
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not marker.exists():  # before anything else, so that a kill never leaves a folder that nobody owns
             table = {"version": treegym.__version__, "fingerprint": suite.fingerprint, "suite": suite.as_json()}
             atomic_write(marker, json.dumps(table, indent=1) + "\n")
+        self.runs.mkdir(exist_ok=True)
 
     def suite_table(self) -> dict[str, Any]:
         """Returns what suite.json holds; DataError when this is no result folder, or one of another format."""
@@ -94,6 +95,11 @@ class ResultFolder:
         """Yields the summary of every finished run, in the order of file names."""
         for path in sorted(self.runs.glob("*.json")):
             yield _summary(path)
+
+
+def _foreign(path: Path) -> bool:
+    """Returns whether a file shows that a folder is somebody else's; what a kill left of our own first write is not."""
+    return not path.name.startswith(".suite.json.")
 
 
 def suite_from_json(value: Mapping[str, Any], *, where: str) -> Suite:
