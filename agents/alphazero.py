@@ -41,13 +41,13 @@ class AlphaZeroSettings(Settings):
 
     gamma: float = 1.0
     method: str = "gumbel"  # or "puct", or any tree method of treegym.search
-    num_simulations: int = 32
+    num_simulations: int = 128
     predict_simulations: int | None = None  # when acting; None: as many as when learning
     n_episodes: int = 128  # episodes of self-play an iteration
     learning_rate: Schedule = 1e-3
     batch_size: int = 512
     replay_ratio: float = 4.0  # how often each new position is learned from, on average
-    buffer_size: int = 30_000
+    buffer_size: int = 60_000
     vf_coef: float = 1.0
     l2: float = 1e-4
     max_grad_norm: float | None = 1.0
@@ -60,7 +60,7 @@ class AlphaZeroSettings(Settings):
     selfplay_sees: str = "verifier"  # what the search on training roots is told: "verifier" or "value"
     planner_sees: str = "value"  # what the search of `predict` is told
     child_value_coef: float = 1.0  # weight of (Q_search(s, a) - Q(s, a))^2 over the children that search visited
-    exploring_starts: float = 0.25  # share of episodes that begin at a random inner node (token trees)
+    exploring_starts: float = 0.5  # share of episodes that begin at a random inner node (token trees)
     tabulate: bool = True  # closed trees: judge every node once, search inside one kernel
     search_options: dict[str, Any] | None = None  # passed to the search, such as {"c_scale": 0.3}
 

@@ -26,7 +26,7 @@ __all__ = ["DAPO", "DAPOSettings", "GroupSampling", "GroupSettings"]
 class GroupSettings(GradientSettings):
     """Switches of every learner that samples groups."""
 
-    group_size: int = 16  # episodes from one root
+    group_size: int = 4  # episodes from one root (the papers: 16); many roots a rollout matter more on small trees
     overlong_penalty: bool = True  # soft punishment; needs overlong_max
     overlong_max: int | None = None  # L_max; None: no punishment
     overlong_cache: int | None = None  # L_c; None: a fifth of L_max

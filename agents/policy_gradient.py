@@ -97,7 +97,10 @@ class Lesson(NamedTuple):
     def part(self, index: np.ndarray, *, with_rows: bool = True) -> Lesson:
         """Returns the steps of `index`, with what was observed or without."""
         rows = {key: array[index] for key, array in self.rows.items()} if with_rows else {}
-        return self._make((rows, *(field[index] for field in self[1:-1]), self.lengths))
+        return Lesson(
+            rows, self.actions[index], self.old_log_probs[index], self.advantages[index], self.targets[index],
+            self.old_values[index], self.reference[index], self.correct[index], self.length[index], self.lengths,
+        )  # fmt: skip
 
 
 class PolicyGradient(Agent):

@@ -24,6 +24,7 @@ from torch import nn
 
 from treegym.agents.masking import masked_entropy, masked_log_softmax
 from treegym.agents.policies.base import MASK, ChildScorer, Judged, Observations
+from treegym.agents.policies.lm_anchor import anchored
 from treegym.agents.policies.lm_walk import Walk
 from treegym.errors import ConfigError, require
 
@@ -45,6 +46,8 @@ class LMPolicy(ChildScorer, BasePolicy):
         gradient_checkpointing: recompute activations while learning, for less memory.
         dtype: of the weights: float32, bfloat16 or float16.
         compile_model: run the layers through ``torch.compile``.
+        anchor: weight of a loss that keeps the probability of the whole vocabulary on the children (see `lm_anchor`);
+            without it, nothing in a loss over children holds the other tokens down.
     """
 
     unit = "episode"
@@ -62,14 +65,18 @@ class LMPolicy(ChildScorer, BasePolicy):
         gradient_checkpointing: bool = False,
         dtype: str = "float32",
         compile_model: bool = False,
+        anchor: float = 0.0,
         **kwargs: Any,
     ) -> None:
         BasePolicy.__init__(self, observation_space, action_space, **kwargs)
         _check_space(observation_space)
         if value_trunk not in TRUNKS:
             raise ConfigError(f"value_trunk is {value_trunk!r}; it must be one of {', '.join(TRUNKS)}")
+        if not anchor >= 0.0:
+            raise ConfigError(f"anchor is {anchor!r}; it must be at least 0")
         from treegym.models import load_model
 
+        self.anchor = float(anchor)
         loaded = load_model(model, dtype=dtype)
         self.tokenizer = loaded.tokenizer
         self.lm = loaded.model
@@ -112,13 +119,15 @@ class LMPolicy(ChildScorer, BasePolicy):
         layers = trunk or self._layers or _trunk(self.lm)
         return layers(input_ids=context[:, :length].clamp(min=0), use_cache=False, **options).last_hidden_state
 
-    def scores(self, states: torch.Tensor, children: torch.Tensor) -> torch.Tensor:
-        """Returns the logits ``[N, K] float32`` of children ``[N, K]`` after last hidden states ``[N, D]``."""
+    def vocabulary(self, states: torch.Tensor) -> torch.Tensor:
+        """Returns the logits ``[N, V] float32`` of all tokens after last hidden states ``[N, D]``."""
         logits = self.lm.get_output_embeddings()(states).float()
         cap = getattr(self.lm.config.get_text_config(), "final_logit_softcapping", None)
-        if cap:
-            logits = torch.tanh(logits / cap) * cap
-        return logits.gather(1, children.clamp(min=0).long())
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def scores(self, states: torch.Tensor, children: torch.Tensor) -> torch.Tensor:
+        """Returns the logits ``[N, K] float32`` of children ``[N, K]`` after last hidden states ``[N, D]``."""
+        return self.vocabulary(states).gather(1, children.clamp(min=0).long())
 
     def _last(self, context: torch.Tensor, trunk: nn.Module | None = None) -> torch.Tensor:
         ends = (context >= 0).sum(1) - 1
@@ -156,7 +165,10 @@ class LMPolicy(ChildScorer, BasePolicy):
         longest = context[lengths.cumsum(0) - 1]  # [E, L]: the context of the last step begins with all others
         at = (context >= 0).sum(1) - 1  # [N] where each step's context ends
         states = self.hidden(longest)[episode, at]
-        log_probs = masked_log_softmax(logits := self.scores(states, obs["children"]), obs[MASK])
+        logits = self.scores(states, obs["children"])
+        if self.anchor and torch.is_grad_enabled():
+            logits = anchored(logits, self.vocabulary(states), obs[MASK], self.anchor)
+        log_probs = masked_log_softmax(logits, obs[MASK])
         chosen = log_probs.gather(1, actions[:, None]).squeeze(1)
         value = torch.zeros(len(actions), device=context.device)
         if with_value:
