@@ -33,9 +33,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "ppo": {"learning_rate": 1e-3, "ent_coef": ENTROPY},
     "dapo": GROUPS,
     "vapo": {"learning_rate": 1e-3, "ent_coef": ENTROPY, "group_size": 4, "n_episodes": 256},
-    "alphazero": {
-        "num_simulations": 128, "replay_ratio": 4.0, "exploring_starts": 0.1, "search_options": {"normalise": False},
-    },
+    "alphazero": {"learning_rate": "linear:0.002:0.0003", "search_options": {"normalise": False}},
 }  # fmt: skip
 # what switches a component off, and what the paper says that costs (AIME24, points)
 ABLATIONS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
