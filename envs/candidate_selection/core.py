@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 PATIENCE = 2  # measurements in a row without improvement after which the search has converged
+BROKEN = 0.2  # of expected fitness: more than candidates differ by
 OFFSPRING = 3  # ensembles that are added around a new best candidate
 
 
@@ -147,7 +148,7 @@ class HybridOptimizationCore:
         seen = set(waiting)
         best, stale = self.base_fitness, 0
         while waiting and len(self.evaluated) < self.config.max_iterations:
-            expected = [self.tracker.expected_fitness(self.kind, candidate, self.weights) for candidate in waiting]
+            expected = [self._promise(candidate) for candidate in waiting]
             candidate = self.candidate_selector.select_candidate(waiting, expected)
             if self.candidate_selector.finished and self.evaluated:
                 break
@@ -164,9 +165,29 @@ class HybridOptimizationCore:
             ):
                 break
 
+    def _promise(self, candidate: Candidate) -> float:
+        """Returns the fitness that is expected, less a lot where the limit on accuracy is likely broken.
+
+        That is: by the history of the strategies, or because a part of the candidate has broken it already.
+        """
+        value = self.tracker.expected_fitness(self.kind, candidate, self.weights)
+        drop = self.config.max_accuracy_drop
+        if drop is None:
+            return value
+        broken = 1.0 - self.tracker.expected(self.kind, candidate)[2] > 2 * drop  # histories vary: no closer than that
+        for one in self.evaluated:
+            m = one.measurement
+            if (
+                m is not None
+                and 1.0 - m.accuracy.low > drop
+                and set(one.candidate.strategies) <= set(candidate.strategies)
+            ):
+                broken = True
+        return value - BROKEN if broken else value
+
     def _offspring(self, best: Candidate, seen: set[Candidate]) -> list[Candidate]:
         larger = [candidate for candidate in extend(best, self._names) if candidate not in seen]
-        larger.sort(key=lambda one: self.tracker.expected_fitness(self.kind, one, self.weights), reverse=True)
+        larger.sort(key=self._promise, reverse=True)
         seen.update(larger[:OFFSPRING])
         return larger[:OFFSPRING]
 
