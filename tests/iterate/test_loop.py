@@ -62,7 +62,10 @@ def test_reinforcement_rounds_run_on_trees(small_tree: str, tmp_path: Path, algo
         # The first rollout only fits the critic (and a rollout is some 32 * 8 tokens): the second one moves the actor.
         options |= {"pretrain_updates": 1, "n_episodes": 16}
     rows = iterate(
-        _settings(small_tree, algorithm=algorithm, rounds=1, steps=600, options=options, learning_rate=1e-3), tmp_path
+        _settings(
+            small_tree, algorithm=algorithm, ground="tree", rounds=1, steps=600, options=options, learning_rate=1e-3
+        ),
+        tmp_path,
     )
     assert rows[1]["reward"] is not None
     before, after = load_model("tiny-primary").model, load_model(str(tmp_path / "round-001" / "model")).model
@@ -166,9 +169,24 @@ def test_settings_come_from_a_file_and_flags(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"algorithm": "ppoo"}, {"rounds": 0}, {"ground": "air"}, {"algorithm": "expert", "ground": "text"}]
+    "changes",
+    [
+        {"algorithm": "ppoo"},
+        {"rounds": 0},
+        {"ground": "air"},
+        {"algorithm": "expert", "ground": "text"},
+        {"anchor": -1.0},
+    ],
 )
 def test_bad_settings_are_one_sentence(changes: dict) -> None:
     with pytest.raises(ConfigError) as caught:
         IterateSettings(**changes)
     assert "\n" not in str(caught.value)
+
+
+def test_walking_a_tree_without_an_anchor_is_warned_of() -> None:
+    assert IterateSettings(algorithm="expert").on_tree
+    assert not IterateSettings(algorithm="ppo").on_tree
+    assert IterateSettings(algorithm="ppo", ground="tree").warning is None
+    assert "anchor" in str(IterateSettings(algorithm="ppo", ground="tree", anchor=0.0).warning)
+    assert IterateSettings(algorithm="expert", anchor=0.0).warning is None

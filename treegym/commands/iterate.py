@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 __all__ = ["configure", "run"]
@@ -12,13 +13,14 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "rounds": (int, "rounds in all"),
     "algorithm": (str, "ppo, dapo, vapo, or expert (search, then imitate)"),
     "model": (str, "the primary to begin with: a bundled name or a directory"),
-    "ground": (str, "tree: choose among children; text: every token may follow"),
+    "ground": (str, "tree: choose among children; text: every token may follow (default: tree for expert, else text)"),
+    "anchor": (float, "on trees, for ppo, dapo and vapo: how hard probability is kept on the children"),
     "tree": (str, "a .tree file (default: the bundled tree)"),
     "steps": (int, "tokens a round, for ppo, dapo and vapo"),
     "simulations": (int, "simulations a token, for expert"),
     "epochs": (int, "passes over what search found, for expert"),
     "learning-rate": (float, "of ppo, dapo and vapo"),
-    "prompts": (str, "what ground text writes after, such as bundled:train=400 or a JSONL file"),
+    "prompts": (str, "what ground text writes after, such as bundled:train=2000 or a JSONL file"),
     "evaluate": (str, "held-out prompts, answered without a tree"),
     "max-tokens": (int, "longest answer"),
 }
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
     changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in _FLAGS}
     settings = load_settings(args.config, {**changes, "seed": args.seed or None})
+    if settings.warning:
+        print(f"note: {settings.warning}", file=sys.stderr)
     if not args.json:
         print(f"{'round':>5} {'reward':>8} {'accuracy':>9} {'interval':>15} {'reference':>10}  chosen by")
     rows = iterate(settings, args.out, report=None if args.json else _print_row)
@@ -49,7 +53,5 @@ def _print_row(row: dict[str, Any]) -> None:
     reward = "" if row["reward"] is None else f"{row['reward']:.3f}"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in row.get("chosen_by", {}).items())
     interval = f"{row['low']:.3f} to {row['high']:.3f}"
-    print(
-        f"{row['round']:>5} {reward:>8} {row['accuracy']:>9.3f} {interval:>15} {row['reference_share']:>10.0%}  {shares}",
-        flush=True,
-    )
+    figures = f"{row['round']:>5} {reward:>8} {row['accuracy']:>9.3f} {interval:>15} {row['reference_share']:>10.0%}"
+    print(f"{figures}  {shares}", flush=True)

@@ -21,7 +21,7 @@ from treegym.files import atomic_write
 from treegym.iterate.evaluate import evaluate_model
 from treegym.iterate.experts import Played, play_by_search
 from treegym.iterate.imitate import Example, correct_paths, imitate
-from treegym.iterate.settings import IterateSettings
+from treegym.iterate.settings import DEFAULTS, IterateSettings
 
 __all__ = ["iterate", "rows_of"]
 
@@ -108,8 +108,9 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
         model = load_model(source)
         kept = last / "tree.tree"
         tree = TokenTree.open(kept if kept.is_file() else settings.tree or BUNDLED)
-        refresh(tree, model)
-        tree.save(staging / "tree.tree")
+        if settings.on_tree:
+            refresh(tree, model)
+            tree.save(staging / "tree.tree")
         world = TreeWorld(tree, reward=settings.reward, max_tokens=settings.max_tokens)
         if settings.algorithm == "expert":
             played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)
@@ -122,8 +123,10 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
         reference = _reference(settings, world, seed) if fell else []
         if examples or reference:
             _imitate(settings, model, [*examples, *reference], seed)
-        figures = _update_weights(world, played)
-        tree.save(staging / "tree.tree")
+        figures: dict[str, Any] = {"chosen_by": {}, "teacher_entropy": 0.0}
+        if settings.on_tree:
+            figures = _update_weights(world, played)
+            tree.save(staging / "tree.tree")
         save_model(model.model, model.tokenizer, staging / "model")
         row = {
             "round": number,
@@ -169,7 +172,9 @@ def _reinforce(settings: IterateSettings, source: str, tree: Path, seed: int) ->
 
     model = load_model(source)
     env: Any
-    if settings.ground == "tree":
+    policy: dict[str, Any] = {"model": source}
+    if settings.on_tree:
+        policy["anchor"] = settings.anchor
         env = gym.make_vec(
             "TokenTree-v0", num_envs=256, tree=str(tree), view="tokens", reward=settings.reward,
             max_tokens=settings.max_tokens, autoreset_mode="Disabled",
@@ -180,8 +185,8 @@ def _reinforce(settings: IterateSettings, source: str, tree: Path, seed: int) ->
             256, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens
         )
     agent = getattr(agents, settings.algorithm.upper())(
-        "LMPolicy", env, seed=seed, device="cpu", policy_kwargs={"model": source},
-        **{"gamma": 1.0, "learning_rate": settings.learning_rate, **settings.options},
+        "LMPolicy", env, seed=seed, device="cpu", policy_kwargs=policy,
+        **{**DEFAULTS[settings.algorithm], "learning_rate": settings.learning_rate, **settings.options},
     )  # fmt: skip
     recorder = _recorder(env)
     agent.learn(settings.steps, callback=recorder)
