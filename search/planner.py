@@ -9,7 +9,7 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult
 from treegym.search.kernels import batch, reroot, summary
-from treegym.search.kernels.walk import Root, Settings
+from treegym.search.kernels.walk import RAW, SORTED, Root, Settings
 from treegym.search.output import root_ids_of, root_noise
 from treegym.search.settings import Options, is_plain, kernel_settings
 from treegym.search.tree import TERMINAL, Nodes, allocate, check_trees
@@ -125,12 +125,12 @@ class Planner:
     def plant(self, rows: np.ndarray, evaluation: Evaluation) -> None:
         """Gives the trees of some roots their root node, judged by `evaluation`, and nothing else."""
         given = check_evaluation(evaluation, len(rows), self.num_actions, "at the roots")
-        batch.plant(self.trees, np.asarray(rows, np.int64), *given, self._sorted, self._problems)
+        batch.plant(self.trees, np.asarray(rows, np.int64), *given, self._mode, self._problems)
         self._raise_problem(len(rows), "root", rows)
 
     @property
-    def _sorted(self) -> bool:
-        return self.options.widen_factor > 0
+    def _mode(self) -> int:
+        return (SORTED if self.options.widen_factor > 0 else 0) | (RAW if self.method == "similarity" else 0)
 
     def start(self) -> None:
         """Sets counters and noise for a search from the roots as they are."""
@@ -225,7 +225,7 @@ class Planner:
             told, count = joined, self._waiting
         numbers = np.empty(count, np.int64)
         way = _Way(self._paths, self._lengths, self._owners)
-        batch.scatter(self.trees, self.settings, self.options.leaves, way, told, self._sorted, self._problems, numbers)
+        batch.scatter(self.trees, self.settings, self.options.leaves, way, told, self._mode, self._problems, numbers)
         self._waiting = 0
         charged = told.row >= 0
         owners = self._owners[:count]

@@ -40,13 +40,13 @@ def root_of(roots, b):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def plant(trees, rows, logits, value, legal, sort, problems):  # type: ignore[no-untyped-def]
+def plant(trees, rows, logits, value, legal, mode, problems):  # type: ignore[no-untyped-def]
     """Gives some trees their root node; writes what is wrong with row i (see `fill_dense`) into ``problems[i]``."""
     for i in range(len(rows)):
         tree = tree_of(trees, rows[i])
         tree.size[0] = 0
         new = attach(tree, -1, 0, np.float32(0.0), value[i], False)
-        problems[i] = fill_dense(tree, new, logits[i], legal[i], sort)
+        problems[i] = fill_dense(tree, new, logits[i], legal[i], mode)
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def gather(rule: int, plain: bool) -> Any:
 
 
 @kernel
-def scatter(trees, settings, each, way, told, sort, problems, numbers):  # type: ignore[no-untyped-def]
+def scatter(trees, settings, each, way, told, mode, problems, numbers):  # type: ignore[no-untyped-def]
     """Attaches the evaluated leaves and backs their values up, in the order they were gathered.
 
     `way` holds the paths, lengths and owners of `gather`; `told` what became of each leaf: ``row[i]`` is the row of
@@ -125,5 +125,5 @@ def scatter(trees, settings, each, way, told, sort, problems, numbers):  # type:
             new = attach(tree, node, slot, told.reward[i], judged, ended)
             numbers[i] = new
             if not ended:
-                problems[i] = fill_dense(tree, new, told.logits[row], told.legal[row], sort)
+                problems[i] = fill_dense(tree, new, told.logits[row], told.legal[row], mode)
         backup(False, tree, settings, way.paths[0, i], way.paths[1, i], depth, judged)

@@ -31,7 +31,7 @@ def check_structure(first_child, child_count, terminal):  # type: ignore[no-unty
 
 
 @inlined
-def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
+def _open(tree, world, flat, new, raw):  # type: ignore[no-untyped-def]
     """Fills the slots of node `new`, which stands for `flat`; returns 0 or what is wrong with the priors."""
     first = np.int64(world.first_child[flat])
     width = np.int64(world.child_count[flat])
@@ -53,7 +53,7 @@ def _open(tree, world, flat, new):  # type: ignore[no-untyped-def]
         return 2
     if high == np.float32(-np.inf):
         return 3
-    finish_priors(tree, new, width, high)
+    finish_priors(tree, new, width, high, raw)
     return 0
 
 
@@ -89,7 +89,7 @@ def search_roots(rule: int, plain: bool) -> Any:
             new = attach(tree, -1, 0, np.float32(0.0), world.value[flat], False)
             where[new] = flat
             problems[b] = 0
-            if _open(tree, world, flat, new) != 0 or not finite(world.value[flat]):
+            if _open(tree, world, flat, new, rule == 3) != 0 or not finite(world.value[flat]):
                 problems[b] = flat + 1
                 continue
             perturb_one(
@@ -107,7 +107,7 @@ def search_roots(rule: int, plain: bool) -> Any:
                     where[child] = flat
                     if not ends:
                         evaluations += 1
-                        if _open(tree, world, flat, child) != 0 or not finite(world.value[flat]):
+                        if _open(tree, world, flat, child, rule == 3) != 0 or not finite(world.value[flat]):
                             problems[b] = flat + 1
                             break
                 backup(plain, tree, settings, path_node, path_slot, depth, tree.value[child])

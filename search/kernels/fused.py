@@ -26,6 +26,7 @@ def search_roots(rule: int, plain: bool) -> Any:
     def search_roots_kernel(  # type: ignore[no-untyped-def]
         tree, root, desk, model, params, given, streams, settings, simulations, noise, out, problems
     ):
+        mode = 2 if rule == 3 else 0
         states, logits, legal, told = desk.states, desk.logits, desk.legal, desk.told
         scores, path_node, path_slot = desk.scores, desk.path_node, desk.path_slot
         for b in range(len(given.value)):
@@ -34,7 +35,7 @@ def search_roots(rule: int, plain: bool) -> Any:
             for d in range(states.shape[1]):
                 states[0, d] = given.states[b, d]
             new = attach(tree, -1, 0, np.float32(0.0), given.value[b], False)
-            problems[b] = fill_dense(tree, new, given.logits[b], given.legal[b], False)
+            problems[b] = fill_dense(tree, new, given.logits[b], given.legal[b], mode)
             if problems[b] != 0:
                 continue
             perturb_one(
@@ -58,7 +59,7 @@ def search_roots(rule: int, plain: bool) -> Any:
                     attach(tree, node, slot, told[0], told[1], ends)
                     if not ends:
                         evaluations += 1
-                        problems[b] = fill_dense(tree, child, logits, legal, False)
+                        problems[b] = fill_dense(tree, child, logits, legal, mode)
                         if problems[b] != 0:
                             break
                 backup(plain, tree, settings, path_node, path_slot, depth, tree.value[child])

@@ -9,9 +9,10 @@ import numpy as np
 from treegym.search.kernels.numeric import exp32, inlined, unusable
 from treegym.search.kernels.rules import select
 
-__all__ = ["Root", "Settings", "attach", "backup", "descend", "fill_dense"]
+__all__ = ["RAW", "SORTED", "Root", "Settings", "attach", "backup", "descend", "fill_dense"]
 
 _POSITIVE = np.int64(0x7FFFFFFF)
+SORTED, RAW = 1, 2  # bits of how a row of logits becomes slots
 MEAN, SOFT_BACKUP, MAX_BACKUP = 0, 1, 2  # how a node's value follows from its children (`settings.backup`)
 
 
@@ -90,9 +91,10 @@ def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untype
 
 
 @inlined
-def fill_dense(tree, node, logits, legal, sort):  # type: ignore[no-untyped-def]
+def fill_dense(tree, node, logits, legal, mode):  # type: ignore[no-untyped-def]
     """Packs the legal actions of one row of logits into the node's slots; returns 0, or what is wrong with the row.
 
+    `mode`: SORTED orders the slots by falling logit, RAW keeps the logits as they are (rules without a policy).
     1: no legal action, 2: a logit is NaN or +inf, 3: all legal logits are -inf. Probabilities are floored at the
     smallest normal float32, so that a weighted mean over visited children never divides by zero.
     """
@@ -102,7 +104,7 @@ def fill_dense(tree, node, logits, legal, sort):  # type: ignore[no-untyped-def]
     allowed = 0
     for a in range(actions):
         allowed += legal[a]
-    if allowed == actions and not sort:  # nothing to pack: loops without branches
+    if allowed == actions and not mode & SORTED:  # nothing to pack: loops without branches
         wrong = 0
         prior, action = tree.prior[node], tree.action[node]
         for a in range(actions):
@@ -115,7 +117,7 @@ def fill_dense(tree, node, logits, legal, sort):  # type: ignore[no-untyped-def]
             return 2
         if high == np.float32(-np.inf):
             return 3
-        finish_priors(tree, node, actions, high)
+        finish_priors(tree, node, actions, high, mode & RAW)
         return 0
     for a in range(actions):
         if legal[a]:
@@ -130,9 +132,9 @@ def fill_dense(tree, node, logits, legal, sort):  # type: ignore[no-untyped-def]
         return 1
     if high == np.float32(-np.inf):
         return 3
-    if sort:
+    if mode & SORTED:
         sort_slots(tree.prior[node], tree.action[node], width)
-    finish_priors(tree, node, width, high)
+    finish_priors(tree, node, width, high, mode & RAW)
     return 0
 
 
@@ -151,17 +153,18 @@ def sort_slots(prior, action, width):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def finish_priors(tree, node, width, high):  # type: ignore[no-untyped-def]
-    """Turns the logits in a node's slots into probabilities and clears the slots' statistics."""
+def finish_priors(tree, node, width, high, raw):  # type: ignore[no-untyped-def]
+    """Turns the logits in a node's slots into probabilities, unless `raw`, and clears the slots' statistics."""
     prior = tree.prior[node]
     mass = np.float32(0.0)
     for k in range(width):
-        prior[k] = exp32(prior[k] - high)
-        mass += prior[k]
+        weight = exp32(prior[k] - high)
+        prior[k] = prior[k] if raw else weight
+        mass += weight
     scale = np.float32(1.0) / mass
     visits, q, child = tree.visits[node], tree.q[node], tree.child[node]
     for k in range(width):
-        prior[k] = max(prior[k] * scale, np.float32(1.2e-38))
+        prior[k] = prior[k] if raw else max(prior[k] * scale, np.float32(1.2e-38))
         visits[k] = 0
         q[k] = np.float32(0.0)
         child[k] = -1
