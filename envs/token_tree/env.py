@@ -137,6 +137,7 @@ class TokenTreeEnv(gym.Env):
             "text": self._text.decode("utf-8", "replace"),
             "is_success": success,
             "illegal_action": illegal,
+            "reward_failed": bool(self.world.table.failed[self.lanes.node[0]]),
             "reward_terms": {
                 name: {"raw": raw, "weight": weight}
                 for name, raw, weight in zip(self._names, values, self._weights, strict=True)

@@ -42,7 +42,7 @@ class Lanes:
             reuse_outcome: whether `step` may write over the outcome that it returned last.
         """
         self.world = world
-        self.limit = world.max_tokens if max_steps is None else min(world.max_tokens, max_steps)
+        self.limit = world.token_limit if max_steps is None else min(world.token_limit, max_steps)
         self.count = count
         self.node = np.zeros(count, np.int64)
         self.steps = np.zeros(count, np.int64)

@@ -59,6 +59,7 @@ class TokenTreeVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.reward_space = batch_space(spaces.reward_space(self.world), num_envs)
+        self._weights = np.repeat(self.world.table.weights[:, None], num_envs, axis=1)  # [T, B]
         self._seeded = False
 
     @property
@@ -154,17 +155,16 @@ class TokenTreeVectorEnv(VectorEnv):
     def _info(
         self, seen: dict[str, np.ndarray], vector: np.ndarray, success: np.ndarray, illegal: np.ndarray
     ) -> dict[str, Any]:
-        weights = self.world.table.weights
+        table, node = self.world.table, self.lanes.node
+        raw, weight = vector.T.copy(), self._weights.copy()  # [T, B] each: a row a term
         info = {
             "action_mask": seen["action_mask"].copy(),
-            "root": self.world.root_index[self.lanes.node],
+            "root": self.world.root_index[node],
             "is_success": success,
             "illegal_action": illegal,
+            "reward_failed": table.failed[node],
             "vector_reward": vector,
-            "reward_terms": {
-                name: {"raw": vector[:, t].copy(), "weight": np.full(self.num_envs, weights[t])}
-                for t, name in enumerate(self.world.table.names)
-            },
+            "reward_terms": {name: {"raw": raw[t], "weight": weight[t]} for t, name in enumerate(table.names)},
         }
         present = np.ones((len(info), self.num_envs), bool)
         return info | {f"_{name}": row for name, row in zip(info, present, strict=True)}

@@ -97,6 +97,8 @@ class TreeWorld:
         self.split = split
         self.reward = build(reward)
         self._terminal = build_terminal(terminal)
+        budget = self._terminal.budget  # a budget among the detectors cuts off earlier
+        self.token_limit = max_tokens if budget is None else min(max_tokens, budget)
         self.layout = layout_of(self.tree, max_children)
         self.layout_size, self.width = self.layout.size, len(self.layout.child)
         self.low, self.high = observation_bounds(self.layout)
@@ -126,7 +128,7 @@ class TreeWorld:
         self._check_width(old)
         fresh = slice(old, tree.size)
         self.ends = ((tree.flags & END) != 0) | np.asarray(self._terminal.on(tree), bool)
-        self.cut_off = (tree.depth >= self.max_tokens) & ~self.ends
+        self.cut_off = (tree.depth >= self.token_limit) & ~self.ends
         self.path_logp = path_logp(tree, self.path_logp)
         self.root_index = root_index(tree, self.root_index)
         self._set_features(np.concatenate([self.features, child_features(tree, fresh, self.ends)]))
@@ -260,7 +262,7 @@ class TreeWorld:
             self.prepare_nodes(everywhere)
         reward = np.where(self.tree.parent < 0, 0.0, self.cells["pays"])
         return solve(
-            self.tree, reward, discount=discount, terminal=self.ends, correct=self.right, max_depth=self.max_tokens
+            self.tree, reward, discount=discount, terminal=self.ends, correct=self.right, max_depth=self.token_limit
         )
 
     def refresh_weights(self) -> None:

@@ -12,6 +12,7 @@ from treegym.envs.token_tree.env import TokenTreeEnv
 from treegym.envs.token_tree.solve import best_path
 from treegym.envs.token_tree.tree import TokenTree
 from treegym.errors import ConfigError
+from treegym.rewards import FunctionTerm, PathView, Sum
 
 
 def test_walking_the_hand_made_tree(hand_made: TokenTree) -> None:
@@ -62,6 +63,26 @@ def test_the_budget_truncates(hand_made: TokenTree) -> None:
     env.reset(seed=0)
     assert env.step(2)[2:4] == (False, False)
     assert env.step(0)[2:4] == (False, True)
+
+
+def test_a_budget_among_the_detectors_truncates_too(hand_made: TokenTree) -> None:
+    env = TokenTreeEnv(hand_made, terminal={"budget": {"tokens": 2}}, max_tokens=10)
+    env.reset(seed=0)
+    env.step(2)
+    assert env.step(0)[2:4] == (False, True)
+
+
+def test_failed_rewards_are_flagged(hand_made: TokenTree) -> None:
+    def fails_on_ab(path: PathView) -> float:
+        if path.text == "ab":
+            raise ValueError("no opinion on this one")
+        return 1.0
+
+    env = TokenTreeEnv(hand_made, reward=Sum((FunctionTerm(function=fails_on_ab, on_error="mask"), 1.0)))
+    env.reset(seed=0)
+    assert [env.step(action)[4]["reward_failed"] for action in (0, 0, 0)] == [False, False, True]
+    env.reset(seed=0)
+    assert [env.step(action)[4]["reward_failed"] for action in (1, 0)] == [False, False]
 
 
 def test_illegal_actions_cost_and_use_budget(hand_made: TokenTree) -> None:
