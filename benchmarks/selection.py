@@ -31,7 +31,7 @@ from treegym.envs.candidate_selection.world import SelectionWorld
 BUDGET = 10  # measurements that random search gets
 SETTINGS: dict[str, Any] = {"num_candidates": 20, "sets": 4}
 TRAINING: dict[str, Any] = {"num_candidates": 20, "sets": 64}
-STEPS = {"PPO": 30_000, "DAPO": 30_000, "VAPO": 30_000, "AlphaZero": 1_500}
+STEPS = {"PPO": 6_000, "DAPO": 6_000, "VAPO": 6_000, "AlphaZero": 600}
 PRIOR_WEIGHT = 0.5  # agents start by trusting the history of strategies, as tournament and rank do
 SWITCHES: dict[str, dict[str, Any]] = {
     "PPO": {"learning_rate": 1e-3, "gamma": 1.0},

@@ -17,7 +17,7 @@ from treegym.envs.candidate_selection.tracker import StrategyTracker
 
 __all__ = ["SLOW", "SUGGESTED", "applicable", "count_for", "extend", "propose"]
 
-SLOW = ("compile", "int4_weights")  # taken only when asked for by name: the first compiles for a minute
+SLOW = ("compile", "int4_weights")  # taken only when asked for by name: one compiles, the other is far off
 LONGEST = 4  # strategies in an ensemble
 
 # What tends to help each kind of module: priors that break ties, not rules.

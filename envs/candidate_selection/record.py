@@ -28,7 +28,7 @@ FORMAT = 1
 LATTICE = 5  # ensembles are made of this many of a module's best strategies
 NUMBER_FORMATS = 2  # of these, at most this many change number formats (they exclude each other anyway)
 LARGEST = 4  # strategies in an ensemble
-SLOW = ("compile", "int4_weights")  # not recorded unless asked for: compiling takes a minute a candidate
+SLOW = ("compile", "int4_weights")  # not recorded unless asked for (--slow)
 
 
 def record_module(name: str, size: int, *, slow: bool = False, seconds: float = 0.5) -> dict[str, Any]:

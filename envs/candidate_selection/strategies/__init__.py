@@ -67,7 +67,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         12,
         (1.1, 3.5, 0.95),
         ("fuse_activation", "workspaces", "int8_dynamic", "int8_weights"),
-        "int4 weights in groups (torchao), computed in bf16",
+        "int4 weights in groups, each with a scale and a zero",
     ),
     "bf16_linear": StrategyEntry(
         "quantization",
