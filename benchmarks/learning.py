@@ -23,7 +23,7 @@ STEPS = 100_000
 ENTROPY = "linear:0.05:0.005"
 # Chosen on the validation roots; the same for every seed.
 GROUPS: dict[str, Any] = {
-    "learning_rate": 2e-3,
+    "learning_rate": "linear:0.0015:0.0001",
     "ent_coef": ENTROPY,
     "group_size": 4,
     "n_episodes": 128,
