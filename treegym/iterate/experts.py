@@ -69,6 +69,6 @@ def play_by_search(world: Any, roots: np.ndarray, *, simulations: int, seed: int
         if not len(going):
             break
     played = Played()
-    for lane, root in enumerate(roots):
-        played.add(int(root), paths[lane], float(total[lane]), bool(world.right[node[lane]]))
+    for place, start in enumerate(roots.tolist()):
+        played.add(start, paths[place], float(total[place]), bool(world.right[node[place]]))
     return played

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def _check_settings(settings: IterateSettings, folder: Path) -> None:
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """Returns the figures of the rounds that are done."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     while (path := _folder(folder, len(rows)) / "row.json").is_file():
         try:
             rows.append(json.loads(path.read_text(encoding="utf-8")))
@@ -230,8 +229,8 @@ def _update_weights(world: Any, played: Played) -> dict[str, Any]:
     tree = world.tree
     weights = ChildWeights(tree)
     right = world.solution().reachable
-    chosen: Counter[str] = Counter()
-    names = ["primary", *tree.teachers]
+    chosen = dict.fromkeys(["primary", *tree.teachers], 0.0)
+    names = list(chosen)
     for root, path, total in zip(played.roots, played.paths, played.returns, strict=True):
         if not path:
             continue

@@ -52,10 +52,9 @@ class IterateSettings:
     options: dict[str, Any] = field(default_factory=dict)  # further switches of the algorithm
 
     def __post_init__(self) -> None:
-        for name, known in (("algorithm", ALGORITHMS), ("ground", (*GROUNDS, None))):
-            if getattr(self, name) not in known:
-                known = tuple(choice for choice in known if choice is not None)
-                raise ConfigError(f"{name} is {getattr(self, name)!r}.{suggest(str(getattr(self, name)), known)}")
+        for name, value, known in (("algorithm", self.algorithm, ALGORITHMS), ("ground", self.ground, GROUNDS)):
+            if value not in known and not (name == "ground" and value is None):
+                raise ConfigError(f"{name} is {value!r}.{suggest(str(value), known)}")
         for name in ("rounds", "steps", "simulations", "epochs", "batch", "max_tokens"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
