@@ -94,7 +94,7 @@ def _options(text: str, what: str) -> dict[str, str]:
 
 
 def _verify_text(root: Root, text: str) -> float:
-    """Compares a text with a reference; prompts of the bundled tasks have their own verifier, which knows worked steps."""
+    """Compares a text with a reference; bundled tasks have a verifier of their own, which knows worked steps."""
     from treegym.models import tasks
 
     if not root.answer:
