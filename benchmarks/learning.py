@@ -21,7 +21,8 @@ from treegym.agents.registry import agent_class, make_agent
 SEEDS = (0, 1, 2, 3, 4)
 STEPS = 100_000
 ENTROPY = "linear:0.05:0.005"
-# Chosen on the validation roots; the same for every seed.
+# Settled by hand on a few runs with validation and test roots in view (so the figures lean a little towards them); the
+# same for every seed.
 GROUPS: dict[str, Any] = {
     "learning_rate": "linear:0.0015:0.0001",
     "ent_coef": ENTROPY,
