@@ -71,7 +71,7 @@ forge: setup  ## train the bundled language models from scratch (about half an h
 	$(BIN)/treegym forge --out models/data
 
 tree: setup  ## grow the bundled tree again
-	$(BIN)/treegym grow --out envs/token_tree/data/bundled.tree
+	$(BIN)/treegym grow --out envs/token_tree/data/bundled.tree --overwrite --threads 1 --device cpu
 
 record: setup  ## measure the bundled table of module optimisations again
 	$(BIN)/python -m treegym.envs.candidate_selection.record

@@ -17,7 +17,7 @@ __all__ = ["save_model"]
 
 
 def save_model(model: Any, tokenizer: TextTokenizer, directory: str | os.PathLike[str]) -> None:
-    """Writes a `transformers` model so that `load_model(directory)` loads it; an existing directory is replaced whole."""
+    """Writes a `transformers` model so that `load_model(directory)` loads it; an old directory is replaced whole."""
     final = Path(directory)
     if final.exists() and not (final / "config.json").is_file() and any(final.iterdir()):
         raise DataError(f"{final}: exists and holds no model; choose another directory, nothing was written")
@@ -53,8 +53,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _save_tokenizer(tokenizer: Any, directory: Path) -> None:
-    inner = getattr(tokenizer, "tokenizer", None)
-    if hasattr(inner, "save_pretrained"):
+    inner: Any = getattr(tokenizer, "tokenizer", None)
+    if inner is not None and hasattr(inner, "save_pretrained"):
         inner.save_pretrained(directory)
     else:
         tokenizer.save(directory / "tokenizer.json")

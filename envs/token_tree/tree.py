@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from treegym.envs.token_tree.columns import COLUMNS, OPTIONAL, column_shape
 from treegym.envs.token_tree.flags import EOS, EXPANDED
 from treegym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from treegym.models.base import LanguageModel
 
 __all__ = ["SPLITS", "Root", "TokenTree"]
 
@@ -327,6 +330,14 @@ class TokenTree:
     def text(self, node: int) -> str:
         """Returns the generated text from below the root down to `node`."""
         return self.text_of(self.path(node))
+
+    # ---------------------------------------------------------------- changing
+
+    def refresh(self, model: LanguageModel, **options: Any) -> TokenTree:
+        """Recomputes the primary's columns in one pass, after the primary changed; see `grow_refresh.refresh`."""
+        from treegym.envs.token_tree.grow_refresh import refresh
+
+        return refresh(self, model, **options)
 
     # ---------------------------------------------------------------- checking
 

@@ -63,7 +63,7 @@ class ChildWeights:
         nodes, good = np.asarray(path, np.int64), np.asarray(right, np.bool_)
         if nodes.shape != good.shape or nodes.ndim != 1:
             raise ConfigError(f"path has shape {nodes.shape} and right {good.shape}; expected the same [steps]")
-        if len(nodes) and not (0 <= nodes.min() and nodes.max() < len(self.weights)):
+        if len(nodes) and not (nodes.min() >= 0 and nodes.max() < len(self.weights)):
             raise ConfigError(f"a path node is out of range; the tree has {len(self.weights)} nodes")
         wrong = nodes[~good]
         self.weights[wrong] = np.maximum(self.weights[wrong] * (1.0 - self.rate), self.floor)

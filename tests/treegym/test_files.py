@@ -42,9 +42,14 @@ def test_the_safetensors_library_reads_what_we_write(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     atomic_write(tmp_path / "x", "old")
-    with pytest.raises(RuntimeError), atomic_path(tmp_path / "x") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("disk full")
+
+    def fail() -> None:
+        with atomic_path(tmp_path / "x") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "old")]
 
 

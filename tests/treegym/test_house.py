@@ -37,8 +37,7 @@ def _imports(path: Path) -> list[tuple[int, str]]:
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno} imports relatively; write the whole name"
-            found.append((node.lineno, node.module or ""))
+            found.append((node.lineno, "." * node.level + (node.module or "")))
             found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names if node.module == "treegym"]
     return found
 
@@ -46,6 +45,8 @@ def _imports(path: Path) -> list[tuple[int, str]]:
 def upward_imports(room: str, path: Path) -> list[str]:
     """Returns the imports of a file that run upwards, or sideways between rooms of one floor."""
     own = FLOORS[room]
+    relative = [name for _, name in _imports(path) if name.startswith(".")]
+    assert not relative, f"{path} imports {relative[0]} relatively; write the whole name"
     return [
         f"{path}:{line} imports {name}"
         for line, name in _imports(path)
