@@ -39,6 +39,12 @@ def bytes_per_node(tree: TokenTree) -> float:
     return sum(tree.column(name).nbytes for name in tree.column_names if name != "teacher_logp") / tree.size
 
 
+def opening(path: Path) -> list[float]:
+    """Returns milliseconds, megabytes and a path's length for opening a file in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
+
+
 def tiled(tree: TokenTree, copies: int) -> TokenTree:
     """Returns a tree of many copies of another: a quick way to a huge file."""
     from treegym.envs.token_tree.editing import merge
@@ -57,10 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "huge.tree"
         trees[largest].save(path)
-        opened = [
-            [float(word) for word in subprocess.run([sys.executable, "-c", OPEN, str(path)], capture_output=True, text=True, check=True).stdout.split()]
-            for _ in range(3 if args.quick else 7)
-        ]  # fmt: skip
+        opened = [opening(path) for _ in range(3 if args.quick else 7)]
     figures["open_ms_1e7"] = statistics.median(row[0] for row in opened)
     figures["open_rss_mb_1e7"] = statistics.median(row[1] for row in opened)
     # The same number of distinct nodes is stepped over again and again in the small tree (all in cache) and the large
