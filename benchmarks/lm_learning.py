@@ -52,7 +52,7 @@ def reinforce(algorithm: str, seed: int, steps: int, held_out: PromptSet, longer
     env = FreeTextVectorEnv(256, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify)
     agent = getattr(agents, algorithm.upper())(
         "LMPolicy", env, seed=seed, device="cpu", policy_kwargs={"model": "tiny-primary"},
-        **{**DEFAULTS[algorithm], "learning_rate": IterateSettings.learning_rate},
+        **DEFAULTS[algorithm],
     )  # fmt: skip
     before = time.process_time()
     agent.learn(steps)

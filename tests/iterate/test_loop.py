@@ -19,7 +19,7 @@ from treegym.envs.token_tree.world import BUNDLED
 from treegym.errors import ConfigError, DataError
 from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.evaluate import wilson_interval
-from treegym.iterate.imitate import LossIsNaN, correct_paths, imitate
+from treegym.iterate.imitate import LossIsNaN, check_weights, correct_paths, imitate
 from treegym.iterate.settings import load_settings
 from treegym.models import load_model
 
@@ -141,6 +141,15 @@ def test_a_nan_loss_stops_and_names_the_step() -> None:
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(LossIsNaN, match="step 0"):
         imitate(model, [([1, 2], [3, 4])], steps=2, batch=1, learning_rate=1e-3, seed=0)
+
+
+def test_weights_that_are_no_numbers_are_named() -> None:
+    model = load_model("tiny-primary").model
+    check_weights(model, "nothing")
+    with torch.no_grad():
+        model.lm_head.weight[3, 3] = float("inf")
+    with pytest.raises(LossIsNaN, match=r"after 5 tokens, .*weight holds NaN or infinity"):
+        check_weights(model, "5 tokens")
 
 
 def test_evaluation_counts_by_kind() -> None:

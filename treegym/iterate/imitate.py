@@ -11,13 +11,20 @@ import torch
 from treegym.agents.continual.language import LanguageProblem
 from treegym.errors import TreeGymError
 
-__all__ = ["Example", "LossIsNaN", "correct_paths", "imitate"]
+__all__ = ["Example", "LossIsNaN", "check_weights", "correct_paths", "imitate"]
 
 Example = tuple[Sequence[int], Sequence[int]]  # prompt tokens, answer tokens with the end
 
 
 class LossIsNaN(TreeGymError, ArithmeticError):
     """Training ran into NaN; the weights from before are what was kept."""
+
+
+def check_weights(model: Any, after: str) -> None:
+    """Raises LossIsNaN if a weight of a model is no finite number."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise LossIsNaN(f"after {after}, {name} holds NaN or infinity; a lower learning rate may help")
 
 
 def imitate(

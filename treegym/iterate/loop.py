@@ -19,7 +19,7 @@ from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
 from treegym.iterate.evaluate import evaluate_model
 from treegym.iterate.experts import Played, play_by_search
-from treegym.iterate.imitate import Example, correct_paths, imitate
+from treegym.iterate.imitate import Example, check_weights, correct_paths, imitate
 from treegym.iterate.settings import DEFAULTS, IterateSettings
 
 __all__ = ["iterate", "rows_of"]
@@ -183,12 +183,14 @@ def _reinforce(settings: IterateSettings, source: str, tree: Path, seed: int) ->
         env = FreeTextVectorEnv(
             256, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens
         )
+    rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
     agent = getattr(agents, settings.algorithm.upper())(
         "LMPolicy", env, seed=seed, device="cpu", policy_kwargs=policy,
-        **{**DEFAULTS[settings.algorithm], "learning_rate": settings.learning_rate, **settings.options},
+        **{**DEFAULTS[settings.algorithm], **rate, **settings.options},
     )  # fmt: skip
     recorder = _recorder(env)
     agent.learn(settings.steps, callback=recorder)
+    check_weights(agent.policy.lm, f"{settings.steps} tokens of {settings.algorithm}")
     model.model.load_state_dict(agent.policy.lm.state_dict())
     return recorder.played, model
 
