@@ -65,7 +65,7 @@ def main() -> None:
         by_similarity = ClosedTree(tree, reward=reward, terminal=ends, policy=weights)
         for method in names():
             last = 0.0
-            for budget in BUDGETS[:2] if arguments.quick else BUDGETS:
+            for budget in (16, 256) if arguments.quick else BUDGETS:
                 if method not in IN_KERNEL and budget > PYTHON_LIMIT:
                     continue
                 start = time.process_time()
@@ -86,11 +86,10 @@ def main() -> None:
                 )
                 last = accuracy
     print(table(rows))
-    chosen = 64 if arguments.quick else 256
     figures = {
         f"regret_closed_at_256_{row['planner_sees']}_{row['method']}": row["regret"]
         for row in rows
-        if row["simulations"] == chosen
+        if row["simulations"] == 256
     }
     figures["regret_closed_at_256"] = figures["regret_closed_at_256_rewards_gumbel"]
     for sees in ("rewards", "verifier"):

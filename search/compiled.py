@@ -14,10 +14,11 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
+from treegym.search.checks import PROBLEMS, check_evaluation
 from treegym.search.kernels import fused
 from treegym.search.kernels.numeric import FAST
 from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise, scratch
-from treegym.search.planner import PROBLEMS, check_evaluation, new_roots
+from treegym.search.planner import new_roots
 from treegym.search.settings import Options, is_plain, kernel_settings
 from treegym.search.tree import aligned, allocate
 

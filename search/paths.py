@@ -8,8 +8,8 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Simulator
+from treegym.search.checks import check_evaluation
 from treegym.search.output import root_ids_of
-from treegym.search.planner import check_evaluation
 from treegym.search.states import count
 
 __all__ = ["Tally", "log_policy", "positive", "root_evaluation", "root_streams"]

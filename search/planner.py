@@ -8,20 +8,14 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult
+from treegym.search.checks import PROBLEMS, check_evaluation
 from treegym.search.kernels import batch, reroot, summary
 from treegym.search.kernels.walk import RAW, SORTED, Root, Settings
 from treegym.search.output import root_ids_of, root_noise
 from treegym.search.settings import Options, is_plain, kernel_settings
 from treegym.search.tree import TERMINAL, Nodes, allocate, check_trees
 
-__all__ = ["PROBLEMS", "Leaves", "Planner", "check_evaluation", "new_roots"]
-
-PROBLEMS = {
-    1: "has no legal action",
-    2: "has a prior logit that is NaN or +inf",
-    3: "has prior logits of -inf for all its legal actions",
-    4: "has a reward or value that is not finite",
-}
+__all__ = ["Leaves", "Planner", "new_roots"]
 
 
 class Leaves(NamedTuple):
@@ -51,24 +45,6 @@ class _Told(NamedTuple):
     logits: np.ndarray  # [E, A] float32
     value: np.ndarray  # [E] float32
     legal: np.ndarray  # [E, A] bool
-
-
-def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str) -> Evaluation:
-    """Returns the evaluation as contiguous arrays, or raises `ConfigError` naming the array and the row at fault."""
-    logits = np.ascontiguousarray(evaluation.prior_logits, np.float32)
-    value = np.ascontiguousarray(evaluation.value, np.float32)
-    legal = np.ascontiguousarray(evaluation.legal, np.bool_)
-    for name, array, shape in (
-        ("prior_logits", logits, (rows, actions)),
-        ("value", value, (rows,)),
-        ("legal", legal, (rows, actions)),
-    ):
-        if array.shape != shape:
-            raise ConfigError(f"{what}: the simulator's {name} has shape {array.shape}; expected {shape}")
-    if not np.isfinite(value).all():
-        row = int(np.flatnonzero(~np.isfinite(value))[0])
-        raise ConfigError(f"{what}: the simulator's value of row {row} is {value[row]}; it must be finite")
-    return Evaluation(logits, value, legal)
 
 
 class Planner:
