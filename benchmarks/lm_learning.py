@@ -34,7 +34,7 @@ from treegym.models import load_model, tasks
 STEPS = {"ppo": 60_000, "dapo": 160_000, "vapo": 80_000}  # tokens
 METHODS: dict[str, dict[str, Any]] = {
     "fine_tuning": {},
-    "ewc": {"strength": 300.0},
+    "ewc": {"strength": 30.0},
     "si": {"strength": 1.0},
     "packnet": {"prune": 0.7},
     "progressive": {},
