@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from treegym.envs.candidate_selection.base_env import (
@@ -18,12 +17,13 @@ from treegym.envs.candidate_selection.base_env import (
     reward_space,
 )
 from treegym.envs.candidate_selection.lanes import Lanes, Outcome
+from treegym.envs.native import NativeVectorEnv, autoreset_of
 from treegym.errors import ConfigError
 
 __all__ = ["WorldVectorEnv"]
 
 
-class WorldVectorEnv(VectorEnv):
+class WorldVectorEnv(NativeVectorEnv):
     """B episodes at once; lane i seeded with s walks as the single environment seeded with s + i.
 
     Takes the keyword arguments of the single environment, and:
@@ -55,7 +55,7 @@ class WorldVectorEnv(VectorEnv):
         self.world = self.make_world(settings) if world is None else world
         self.layout = self.world.layout
         self.lanes = Lanes(self.world, self.num_envs, max_steps=max_episode_steps)
-        self.autoreset_mode = _autoreset(autoreset_mode)
+        self.autoreset_mode = autoreset_of(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.multi_objective = multi_objective
@@ -64,7 +64,6 @@ class WorldVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.reward_space = batch_space(reward_space(self.world), self.num_envs)
-        self._seeded = False
 
     @classmethod
     def make_world(cls, settings: dict[str, Any]) -> Any:
@@ -86,49 +85,10 @@ class WorldVectorEnv(VectorEnv):
         vector = np.zeros((self.num_envs, len(TERMS)), np.float32)
         return seen, self._info(seen, vector, illegal=nothing, success=nothing)
 
-    def _seed_lanes(self, seed: int | list[int | None] | None) -> None:
-        if isinstance(seed, int | np.integer):
-            super().reset(seed=int(seed))
-            seed = [int(seed) + lane for lane in range(self.num_envs)]
-        if seed is not None:
-            if len(seed) != self.num_envs:
-                raise ConfigError(f"{len(seed)} seeds came for {self.num_envs} environments; pass one each")
-            keys = [_lane_key(one) if one is not None else self.np_random.integers(2**63) for one in seed]
-            self.lanes.seed(np.array(keys, np.uint64))
-        elif not self._seeded:
-            self.lanes.seed(self.np_random.integers(2**63, size=self.num_envs).astype(np.uint64))
-        self._seeded = True
-
-    def _reset_options(self, options: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        which, roots = options.get("reset_mask"), options.get("roots")
-        if which is not None:
-            which = np.asarray(which)
-            if which.shape != (self.num_envs,) or which.dtype != np.bool_ or not which.any():
-                raise ConfigError(
-                    f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them true; "
-                    f"got {which.dtype} {which.shape}"
-                )
-        if roots is not None:
-            roots = np.asarray(roots)
-            if roots.shape != (self.num_envs,) or roots.dtype.kind not in "iu":
-                raise ConfigError(
-                    f"options['roots'] must be {self.num_envs} whole numbers (-1 for any root); "
-                    f"got {roots.dtype} {roots.shape}"
-                )
-            roots = roots.astype(np.int64)
-        return which, roots
-
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Moves every lane one step; what happens to lanes that are done depends on the autoreset mode."""
-        actions = np.asarray(actions, np.int64)
-        if actions.shape != (self.num_envs,):
-            raise ConfigError(f"{actions.shape} actions came for {self.num_envs} environments; expected one each")
+        actions = self._checked_actions(actions)
         lanes = self.lanes
-        if self.autoreset_mode is AutoresetMode.DISABLED and lanes.done.any():
-            lane = int(np.flatnonzero(lanes.done)[0])
-            raise ConfigError(
-                f"lane {lane} has ended and autoreset is off; reset it with options={{'reset_mask': ...}} first"
-            )
         outcome = lanes.advance(actions, next_step_reset=self.autoreset_mode is AutoresetMode.NEXT_STEP)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.done.any():
             seen, info = self._restart(outcome)
@@ -181,10 +141,6 @@ class WorldVectorEnv(VectorEnv):
         """Returns each lane's episode in words."""
         return [self.world.text(state) for state in self.lanes.state]
 
-    def action_masks(self) -> np.ndarray:
-        """Returns which actions are legal in every lane ``[B, K] bool``."""
-        return self.lanes.observe()["action_mask"].astype(bool)
-
     def clone_state(self) -> dict[str, np.ndarray]:
         """Returns the state of all lanes, for planners to come back to."""
         return self.lanes.snapshot()
@@ -202,19 +158,6 @@ class WorldVectorEnv(VectorEnv):
             return None
         draw = render.as_text if self.render_mode == "ansi" else render.as_image
         return tuple(draw(self.world, state) for state in self.lanes.state)
-
-
-def _lane_key(seed: int) -> int:
-    """Returns what the single environment draws as its key after ``reset(seed=seed)``."""
-    return int(seeding.np_random(seed)[0].integers(2**63, size=1)[0])
-
-
-def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        known = ", ".join(repr(m.value) for m in AutoresetMode)
-        raise ConfigError(f"autoreset_mode is {mode!r}; it must be one of {known}") from None
 
 
 def _wide(done: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from treegym.envs.native import NativeVectorEnv, autoreset_of
 from treegym.envs.token_tree import spaces
 from treegym.envs.token_tree.env import KEYWORDS, RENDER_MODES, check_keywords, checked_render_mode
 from treegym.envs.token_tree.lanes import Lanes, Outcome
@@ -19,7 +19,7 @@ from treegym.errors import ConfigError
 __all__ = ["TokenTreeVectorEnv"]
 
 
-class TokenTreeVectorEnv(VectorEnv):
+class TokenTreeVectorEnv(NativeVectorEnv):
     """B episodes of TokenTree at once; lane i seeded with s walks as the single environment seeded with s + i.
 
     Takes the keyword arguments of `TokenTreeEnv`, and:
@@ -50,7 +50,7 @@ class TokenTreeVectorEnv(VectorEnv):
         self.world = TreeWorld(tree, **settings)
         self.layout = self.world.layout
         self.lanes = Lanes(self.world, num_envs, max_steps=max_episode_steps)
-        self.autoreset_mode = _autoreset(autoreset_mode)
+        self.autoreset_mode = autoreset_of(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = checked_render_mode(render_mode)
         self.multi_objective = multi_objective
@@ -60,7 +60,6 @@ class TokenTreeVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.reward_space = batch_space(spaces.reward_space(self.world), num_envs)
         self._weights = np.repeat(self.world.table.weights[:, None], num_envs, axis=1)  # [T, B]
-        self._seeded = False
 
     @property
     def tree(self) -> TokenTree:
@@ -85,49 +84,10 @@ class TokenTreeVectorEnv(VectorEnv):
         flags = np.zeros((2, self.num_envs), bool)
         return seen, self._info(seen, np.zeros((self.num_envs, len(self.world.table.names)), np.float32), *flags)
 
-    def _seed_lanes(self, seed: int | list[int | None] | None) -> None:
-        if isinstance(seed, int | np.integer):
-            super().reset(seed=int(seed))
-            seed = [int(seed) + lane for lane in range(self.num_envs)]
-        if seed is not None:
-            if len(seed) != self.num_envs:
-                raise ConfigError(f"{len(seed)} seeds came for {self.num_envs} environments; pass one each")
-            keys = [_lane_key(one) if one is not None else self.np_random.integers(2**63) for one in seed]
-            self.lanes.seed(np.array(keys, np.uint64))
-        elif not self._seeded:
-            self.lanes.seed(self.np_random.integers(2**63, size=self.num_envs).astype(np.uint64))
-        self._seeded = True
-
-    def _reset_options(self, options: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        which, roots = options.get("reset_mask"), options.get("roots")
-        if which is not None:
-            which = np.asarray(which)
-            if which.shape != (self.num_envs,) or which.dtype != np.bool_ or not which.any():
-                raise ConfigError(
-                    f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them true; "
-                    f"got {which.dtype} {which.shape}"
-                )
-        if roots is not None:
-            roots = np.asarray(roots)
-            if roots.shape != (self.num_envs,) or roots.dtype.kind not in "iu":
-                raise ConfigError(
-                    f"options['roots'] must be {self.num_envs} whole numbers (-1 for any root); "
-                    f"got {roots.dtype} {roots.shape}"
-                )
-            roots = roots.astype(np.int64)
-        return which, roots
-
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Moves every lane one step; what happens to lanes that are done depends on the autoreset mode."""
-        actions = np.asarray(actions, np.int64)
-        if actions.shape != (self.num_envs,):
-            raise ConfigError(f"{actions.shape} actions came for {self.num_envs} environments; expected one each")
+        actions = self._checked_actions(actions)
         lanes = self.lanes
-        if self.autoreset_mode is AutoresetMode.DISABLED and lanes.done.any():
-            lane = int(np.flatnonzero(lanes.done)[0])
-            raise ConfigError(
-                f"lane {lane} has ended and autoreset is off; reset it with options={{'reset_mask': ...}} first"
-            )
         outcome, seen = lanes.step(actions, next_step_reset=self.autoreset_mode is AutoresetMode.NEXT_STEP)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.done.any():
             seen, info = self._restart(outcome, seen)
@@ -173,10 +133,6 @@ class TokenTreeVectorEnv(VectorEnv):
         """Returns the text each lane has generated so far."""
         return [self.tree.text(int(node)) for node in self.lanes.node]
 
-    def action_masks(self) -> np.ndarray:
-        """Returns which actions are legal in every lane ``[B, K] bool``."""
-        return self.lanes.observe()["action_mask"].astype(bool)
-
     def clone_state(self) -> dict[str, np.ndarray]:
         """Returns the state of all lanes, for planners to come back to."""
         return self.lanes.state()
@@ -194,16 +150,3 @@ class TokenTreeVectorEnv(VectorEnv):
             return None
         draw = render.as_text if self.render_mode == "ansi" else render.as_image
         return tuple(draw(self.world, int(node)) for node in self.lanes.node)
-
-
-def _lane_key(seed: int) -> int:
-    """Returns what the single environment draws as its key after ``reset(seed=seed)``."""
-    return int(seeding.np_random(seed)[0].integers(2**63, size=1)[0])
-
-
-def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        known = ", ".join(repr(m.value) for m in AutoresetMode)
-        raise ConfigError(f"autoreset_mode is {mode!r}; it must be one of {known}") from None

@@ -1,0 +1,88 @@
+"""What every native batch shares: seeding lane by lane, reset options, autoreset modes, checks of actions.
+
+A subclass has `num_envs`, `lanes` (with `seed`, `begin`, `observe`, `done`) and `autoreset_mode`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from treegym.errors import ConfigError
+
+__all__ = ["NativeVectorEnv", "autoreset_of"]
+
+
+class NativeVectorEnv(VectorEnv):
+    """B episodes that step in one compiled call; lane i seeded with s walks as the single environment seeded s + i."""
+
+    lanes: Any
+    autoreset_mode: AutoresetMode
+    _seeded = False
+
+    def _seed_lanes(self, seed: int | list[int | None] | None) -> None:
+        """Gives every lane the key that a single environment of its seed would draw."""
+        if isinstance(seed, int | np.integer):
+            VectorEnv.reset(self, seed=int(seed))
+            seed = [int(seed) + lane for lane in range(self.num_envs)]
+        if seed is not None:
+            if len(seed) != self.num_envs:
+                raise ConfigError(f"{len(seed)} seeds came for {self.num_envs} environments; pass one each")
+            keys = [_lane_key(one) if one is not None else self.np_random.integers(2**63) for one in seed]
+            self.lanes.seed(np.array(keys, np.uint64))
+        elif not self._seeded:
+            self.lanes.seed(self.np_random.integers(2**63, size=self.num_envs).astype(np.uint64))
+        self._seeded = True
+
+    def _reset_options(self, options: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Returns which lanes to reset ``[B] bool`` and their roots ``[B] int64``, each None if not asked."""
+        which, roots = options.get("reset_mask"), options.get("roots")
+        if which is not None:
+            which = np.asarray(which)
+            if which.shape != (self.num_envs,) or which.dtype != np.bool_ or not which.any():
+                raise ConfigError(
+                    f"options['reset_mask'] must be {self.num_envs} booleans, at least one of them true; "
+                    f"got {which.dtype} {which.shape}"
+                )
+        if roots is not None:
+            roots = np.asarray(roots)
+            if roots.shape != (self.num_envs,) or roots.dtype.kind not in "iu":
+                raise ConfigError(
+                    f"options['roots'] must be {self.num_envs} whole numbers (-1 for any root); "
+                    f"got {roots.dtype} {roots.shape}"
+                )
+            roots = roots.astype(np.int64)
+        return which, roots
+
+    def _checked_actions(self, actions: Any) -> np.ndarray:
+        """Returns actions ``[B] int64``; raises where their number is wrong or a lane has ended and is not reset."""
+        actions = np.asarray(actions, np.int64)
+        if actions.shape != (self.num_envs,):
+            raise ConfigError(f"{actions.shape} actions came for {self.num_envs} environments; expected one each")
+        if self.autoreset_mode is AutoresetMode.DISABLED and self.lanes.done.any():
+            lane = int(np.flatnonzero(self.lanes.done)[0])
+            raise ConfigError(
+                f"lane {lane} has ended and autoreset is off; reset it with options={{'reset_mask': ...}} first"
+            )
+        return actions
+
+    def action_masks(self) -> np.ndarray:
+        """Returns which actions are legal in every lane ``[B, K] bool``."""
+        return self.lanes.observe()["action_mask"].astype(bool)
+
+
+def _lane_key(seed: int) -> int:
+    """Returns what the single environment draws as its key after ``reset(seed=seed)``."""
+    return int(seeding.np_random(seed)[0].integers(2**63, size=1)[0])
+
+
+def autoreset_of(mode: str | AutoresetMode) -> AutoresetMode:
+    """Returns an autoreset mode by its value; raises ConfigError for an unknown one."""
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        known = ", ".join(repr(m.value) for m in AutoresetMode)
+        raise ConfigError(f"autoreset_mode is {mode!r}; it must be one of {known}") from None
