@@ -31,6 +31,7 @@ from treegym.errors import ConfigError, require
 __all__ = ["LMPolicy"]
 
 TRUNKS = ("shared", "own")
+PARTS, SMALLEST_PART = 4, 16  # while learning, a batch of episodes is read in so many parts, none smaller than this
 
 
 class LMPolicy(ChildScorer, BasePolicy):
@@ -164,7 +165,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         episode = torch.repeat_interleave(torch.arange(len(lengths), device=context.device), lengths)  # [N]
         longest = context[lengths.cumsum(0) - 1]  # [E, L]: the context of the last step begins with all others
         at = (context >= 0).sum(1) - 1  # [N] where each step's context ends
-        states = self.hidden(longest)[episode, at]
+        states = self._states(longest, episode, at)
         logits = self.scores(states, obs["children"])
         if self.anchor and torch.is_grad_enabled():
             logits = anchored(logits, self.vocabulary(states), obs[MASK], self.anchor)
@@ -172,9 +173,31 @@ class LMPolicy(ChildScorer, BasePolicy):
         chosen = log_probs.gather(1, actions[:, None]).squeeze(1)
         value = torch.zeros(len(actions), device=context.device)
         if with_value:
-            own = states if self.critic_trunk is None else self.hidden(longest, self.critic_trunk)[episode, at]
+            own = states if self.critic_trunk is None else self._states(longest, episode, at, self.critic_trunk)
             value = self._value(own)
         return Judged(chosen, masked_entropy(log_probs), value, logits)
+
+    def _states(
+        self, contexts: torch.Tensor, episode: torch.Tensor, at: torch.Tensor, trunk: nn.Module | None = None
+    ) -> torch.Tensor:
+        """Returns the states ``[N, D]`` at places ``[N]`` of the contexts ``[E, L]`` numbered ``[N]``.
+
+        Contexts of like length go through the layers together, so that little is spent on padding.
+        """
+        count = len(contexts)
+        size = max(SMALLEST_PART, -(-count // PARTS))
+        if count <= size:
+            return self.hidden(contexts, trunk)[episode, at]
+        order = torch.argsort((contexts >= 0).sum(1), stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(count, device=order.device)
+        place = rank[episode]  # [N] of each step's context in the order of lengths
+        steps, found = [], []
+        for first in range(0, count, size):
+            which = torch.nonzero((place >= first) & (place < first + size)).squeeze(1)
+            steps.append(which)
+            found.append(self.hidden(contexts[order[first : first + size]], trunk)[place[which] - first, at[which]])
+        return torch.cat(found)[torch.argsort(torch.cat(steps))]
 
     @torch.no_grad()
     def infer(self, rows: Mapping[str, np.ndarray], *, with_value: bool = True) -> tuple[np.ndarray, np.ndarray]:

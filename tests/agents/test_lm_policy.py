@@ -170,3 +170,16 @@ def test_free_text_refuses_bad_settings() -> None:
         env.reset(options={"roots": [0, 9]})
     with pytest.raises(ConfigError, match="ended"):
         env.step([0, 0])
+
+
+def test_states_are_the_same_read_in_parts_by_length(policy: LMPolicy) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 20, size=45)  # more than the smallest part: read in three
+    contexts = torch.full((45, 24), -1)
+    for row, length in enumerate(lengths.tolist()):
+        contexts[row, :length] = torch.from_numpy(rng.integers(2, 20, size=length))
+    episode = torch.from_numpy(np.repeat(np.arange(45), 2))
+    at = torch.from_numpy(np.stack([lengths - 2, lengths - 1], axis=1).reshape(-1))
+    with torch.no_grad():
+        found = policy._states(contexts, episode, at)
+        torch.testing.assert_close(found, policy.hidden(contexts)[episode, at], rtol=1e-4, atol=1e-5)
