@@ -161,7 +161,7 @@ def main() -> None:
     cells: list[dict[str, Any]] = []
     for algorithm, steps in STEPS.items():
         for seed in seeds:
-            cells.append(reinforce(algorithm, seed, 5_000 if quick else steps, held_out, longer))
+            cells.append(reinforce(algorithm, seed, 25_000 if quick else steps, held_out, longer))
     for seed in seeds:
         cells.append(
             distil(seed, rounds=1 if quick else 2, epochs=4 if quick else 60, held_out=held_out, longer=longer)

@@ -19,7 +19,7 @@ _COMMON: dict[str, Any] = {"gamma": 1.0, "n_episodes": 256, "n_epochs": 2, "batc
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": {**_COMMON, "learning_rate": 3e-4},
     "dapo": {**_COMMON, "group_size": 16, "max_resamples": 2, "learning_rate": 1.5e-4},
-    "vapo": {**_COMMON, "group_size": 8, "pretrain_updates": 20, "learning_rate": 3e-4},
+    "vapo": {**_COMMON, "group_size": 8, "pretrain_updates": 10, "learning_rate": 3e-4},
 }
 
 
