@@ -31,7 +31,7 @@ from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
 
-STEPS = {"ppo": 60_000, "dapo": 160_000, "vapo": 80_000}  # tokens
+STEPS = {"ppo": 200_000, "dapo": 400_000, "vapo": 200_000}  # tokens
 METHODS: dict[str, dict[str, Any]] = {
     "fine_tuning": {},
     "ewc": {"strength": 30.0},
@@ -163,9 +163,7 @@ def main() -> None:
         for seed in seeds:
             cells.append(reinforce(algorithm, seed, 25_000 if quick else steps, held_out, longer))
     for seed in seeds:
-        cells.append(
-            distil(seed, rounds=1 if quick else 2, epochs=4 if quick else 60, held_out=held_out, longer=longer)
-        )
+        cells.append(distil(seed, rounds=1 if quick else 3, epochs=5, held_out=held_out, longer=longer))
     print(table(cells))
     figures = {}
     for algorithm in STEPS:
