@@ -64,8 +64,13 @@ test-rllib: .venvs/rllib/.done  ## RLlib's PPO on TokenTree, in an environment o
 benchmarks: setup  ## run every benchmark and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run_all.py
 
-peers: setup  ## install the peers that benchmarks compare with
-	$(PYTHON) benchmarks/peers/install.py
+.venvs/peers/.done: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venvs/peers
+	.venvs/peers/bin/pip install -q -r benchmarks/peers/requirements.txt
+	.venvs/peers/bin/pip install -q --no-deps lightzero==0.2.0
+	@touch $@
+
+peers: .venvs/peers/.done  ## install the peers that the search benchmark compares with
 
 forge: setup  ## train the bundled language models from scratch (about half an hour)
 	$(BIN)/treegym forge --out models/data

@@ -1,0 +1,145 @@
+"""Runs every benchmark and writes docs/benchmarks.md: what was measured, what it must reach, when and on what.
+
+    python benchmarks/run_all.py                      all of them, in full (hours)
+    python benchmarks/run_all.py --quick env_steps    some of them, roughly
+
+A benchmark that fails, or whose peer is absent, is listed as such; figures of earlier runs of the others are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from common import PEER_ABSENT
+
+from treegym.files import atomic_write
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+STORE = HERE.parent / "docs" / "benchmarks.json"
+
+# benchmark: {key: what it must reach}; a leading < means at most, .. a range, no entry: only reported
+BARS: dict[str, dict[str, str]] = {
+    "env_steps": {
+        "steps_per_s_64": "1e6", "steps_per_s_1024": "4e6", "steps_per_s_4096": "4e6", "over_memcpy_1024": "<8",
+        "over_memcpy_4096": "<4", "single_vs_trivial": "0.7",
+    },
+    "tree_scale": {
+        "bytes_per_node": "<64", "open_ms_1e7": "<100", "open_rss_mb_1e7": "<100", "step_cost_growth_1e4_1e6": "<1.5",
+        "backward_nodes_per_s": "2e7",
+    },
+    "growth": {"scoring_speedup": "5", "growing_speedup": "5", "cost_growth_100_2000": "<1.3"},
+    "teachers": {
+        "any_teacher_accuracy": "0.95", "primary_accuracy": "0.30..0.50", "best_single_teacher": "<0.60",
+        "best_unlearned_baseline": "<0.70", "tree_reachable": "0.95",
+    },
+    "rewards": {"six_terms_overhead": "<1.10", "judge_over_ideal": "<1.5"},
+    "search_speed": {
+        "worst_ratio_b256": "5", "worst_ratio_b64": "5", "worst_ratio_b8": "2", "worst_ratio_b1": "1.2",
+        "closed_sims_per_s": "6e6", "over_c": "<1.5", "model_overhead": "<0.05",
+    },
+    "search_quality": {},
+    "train_speed": {"ppo_vs_maskable_ppo": "3", "ppo_vs_sb3_cartpole": "1.5"},
+    "learning": {
+        "gap_closed_alphazero": "0.75", "gap_closed_ppo": "0.6", "gap_closed_dapo": "0.6", "gap_closed_vapo": "0.6",
+    },
+    "selection": {
+        "evaluations_vs_random": "<0.5", "live_speedup": "1.5", "live_error": "<0.01", "rank_agreement": "0.9",
+    },
+    "lm_learning": {
+        "gain_ppo": "2.0", "gain_dapo": "2.0", "gain_vapo": "2.0", "accuracy_distilled": "0.90",
+        "forgetting_ewc": "<0.5", "forgetting_si": "<0.5",
+    },
+    "lm_train_speed": {"vs_trl_108k": "2", "vs_trl_800k": "2"},
+    "backends": {
+        "vllm_growth_speedup": "5", "tree_cache_speedup": "3", "speculative_speedup": "1.5", "serve_speedup": "4",
+    },
+}  # fmt: skip
+
+
+def reached(value: float, bar: str) -> bool:
+    """Returns whether a figure reaches its bar."""
+    if bar.startswith("<"):
+        return value <= float(bar[1:])
+    if ".." in bar:
+        low, high = (float(end) for end in bar.split(".."))
+        return low <= value <= high
+    return value >= float(bar)
+
+
+def run(name: str, *, quick: bool) -> dict[str, Any]:
+    """Runs one benchmark; returns its closing JSON object, or what went wrong."""
+    command = [sys.executable, str(HERE / f"{name}.py"), *(["--quick"] if quick else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout, flush=True)
+    if done.returncode == PEER_ABSENT:
+        return {"problem": "a peer to compare with is not installed; see `make peers`"}
+    if done.returncode:
+        return {"problem": f"ended with exit code {done.returncode}"}
+    try:
+        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        return {"problem": "its last line is no JSON object"}
+    return {**result, "quick": quick, "date": datetime.now(UTC).date().isoformat()}
+
+
+def page(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the page of all results."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make benchmarks` (`python benchmarks/run_all.py`). Each figure is a median, each ratio taken in",
+        "one run. A quick run is rough and says so.",
+    ]
+    for name in BARS:
+        result = results.get(name)
+        lines += ["", f"## {name}", ""]
+        if result is None:
+            lines.append("Not run yet.")
+            continue
+        if "problem" in result:
+            lines.append(f"Not measured: {result['problem']}.")
+            continue
+        machine = result["machine"]
+        kind = "a quick run" if result["quick"] else "a full run"
+        lines += [f"{kind.capitalize()} on {result['date']}, {machine['processor']}, {machine['cores']} cores.", ""]
+        lines += ["| figure | measured | must reach | |", "| --- | --- | --- | --- |"]
+        for key, value in result["figures"].items():
+            bar = BARS[name].get(key)
+            verdict = "" if bar is None else ("reached" if reached(value, bar) else "**short**")
+            wanted = "" if bar is None else ("at most " + bar[1:] if bar.startswith("<") else bar.replace("..", " to "))
+            lines.append(f"| {key} | {value:,.4g} | {wanted} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="which benchmarks (default: all)")
+    parser.add_argument("--quick", action="store_true", help="smoke runs; figures are rough and marked so")
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in BARS]
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BARS)}")
+    results: dict[str, Any] = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {}
+    failed = 0
+    for name in args.names or BARS:
+        result = run(name, quick=args.quick)
+        failed += "problem" in result
+        if "problem" not in result or name not in results:
+            results[name] = {key: value for key, value in result.items() if key not in ("cells", "benchmark")}
+        if "problem" in result:
+            print(f"{name}: {result['problem']}", file=sys.stderr)
+        atomic_write(STORE, json.dumps(results, indent=1, sort_keys=True) + "\n")
+        atomic_write(PAGE, page(results))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
