@@ -31,7 +31,7 @@ from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
 
-STEPS = {"ppo": 200_000, "dapo": 400_000, "vapo": 200_000}  # tokens
+STEPS = {"ppo": 80_000, "dapo": 400_000, "vapo": 200_000}  # tokens
 METHODS: dict[str, dict[str, Any]] = {
     "fine_tuning": {},
     "ewc": {"strength": 30.0},
