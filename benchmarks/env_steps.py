@@ -24,11 +24,12 @@ class TrivialEnv(gym.Env):
 
     def __init__(self, observation_space: gym.spaces.Dict, action_space: gym.spaces.Discrete) -> None:
         self.observation_space, self.action_space = observation_space, action_space
-        self._size = observation_space["observations"].shape[0]  # type: ignore[index]
+        box = observation_space["observations"]
+        self._low, self._range = box.low, box.high - box.low  # type: ignore[attr-defined]
 
     def _seen(self) -> dict[str, np.ndarray]:
         return {
-            "observations": -self.np_random.random(self._size, dtype=np.float32),
+            "observations": self._low + self._range * self.np_random.random(len(self._low), dtype=np.float32),
             "action_mask": np.ones(int(self.action_space.n), np.int8),  # type: ignore[attr-defined]
         }
 
