@@ -30,6 +30,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("treegym.commands.doctor", "say what is installed and what is missing"),
 }
 INTERRUPTED = 130  # what shells report for Ctrl-C
+# where a package comes from that a command may lack; others are named without an extra
+EXTRAS = {
+    "torch": "agents",
+    "stable_baselines3": "agents",
+    "transformers": "models",
+    "httpx": "http",
+    "pymoo": "selection",
+}
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -64,6 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except TreeGymError as error:
         print(f"treegym: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("", "treegym"):
+            raise
+        wanted = f"treegym[{EXTRAS[package]}]" if package in EXTRAS else package
+        print(f'treegym: {command} needs the package {package!r}: pip install "{wanted}"', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("treegym: interrupted; what was finished is kept", file=sys.stderr)
