@@ -19,11 +19,25 @@ LANES = (64, 1024, 4096)
 TREE = "synthetic:roots={roots},depth=10,branching=16,width=8,seed=0"
 
 
-class TrivialEnv(gym.Env):
-    """Has no world at all, only the contract: random observations, fresh arrays, an info with the usual keys."""
+class SamplingEnv(gym.Env):
+    """Has no world: observations are samples of its space, as in the trivial environments of Gymnasium's own tests."""
 
     def __init__(self, observation_space: gym.spaces.Dict, action_space: gym.spaces.Discrete) -> None:
         self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        return self.observation_space.sample(), 0.0, bool(self.np_random.random() < 0.15), False, {}
+
+
+class TrivialEnv(SamplingEnv):
+    """The least Python that honours the contract: fresh arrays of random numbers and an info with the usual keys."""
+
+    def __init__(self, observation_space: gym.spaces.Dict, action_space: gym.spaces.Discrete) -> None:
+        super().__init__(observation_space, action_space)
         box = observation_space["observations"]
         self._low, self._range = box.low, box.high - box.low  # type: ignore[attr-defined]
 
@@ -40,12 +54,13 @@ class TrivialEnv(gym.Env):
             "text": "",
             "is_success": False,
             "illegal_action": False,
+            "reward_failed": False,
             "reward_terms": {"verifier": {"raw": 0.0, "weight": 1.0}},
             "vector_reward": np.zeros(1, np.float32),
         }
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
+        gym.Env.reset(self, seed=seed)
         seen = self._seen()
         return seen, self._info(seen)
 
@@ -109,14 +124,18 @@ def main() -> None:
         cells.append({"environment": "TokenTree native", "lanes": lanes, "steps/s": speed, "over memcpy": over})
     nodes = env.unwrapped.tree.size  # type: ignore[attr-defined]
     singles = gym.make("TokenTree-v0", tree=tree)
-    gym.register("TreeGymTrivial-v0", lambda: TrivialEnv(singles.observation_space, singles.action_space))  # type: ignore[arg-type]
+    for name, kind in (("TreeGymTrivial-v0", TrivialEnv), ("TreeGymSampling-v0", SamplingEnv)):
+        spaces = {"observation_space": singles.observation_space, "action_space": singles.action_space}
+        gym.register(name, kind, kwargs=spaces)
     steps = 1000 if args.quick else 4000
     work = {
         "TokenTree single": single_stepper(singles, steps),
         "trivial Dict env": single_stepper(gym.make("TreeGymTrivial-v0"), steps),
+        "sampling Dict env": single_stepper(gym.make("TreeGymSampling-v0"), steps),
     }
     times = interleaved(work, rounds=rounds, clock=cpu_seconds)
     figures["single_vs_trivial"] = median_ratio(times["trivial Dict env"], times["TokenTree single"])
+    figures["single_vs_sampling"] = median_ratio(times["sampling Dict env"], times["TokenTree single"])
     cells += [
         {"environment": name, "lanes": 1, "steps/s": steps / statistics.median(seconds), "over memcpy": ""}
         for name, seconds in times.items()
