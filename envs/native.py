@@ -69,6 +69,13 @@ class NativeVectorEnv(VectorEnv):
             )
         return actions
 
+    def _final_observations(self, done: np.ndarray, last: dict[str, np.ndarray]) -> np.ndarray:
+        """Returns what each lane of ``done [B] bool`` saw last, as Gymnasium has it: ``[B]`` dicts, None elsewhere."""
+        final = np.full(self.num_envs, None, object)
+        for lane in np.flatnonzero(done):
+            final[lane] = {name: rows[lane].copy() for name, rows in last.items()}
+        return final
+
     def action_masks(self) -> np.ndarray:
         """Returns which actions are legal in every lane ``[B, K] bool``."""
         return self.lanes.observe()["action_mask"].astype(bool)

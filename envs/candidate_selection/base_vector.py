@@ -107,9 +107,7 @@ class WorldVectorEnv(NativeVectorEnv):
         done = self.lanes.done.copy()
         self.lanes.begin(done)
         seen = self.lanes.observe()
-        final_obs = np.full(self.num_envs, None, object)
-        for lane in np.flatnonzero(done):
-            final_obs[lane] = {name: rows[lane].copy() for name, rows in last.items()}
+        final_obs = self._final_observations(done, last)
         final_info = {
             name: value if name.startswith("_") or name == "reward_terms" else np.where(_wide(done, value), value, 0)
             for name, value in info.items()

@@ -104,9 +104,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         done = self.lanes.done.copy()
         self.lanes.begin(done)
         seen = self.lanes.observe()
-        final_obs = np.full(self.num_envs, None, object)
-        for lane in np.flatnonzero(done):
-            final_obs[lane] = {name: rows[lane].copy() for name, rows in last.items()}
+        final_obs = self._final_observations(done, last)
         # The step's reward and flags belong to the step, whichever episode its lane is in now; success to the ended.
         info = self._info(seen, outcome.vector.copy(), np.zeros(self.num_envs, bool), outcome.illegal.copy())
         info |= {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy()}
