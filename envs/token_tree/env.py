@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from treegym.envs.token_tree import spaces
-from treegym.envs.token_tree.lanes import Lanes
+from treegym.envs.token_tree.lanes import Lane
 from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError, RewardError, suggest
@@ -66,16 +66,18 @@ class TokenTreeEnv(gym.Env):
         self.render_mode = checked_render_mode(render_mode)
         self.world = TreeWorld(tree, **settings)
         self.multi_objective = multi_objective
-        self.lanes = Lanes(self.world, 1, reuse_outcome=True)
+        self.lanes = Lane(self.world)
         self.layout = self.world.layout
         self.observation_space = spaces.observation_space(self.world)
         self.action_space = spaces.action_space(self.world)
         self.reward_space = spaces.reward_space(self.world)
         self._names = self.world.table.names
-        self._weights = [float(weight) for weight in self.world.table.weights]
+        self._terms = [
+            (name, float(weight)) for name, weight in zip(self._names, self.world.table.weights, strict=True)
+        ]
         self._pieces = [piece.encode("latin-1") for piece in self.tree.tokens]
-        self._action = np.zeros(1, np.int64)
         self._seeded = False
+        self._root = 0
         self._text = b""
         self._viewer: Any = None
 
@@ -86,7 +88,7 @@ class TokenTreeEnv(gym.Env):
     @property
     def node(self) -> int:
         """The node the episode stands on."""
-        return int(self.lanes.node[0])
+        return self.lanes.at[0]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -100,6 +102,7 @@ class TokenTreeEnv(gym.Env):
         if root is not None and (isinstance(root, bool) or not isinstance(root, int | np.integer) or root < 0):
             raise ConfigError(f"options['root'] is {root!r}; expected a whole number from 0")
         self.lanes.begin(roots=None if root is None else np.array([root], np.int64))
+        self._root = int(self.world.root_index[self.node])
         self._text = b""
         seen = self._see()
         if self.render_mode == "human":
@@ -108,39 +111,37 @@ class TokenTreeEnv(gym.Env):
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
         """Goes to the chosen child; an action that names none costs a penalty and moves nothing."""
-        if self.lanes.done[0]:
+        lane = self.lanes
+        if lane.ended[0]:
             raise ConfigError("step() was called on an episode that has ended; call reset() first")
-        self._action[0] = action
-        outcome, batch = self.lanes.step(self._action, next_step_reset=False)
-        seen = {name: rows[0] for name, rows in batch.items()}
-        illegal = bool(outcome.illegal[0])
+        seen = lane.move(action)
+        illegal = lane.illegal[0]
         if not illegal:
-            self._text += self._pieces[self.world.token[self.lanes.node[0]]]
-        info = self._info(seen, outcome.vector[0].copy(), bool(outcome.success[0]), illegal)
-        reward: Any = float(outcome.reward[0])
+            self._text += self._pieces[self.world.token.item(lane.at[0])]
+        info = self._info(seen, lane.vector.copy(), lane.success[0], illegal)
+        reward: Any = lane.reward[0]
         if not math.isfinite(reward):
-            raise RewardError(f"the reward at root {info['root']}, path {info['text']!r} is {reward}")
+            raise RewardError(f"the reward at root {self._root}, path {info['text']!r} is {reward}")
         if self.multi_objective:
             reward = info["vector_reward"] - np.float32(self.world.illegal_penalty if illegal else 0.0)
         if self.render_mode == "human":
             self.render()
-        return seen, reward, bool(outcome.terminated[0]), bool(outcome.truncated[0]), info
+        return seen, reward, lane.terminated[0], lane.truncated[0], info
 
     def _see(self) -> dict[str, np.ndarray]:
         return {name: rows[0] for name, rows in self.lanes.observe().items()}
 
     def _info(self, seen: dict[str, np.ndarray], vector: np.ndarray, success: bool, illegal: bool) -> dict[str, Any]:
-        values = vector.tolist()
         return {
             "action_mask": seen["action_mask"].copy(),
-            "root": int(self.world.root_index[self.lanes.node[0]]),
+            "root": self._root,
             "text": self._text.decode("utf-8", "replace"),
             "is_success": success,
             "illegal_action": illegal,
-            "reward_failed": bool(self.world.table.failed[self.lanes.node[0]]),
+            "reward_failed": self.world.table.failed.item(self.lanes.at[0]),
             "reward_terms": {
                 name: {"raw": raw, "weight": weight}
-                for name, raw, weight in zip(self._names, values, self._weights, strict=True)
+                for (name, weight), raw in zip(self._terms, vector.tolist(), strict=True)
             },
             "vector_reward": vector,
         }
@@ -157,6 +158,7 @@ class TokenTreeEnv(gym.Env):
         """Goes back to a cloned state and returns its observation."""
         self.lanes.restore(state)
         self._text = state["text"]
+        self._root = int(self.world.root_index[self.node])
         return self._see()
 
     def render(self) -> Any:

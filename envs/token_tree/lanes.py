@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from treegym.envs.token_tree.features import LOGP_FLOOR
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 
-__all__ = ["Lanes", "Outcome"]
+__all__ = ["Lane", "Lanes", "Outcome"]
 
 _FIELDS = ("node", "steps", "done", "key", "episode")
 
@@ -30,17 +31,8 @@ class Outcome(NamedTuple):
 class Lanes:
     """B episodes. Where an episode starts is drawn from the lane's key and its episode number, nothing else."""
 
-    def __init__(
-        self, world: TreeWorld, count: int, *, max_steps: int | None = None, reuse_outcome: bool = False
-    ) -> None:
-        """Makes lanes of a world.
-
-        Args:
-            world: what they walk in.
-            count: B.
-            max_steps: truncates episodes earlier than the token budget does.
-            reuse_outcome: whether `step` may write over the outcome that it returned last.
-        """
+    def __init__(self, world: TreeWorld, count: int, *, max_steps: int | None = None) -> None:
+        """Makes `count` lanes of a world; `max_steps` truncates episodes earlier than the token budget does."""
         self.world = world
         self.limit = world.token_limit if max_steps is None else min(world.token_limit, max_steps)
         self.count = count
@@ -49,7 +41,6 @@ class Lanes:
         self.done = np.ones(count, bool)
         self.key = np.zeros(count, np.uint64)
         self.episode = np.zeros(count, np.int64)
-        self._scratch = self._blank_outcome() if reuse_outcome else None
         self._everyone = np.ones(count, bool)
         self._unforced = np.full(count, -1, np.int64)
 
@@ -82,18 +73,17 @@ class Lanes:
         world = self.world
         if world.needs_preparation:
             world.prepare_nodes(world.next_nodes(self.node, actions, self.done))
-        outcome = self._scratch or self._blank_outcome()
+        outcome = self._blank_outcome()
         seen = world.blank_observations(self.count)
         transition.advance_and_observe(
-            actions, world.cells, world.flat_features, world.width, world.terms, world.illegal_penalty, self.limit,
-            next_step_reset, world.pool, world.root_node, self.key, self.episode, self.node, self.steps, self.done,
-            *outcome, LOGP_FLOOR, world.max_tokens, seen["observations"], seen["action_mask"],
+            *self._step_arguments(actions, outcome, next_step_reset),
+            seen["observations"].reshape(-1), seen["action_mask"].reshape(-1),
         )  # fmt: skip
         if world.grower is not None and next_step_reset:
             world.prepare_nodes(self.node)
             seen = self.observe()
         elif world.view == "tokens":
-            world.observe_tokens(self.node, seen)
+            seen |= world.tokens_around(self.node)
         return outcome, seen
 
     def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
@@ -107,6 +97,15 @@ class Lanes:
             world.root_node, self.key, self.episode, self.node, self.steps, self.done, *outcome,
         )  # fmt: skip
         return outcome
+
+    def _step_arguments(self, actions: np.ndarray, outcome: Outcome, next_step_reset: bool) -> tuple[Any, ...]:
+        """Returns what the kernel of a step takes, but for the memory of the observations."""
+        world = self.world
+        return (
+            actions, world.cells, world.flat_features, world.width, world.terms, world.illegal_penalty, self.limit,
+            next_step_reset, world.pool, world.root_node, self.key, self.episode, self.node, self.steps, self.done,
+            *outcome, LOGP_FLOOR, world.max_tokens,
+        )  # fmt: skip
 
     def _blank_outcome(self) -> Outcome:
         ended, cut, illegal, success = np.empty((4, self.count), bool)
@@ -130,3 +129,46 @@ class Lanes:
             raise ConfigError("this state stands on a node that the tree does not have; it comes from another tree")
         for name in _FIELDS:
             getattr(self, name)[:] = state[name]
+
+
+class Lane(Lanes):
+    """One episode by the same kernels, its state and last outcome read through memory views.
+
+    For a single lane, turning numpy's scalars into Python's costs more than the step does; a memory view gives Python
+    values at once, and the kernel's arguments are gathered only when the world's tables were replaced.
+    """
+
+    def __init__(self, world: TreeWorld) -> None:
+        super().__init__(world, 1)
+        self._action = np.zeros(1, np.int64)
+        self._outcome = self._blank_outcome()
+        self.at, self.ended = _view(self.node), _view(self.done)
+        self.reward, self.terminated, self.truncated, self.illegal, self.success = map(_view, self._outcome[:5])
+        self.vector = self._outcome.vector[0]  # [T] every reward term's raw value; written over by the next move
+        self._step: Any = None
+        self._gathered_at = -1  # version of the world
+
+    def move(self, action: int) -> dict[str, np.ndarray]:
+        """Goes one step and returns a fresh observation; what else came of it stands in the views."""
+        world = self.world
+        self._action[0] = action
+        if world.needs_preparation:
+            world.prepare_nodes(world.next_nodes(self.node, self._action, self.done))
+        if self._gathered_at != world.version:
+            self._step = partial(
+                transition.advance_and_observe, *self._step_arguments(self._action, self._outcome, False)
+            )
+            self._gathered_at = world.version
+        seen: dict[str, np.ndarray] = {
+            "observations": np.empty(world.layout_size, np.float32),
+            "action_mask": np.empty(world.num_actions, np.int8),
+        }
+        self._step(seen["observations"], seen["action_mask"])
+        if world.view == "tokens":
+            ids = world.tokens_around(self.node)
+            seen |= {name: rows[0] for name, rows in ids.items()}
+        return seen
+
+
+def _view(array: np.ndarray) -> Any:
+    return memoryview(array)  # type: ignore[arg-type] # numpy's stubs do not say that arrays are buffers

@@ -79,15 +79,14 @@ def advance(
     A lane that was done either begins its next episode (``next_step_reset``) or stays where it is. An action that
     names no child pays a penalty and uses up budget, and moves nothing.
     """
-    lanes = len(node)
+    lanes, parts = len(node), np.uint64(vector.shape[1])
+    paid, given = terms.ravel(), vector.ravel()
     for b in range(lanes):  # where to: all lanes first, so that memory for the second loop is on its way
         reward[b] = 0.0
         terminated[b] = False
         truncated[b] = False
         illegal[b] = False
         success[b] = False
-        for t in range(vector.shape[1]):
-            vector[b, t] = 0.0
         if done[b]:
             if next_step_reset:
                 node[b] = root_node[pool[random_root(key[b], episode[b], len(pool))]]
@@ -100,7 +99,15 @@ def advance(
             else:
                 node[b] = here.first + np.int64(actions[b])
         prefetch(cells, np.uint64(node[b]))
+        prefetch(paid, np.uint64(node[b]) * parts)
     for b in range(lanes):
+        row, source = np.uint64(b) * parts, np.uint64(node[b]) * parts
+        if done[b] or illegal[b]:
+            for t in range(parts):
+                given[row + t] = np.float32(0.0)
+        else:
+            for t in range(parts):
+                given[row + t] = paid[source + t]
         if done[b]:
             if next_step_reset:
                 steps[b] = 0
@@ -112,8 +119,6 @@ def advance(
             reward[b] = -penalty
         else:
             reward[b] = here.pays
-            for t in range(vector.shape[1]):
-                vector[b, t] = terms[node[b], t]
             terminated[b] = here.end
             success[b] = here.right
         # A node without children that is no end cannot be left: the tree's own depth limit.
@@ -123,16 +128,15 @@ def advance(
 
 @numba.njit(cache=True)
 def observe(
-    node: Any, steps: Any, cells: Any, features: Any, width: Any, floor: Any, max_tokens: Any,
-    observations: Any, mask: Any,
+    node: Any, steps: Any, cells: Any, features: Any, width: Any, floor: Any, max_tokens: Any, out: Any, legal: Any,
 ) -> Any:  # fmt: skip
-    """Writes what each lane sees: ``observations [B, D] float32`` and ``mask [B, K] int8``.
+    """Writes what each lane sees: ``out [B * D] float32`` and ``legal [B * K] int8``, a lane after the other.
 
     ``features`` is the flat table ``[N * width]``: the children of a node are one stretch of it. Indices are unsigned,
     which spares the compiler the question whether they count from the end, and lets it copy whole vectors.
     """
-    lanes, actions, size = len(node), mask.shape[1], observations.shape[1]
-    out, legal = observations.ravel(), mask.ravel()
+    lanes = len(node)
+    actions, size = len(legal) // lanes, len(out) // lanes
     inverse, scale = np.float32(1.0 / max_tokens), np.float32(1.0 / 127.0)
     dims, stride = np.uint64(CONTEXT_SIZE), np.uint64(width)
     for b in range(lanes):
@@ -176,14 +180,14 @@ def advance_and_observe(
     actions: Any, cells: Any, features: Any, width: Any, terms: Any, penalty: Any, limit: Any, next_step_reset: Any,
     pool: Any, root_node: Any, key: Any, episode: Any, node: Any, steps: Any, done: Any,
     reward: Any, terminated: Any, truncated: Any, illegal: Any, success: Any, vector: Any,
-    floor: Any, max_tokens: Any, observations: Any, mask: Any,
+    floor: Any, max_tokens: Any, out: Any, legal: Any,
 ) -> Any:  # fmt: skip
     """Does both in one call: entering compiled code costs as much as a step does."""
     advance(
         actions, cells, terms, penalty, limit, next_step_reset, pool, root_node, key, episode, node, steps, done,
         reward, terminated, truncated, illegal, success, vector,
     )  # fmt: skip
-    observe(node, steps, cells, features, width, floor, max_tokens, observations, mask)
+    observe(node, steps, cells, features, width, floor, max_tokens, out, legal)
 
 
 @numba.njit(cache=True)

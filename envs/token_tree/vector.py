@@ -114,7 +114,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         self, seen: dict[str, np.ndarray], vector: np.ndarray, success: np.ndarray, illegal: np.ndarray
     ) -> dict[str, Any]:
         table, node = self.world.table, self.lanes.node
-        raw, weight = vector.T.copy(), self._weights.copy()  # [T, B] each: a row a term
+        raw, weights = vector.T.copy(), self._weights.copy()  # [T, B] each: a row a term
         info = {
             "action_mask": seen["action_mask"].copy(),
             "root": self.world.root_index[node],
@@ -122,7 +122,10 @@ class TokenTreeVectorEnv(NativeVectorEnv):
             "illegal_action": illegal,
             "reward_failed": table.failed[node],
             "vector_reward": vector,
-            "reward_terms": {name: {"raw": raw[t], "weight": weight[t]} for t, name in enumerate(table.names)},
+            "reward_terms": {
+                name: {"raw": row, "weight": weight}
+                for name, row, weight in zip(table.names, raw, weights, strict=True)
+            },
         }
         present = np.ones((len(info), self.num_envs), bool)
         return info | {f"_{name}": row for name, row in zip(info, present, strict=True)}

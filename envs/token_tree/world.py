@@ -104,6 +104,7 @@ class TreeWorld:
         self.low, self.high = observation_bounds(self.layout)
         self.pool = self._choose_pool(split)
         self._size = 0
+        self.version = 0  # goes up when a table is replaced
         self.path_logp = np.empty(0, np.float32)  # [N]
         self.root_index = np.empty(0, np.int32)  # [N]
         self.features = np.empty((0, self.width), np.float32)  # [N, F]
@@ -144,7 +145,7 @@ class TreeWorld:
             self.table.ensure(np.arange(0))  # lets it grow with the tree
         complete = self.table.complete
         new_terms = self.table.vector(np.arange(old, tree.size)) if complete else self._no_terms(tree.size - old)
-        self.terms = np.concatenate([self.terms, new_terms]) if old else new_terms
+        self.terms = np.concatenate([self.terms, new_terms]) if old else np.ascontiguousarray(new_terms)
         self.unjudged = np.concatenate([self.unjudged, self.ends[fresh] & np.isnan(tree.verdict[fresh])])
         self._fill_cells(fresh)
         self.needs_preparation = self.grower is not None or not complete or bool(self.unjudged.any())
@@ -219,10 +220,10 @@ class TreeWorld:
         seen = self.blank_observations(len(nodes))
         transition.observe(
             nodes, steps, self.cells, self.flat_features, self.width, LOGP_FLOOR, self.max_tokens,
-            seen["observations"], seen["action_mask"],
+            seen["observations"].reshape(-1), seen["action_mask"].reshape(-1),
         )  # fmt: skip
         if self.view == "tokens":
-            self.observe_tokens(nodes, seen)
+            seen |= self.tokens_around(nodes)
         return seen
 
     def blank_observations(self, count: int) -> dict[str, np.ndarray]:
@@ -232,15 +233,16 @@ class TreeWorld:
             "action_mask": np.empty((count, self.num_actions), np.int8),
         }
 
-    def observe_tokens(self, nodes: np.ndarray, seen: dict[str, np.ndarray]) -> None:
-        """Adds the token ids before and after each node to observations."""
+    def tokens_around(self, nodes: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the token ids before and after each node: what the view "tokens" adds to observations."""
         tree = self.tree
-        seen["context"] = np.empty((len(nodes), self.context_length), np.int32)
-        seen["children"] = np.empty((len(nodes), self.num_actions), np.int32)
+        context = np.empty((len(nodes), self.context_length), np.int32)
+        children = np.empty((len(nodes), self.num_actions), np.int32)
         transition.observe_tokens(
             nodes, self.first_child, self.child_count, tree.parent, tree.token, tree.depth, self.root_index,
-            self.prompt_start, self.prompt_tokens, seen["context"], seen["children"],
+            self.prompt_start, self.prompt_tokens, context, children,
         )  # fmt: skip
+        return {"context": context, "children": children}
 
     @property
     def right(self) -> np.ndarray:
@@ -272,5 +274,6 @@ class TreeWorld:
         self._set_features(child_features(self.tree, slice(0, self.tree.size), self.ends))
 
     def _set_features(self, table: np.ndarray) -> None:
+        self.version += 1
         self.features = table  # [N, F]
         self.flat_features = table.reshape(-1)
