@@ -23,13 +23,15 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from treegym.agents.advantages import discounted_returns
-from treegym.agents.base import Agent, Settings
+from treegym.agents.base import Agent
 from treegym.agents.masking import masked_log_softmax
 from treegym.agents.planning import SEES, ClosedPlanner, Planner, make_planner
 from treegym.agents.policies.base import MASK
 from treegym.agents.replay import Replay
 from treegym.agents.schedules import Schedule, as_schedule
+from treegym.agents.settings import Settings
 from treegym.agents.standing import stand
+from treegym.agents.state import optimizer_state, set_optimizer_state, within
 from treegym.errors import ConfigError
 
 __all__ = ["AlphaZero", "AlphaZeroSettings", "ExpertIteration"]
@@ -342,15 +344,11 @@ class AlphaZero(Agent):
             ready |= missing
 
     def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        from treegym.agents.checkpoint import optimizer_state
-
         values, arrays = optimizer_state(self.optimizer)
         arrays = {f"optimizer.{key}": array for key, array in arrays.items()}
         return {"optimizer": values}, arrays | {f"replay.{k}": a for k, a in self.replay.state().items()}
 
     def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        from treegym.agents.checkpoint import set_optimizer_state, within
-
         set_optimizer_state(self.optimizer, values["optimizer"], within(arrays, "optimizer."))
         self.replay.set_state(within(arrays, "replay."))
 

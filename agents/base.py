@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,32 +25,18 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from treegym.agents import checkpoint
 from treegym.agents.policies import policy_class
 from treegym.agents.policies.base import MASK, ChildScorer, as_rows
 from treegym.agents.rollout import Collector, Stopped, Trajectories
+from treegym.agents.settings import Settings
 from treegym.agents.standing import place_of
 from treegym.agents.vec_env import WorldVecEnv
-from treegym.agents.worlds import Outcome, World, make_world
-from treegym.errors import ConfigError, suggest
+from treegym.agents.world import Outcome, World
+from treegym.agents.worlds import make_world
+from treegym.errors import ConfigError
 
-__all__ = ["Agent", "Settings"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The switches that every learner has."""
-
-    n_envs: int | None = None  # lanes; None: what the environment came with, or 64 for native batches
-    gamma: float = 0.99  # discount
-
-    @classmethod
-    def of(cls, algorithm: str, switches: dict[str, Any]) -> Self:
-        """Returns settings from keyword arguments; raises ConfigError for an unknown one."""
-        known = [field.name for field in fields(cls)]
-        for name in switches:
-            if name not in known:
-                raise ConfigError(f"{algorithm} has no switch {name!r}.{suggest(name, known)}")
-        return cls(**switches)
+__all__ = ["Agent"]
 
 
 class Agent(BaseAlgorithm):
@@ -329,9 +315,7 @@ class Agent(BaseAlgorithm):
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         """Writes the whole state of training as a zip of JSON and safetensors, atomically."""
-        from treegym.agents.checkpoint import save
-
-        save(self, path)
+        checkpoint.save(self, path)
 
     @classmethod
     def load(cls, path: str | Path, env: Any = None, device: str | torch.device = "auto", **kwargs: Any) -> Self:  # type: ignore[override]
@@ -343,9 +327,7 @@ class Agent(BaseAlgorithm):
             device: where the network shall live.
             **kwargs: settings to override, ``verbose`` and ``tensorboard_log``.
         """
-        from treegym.agents.checkpoint import load
-
-        return load(cls, path, env=env, device=device, overrides=kwargs)
+        return checkpoint.load(cls, path, env=env, device=device, overrides=kwargs)
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         return {"policy": self.policy.state_dict()}

@@ -1,7 +1,8 @@
 """Checkpoints: a zip of `data.json` and `arrays.safetensors`, written atomically. No pickle; loading executes nothing.
 
 `data.json` holds the algorithm, its settings, the policy's name and arguments, the spaces, counters and generators;
-`arrays.safetensors` the weights, the optimizer's moments and whatever else the learner remembers.
+`arrays.safetensors` the weights, the optimizer's moments and whatever else the learner remembers. What an agent is,
+`agents/base.py` says; it imports this file, so here agents are seen only by their attributes.
 """
 
 from __future__ import annotations
@@ -13,20 +14,18 @@ import zipfile
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from treegym.agents.spaces import space_from_json, space_to_json
+from treegym.agents.state import array_of, within
 from treegym.agents.worlds import make_world
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, read_arrays, write_arrays
 
-if TYPE_CHECKING:
-    from treegym.agents.base import Agent
-
-__all__ = ["describe", "load", "optimizer_state", "save", "set_optimizer_state", "within"]
+__all__ = ["describe", "load", "save"]
 
 FORMAT = 1
 KIND = "treegym-agent"
@@ -35,7 +34,7 @@ _WEIGHTS, _STATE = "policy.", "state."
 _LIMIT = 2**34  # bytes of one member: what is larger is no checkpoint of ours
 
 
-def save(agent: Agent, path: Any) -> None:
+def save(agent: Any, path: Any) -> None:
     """Writes an agent; `path` gets the suffix .zip if it has none."""
     values, arrays = agent.training_state()
     data = {
@@ -64,7 +63,7 @@ def save(agent: Agent, path: Any) -> None:
         "rng": agent.rng.bit_generator.state,
         "state": values,
     }
-    weights = {f"{_WEIGHTS}{name}": _array(tensor) for name, tensor in agent.policy.state_dict().items()}
+    weights = {f"{_WEIGHTS}{name}": array_of(tensor) for name, tensor in agent.policy.state_dict().items()}
     try:
         text = json.dumps(data, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
@@ -199,46 +198,7 @@ def _foreign(cls: type[Any], path: Any, data: dict[str, Any]) -> Any:
     )
 
 
-def within(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Returns the arrays whose names start with `prefix`, without it."""
-    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns an optimizer's numbers as JSON values and its tensors as arrays named ``parameter.key``."""
-    state = optimizer.state_dict()
-    arrays: dict[str, np.ndarray] = {}
-    numbers: dict[str, dict[str, Any]] = {}
-    for index, entry in state["state"].items():
-        for key, value in entry.items():
-            if isinstance(value, torch.Tensor):
-                arrays[f"{index}.{key}"] = _array(value)
-            else:
-                numbers.setdefault(str(index), {})[key] = value
-    return {"groups": [{"lr": group["lr"]} for group in state["param_groups"]], "numbers": numbers}, arrays
-
-
-def set_optimizer_state(
-    optimizer: torch.optim.Optimizer, values: dict[str, Any], arrays: Mapping[str, np.ndarray]
-) -> None:
-    """Takes back what `optimizer_state` returned."""
-    state = optimizer.state_dict()
-    entries: dict[int, dict[str, Any]] = {}
-    for name, array in arrays.items():
-        index, _, key = name.partition(".")
-        entries.setdefault(int(index), {})[key] = torch.from_numpy(np.array(array))
-    for index, numbers in values["numbers"].items():
-        entries.setdefault(int(index), {}).update(numbers)
-    for group, saved in zip(state["param_groups"], values["groups"], strict=True):
-        group["lr"] = saved["lr"]
-    optimizer.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
-
-
-def _env_of(agent: Agent) -> dict[str, Any] | None:
+def _env_of(agent: Any) -> dict[str, Any] | None:
     """Returns the environment's id and arguments, as far as they can be written."""
     spec = getattr(agent.world.env, "spec", None) if agent.world is not None else None
     if spec is None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.groups import (
     group_centred,
     group_leave_one_out,
@@ -15,7 +16,7 @@ from treegym.agents.groups import (
     informative_groups,
     soft_overlong,
 )
-from treegym.agents.policy_gradient import GradientSettings, PolicyGradient
+from treegym.agents.policy_gradient import PolicyGradient
 from treegym.agents.rollout import Collector, Trajectories, join
 from treegym.errors import ConfigError
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from treegym.agents.worlds import World, make_world
+from treegym.agents.world import World
+from treegym.agents.worlds import make_world
 from treegym.errors import ConfigError
 
 __all__ = ["Played", "play_roots", "vector_world"]

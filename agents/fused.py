@@ -10,18 +10,17 @@ Letters: N tokens, D inputs, K children.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
 
+from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.kernels import FIGURES, Coefficients, adam_step, loss_gradients
+from treegym.agents.lesson import Lesson, Whole
 from treegym.agents.masking import EMPTY_MASK
-
-if TYPE_CHECKING:
-    from treegym.agents.policy_gradient import GradientSettings, Lesson, Whole
 
 LINE = 16  # float32 of a cache line
 __all__ = ["Perceptron", "coefficients", "loss_by_kernel", "token_weights"]

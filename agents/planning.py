@@ -14,8 +14,10 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from treegym.agents.foreign_worlds import ListWorld
+from treegym.agents.native_worlds import LanesWorld
 from treegym.agents.policies.base import ChildScorer, as_rows, mask_of
-from treegym.agents.worlds import LanesWorld, ListWorld, World, scalar_reward
+from treegym.agents.world import World, scalar_reward
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 from treegym.search import Evaluation, SearchResult, Transition, search, search_closed

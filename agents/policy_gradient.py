@@ -13,94 +13,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from treegym.agents.base import Agent, Settings
+from treegym.agents.base import Agent
 from treegym.agents.fused import Perceptron, loss_by_kernel
+from treegym.agents.gradient_settings import GradientSettings
+from treegym.agents.lesson import Lesson, Whole, episode_batches
 from treegym.agents.losses import aggregate, clipped_surrogate, correct_nll, kl_estimate, value_loss
 from treegym.agents.policies.base import ChildScorer, mask_of
 from treegym.agents.rollout import Collector, Trajectories
-from treegym.agents.schedules import Schedule, as_schedule
-from treegym.errors import ConfigError
+from treegym.agents.schedules import as_schedule
+from treegym.agents.settings import Settings
+from treegym.agents.state import optimizer_state, set_optimizer_state, within
 
-__all__ = ["GradientSettings", "Lesson", "PolicyGradient"]
-
-
-@dataclass(frozen=True)
-class GradientSettings(Settings):
-    """Switches of every policy-gradient learner; names as in SB3 where SB3 has them."""
-
-    n_episodes: int = 256  # whole episodes a rollout
-    n_steps: int | None = None  # steps per lane and rollout instead (SB3's way); episodes are cut and bootstrapped
-    learning_rate: Schedule = 3e-4
-    n_epochs: int = 4
-    batch_size: int = 512  # steps per gradient step (episodes count by their steps)
-    micro_batch: int | None = None  # steps per backward pass; gradients add up to the same
-    clip_range: Schedule = 0.2  # how far below 1 the ratio may fall
-    clip_range_high: float | None = None  # how far above; None: as far as below
-    dual_clip: float | None = None
-    aggregation: str = "token"  # how token losses become one: token, sample or constant
-    horizon: int | None = None  # the constant of aggregation="constant"
-    ent_coef: Schedule = 0.0
-    vf_coef: float = 0.5
-    clip_range_vf: float | None = None
-    max_grad_norm: float | None = 0.5
-    weight_decay: float = 0.0
-    adam_eps: float = 1e-5  # as SB3's policies
-    normalize_advantage: bool = True  # per minibatch
-    kl_coef: float = 0.0  # beta, against the policy that learning started from
-    kl_in: str = "reward"  # "reward": -beta KL_t is added to each reward; "loss": beta KL is added to the loss
-    kl_estimator: str = "k1"
-    kl_target: float | None = None  # adapt beta towards this KL a token
-    kl_horizon: int = 10_000  # in steps
-    target_kl: float | None = None  # stop an update's epochs early, as SB3 does
-    fused: bool = True  # gradients of the loss by one compiled pass, and of plain perceptrons by hand
-
-    def __post_init__(self) -> None:
-        for name in ("n_episodes", "n_epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
-        if not 0.0 <= self.gamma <= 1.0:
-            raise ConfigError(f"gamma must be between 0 and 1, got {self.gamma!r}")
-        for name, choices in (
-            ("aggregation", ("token", "sample", "constant")),
-            ("kl_in", ("reward", "loss")),
-            ("kl_estimator", ("k1", "k3")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if self.aggregation == "constant" and not self.horizon:
-            raise ConfigError("aggregation='constant' needs horizon=, the longest possible episode")
-        if self.dual_clip is not None and self.dual_clip <= 1.0:
-            raise ConfigError(f"dual_clip must be above 1, got {self.dual_clip!r}")
-
-
-class Lesson(NamedTuple):
-    """A rollout, weighed: what the gradient steps see. All but `lengths` are per step."""
-
-    rows: dict[str, np.ndarray]  # each [N, ...]
-    actions: np.ndarray  # [N] int64
-    old_log_probs: np.ndarray  # [N] float32
-    advantages: np.ndarray  # [N] float32
-    targets: np.ndarray  # [N] float32, of the critic; zeros where there is none
-    old_values: np.ndarray  # [N] float32
-    reference: np.ndarray  # [N] float32, log-probabilities of the reference policy; zeros where there is none
-    correct: np.ndarray  # [N] bool, whether the step's episode is correct
-    length: np.ndarray  # [N] float32, steps of the step's episode
-    lengths: np.ndarray  # [E] int64
-
-    def part(self, index: np.ndarray, *, with_rows: bool = True) -> Lesson:
-        """Returns the steps of `index`, with what was observed or without."""
-        rows = {key: array[index] for key, array in self.rows.items()} if with_rows else {}
-        return Lesson(
-            rows, self.actions[index], self.old_log_probs[index], self.advantages[index], self.targets[index],
-            self.old_values[index], self.reference[index], self.correct[index], self.length[index], self.lengths,
-        )  # fmt: skip
+__all__ = ["PolicyGradient", "adapted_beta"]
 
 
 class PolicyGradient(Agent):
@@ -337,7 +267,7 @@ class PolicyGradient(Agent):
     def minibatches(self, lesson: Lesson) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the steps of each update batch in random order (or, for sequence policies, its whole episodes)."""
         if self.scorer.unit == "episode":
-            yield from _episode_batches(lesson.lengths, self.settings.batch_size, self.rng)
+            yield from episode_batches(lesson.lengths, self.settings.batch_size, self.rng)
             return
         order = self.rng.permutation(len(lesson.actions))
         for first in range(0, len(order), self.settings.batch_size):
@@ -348,7 +278,7 @@ class PolicyGradient(Agent):
         if size is None or size >= len(part.actions):
             yield part
         elif self.scorer.unit == "episode":
-            for index, lengths in _episode_batches(part.lengths, size, None):
+            for index, lengths in episode_batches(part.lengths, size, None):
                 yield part.part(index)._replace(lengths=lengths)
         else:
             for first in range(0, len(part.actions), size):
@@ -406,8 +336,6 @@ class PolicyGradient(Agent):
         return self._collector
 
     def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        from treegym.agents.checkpoint import optimizer_state
-
         values, arrays = optimizer_state(self.optimizer)
         state: dict[str, Any] = {"optimizer": values, "kl_beta": self.kl_beta}
         arrays = {f"optimizer.{key}": array for key, array in arrays.items()}
@@ -421,8 +349,6 @@ class PolicyGradient(Agent):
         return state, arrays
 
     def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        from treegym.agents.checkpoint import set_optimizer_state, within
-
         set_optimizer_state(self.optimizer, values["optimizer"], within(arrays, "optimizer."))
         self.kl_beta = float(values["kl_beta"])
         reference = within(arrays, "reference.")
@@ -438,34 +364,6 @@ class PolicyGradient(Agent):
             self._collector = collector
 
 
-class Whole(NamedTuple):
-    """What normalises the loss of an update batch, and the schedules' values."""
-
-    tokens: int
-    episodes: float  # by share of tokens, where a batch holds parts of episodes
-    correct_tokens: int
-    clip_low: float
-    clip_high: float
-    ent_coef: float
-    nll_coef: float
-
-
 def adapted_beta(beta: float, kl: float, *, target: float, steps: int, horizon: int) -> float:
     """Returns beta x (1 + clip(KL/target - 1, -0.2, 0.2) * n/horizon) (https://arxiv.org/abs/1909.08593)."""
     return beta * (1.0 + float(np.clip(kl / target - 1.0, -0.2, 0.2)) * steps / horizon)
-
-
-def _episode_batches(
-    lengths: np.ndarray, size: int, rng: np.random.Generator | None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields step indices of whole episodes, about `size` steps at a time, and their lengths."""
-    starts = np.cumsum(lengths) - lengths
-    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
-    chosen: list[int] = []
-    steps = 0
-    for position, episode in enumerate(order.tolist()):
-        chosen.append(episode)
-        steps += int(lengths[episode])
-        if steps >= size or position == len(order) - 1:
-            yield np.concatenate([np.arange(starts[e], starts[e] + lengths[e]) for e in chosen]), lengths[chosen]
-            chosen, steps = [], 0

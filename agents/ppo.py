@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from treegym.agents.advantages import gae, whiten
-from treegym.agents.policy_gradient import GradientSettings, PolicyGradient
+from treegym.agents.gradient_settings import GradientSettings
+from treegym.agents.policy_gradient import PolicyGradient
 from treegym.agents.rollout import Trajectories
 
 __all__ = ["PPO", "PPOSettings"]

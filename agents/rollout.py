@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from treegym.agents.policies.base import ChildScorer
-from treegym.agents.worlds import Outcome, World
+from treegym.agents.world import Outcome, World
 
 __all__ = ["Collector", "Stopped", "Trajectories", "join"]
 

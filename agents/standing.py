@@ -15,9 +15,11 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
+from treegym.agents.foreign_worlds import ListWorld
+from treegym.agents.native_worlds import LanesWorld, has_lanes
 from treegym.agents.policies.base import as_rows
 from treegym.agents.vec_env import WorldVecEnv
-from treegym.agents.worlds import LanesWorld, ListWorld, World, has_lanes
+from treegym.agents.world import World
 
 __all__ = ["Place", "current", "place_of", "stand"]
 

@@ -14,8 +14,9 @@ import torch
 
 from treegym.agents.advantages import discounted_returns, gae, lambda_for_length
 from treegym.agents.dapo import GroupSampling, GroupSettings
-from treegym.agents.policy_gradient import Lesson
+from treegym.agents.lesson import Lesson
 from treegym.agents.rollout import Trajectories
+from treegym.agents.state import optimizer_state, set_optimizer_state, within
 from treegym.errors import ConfigError
 
 __all__ = ["VAPO", "VAPOSettings", "explained_variance"]
@@ -135,16 +136,12 @@ class VAPO(GroupSampling):
         return explained_variance(values.detach().cpu().numpy(), part.targets)
 
     def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        from treegym.agents.checkpoint import optimizer_state
-
         values, arrays = super().training_state()
         critic, moments = optimizer_state(self.critic_optimizer)
         values |= {"pretrained": self.pretrained, "critic_optimizer": critic}
         return values, arrays | {f"critic_optimizer.{key}": array for key, array in moments.items()}
 
     def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        from treegym.agents.checkpoint import set_optimizer_state, within
-
         super().set_training_state(values, arrays)
         self.pretrained = int(values["pretrained"])
         set_optimizer_state(self.critic_optimizer, values["critic_optimizer"], within(arrays, "critic_optimizer."))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from treegym.agents.foreign_worlds import ListWorld
 from treegym.agents.policies.base import MASK, mask_of
-from treegym.agents.worlds import ListWorld, World
+from treegym.agents.world import World
 
 __all__ = ["WorldVecEnv"]
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from treegym.agents.policies.base import MASK, as_rows, mask_of
 from treegym.agents.standing import Place, place_of, stand
-from treegym.agents.worlds import World, make_world
+from treegym.agents.world import World
+from treegym.agents.worlds import make_world
 from treegym.errors import ConfigError
 
 __all__ = ["Baseline", "Planning"]

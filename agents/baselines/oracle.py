@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from treegym.agents.baselines.base import Planning
+from treegym.agents.native_worlds import LanesWorld
 from treegym.agents.standing import Place
-from treegym.agents.worlds import LanesWorld
 from treegym.errors import ConfigError
 
 __all__ = ["Oracle"]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from treegym.agents import DAPO, GRPO, PPO, VAPO, DrGRPO
-from treegym.agents.policy_gradient import Lesson, PolicyGradient
+from treegym.agents.lesson import Lesson
+from treegym.agents.policy_gradient import PolicyGradient
 
 SIZE = 96
 
