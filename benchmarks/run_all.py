@@ -2,6 +2,7 @@
 
     python benchmarks/run_all.py                      all of them, in full (hours)
     python benchmarks/run_all.py --quick env_steps    some of them, roughly
+    python benchmarks/run_all.py --read steps.txt     take over what full runs have printed elsewhere
 
 A benchmark that fails, or whose peer is absent, is listed as such; figures of earlier runs of the others are kept.
 """
@@ -83,8 +84,13 @@ def run(name: str, *, quick: bool) -> dict[str, Any]:
         return {"problem": "a peer to compare with is not installed; see `make peers`"}
     if done.returncode:
         return {"problem": f"ended with exit code {done.returncode}"}
+    return closing_object(done.stdout, quick=quick)
+
+
+def closing_object(printed: str, *, quick: bool) -> dict[str, Any]:
+    """Returns the JSON object that a benchmark's output ends with, or what is wrong with it."""
     try:
-        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        result: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
     except (ValueError, IndexError):
         return {"problem": "its last line is no JSON object"}
     return {**result, "quick": quick, "date": datetime.now(UTC).date().isoformat()}
@@ -123,14 +129,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="which benchmarks (default: all)")
     parser.add_argument("--quick", action="store_true", help="smoke runs; figures are rough and marked so")
+    parser.add_argument("--read", nargs="+", type=Path, default=[], metavar="FILE", help="outputs of full runs")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in BARS]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BARS)}")
     results: dict[str, Any] = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {}
     failed = 0
-    for name in args.names or BARS:
-        result = run(name, quick=args.quick)
+    printed = [closing_object(path.read_text(encoding="utf-8"), quick=False) for path in args.read]
+    known = [(result.get("benchmark", str(path)), result) for path, result in zip(args.read, printed, strict=True)]
+    names = args.names or ([] if args.read else list(BARS))
+    for name, result in (*known, *((name, run(name, quick=args.quick)) for name in names)):
         failed += "problem" in result
         if "problem" not in result or name not in results:
             results[name] = {key: value for key, value in result.items() if key not in ("cells", "benchmark")}
