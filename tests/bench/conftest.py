@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from treegym.bench.suite import BUDGET_UNITS, Suite, parse_suite
+from treegym.bench.suite import BUDGET_UNITS, FORMAT, Suite, parse_suite
 
 HERE = Path(__file__).parent
 TREE = "synthetic:roots=60,depth=4,branching=3,difficulty=0.2,seed=0"
@@ -69,7 +69,7 @@ def made_up_runs(*, skills: dict[str, float], seeds: int = 5, envs: int = 1, pro
         final = {key: value for key, value in curve[-1].items() if key not in (*BUDGET_UNITS, "checkpoint")}
         summaries.append(
             {
-                "format": 1,
+                "format": FORMAT,
                 "fingerprint": job.fingerprint,
                 "env": job.env.name,
                 "agent": job.agent.name,
@@ -78,6 +78,7 @@ def made_up_runs(*, skills: dict[str, float], seeds: int = 5, envs: int = 1, pro
                 "curve": curve,
                 "final": {**final, "kinds": by_kind, "prompts": list(range(prompts)), "scores": scores.tolist()},
                 "episodes": {"sha256": "", "count": prompts},
+                "training": None,
                 "reference": {"random": 0.1, "optimum": 1.0},
                 "provenance": {"versions": {"treegym": "0"}, "git": "", "hardware": {}},
             }

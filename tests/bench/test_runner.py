@@ -51,7 +51,7 @@ def _outcomes(folder: Path) -> dict[str, Any]:
     """Returns everything about the runs that does not depend on the clock."""
     return {
         summary["agent"] + str(summary["seed"]): (
-            summary["episodes"], summary["final"], summary["fingerprint"],
+            summary["episodes"], summary["training"], summary["final"], summary["fingerprint"],
             [{k: v for k, v in point.items() if k != "cpu_seconds"} for point in summary["curve"]],
             summary["cost"]["env_steps"], summary["cost"]["forward_passes"],
         )
@@ -64,7 +64,7 @@ def test_all_runs_finish_and_a_second_call_runs_nothing(tmp_path: Path, small_ta
     first = run_suite(suite, tmp_path / "out", workers=2)
     assert (first.finished, first.kept, first.failed) == (6, 0, {})
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "runs").iterdir()}
-    assert len(times) == 12
+    assert len(times) == 14  # summary and evaluation of six runs, training of the two that learn
     second = run_suite(suite, tmp_path / "out", workers=2)
     assert (second.finished, second.kept) == (0, 6)
     assert times == {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "runs").iterdir()}

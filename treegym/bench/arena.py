@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from treegym.bench.claims import contradictions, path_sums
 from treegym.bench.episodes import Episodes
 from treegym.bench.suite import EnvEntry
 from treegym.errors import ConfigError, DataError
 
-__all__ = ["Arena", "Player", "accepts", "make_batch"]
+__all__ = ["Arena", "Player", "accepts", "best_of_root", "make_batch"]
 
 DEFAULT_EPISODES = 100  # in worlds without a fixed set of prompts
 SEED = 20_011  # evaluation episodes are seeded apart from training's 0, 1, 2, ...
@@ -85,9 +86,9 @@ class Arena:
         self._envs: Any = make_batch(entry.id, self._lanes, kwargs)
         probe.close()
         self.kinds = self._kinds(world)  # [P] str
-        self._best_of_root = _best_of_root(world) if self.world is None else None  # [R] float64
+        self._best_of_root = best_of_root(world) if self.world is None else None  # [R] float64
         self._best: np.ndarray | None = None  # [N] float64
-        self._training_table: Any = None
+        self._in_training: np.ndarray | None = None  # [N] float64, what the training reward pays on the way to a node
 
     def close(self) -> None:
         self._envs.close()
@@ -124,10 +125,13 @@ class Arena:
         for _ in range(STEP_LIMIT):
             if state is None:  # a player without memory need not be asked about lanes that have ended
                 who = np.flatnonzero(alive)
-                actions[who], state = player.predict(_rows(observation, who), None, start[who], deterministic=True)
+                seen = _rows(observation, who)
+                actions[who], state = player.predict(seen, None, start[who], deterministic=True, **_masks(player, seen))
                 state = None if state is None else _refuse_memory(state, lanes, len(who))
             else:
-                actions, state = player.predict(observation, state, start, deterministic=True)
+                actions, state = player.predict(
+                    observation, state, start, deterministic=True, **_masks(player, observation)
+                )
             observation, reward, terminated, truncated, info = envs.step(actions)
             reward = np.asarray(reward, np.float64)
             ret[alive] += (reward if reward.ndim == 1 else reward.sum(axis=1))[alive]
@@ -216,43 +220,19 @@ class Arena:
 
     def contradictions(self, episodes: Episodes) -> list[str]:
         """Returns the columns in which episodes contradict the tree at the nodes they ended in."""
-        world, tree = self.world, self.tree
-        assert world is not None
-        end = episodes.end
-        if len(end) and (end.min() < 0 or end.max() >= tree.size):
-            return ["end"]
-        own = tree.root_of(end) == episodes.prompt
-        ended = world.ends[end] | world.cut_off[end]
-        verdict = np.asarray(tree.verdict)[end].astype(np.float64)
-        true = np.where(np.isnan(verdict), world.correct(end).astype(np.float64), verdict)
-        paths = [tree.path_nodes(int(node)) for node in end]
-        world.table.ensure(np.unique(np.concatenate([np.asarray(path, np.int64) for path in paths])))
-        earned = np.array([float(world.table.total[path].sum()) for path in paths])
-        best = self.best_values()[np.asarray(tree.root_node)[episodes.prompt]]
-        # An illegal action costs a step and a penalty that leave no trace in the tree, so those bounds are one-sided.
-        checks = {
-            "end": own & ended,
-            "correct": episodes.correct == world.correct(end),
-            "true": np.isclose(episodes.true, true),
-            "length": episodes.length >= np.asarray(tree.depth)[end],
-            "return": episodes.ret <= earned + 1e-5,
-            "regret": np.isclose(episodes.regret, np.maximum(best - episodes.ret, 0.0), atol=1e-5),
-        }
-        return [name for name, holds in checks.items() if not holds.all()]
+        return contradictions(self.world, episodes, self.best_values())
 
     def _returns_in_training(self, end: np.ndarray) -> np.ndarray:
         """Returns what the reward that agents train on pays for the paths to these nodes."""
-        if self._training_table is None:
+        if self._in_training is None:
             from treegym.rewards import build
 
             world = self.world
             assert world is not None
-            self._training_table = build(self.entry.kwargs.get("reward")).on(
-                self.tree, ends=world.ends, truncated=world.cut_off
-            )
-        paths = [self.tree.path_nodes(int(node)) for node in end]
-        self._training_table.ensure(np.unique(np.concatenate([np.asarray(path, np.int64) for path in paths])))
-        return np.array([float(self._training_table.total[path].sum()) for path in paths])
+            table = build(self.entry.kwargs.get("reward")).on(self.tree, ends=world.ends, truncated=world.cut_off)
+            table.ensure(np.arange(self.tree.size))
+            self._in_training = path_sums(self.tree, np.asarray(table.total, np.float64))
+        return self._in_training[end]
 
     def _kinds(self, world: Any) -> np.ndarray:
         names = None
@@ -265,7 +245,7 @@ class Arena:
         return np.array([names[int(p)] or self.entry.name for p in self.prompts])
 
 
-def _best_of_root(world: Any) -> np.ndarray | None:
+def best_of_root(world: Any) -> np.ndarray | None:
     """Returns the best return of every root, where a world without a tree knows it (recorded candidate selection)."""
     value = getattr(getattr(world, "solution", None), "value", None)
     return None if value is None else np.asarray(value, np.float64)
@@ -287,6 +267,14 @@ def _rows(observation: Any, who: np.ndarray) -> Any:
     if isinstance(observation, Mapping):
         return {key: array[who] for key, array in observation.items()}
     return observation[who]
+
+
+def _masks(player: Player, observation: Any) -> dict[str, np.ndarray]:
+    """Returns the legal actions for players that want to be told apart from the observation, as sb3-contrib's do."""
+    if not isinstance(observation, Mapping) or "action_mask" not in observation:
+        return {}
+    wanted = "action_masks" in inspect.signature(player.predict).parameters
+    return {"action_masks": observation["action_mask"]} if wanted else {}
 
 
 def _refuse_memory(state: Any, lanes: int, asked: int) -> Any:

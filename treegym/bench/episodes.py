@@ -1,4 +1,4 @@
-"""The raw episodes of one run: a table in memory, gzipped JSON lines on disk.
+"""The raw episodes of one run, those of training and those of evaluation: tables in memory, gzipped JSON lines on disk.
 
 Everything a report says is recomputed from these lines by `treegym bench verify`, so they hold each episode as it
 ended, nothing averaged. The bytes depend on the episodes alone (no time stamp in the gzip header), so equal runs give
@@ -7,27 +7,29 @@ equal files.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from treegym.errors import DataError
 from treegym.files import atomic_write
 
-__all__ = ["Episodes", "read_episodes", "write_episodes"]
+__all__ = ["Episodes", "TrainingEpisodes", "read_episodes", "read_training", "write_episodes", "write_training"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Episodes:
-    """The E episodes of one evaluation, column by column."""
+    """E episodes, column by column."""
 
     prompt: np.ndarray  # [E] int32, which prompt (root), or the episode's seed in worlds without prompts
     kind: np.ndarray  # [E] str, the kind of task
@@ -50,55 +52,98 @@ class Episodes:
         return column.astype(np.float64)
 
     @classmethod
-    def join(cls, parts: Iterable[Episodes]) -> Episodes:
+    def join(cls, parts: Iterable[Self]) -> Self:
         parts = list(parts)
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Returns the columns by the names they have in files."""
+        return {_NAMES[f.name]: getattr(self, f.name) for f in fields(self)}
 
-_NAMES = {field.name: "return" if field.name == "ret" else field.name for field in fields(Episodes)}
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEpisodes(Episodes):
+    """E episodes that an agent learned from or threw away, in the order in which they ended."""
+
+    start: np.ndarray  # [E] int64, the node an episode began at: its prompt's, but for exploring starts; -1 unknown
+    env_steps: np.ndarray  # [E] int64, steps charged so far when it ended, those of all lanes
+
+
+_NAMES = {f.name: "return" if f.name == "ret" else f.name for f in fields(TrainingEpisodes)}
 _TYPES: dict[str, Any] = {
     "prompt": np.int32, "kind": np.str_, "ret": np.float64, "correct": np.bool_, "true": np.float64,
-    "proxy": np.float64, "length": np.int32, "regret": np.float64, "end": np.int64,
+    "proxy": np.float64, "length": np.int32, "regret": np.float64, "end": np.int64, "start": np.int64,
+    "env_steps": np.int64,
 }  # fmt: skip
+
+_Kind = TypeVar("_Kind", bound=Episodes)
 
 
 def write_episodes(path: str | os.PathLike[str], checkpoints: Mapping[int, Episodes]) -> str:
     """Writes the episodes of each checkpoint and returns the SHA-256 of the uncompressed lines."""
-    lines = []
-    for checkpoint, episodes in checkpoints.items():
-        columns = {name: _plain(getattr(episodes, field)) for field, name in _NAMES.items()}
-        for row in zip(*columns.values(), strict=True):
-            lines.append(json.dumps({"checkpoint": checkpoint, **dict(zip(columns, row, strict=True))}))
-    data = ("\n".join(lines) + "\n").encode()
-    atomic_write(path, gzip.compress(data, compresslevel=4, mtime=0))
-    return hashlib.sha256(data).hexdigest()
+    return _write(path, [row for number, episodes in checkpoints.items() for row in _rows(episodes, checkpoint=number)])
+
+
+def write_training(path: str | os.PathLike[str], episodes: TrainingEpisodes) -> str:
+    """Writes the episodes of training and returns the SHA-256 of the uncompressed lines."""
+    return _write(path, _rows(episodes))
 
 
 def read_episodes(path: str | os.PathLike[str]) -> tuple[dict[int, Episodes], str]:
     """Returns the episodes by checkpoint and the SHA-256 of their lines; DataError for a damaged file."""
-    file = Path(path)
-    try:
-        data = gzip.decompress(file.read_bytes())
-        rows = [json.loads(line) for line in data.decode().splitlines()]
+    rows, digest = _read(path)
+    with _sound(path):
         if not rows:
             raise ValueError("no episodes")
         grouped: dict[int, list[dict[str, Any]]] = {}
         for row in rows:
             grouped.setdefault(int(row["checkpoint"]), []).append(row)
-        checkpoints = {number: _columns(group) for number, group in grouped.items()}
-    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise DataError(f"{file}: not a sound file of episodes: {error}") from error
-    return checkpoints, hashlib.sha256(data).hexdigest()
+        return {number: _table(Episodes, group) for number, group in grouped.items()}, digest
 
 
-def _columns(rows: list[dict[str, Any]]) -> Episodes:
+def read_training(path: str | os.PathLike[str]) -> tuple[TrainingEpisodes, str]:
+    """Returns the episodes of training and the SHA-256 of their lines; DataError for a damaged file."""
+    rows, digest = _read(path)
+    with _sound(path):
+        return _table(TrainingEpisodes, rows), digest
+
+
+def _rows(episodes: Episodes, **first: Any) -> list[str]:
+    columns = {name: _plain(column) for name, column in episodes.columns().items()}
+    return [
+        json.dumps({**first, **dict(zip(columns, row, strict=True))}) for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def _write(path: str | os.PathLike[str], lines: list[str]) -> str:
+    data = "".join(line + "\n" for line in lines).encode()
+    atomic_write(path, gzip.compress(data, compresslevel=4, mtime=0))
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], str]:
+    with _sound(path):
+        data = gzip.decompress(Path(path).read_bytes())
+        return [json.loads(line) for line in data.decode().splitlines()], hashlib.sha256(data).hexdigest()
+
+
+@contextlib.contextmanager
+def _sound(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns whatever reading a damaged file raises into a DataError."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise DataError(f"{path}: not a sound file of episodes: {error}") from error
+
+
+def _table(kind: type[_Kind], rows: list[dict[str, Any]]) -> _Kind:
     columns = {}
-    for field, name in _NAMES.items():
-        values = [row[name] for row in rows]
-        if field in ("ret", "true", "proxy", "regret"):
+    for f in fields(kind):
+        values = [row[_NAMES[f.name]] for row in rows]
+        if _TYPES[f.name] is np.float64:
             values = [math.nan if value is None else float(value) for value in values]
-        columns[field] = np.array(values, dtype=_TYPES[field])
-    return Episodes(**columns)
+        columns[f.name] = np.array(values, dtype=_TYPES[f.name])
+    return kind(**columns)
 
 
 def _plain(column: np.ndarray) -> list[Any]:

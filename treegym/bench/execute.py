@@ -19,9 +19,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from treegym.bench.arena import Arena, make_batch
-from treegym.bench.episodes import Episodes, write_episodes
+from treegym.bench.episodes import Episodes, write_episodes, write_training
 from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes, count_simulations
 from treegym.bench.provenance import provenance
+from treegym.bench.recording import Recorder
 from treegym.bench.roster import is_ours, is_sb3, make_agent, resolve
 from treegym.bench.suite import FORMAT, Job
 from treegym.files import atomic_write
@@ -34,22 +35,31 @@ _COUNTERS = ("episodes", "judge_calls", "discarded_groups")
 
 
 class _Metered(VectorWrapper):
-    """Counts the steps of an agent that has no callbacks, and ends its learning when the budget is spent."""
+    """Counts and records what an agent without callbacks does, and ends its learning when the budget is spent."""
 
-    def __init__(self, env: VectorEnv, meter: Meter) -> None:
+    def __init__(self, env: VectorEnv, meter: Meter, recorder: Recorder) -> None:
         super().__init__(env)
-        self.meter = meter
+        self.meter, self.recorder = meter, recorder
         self._resting = np.zeros(env.num_envs, np.bool_)
-        self._next_step = env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP
+        self._mode = env.metadata.get("autoreset_mode")
+
+    def reset(self, **where: Any) -> tuple[Any, dict[str, Any]]:
+        self.recorder.begun(np.ones(self.num_envs, np.bool_))
+        self._resting[:] = False
+        return self.env.reset(**where)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
         if not self.meter.tick():
             raise BudgetSpent
         observation, reward, terminated, truncated, info = self.env.step(actions)
+        done = np.asarray(terminated) | np.asarray(truncated)
         # In next-step mode the step after an episode's end only resets; nobody chose an action there.
-        self.meter.env_steps += int((~self._resting).sum())
-        if self._next_step:
-            self._resting = np.asarray(terminated) | np.asarray(truncated)
+        active = ~self._resting
+        last = info.get("final_info", info) if self._mode is AutoresetMode.SAME_STEP else info
+        self.recorder.stepped(active, reward, done, last.get("is_success"), last)
+        self.meter.env_steps = self.recorder.env_steps
+        if self._mode is AutoresetMode.NEXT_STEP:
+            self._resting = done
         return observation, reward, terminated, truncated, info
 
 
@@ -66,7 +76,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
         curve.append({"checkpoint": number, **_rounded(costs), **summary_of(evaluated[number], job.env.metric)})
 
     meter = Meter(job.budget, job.checkpoints, evaluate)
-    agent, learn = _contestant(job, meter)
+    agent, learn, recorder = _contestant(job, meter)
     if callable(watch := getattr(agent, "watch", None)):
         watch(arena.batch)  # planners look where the environment stands that they are asked about
     if learn is None:
@@ -84,6 +94,11 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
         meter.evaluation_passes -= passes
     final = evaluated[max(evaluated)]
     evaluation_cpu = meter.evaluation_cpu
+    training = None
+    if recorder is not None:
+        seen = recorder.episodes()
+        digest = write_training(out / "runs" / f"{job.id}.training.jsonl.gz", seen)
+        training = {"sha256": digest, "count": len(seen), "env_steps": recorder.env_steps}
     digest = write_episodes(out / "runs" / f"{job.id}.jsonl.gz", evaluated)
     summary = {
         "format": FORMAT,
@@ -110,6 +125,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
         "curve": curve,
         "final": final_of(final, job.env.metric),
         "episodes": {"sha256": digest, "count": sum(len(episodes) for episodes in evaluated.values())},
+        "training": training,
         "provenance": provenance(),
     }
     atomic_write(out / "runs" / f"{job.id}.json", json.dumps(summary, allow_nan=False) + "\n")
@@ -117,27 +133,32 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
     return summary
 
 
-def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None]:
-    """Returns the agent and what makes it learn within its budget (None for one that does not learn)."""
+def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None, Recorder | None]:
+    """Returns the agent, and what makes it learn within its budget and who records it (None if it does not learn)."""
     kwargs = {**job.agent.kwargs, **job.agent.per_env.get(job.env.name, {})}
     found = resolve(job.agent.agent)
     native = gym.spec(job.env.id).vector_entry_point is not None
     ours, sb3 = is_ours(found), is_sb3(found)
     disabled = {"autoreset_mode": "Disabled"} if (ours or sb3) and native else {}
-    env = make_batch(job.env.id, job.env.num_envs, {**job.env.kwargs, **disabled})
-    if sb3 or ours:
-        agent = make_agent(job.agent.agent, env if ours else _vec_env(env), seed=job.seed, kwargs=kwargs)
-    else:
-        agent = make_agent(job.agent.agent, _Metered(env, meter), seed=job.seed, kwargs=kwargs)
+    env: Any = make_batch(job.env.id, job.env.num_envs, {**job.env.kwargs, **disabled})
+    recorder = Recorder(job.env, env.num_envs, getattr(env.unwrapped, "lanes", None))
+    if sb3 and not ours:
+        env = _vec_env(env)
+    elif not ours:
+        env = _Metered(env, meter, recorder)
+    agent = make_agent(job.agent.agent, env, seed=job.seed, kwargs=kwargs)
     if not callable(getattr(agent, "learn", None)) or getattr(agent, "learns", True) is False:
-        return agent, None
+        return agent, None, None
     steps = int(job.budget["env_steps"]) if set(job.budget) == {"env_steps"} else _UNLIMITED
     if not count_forward_passes(getattr(agent, "policy", None), meter):
         meter.forward_passes = None
     count_simulations(agent, meter)
-    if sb3 or ours:
-        return agent, lambda: _learn_with_callback(agent, meter, steps)
-    return agent, lambda: _learn_by_stepping(agent, meter, steps)
+    if not (ours or sb3):
+        return agent, lambda: _learn_by_stepping(agent, meter, steps), recorder
+    world = agent.world if ours else env.world  # our agents may have made a batch of another size
+    recorder = Recorder(job.env, world.num_envs, getattr(world, "lanes", None))
+    recorder.observe(world)
+    return agent, lambda: _learn_with_callback(agent, meter, steps), recorder
 
 
 def _vec_env(env: VectorEnv) -> Any:

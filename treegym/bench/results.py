@@ -5,7 +5,8 @@
     runs/bench/
         suite.json                      the suite, the format and the version that wrote it
         runs/ENV--AGENT--SEED.json      a finished run: cost, learning curve, final scores, provenance
-        runs/ENV--AGENT--SEED.jsonl.gz  its raw episodes
+        runs/ENV--AGENT--SEED.jsonl.gz  its raw episodes of evaluation
+        runs/ENV--AGENT--SEED.training.jsonl.gz  those it was trained on, where it learns
         worker-0.log                    what agents printed, tracebacks of failed runs
         leaderboard.json, .csv, report.md, report.html
 
@@ -27,7 +28,7 @@ from treegym.files import atomic_write
 
 __all__ = ["ResultFolder", "strict_json"]
 
-_REQUIRED = ("format", "fingerprint", "env", "agent", "seed", "cost", "curve", "final", "episodes")
+_REQUIRED = ("format", "fingerprint", "env", "agent", "seed", "cost", "curve", "final", "episodes", "training")
 
 
 class ResultFolder:
@@ -83,6 +84,9 @@ class ResultFolder:
     def episodes_path(self, job_id: str) -> Path:
         return self.runs / f"{job_id}.jsonl.gz"
 
+    def training_path(self, job_id: str) -> Path:
+        return self.runs / f"{job_id}.training.jsonl.gz"
+
     def finished(self, job: Job) -> dict[str, Any] | None:
         """Returns the summary of a finished run of exactly this job, or None."""
         path = self.summary_path(job)
@@ -93,8 +97,13 @@ class ResultFolder:
 
     def summaries(self) -> Iterator[dict[str, Any]]:
         """Yields the summary of every finished run, in the order of file names."""
+        for _, summary in self.named_summaries():
+            yield summary
+
+    def named_summaries(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yields the file and the summary of every finished run, in the order of file names."""
         for path in sorted(self.runs.glob("*.json")):
-            yield _summary(path)
+            yield path, _summary(path)
 
 
 def _foreign(path: Path) -> bool:

@@ -41,7 +41,7 @@ __all__ = ["BUDGET_UNITS", "METRICS", "AgentEntry", "EnvEntry", "Job", "Suite", 
 
 BUDGET_UNITS = ("env_steps", "forward_passes", "cpu_seconds")
 METRICS = ("correct", "return", "true", "proxy")
-FORMAT = 1  # of suites and result folders; raised when their meaning changes
+FORMAT = 2  # of suites and result folders; raised when their meaning changes
 
 
 @dataclass(frozen=True, kw_only=True)

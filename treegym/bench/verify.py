@@ -2,7 +2,7 @@
 
 So a leaderboard that someone hands in can be trusted as far as its episodes can: every mean, every curve and the
 leaderboard itself are computed again; where the environment is a closed tree, every episode's end is looked up in it,
-so its correctness, return, length and regret are checked too, not believed.
+those of training included, so its correctness, return, length and regret are checked too, not believed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from treegym.bench.arena import Arena
-from treegym.bench.episodes import read_episodes
+from treegym.bench.arena import Arena, make_batch
+from treegym.bench.claims import contradictions
+from treegym.bench.episodes import read_episodes, read_training
 from treegym.bench.execute import final_of, summary_of
 from treegym.bench.leaderboard import build_leaderboard
 from treegym.bench.results import ResultFolder, strict_json
@@ -66,6 +67,7 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, seed: int = 0) 
     found = Verification()
     jobs = {job.id: job for job in suite.jobs()}
     arenas: dict[str, Arena | None] = {}
+    schools: dict[str, _School | None] = {}
     summaries = []
     for file in sorted(folder.runs.glob("*.json")):
         summary = strict_json(file)
@@ -85,6 +87,9 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, seed: int = 0) 
             if arena is not None and arena.digest() != summary.get("world", ""):
                 found.problems.append(f"{file.name} walked another tree than {job.env.name} has here")
             found.problems += _replay(folder, file.stem, arenas[job.env.name], found)
+            if job.env.name not in schools:
+                schools[job.env.name] = _school(job.env)
+            found.problems += _replay_training(folder, file.stem, summary, schools[job.env.name], found)
     if not summaries:
         raise DataError(f"{folder.path} has no finished run to verify")
     if not found.problems:
@@ -111,6 +116,24 @@ def _check_run(
             yield f"{name}: checkpoint {point['checkpoint']} does not follow from the episodes"
     if not _same(final_of(checkpoints[max(checkpoints)], metric), summary["final"]):
         yield f"{name}: the final scores do not follow from the episodes"
+    if summary["training"] is not None:
+        yield from _check_training(folder, name, summary, found)
+
+
+def _check_training(folder: ResultFolder, name: str, summary: Mapping[str, Any], found: Verification) -> Iterator[str]:
+    try:
+        episodes, digest = read_training(folder.training_path(name))
+    except DataError as error:
+        yield str(error)
+        return
+    found.episodes += len(episodes)
+    claimed = summary["training"]
+    if digest != claimed["sha256"] or len(episodes) != claimed["count"]:
+        yield f"{name}: the training episodes are not those that were written (their SHA-256 or number differs)"
+    charged = summary["cost"]["env_steps"]
+    inside = claimed["env_steps"] == charged and int(episodes.length.sum()) <= charged
+    if not inside or (np.diff(episodes.env_steps, append=charged) < 0).any():
+        yield f"{name}: the steps of the training episodes are not those that were charged"
 
 
 def _arena(env: EnvEntry, suite: Suite, found: Verification) -> Arena | None:
@@ -135,6 +158,39 @@ def _replay(folder: ResultFolder, name: str, arena: Arena | None, found: Verific
         found.replayed += len(episodes)
         for column in arena.contradictions(episodes):
             yield f"{name}: checkpoint {number}: {column} is not what the tree says of these episodes' ends"
+
+
+@dataclass
+class _School:
+    """The environment that agents were trained in, to look their training episodes up."""
+
+    world: Any
+    best: np.ndarray  # [N] float64, the best return from every node
+
+
+def _school(env: EnvEntry) -> _School | None:
+    batch = make_batch(env.id, 1, env.kwargs)
+    world: Any = getattr(batch.unwrapped, "world", None)
+    if getattr(world, "tree", None) is None:
+        return None
+    return _School(world, np.asarray(world.solution(1.0).value))
+
+
+def _replay_training(
+    folder: ResultFolder, name: str, summary: Mapping[str, Any], school: _School | None, found: Verification
+) -> Iterator[str]:
+    if school is None or summary["training"] is None:
+        return
+    try:
+        episodes, _ = read_training(folder.training_path(name))
+    except DataError:
+        return  # reported already
+    if not np.isin(episodes.prompt, school.world.pool).all():
+        yield f"{name}: it was trained on prompts that are not in its environment"
+        return
+    found.replayed += len(episodes)
+    for column in contradictions(school.world, episodes, school.best):
+        yield f"{name}: {column} is not what the tree says of the training episodes"
 
 
 def _check_leaderboard(path: Path, board: Mapping[str, Any]) -> Iterator[str]:

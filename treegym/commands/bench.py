@@ -13,7 +13,7 @@ from treegym.errors import ConfigError, TreeGymError
 
 __all__ = ["configure", "run"]
 
-ACTIONS = ("run", "list", "report", "compare", "verify", "submit")
+ACTIONS = ("run", "list", "report", "compare", "verify", "submit", "export")
 _HELP = """\
 actions:
   run                 run the suite (the default; runs that are finished in --out are kept)
@@ -22,6 +22,7 @@ actions:
   compare A B         compare two result folders, with significance
   verify DIR          recompute everything in a result folder from its raw episodes
   submit DIR FILE     verify a result folder and add its agents to a shared leaderboard file
+  export DIR FILE     write every episode of training and evaluation into one Parquet file
 
 examples:
   treegym bench                                  the quick suite into runs/bench
@@ -46,12 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the chosen action; exit code 0 means all runs finished, or all checks passed."""
-    wanted = {"compare": 2, "submit": 2, "verify": 1, "report": 1}.get(args.action, 0)
+    wanted = {"compare": 2, "submit": 2, "export": 2, "verify": 1, "report": 1}.get(args.action, 0)
     if len(args.paths) != wanted:
         what = {0: "no path", 1: "one result folder", 2: "two paths"}[wanted]
         raise ConfigError(f"bench {args.action} takes {what}, and {len(args.paths)} came; see treegym bench --help")
     action: dict[str, Any] = {
         "run": _run, "list": _list, "report": _report, "compare": _compare, "verify": _verify, "submit": _submit,
+        "export": _export,
     }  # fmt: skip
     try:
         return int(action[args.action](args))
@@ -161,4 +163,12 @@ def _submit(args: argparse.Namespace) -> int:
 
     count = submit(args.paths[0], Path(args.paths[1]), by=args.by, seed=args.seed)
     print(json.dumps({"entries": count}) if args.json else f"{args.paths[1]} now has {count} entries")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from treegym.bench.export import export_parquet
+
+    count = export_parquet(args.paths[0], args.paths[1])
+    print(json.dumps({"episodes": count}) if args.json else f"{args.paths[1]} holds {count:,} episodes")
     return 0

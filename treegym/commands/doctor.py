@@ -28,7 +28,9 @@ EXTRAS: dict[str, Extra] = {
         ("torch", "transformers", "tokenizers"), "language models on this machine, growing trees, training them"
     ),
     "embeddings": Extra(("sentence-transformers",), "sentence embeddings for similarity"),
-    "http": Extra(("httpx",), "models and judges behind an OpenAI-compatible server"),
+    "http": Extra(
+        ("httpx", "starlette", "uvicorn"), "models and judges behind OpenAI-compatible servers, and serving one"
+    ),
     "selection": Extra(("torch", "pymoo"), "choosing optimisations for your own torch module"),
     "torchao": Extra(("torchao",), "quantised candidates in candidate selection"),
     "lora": Extra(("peft",), "training language models through adapters"),
@@ -36,7 +38,10 @@ EXTRAS: dict[str, Extra] = {
     "render": Extra(("pillow", "pygame"), "episodes as images and in a window"),
     "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
     "bench": Extra(("openskill", "shtab"), "skill ratings in benchmarks, shell completion"),
+    "parquet": Extra(("pyarrow",), "benchmark episodes as one Parquet file"),
     "vllm": Extra(("vllm",), "fast growing of trees with vLLM"),
+    "flash": Extra(("flash-attn",), "flash attention for language models on a GPU"),
+    "docs": Extra(("mkdocs", "mkdocstrings"), "building the documentation"),
 }
 CORE = ("gymnasium", "numpy", "numba", "safetensors")
 

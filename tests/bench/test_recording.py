@@ -1,0 +1,144 @@
+"""Training episodes: all of them, as they were, checked against the tree and against what was charged."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import treegym  # noqa: F401 - registers the environments
+from treegym.agents import AlphaZero
+from treegym.bench.claims import contradictions, path_sums
+from treegym.bench.episodes import read_training
+from treegym.bench.export import export_parquet
+from treegym.bench.recording import Recorder
+from treegym.bench.results import ResultFolder
+from treegym.bench.runner import run_suite
+from treegym.bench.suite import EnvEntry, parse_suite
+from treegym.bench.verify import verify
+from treegym.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("contestants_on_path")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_table: dict[str, Any]) -> Path:
+    """Results of the three ways in which an agent can be made to learn, and of one that does not."""
+    small_table["seeds"], small_table["budget"] = [0], {"env_steps": 1500}
+    small_table["agents"] = [
+        {"name": "PPO", "agent": "ppo", "kwargs": {"n_episodes": 32}},
+        {"name": "DAPO", "agent": "dapo"},
+        {"name": "SB3", "agent": "sb3_contrib:MaskablePPO", "kwargs": {"n_steps": 16, "n_epochs": 1}},
+        {"name": "Learner", "agent": "contestants:Learner"},
+        {"name": "Chance", "agent": "contestants:Chance"},
+    ]
+    outcome = run_suite(parse_suite(small_table, where="test"), tmp_path / "out", workers=2)
+    assert outcome.failed == {}
+    return tmp_path / "out"
+
+
+def test_every_kind_of_learner_is_recorded_and_the_tree_agrees(folder: Path, small_table: dict[str, Any]) -> None:
+    results = ResultFolder(folder)
+    world = gym.make("TokenTree-v0", **small_table["envs"][0]["kwargs"]).unwrapped.world
+    best = np.asarray(world.solution(1.0).value)
+    for path, summary in results.named_summaries():
+        if summary["agent"] == "Chance":
+            assert summary["training"] is None
+            assert not results.training_path(path.stem).exists()
+            continue
+        episodes, digest = read_training(results.training_path(path.stem))
+        assert summary["training"] == {
+            "sha256": digest, "count": len(episodes), "env_steps": summary["cost"]["env_steps"],
+        }  # fmt: skip
+        unfinished = summary["cost"]["env_steps"] - episodes.length.sum()
+        assert 0 <= unfinished <= 16 * 4  # at most an episode of four steps in each of 16 lanes
+        assert contradictions(world, episodes, best) == []
+        assert (np.diff(episodes.env_steps) >= 0).all()
+        assert np.isin(episodes.prompt, world.pool).all()
+        assert episodes.correct.any()
+        assert not episodes.correct.all()
+        # Reward here is the verifier's word at the end, so a return of 1 is a right answer and nothing else is.
+        np.testing.assert_array_equal(episodes.ret > 0.5, episodes.correct)
+    assert verify(folder).problems == []
+
+
+def _forge(folder: Path, change: Any) -> None:
+    """Changes training episodes and the summary's hash of them, as a careful forger would."""
+    path = folder / "runs" / "tiny--ppo--0.training.jsonl.gz"
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+    change(rows)
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(data, mtime=0))
+    summary_path = folder / "runs" / "tiny--ppo--0.json"
+    summary = json.loads(summary_path.read_text())
+    summary["training"] |= {"sha256": hashlib.sha256(data).hexdigest(), "count": len(rows)}
+    summary_path.write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: [row.update(correct=True, true=1.0) for row in rows], "correct is not what the tree says"),
+        (lambda rows: [row.update({"return": 1.0}) for row in rows], "return is not what the tree says"),
+        (lambda rows: [row.update(prompt=10_000) for row in rows], "prompts that are not in its environment"),
+        (lambda rows: rows.extend(rows * 3), "not those that were charged"),
+    ],
+)
+def test_forged_training_episodes_are_noticed(folder: Path, change: Any, message: str) -> None:
+    _forge(folder, change)
+    assert any(message in problem for problem in verify(folder).problems)
+
+
+def test_damaged_or_missing_training_episodes_are_noticed(folder: Path) -> None:
+    path = folder / "runs" / "tiny--dapo--0.training.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:100])
+    assert any("not a sound file of episodes" in problem for problem in verify(folder).problems)
+    path.unlink()
+    assert any("not a sound file of episodes" in problem for problem in verify(folder).problems)
+
+
+def test_exploring_starts_are_recorded_where_they_began() -> None:
+    env = gym.make_vec("TokenTree-v0", num_envs=16, autoreset_mode="Disabled", tree="synthetic:roots=20,depth=4")
+    agent = AlphaZero("ChildPolicy", env, seed=0, exploring_starts=0.5, num_simulations=4)
+    recorder = Recorder(EnvEntry(name="x", id="TokenTree-v0"), 16, agent.world.lanes)
+    recorder.observe(agent.world)
+    agent.learn(300)
+    episodes = recorder.episodes()
+    tree = agent.world.tree_world.tree
+    inside = episodes.start != np.asarray(tree.root_node)[episodes.prompt]
+    assert inside.any()
+    assert not inside.all()
+    assert recorder.env_steps == agent.num_timesteps
+    np.testing.assert_array_equal(tree.depth[episodes.end] - tree.depth[episodes.start], episodes.length)
+
+
+def test_sums_along_paths_are_those_of_walking_them() -> None:
+    tree = gym.make("TokenTree-v0", tree="synthetic:roots=3,depth=4,branching=3").unwrapped.world.tree
+    pays = np.random.default_rng(0).normal(size=tree.size)
+    walked = [sum(pays[node] for node in tree.path_nodes(leaf)) for leaf in range(tree.size)]
+    np.testing.assert_allclose(path_sums(tree, pays), walked, atol=1e-12)
+
+
+def test_a_parquet_file_holds_every_episode_and_where_it_comes_from(folder: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    count = export_parquet(folder, tmp_path / "all.parquet")
+    table = parquet.read_table(tmp_path / "all.parquet")
+    summaries = list(ResultFolder(folder).summaries())
+    written = sum(run["episodes"]["count"] + (run["training"] or {"count": 0})["count"] for run in summaries)
+    assert count == table.num_rows == written
+    about = json.loads(table.schema.metadata[b"treegym"])
+    assert set(about["runs"]) == set(table["run"].to_pylist())
+    assert all(run["provenance"]["hardware"] and run["hyperparameters"] is not None for run in about["runs"].values())
+    rows = table.to_pylist()
+    last = [row for row in rows if row["agent"] == "DAPO" and row["checkpoint"] == 2]
+    run = next(run for run in summaries if run["agent"] == "DAPO")
+    assert np.mean([row["correct"] for row in last]) == pytest.approx(run["final"]["score"])
+    assert {row["phase"] for row in rows if row["agent"] == "Chance"} == {"evaluation"}
+    with pytest.raises(ConfigError, match=r"must end in \.parquet"):
+        export_parquet(folder, tmp_path / "all.csv")
