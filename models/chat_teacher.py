@@ -12,7 +12,7 @@ import numpy as np
 from treegym.errors import BackendError, ConfigError, DataError
 from treegym.models.base import TextTokenizer, TokenIds
 from treegym.models.batched_trees import score_trees_partly
-from treegym.models.http_chat import ChatClient
+from treegym.models.http_chat import ChatClient, Message
 from treegym.models.http_endpoint import Endpoint
 from treegym.models.tree_scores import Branches, TreeScores
 
@@ -24,6 +24,9 @@ ROOM = 4  # tokens of the hosted model allowed for one of the primary's, whose p
 
 class ChatTeacher:
     """Fits `LanguageModel` as far as words go: it proposes answers, and has no opinion on single tokens."""
+
+    words_only = True
+    told_logprobs = 0
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class ChatTeacher:
         ]
         answers = self._chat.answers(
             conversations,
-            max_tokens=ROOM * max_new_tokens,
+            max_tokens=self._room(conversations, max_new_tokens),
             temperature=temperature,
             seed=seed if temperature > 0 else None,
         )
@@ -94,6 +97,17 @@ class ChatTeacher:
             cut = next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))
             made.append(ids[: min(cut, max_new_tokens)])
         return made
+
+    def _room(self, conversations: Sequence[Sequence[Message]], wanted: int) -> int:
+        """Returns how many tokens to ask for: as many as the answer may take, within what the model's context has left.
+
+        Letters bound the tokens of a conversation, which only the server can count.
+        """
+        room = ROOM * wanted
+        if self._chat.model and self._chat.context_length is not None:
+            letters = max((sum(len(m["content"]) for m in messages) for messages in conversations), default=0)
+            room = min(room, max(wanted, self._chat.context_length - letters))
+        return room
 
     def _written(self, text: str) -> tuple[list[int], bool]:
         """Returns the tokens of the longest beginning the vocabulary can express, and whether that is all of it."""

@@ -26,7 +26,11 @@ def is_address(name: str) -> bool:
 
 
 def connect(
-    address: str, *, tokenizer: TextTokenizer | None = None, embedder: LanguageModel | None = None
+    address: str,
+    *,
+    tokenizer: TextTokenizer | None = None,
+    embedder: LanguageModel | None = None,
+    primary: LanguageModel | None = None,
 ) -> LanguageModel:
     """Returns the model at an address such as ``http://127.0.0.1:8000/v1#tokenizer=tiny-primary&key_env=MY_KEY``.
 
@@ -39,6 +43,7 @@ def connect(
             tokenizer is then the primary's).
         tokenizer: the tokenizer itself, instead of its name in the address.
         embedder: a local model that gives hidden states for the served one.
+        primary: the model in whose tokens a chat model's answers are written, where its address names no tokenizer.
     """
     if address.startswith(IN_PROCESS):
         from treegym.models.vllm_model import VllmModel
@@ -58,7 +63,12 @@ def connect(
             raise ConfigError(
                 f"the address has an unknown setting.{suggest(name, [*_NUMBERS, *_NAMES, 'tokenizer', 'chat'])}"
             )
+    chat = settings.pop("chat", "no")
+    if chat not in ("yes", "no"):
+        raise ConfigError("chat in the address must be yes or no")
     named = settings.pop("tokenizer", None)
+    if tokenizer is None and named is None and chat == "yes" and primary is not None:
+        tokenizer = primary.tokenizer
     if tokenizer is None:
         if named is None:
             raise ConfigError(
@@ -66,9 +76,6 @@ def connect(
             )
         where, local = resolve(named)
         tokenizer = load_tokenizer(where, local_files_only=local)
-    chat = settings.pop("chat", "no")
-    if chat not in ("yes", "no"):
-        raise ConfigError("chat in the address must be yes or no")
     if chat == "yes":
         settings.pop("prompts_per_request", None)  # a chat is one conversation
         return ChatTeacher(url, tokenizer=tokenizer, **settings)

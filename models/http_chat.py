@@ -10,7 +10,7 @@ from treegym.errors import ConfigError
 from treegym.models.http_endpoint import Endpoint
 from treegym.models.http_journal import Journal
 from treegym.models.http_json import MalformedAnswer, field
-from treegym.models.http_models import served_model
+from treegym.models.http_models import model_cards, served_model
 
 __all__ = ["ChatAnswer", "ChatClient", "Message"]
 
@@ -50,12 +50,15 @@ class ChatClient:
         if settings and not isinstance(endpoint, str):
             raise ConfigError(f"pass {', '.join(settings)} to the Endpoint, not beside it")
         self._model, self._journal, self._extra = model, journal, dict(extra or {})
+        self.context_length: int | None = None  # tokens of a conversation, where the only model there is tells it
 
     @property
     def model(self) -> str:
         """Returns the model's name on the server."""
         if self._model is None:
             self._model = served_model(self.endpoint)
+            told = model_cards(self.endpoint)[self._model].get("max_model_len")
+            self.context_length = told if isinstance(told, int) and told > 0 else None
         return self._model
 
     @property

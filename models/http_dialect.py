@@ -13,7 +13,7 @@ from treegym.models.http_endpoint import Endpoint, Refused
 from treegym.models.http_json import MalformedAnswer
 from treegym.models.http_tokens import Choice, Vocabulary, read_choices
 
-__all__ = ["Dialect", "detect", "growth_mode"]
+__all__ = ["Dialect", "detect", "growth_mode", "told_logprobs"]
 
 logger = logging.getLogger(__name__)
 PROBED = 4096  # a server that gives this many log-probabilities is taken to give all
@@ -96,17 +96,25 @@ def detect(endpoint: Endpoint, model: str, tokenizer: TextTokenizer, contexts: S
     return found
 
 
+def told_logprobs(model: Any) -> int:
+    """Returns how many of the likeliest tokens a model tells per position: all, unless it says that it tells fewer.
+
+    The first call asks a served model's server what it understands.
+    """
+    told = getattr(model, "told_logprobs", None)
+    return model.tokenizer.vocab_size if told is None else int(told)
+
+
 def growth_mode(model: Any, wanted: str, *, proposals: int) -> tuple[str, str | None]:
     """Returns the growth mode a model can serve, and the notice to show when it is not the one wanted.
 
     ``step`` and ``mixed`` need `proposals` log-probabilities per position; a served model that gives fewer can still
     write whole answers. Models that are not served have all of them.
     """
-    dialect = getattr(model, "dialect", None)
-    available = dialect.logprobs if isinstance(dialect, Dialect) else None
-    if wanted == "answers" or available is None or available >= min(proposals, model.tokenizer.vocab_size):
+    available, needed = told_logprobs(model), min(proposals, model.tokenizer.vocab_size)
+    if wanted == "answers" or available >= needed:
         return wanted, None
     told = f"only {available} log-probabilities" if available else "no log-probabilities"
     return "answers", (
-        f"{model.name} gives {told} per position, growth mode {wanted!r} needs {proposals}: growing 'answers' instead"
+        f"{model.name} gives {told} per position, growth mode {wanted!r} needs {needed}: growing 'answers' instead"
     )

@@ -93,6 +93,16 @@ class RemoteModel:
         return self._link.connected()[1]
 
     @property
+    def told_logprobs(self) -> int:
+        """Returns how many of the likeliest tokens the server tells per position."""
+        return self.dialect.logprobs
+
+    @property
+    def scores_prompts(self) -> bool:
+        """Whether the server tells the log-probabilities of given texts, however few it tells of the likeliest."""
+        return self.dialect.echo >= 0 and self.dialect.ids
+
+    @property
     def usage(self) -> Usage:
         """Returns the running totals of requests, tokens and money."""
         return self.endpoint.usage
@@ -133,7 +143,7 @@ class RemoteModel:
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
         if any(not len(context) for context in contexts):
             raise ConfigError("a context is empty; a model needs at least one token to go on from")
-        if self.dialect.echo < 0 or not self.dialect.ids:
+        if not self.scores_prompts:
             return self._link.verified(self._score_by_steps(contexts, continuations))
         joined = [[*c, *t] for c, t in zip(contexts, continuations, strict=True)]
         asked = [row for row, t in enumerate(continuations) if len(t)]
@@ -250,14 +260,13 @@ class RemoteModel:
         if hidden:
             raise BackendError(
                 f"{self.name} gives {given} log-probabilities per position and the primary needs all; serve it "
-                "with more (vLLM: --max-logprobs -1)"
+                "with more (vLLM: --max-logprobs -1), or describe contexts by an embedder"
             )
-        if not self._told_few:
+        if (worst or best > given) and not self._told_few:
             self._told_few = True
             warnings.warn(
                 f"{self.name} gives {given} log-probabilities per position: as a teacher it offers answers and at most "
                 "that many likely tokens, and no unlikely ones",
                 stacklevel=2,
             )
-        can_score = self.dialect.echo >= 0 and self.dialect.ids
-        return score_trees_partly(self, trees, best=best, given=given, scores_prompts=can_score)
+        return score_trees_partly(self, trees, best=best, given=given, scores_prompts=self.scores_prompts)

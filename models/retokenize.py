@@ -21,7 +21,9 @@ import numpy as np
 
 from treegym.errors import DataError
 from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.batched_trees import score_trees_partly
 from treegym.models.boundary import Boundary, complete_text, pieces_of, spoken
+from treegym.models.http_dialect import told_logprobs
 from treegym.models.tree_scores import Branches, TreeScores
 
 __all__ = ["Retokenized", "in_vocabulary_of"]
@@ -179,7 +181,12 @@ class Retokenized:
     def score_trees(
         self, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
     ) -> list[TreeScores]:
-        """Scores trees in the primary's vocabulary; likely tokens begin what the teacher's own likely tokens write."""
+        """Scores trees in the primary's vocabulary; likely tokens begin what the teacher's own likely tokens write.
+
+        The marginals need all log-probabilities: a teacher that tells fewer has no opinions here.
+        """
+        if not hidden and told_logprobs(self.inner) < self.inner.tokenizer.vocab_size:
+            return score_trees_partly(self, trees, best=0, given=0, scores_prompts=False)
         results = []
         for tree in trees:
             contexts = [tree.context(node) for node in range(-1, tree.size)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from treegym.envs.token_tree.grow_closing import PRIMARY
 from treegym.envs.token_tree.grow_columns import fill_ends, fill_primary, fill_teacher, lay_out
 from treegym.envs.token_tree.grow_settings import GrowSettings, Judge, Verifier, Voice
 from treegym.envs.token_tree.grow_states import ContextStates
-from treegym.envs.token_tree.grow_voices import check_prompts, make_voices
+from treegym.envs.token_tree.grow_voices import check_prompts, make_voices, servable
 from treegym.envs.token_tree.grow_waves import grow_sprouts
 from treegym.envs.token_tree.grow_work import WorkDirectory, digest_of
 from treegym.envs.token_tree.tree import Root, TokenTree
@@ -54,7 +55,7 @@ def grow(
         primary: the policy being trained. Its vocabulary is the tree's, and it closes every frontier.
         teachers: the models that propose; teachers of other vocabularies propose text.
         out: the `.tree` file to write.
-        settings: how to grow.
+        settings: how to grow; with a server that tells too few log-probabilities for it, ``answers`` are grown.
         verify: scores a terminal's text against its root's reference; without it verdicts stay unset.
         judge: scores prompts and answers; without it the judge's column stays unset.
         embedder: describes contexts by their text; without it the primary's hidden states describe them.
@@ -75,6 +76,7 @@ def grow(
         raise ConfigError(f"{target.parent} is no directory; make it first")
     voices = make_voices(primary, teachers, chat=chat)
     check_prompts(voices, prompts)
+    settings, notices = servable(voices, settings)
     models: dict[str, Any] = {
         "primary": {"name": primary.name, "fingerprint": primary.fingerprint()},
         "teacher_models": [{"name": t.name, "fingerprint": t.fingerprint()} for t in teachers],
@@ -89,6 +91,8 @@ def grow(
     basis = store.basis(
         lambda: fit_basis(states, [root.prompt for root in prompts[:BASIS_PROMPTS]], max_tokens=settings.max_tokens)
     )
+    for notice in notices:
+        warnings.warn(notice, stacklevel=2)
     shards = [prompts[start : start + settings.shard] for start in range(0, len(prompts), settings.shard)]
     for number, shard in _shown(list(enumerate(shards)), progress):
         if not store.has(number):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from treegym.envs.token_tree.grow_settings import Voice
+from treegym.envs.token_tree.grow_settings import GrowSettings, Voice
 from treegym.envs.token_tree.tree import Root
-from treegym.errors import ConfigError, DataError
+from treegym.errors import BackendError, ConfigError, DataError
 from treegym.models.base import LanguageModel
 from treegym.models.chat import chat_beginning, has_chat_template, plain_beginning
+from treegym.models.http_dialect import growth_mode, told_logprobs
 from treegym.models.retokenize import Retokenized, in_vocabulary_of
 
-__all__ = ["check_prompts", "make_voices"]
+__all__ = ["check_prompts", "make_voices", "servable"]
 
 
 def make_voices(primary: LanguageModel, teachers: Sequence[LanguageModel], *, chat: bool = True) -> list[Voice]:
@@ -60,3 +62,31 @@ def check_prompts(voices: Sequence[Voice], prompts: Sequence[Root]) -> None:
                 raise DataError(f"{who} cannot express the prompt {root.prompt[:80]!r}: {error}") from error
             if not ids:
                 raise DataError(f"{who} needs at least one token to begin with, but the prompt is {root.prompt!r}")
+
+
+def servable(voices: Sequence[Voice], settings: GrowSettings) -> tuple[GrowSettings, list[str]]:
+    """Returns settings in a mode that all models can serve, and what to tell whoever wanted another one.
+
+    Single tokens are proposed by their log-probabilities, and unlikely ones can only be found among all of them; a
+    server that tells fewer makes the growth one of whole answers. A teacher that is known to give words only takes part
+    in ``mixed`` by its answers. The primary has to score every path, so it cannot do without any.
+    """
+    primary = voices[0].model
+    told = told_logprobs(primary)
+    if told < primary.tokenizer.vocab_size and not getattr(primary, "scores_prompts", False):
+        raise BackendError(
+            f"the primary {primary.name!r} gives {told} log-probabilities per position and scores no texts, so it "
+            "cannot close a tree; serve it with more (vLLM: --max-logprobs -1), or let it be a teacher"
+        )
+    notices: list[str] = []
+    for voice in voices:
+        foreign = isinstance(voice.model, Retokenized)
+        model = voice.model.inner if isinstance(voice.model, Retokenized) else voice.model
+        if settings.mode == "mixed" and getattr(model, "words_only", False):
+            continue
+        proposals = model.tokenizer.vocab_size if foreign or settings.worst else settings.best
+        mode, notice = growth_mode(model, settings.mode, proposals=proposals)
+        if notice is not None:
+            notices.append(notice)
+            settings = replace(settings, mode=mode)
+    return settings, notices

@@ -78,6 +78,17 @@ class Speaker:
     pieces: Sequence[bytes]
     fingerprint: str
     max_length: int  # tokens of prompt and answer together
+    max_logprobs: int | None = None  # log-probabilities a client may ask for per position; 0 tells none, None all
+
+    def top(self, asked: int | None) -> int | None:
+        """Returns how many of the likeliest tokens to tell per position; a negative number asks for all."""
+        size = self.tokenizer.vocab_size
+        if asked is None:
+            return None
+        wanted = size if asked < 0 else min(asked, size)
+        if self.max_logprobs is not None and (wanted > self.max_logprobs or not self.max_logprobs):
+            raise BadRequest(f"{wanted} log-probabilities per position are more than the {self.max_logprobs} told here")
+        return wanted
 
     def token_name(self, token: int, by_id: bool) -> str:
         """Returns how an answer names a token."""
@@ -221,8 +232,7 @@ def read_completion(body: Mapping[str, Any], speaker: Speaker, *, max_prompts: i
     if len(prompts) > max_prompts:
         raise BadRequest(f"{len(prompts)} prompts in one request are more than the {max_prompts} this server takes")
     echo = _flag(body, "echo")
-    top = _number(body, "logprobs", None, -1, MOST_TOKENS, whole=True)
-    top = top if top is None else speaker.tokenizer.vocab_size if top < 0 else min(top, speaker.tokenizer.vocab_size)
+    top = speaker.top(_number(body, "logprobs", None, -1, MOST_TOKENS, whole=True))
     jobs = speaker.jobs([speaker.ids(p) for p in prompts], body, top, echo)
     if not echo and any(job.max_tokens == 0 for job in jobs):
         raise BadRequest("max_tokens is 0 and echo is not set, so there is nothing to answer")
@@ -259,8 +269,7 @@ def read_chat(body: Mapping[str, Any], speaker: Speaker) -> Asked:
             raise BadRequest("this model has no chat template and answers the last user message; there is none")
         ids = speaker.ids(users[-1])
     wanted = _flag(body, "logprobs")
-    top = _number(body, "top_logprobs", 0, 0, MOST_TOKENS, whole=True) if wanted else None
-    top = top if top is None else min(top, speaker.tokenizer.vocab_size)
+    top = speaker.top(_number(body, "top_logprobs", 0, 0, MOST_TOKENS, whole=True) if wanted else None)
     jobs = speaker.jobs([speaker.ids(ids)], {"max_tokens": 256, **body}, top, False)
     return Asked(
         jobs=jobs,

@@ -32,8 +32,13 @@ class ServeSettings:
     max_wait_ms: float = 5.0
     max_queue: int = 512
     max_length: int | None = None  # tokens of prompt and answer; default what the model's configuration says
+    max_logprobs: int | None = None  # told per position at most; 0 tells none, None all
     key_env: str | None = None  # name of the variable with the key that clients must send
     drain_s: float = 30.0  # how long requests under way may take to finish at shutdown
+
+    def __post_init__(self) -> None:
+        if self.max_logprobs is not None and self.max_logprobs < 0:
+            raise ConfigError(f"max_logprobs is {self.max_logprobs}; it must be at least 0 (leave it out to tell all)")
 
     def checked_key(self) -> str | None:
         """Returns the key, which is required on anything but the loopback interface."""
@@ -103,7 +108,7 @@ def serve(
         model = load()
         length = _max_length(model, settings)
         tokenizer = model.tokenizer
-        speaker = Speaker(model.name, tokenizer, tokenizer.pieces(), model.fingerprint(), length)
+        speaker = Speaker(model.name, tokenizer, tokenizer.pieces(), model.fingerprint(), length, settings.max_logprobs)
         batcher = Batcher(
             model,
             max_batch_size=settings.max_batch_size,

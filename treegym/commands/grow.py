@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,26 +92,27 @@ def run(args: argparse.Namespace) -> int:
     )
     _use_threads(args.threads)
     primary = _load(args.primary, args)
-    teachers = [_load(name, args) for name in (args.teacher or BUNDLED_TEACHERS)]
+    teachers = [_load(name, args, primary) for name in (args.teacher or BUNDLED_TEACHERS)]
     if args.draft is not None:
         draft = _load(args.draft, args)
         primary, *teachers = [_drafted(model, draft) for model in (primary, *teachers)]
     start = time.perf_counter()
-    tree = grow(
-        prompts.roots,
-        primary=primary,
-        teachers=teachers,
-        out=out,
-        settings=settings,
-        verify=prompts.verify,
-        judge=_judge(args, bundled=prompts.source == "bundled"),
-        embedder=_embedder(args.embedder),
-        chat=not args.no_chat,
-        work=args.work,
-        overwrite=args.overwrite,
-        source=prompts.source,
-        progress=not args.quiet,
-    )
+    with _warnings_as_sentences():
+        tree = grow(
+            prompts.roots,
+            primary=primary,
+            teachers=teachers,
+            out=out,
+            settings=settings,
+            verify=prompts.verify,
+            judge=_judge(args, bundled=prompts.source == "bundled"),
+            embedder=_embedder(args.embedder),
+            chat=not args.no_chat,
+            work=args.work,
+            overwrite=args.overwrite,
+            source=prompts.source,
+            progress=not args.quiet,
+        )
     size = out.stat().st_size
     figures = {
         "out": str(out),
@@ -117,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         "bytes": size,
         "seconds": round(time.perf_counter() - start, 2),
         "closed": tree.is_closed,
-        "mode": settings.mode,
+        "mode": tree.header["growth"]["mode"],
         "primary": primary.name,
         "teachers": [teacher.name for teacher in teachers],
     }
@@ -129,6 +134,14 @@ def run(args: argparse.Namespace) -> int:
             f"{size / 1e6:.1f} MB, {figures['seconds']} s"
         )
     return 0
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Shows what the growth has to tell, such as a change of mode, without file names and lines of code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"treegym: {message}", file=sys.stderr)
+        yield
 
 
 def _judge(args: argparse.Namespace, *, bundled: bool) -> ModelJudge | None:
@@ -148,12 +161,12 @@ def _embedder(name: str | None) -> Embedder | None:
     return load_embedder(name)
 
 
-def _load(name: str, args: argparse.Namespace) -> LanguageModel:
+def _load(name: str, args: argparse.Namespace, primary: LanguageModel | None = None) -> LanguageModel:
     from treegym.models.connect import connect, is_address
     from treegym.models.loading import load_model
 
     if is_address(name):
-        return connect(name)
+        return connect(name, primary=primary)
     return load_model(
         name,
         device=args.device,

@@ -36,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-queue", type=int, default=defaults.max_queue, metavar="N", help="sequences that may wait before 429"
     )
     parser.add_argument("--max-length", type=int, metavar="TOKENS", help="of prompt and answer (default: the model's)")
+    parser.add_argument(
+        "--max-logprobs", type=int, metavar="N", help="log-probabilities told per position (default: all; 0: none)"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: CUDA when there is one)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     parser.add_argument("--attention", default="auto", help="auto, sdpa, eager, flash_attention_2")
@@ -52,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         max_wait_ms=args.max_wait_ms,
         max_queue=args.max_queue,
         max_length=args.max_length,
+        max_logprobs=args.max_logprobs,
         key_env=args.key_env,
     )
 
