@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rewards": ("treegym.commands.rewards", "list the registered reward terms and terminal detectors"),
     "doctor": ("treegym.commands.doctor", "say what is installed and what is missing"),
 }
-INTERRUPTED = 130  # what shells report for Ctrl-C
+INTERRUPTED, CLOSED_PIPE = 130, 141  # what shells report for Ctrl-C and for a reader that went away
 # where a package comes from that a command may lack; others are named without an extra
 EXTRAS = {
     "torch": "agents",
@@ -69,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             parser.print_help()
             return 0
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except TreeGymError as error:
         print(f"treegym: {error}", file=sys.stderr)
         return 1
@@ -79,6 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         wanted = f"treegym[{EXTRAS[package]}]" if package in EXTRAS else package
         print(f'treegym: {command} needs the package {package!r}: pip install "{wanted}"', file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read our output has seen enough, as in `treegym agents | head -3`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
+        return CLOSED_PIPE
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"treegym: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("treegym: interrupted; what was finished is kept", file=sys.stderr)

@@ -44,7 +44,10 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success it is flushed to disk and renamed, on failure removed."""
     final = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+    except OSError as error:  # the user knows the final name
+        raise OSError(error.errno, error.strerror, os.fspath(final)) from error
     os.close(handle)
     temporary = Path(name)
     try:

@@ -155,6 +155,7 @@ def test_a_full_disk_ends_with_one_sentence(tmp_path: Path, small_table: dict[st
         ({"agents": [{"name": "x", "agent": "ppoo"}]}, "unknown agent 'ppoo'"),
         ({"agents": [{"name": "x", "agent": "no_such_module:Agent"}]}, "no_such_module"),
         ({"envs": [{"name": "x", "id": "TokenTre-v0"}]}, "Did you mean 'TokenTree-v0'"),
+        ({"envs": [{"name": "x", "id": "broken_plugin:X-v0"}]}, "broken_plugin failed to import: NameError"),
     ],
 )
 def test_unknown_names_end_before_anything_runs(
@@ -166,6 +167,19 @@ def test_unknown_names_end_before_anything_runs(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plugin_that_fails_to_import_is_one_sentence_however_many_runs_it_costs(
+    tmp_path: Path, small_table: dict[str, Any]
+) -> None:
+    small_table["agents"][2] = {"name": "Broken", "agent": "broken_plugin:Agent"}
+    suite = _toml(small_table, tmp_path / "suite.toml")
+    result = _bench("--suite", suite, "--out", tmp_path / "out", "--json")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "2 runs (tiny--broken--0, ...) failed" in result.stderr
+    assert "failed to import: NameError: name 'this' is not defined" in result.stderr
+    assert len(json.loads(result.stdout)["agents"]) == 2
 
 
 def test_results_of_another_version_or_suite_are_refused(tmp_path: Path, small_table: dict[str, Any]) -> None:

@@ -41,6 +41,24 @@ def test_wrong_use_is_one_sentence(extra: list[str], message: str, capsys: pytes
     assert said.count("\n") == 1
 
 
+def test_an_agent_of_another_world_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import gymnasium as gym
+
+    from treegym.agents import PPO
+
+    known = tmp_path / "known.zip"
+    PPO("ChildPolicy", gym.make("TokenTree-v0", tree=TREE, max_children=20), seed=0).save(known)
+    out = ["--export", str(tmp_path / "view.html")]
+    assert main(["tree", "explore", TREE, "--agent", str(known), *out]) == 0
+    assert "walk" not in capsys.readouterr().err
+    other = tmp_path / "other.zip"
+    PPO("ChildPolicy", gym.make("CandidateSelection-v0"), seed=0).save(other)
+    assert main(["tree", "explore", TREE, "--agent", str(other), *out]) == 1
+    said = capsys.readouterr().err
+    assert "was trained in another environment" in said
+    assert said.count("\n") == 1
+
+
 def test_serves_until_interrupted() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "treegym", "tree", "explore", TREE, "--json"],

@@ -65,9 +65,14 @@ def check_env(env_id: str, *, where: str) -> None:
 
     try:
         if ":" in env_id:  # "my_module:MyEnv-v0" registers its environments when imported
-            importlib.import_module(env_id.partition(":")[0])
+            module = env_id.partition(":")[0]
+            try:
+                importlib.import_module(module)
+            except (Exception, SystemExit) as error:
+                reason = f"{type(error).__name__}: {error}"
+                raise ConfigError(f"{where}: environment {env_id!r}: {module} failed to import: {reason}") from error
         gym.spec(env_id)
-    except (gym.error.Error, ImportError) as error:
+    except gym.error.Error as error:
         name = env_id.rpartition(":")[2]
         raise ConfigError(f"{where}: unknown environment {env_id!r}.{suggest(name, ENVS)} ({error})") from error
 

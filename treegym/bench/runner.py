@@ -63,6 +63,8 @@ def run_suite(
         workers: how many processes; by default one a core.
         progress: called with each job and its answer as it ends.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
     folder = ResultFolder(out)
     folder.prepare(suite)
     outcome = Outcome()
@@ -75,8 +77,6 @@ def run_suite(
     if not waiting:
         return outcome
     count = min(cores() if workers is None else workers, len(waiting))
-    if count < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers}")
     with _interruptible(), _Pool(count, folder) as pool:
         for job, answer in pool.run(waiting):
             if "error" not in answer:

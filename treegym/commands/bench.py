@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ def _run(args: argparse.Namespace) -> int:
         check_agent(agent.agent, where=f"suite {suite.name}")
     progress = _Progress(total=len(suite.jobs()), quiet=args.json)
     outcome = run_suite(suite, args.out, workers=args.workers, progress=progress)
-    for job, reason in outcome.failed.items():
-        print(f"treegym bench: run {job} failed: {reason}", file=sys.stderr)
+    for line in _failures(outcome.failed):
+        print(f"treegym bench: {line}", file=sys.stderr)
     if outcome.finished + outcome.kept == 0:
         raise TreeGymError(
             "no run finished, so there is no leaderboard; see the worker-*.log files in the result folder"
@@ -91,6 +92,19 @@ def _run(args: argparse.Namespace) -> int:
     else:
         print(f"\n{as_text(board)}\n\nReport: {paths[-1]}")
     return 0 if outcome.complete else 1
+
+
+def _failures(failed: Mapping[str, str]) -> list[str]:
+    """Returns a sentence for every reason, however many runs it cost."""
+    jobs: dict[str, list[str]] = {}
+    for job, reason in failed.items():
+        jobs.setdefault(reason, []).append(job)
+    return [
+        f"run {names[0]} failed: {reason}"
+        if len(names) == 1
+        else f"{len(names)} runs ({names[0]}, ...) failed: {reason}"
+        for reason, names in jobs.items()
+    ]
 
 
 class _Progress:

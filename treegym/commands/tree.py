@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, (module, summary) in ACTIONS.items():
         sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
+        sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="seed of everything random (default: 0)")
         if isinstance(module, str):
             implementation = importlib.import_module(module)
             implementation.configure(sub)

@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C, or writes the file."""
+    from treegym.envs.token_tree.world import load_tree
     from treegym.explorer.page import export_page
     from treegym.explorer.server import ExplorerServer
     from treegym.explorer.view import Search, TreeView
@@ -41,14 +42,14 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 <= args.port < 2**16:
         raise ConfigError(f"--port is {args.port}; it must be 0 to 65535")
-    world = _world(args)
+    world = _world(args, load_tree(args.file))
     roots = range(world.tree.num_roots) if args.roots is None else args.roots
     for root in roots:
         if not 0 <= root < world.tree.num_roots:
             raise ConfigError(f"--roots names {root}; the tree has roots 0 to {world.tree.num_roots - 1}")
-    search = Search(args.search, args.simulations, getattr(args, "seed", 0)) if args.search else None
+    search = Search(args.search, args.simulations, args.seed) if args.search else None
     title = Path(args.file).name if args.file else "bundled tree"
-    view = TreeView(world, search=search, walks=_walks(args, world, list(roots)[:WALKS]), title=title)
+    view = TreeView(world, search=search, walks=_walks(args, world.tree, list(roots)[:WALKS]), title=title)
     if args.export:
         atomic_write(args.export, export_page(view, roots=args.roots))
         print(json.dumps({"file": args.export}) if args.json else f"Wrote {args.export}")
@@ -70,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _world(args: argparse.Namespace) -> Any:
-    from treegym.envs.token_tree.world import TreeWorld, load_tree
+def _world(args: argparse.Namespace, tree: Any, max_children: int = 16) -> Any:
+    from treegym.envs.token_tree.world import TreeWorld
 
     reward: Any = None
     if args.reward:
@@ -79,13 +80,14 @@ def _world(args: argparse.Namespace) -> Any:
             reward = json.loads(args.reward)
         except ValueError as error:
             raise ConfigError(f"--reward is not JSON: {error}") from error
-    tree = load_tree(args.file)
     widest = int(tree.child_count.max()) if tree.size else 1
     deepest = int(tree.depth.max()) if tree.size else 1
-    return TreeWorld(tree, split="all", reward=reward, max_children=max(16, widest), max_tokens=max(48, deepest))
+    return TreeWorld(
+        tree, split="all", reward=reward, max_children=max(max_children, widest), max_tokens=max(48, deepest)
+    )
 
 
-def _walks(args: argparse.Namespace, world: Any, roots: list[int]) -> list[Any]:
+def _walks(args: argparse.Namespace, tree: Any, roots: list[int]) -> list[Any]:
     if not args.agent:
         return []
     from treegym.bench.roster import known_agents, resolve
@@ -96,5 +98,19 @@ def _walks(args: argparse.Namespace, world: Any, roots: list[int]) -> list[Any]:
     walks = []
     for path in args.agent:
         agent = resolve(args.algorithm).load(path)
+        world = _world(args, tree, max_children=int(agent.action_space.n))  # as many as it learned to choose among
+        _check_fits(agent, world, path)
         walks += walks_of(agent, Path(path).stem, world, roots)
     return walks
+
+
+def _check_fits(agent: Any, world: Any, path: str) -> None:
+    """Raises ConfigError for an agent of another environment: it could not read what it sees here."""
+    seen = world.observe(world.tree.root_node[:1].astype("int64"), world.tree.root_node[:1] * 0)
+    expected = getattr(agent.observation_space, "spaces", {"observations": agent.observation_space})
+    for name, space in expected.items():
+        if name in seen and seen[name].shape[1:] != space.shape:
+            raise ConfigError(
+                f"{path} was trained in another environment: its {name} have shape {space.shape}, and this tree's "
+                f"have {seen[name].shape[1:]} (another number of teachers or children); explore the tree it knows"
+            )
