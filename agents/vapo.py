@@ -127,7 +127,9 @@ class VAPO(GroupSampling):
 
     def _critic_step(self, part: Lesson) -> float:
         """Takes one step and returns the share of the returns' variance that the critic explained before it."""
-        values = self.scorer.values(self.scorer.tensors(part.rows))
+        policy = self.scorer
+        obs = policy.tensors(part.rows)
+        values = policy.episode_values(obs, part.lengths)
         targets = torch.as_tensor(part.targets, device=values.device)
         loss = ((values - targets) ** 2).mean()
         self.critic_optimizer.zero_grad(set_to_none=True)

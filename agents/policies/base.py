@@ -13,6 +13,7 @@ To add one: subclass ``ChildScorer, BasePolicy``, implement `logits` and `values
   they end; a sequence model can then score an episode in one forward pass (`evaluate`). The default is ``"step"``.
 - ``needs``: observation keys it reads; others are not stored.
 - ``layout_needed``: whether it must be told the observation's layout.
+- ``takes_memory``: whether its constructor takes ``memory=``, the size of what its critic reads under "memory".
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = ["ChildScorer", "Judged", "Observations", "as_rows", "mask_of"]
 
 Observations = Mapping[str, torch.Tensor]  # each [B, ...]; the key "observations" alone for a plain Box space
 MASK = "action_mask"
+MEMORY = "memory"  # of the path behind a state; added to observations by those who know the state
 
 
 class Judged(NamedTuple):
@@ -82,10 +84,12 @@ class ChildScorer(nn.Module):
 
     unit: ClassVar[str] = "step"
     layout_needed: ClassVar[bool] = False
+    takes_memory: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...] | None] = None  # None: all of the observation
 
     observation_space: spaces.Space
     action_space: spaces.Discrete
+    memory: int = 0  # size of the path's memory that the critic reads
     fast: Any = None  # set while a learner keeps a quicker forward pass of this very network
 
     def logits(self, obs: Observations) -> torch.Tensor:
@@ -95,6 +99,10 @@ class ChildScorer(nn.Module):
     def values(self, obs: Observations) -> torch.Tensor:
         """Returns the value ``[B] float32`` of each state."""
         raise NotImplementedError
+
+    def episode_values(self, obs: Observations, episode_lengths: np.ndarray) -> torch.Tensor:
+        """Returns `values` of the steps of whole episodes ``[E]``; overridden where one pass an episode gives them."""
+        return self.values(obs)
 
     def both(self, obs: Observations) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `logits` and `values`; overridden where they share work."""

@@ -25,6 +25,9 @@ from torch import nn
 from treegym.agents.masking import masked_entropy, masked_log_softmax
 from treegym.agents.policies.base import MASK, ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
+from treegym.agents.policies.lm_llama import Llama, fits
+from treegym.agents.policies.lm_llama_walk import LlamaWalk
+from treegym.agents.policies.lm_pack import Packed
 from treegym.agents.policies.lm_walk import Walk
 from treegym.errors import ConfigError, require
 
@@ -84,6 +87,8 @@ class LMPolicy(ChildScorer, BasePolicy):
         for module in self.lm.modules():  # dropout would make the ratio of new to old probabilities wander from 1
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.0
         self.lm.requires_grad_(True)
         self._check_vocabulary(observation_space, model)
         if gradient_checkpointing:
@@ -96,7 +101,12 @@ class LMPolicy(ChildScorer, BasePolicy):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self._layers = torch.compile(_trunk(self.lm), dynamic=True) if compile_model else None
-        self._walk = Walk()
+        self._walk, self._llama_walk = Walk(), LlamaWalk()
+        self._llama: Llama | None = None
+        self._llama_critic: Llama | None = None
+        if self._layers is None:
+            self._llama = Llama.of(_trunk(self.lm))
+            self._llama_critic = None if self.critic_trunk is None else Llama.of(self.critic_trunk)
 
     def _check_vocabulary(self, space: spaces.Space, model: str) -> None:
         assert isinstance(space, spaces.Dict)
@@ -161,21 +171,42 @@ class LMPolicy(ChildScorer, BasePolicy):
         if episode_lengths is None:
             return super().evaluate(obs, actions, with_value=with_value)
         context = obs["context"]
-        lengths = torch.as_tensor(episode_lengths, device=context.device)
-        episode = torch.repeat_interleave(torch.arange(len(lengths), device=context.device), lengths)  # [N]
-        longest = context[lengths.cumsum(0) - 1]  # [E, L]: the context of the last step begins with all others
-        at = (context >= 0).sum(1) - 1  # [N] where each step's context ends
-        states = self._states(longest, episode, at)
+        states, own = self._episode_states(context, episode_lengths, with_value=with_value)
         logits = self.scores(states, obs["children"])
         if self.anchor and torch.is_grad_enabled():
             logits = anchored(logits, self.vocabulary(states), obs[MASK], self.anchor)
         log_probs = masked_log_softmax(logits, obs[MASK])
         chosen = log_probs.gather(1, actions[:, None]).squeeze(1)
-        value = torch.zeros(len(actions), device=context.device)
-        if with_value:
-            own = states if self.critic_trunk is None else self._states(longest, episode, at, self.critic_trunk)
-            value = self._value(own)
+        value = torch.zeros(len(actions), device=context.device) if own is None else self._value(own)
         return Judged(chosen, masked_entropy(log_probs), value, logits)
+
+    def episode_values(self, obs: Observations, episode_lengths: np.ndarray) -> torch.Tensor:
+        """Returns the value ``[N]`` of every step of whole episodes, with gradients by the critic's parameters only."""
+        trunk = self.critic_trunk
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trunk is not None):
+            packed = _Episodes(obs["context"], episode_lengths)
+            states = self._read(packed, trunk, self._llama if trunk is None else self._llama_critic)
+        return self._value(states)
+
+    def _episode_states(
+        self, context: torch.Tensor, episode_lengths: np.ndarray, *, with_value: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the states ``[N, D]`` after every step's context, and those the value reads (None: not asked for)."""
+        episodes = _Episodes(context, episode_lengths)
+        states = self._read(episodes, None, self._llama)
+        if not with_value or self.critic_trunk is None:
+            return states, states if with_value else None
+        return states, self._read(episodes, self.critic_trunk, self._llama_critic)
+
+    def _read(self, episodes: _Episodes, trunk: nn.Module | None, llama: Llama | None) -> torch.Tensor:
+        """Returns the states ``[N, D]`` after every step's context, by one pass over each episode's last one."""
+        if llama is not None and episodes.width <= llama.places and fits(llama.trunk):
+            packed, steps = episodes.packed()
+            return llama.states(packed)[torch.from_numpy(steps)]
+        device = episodes.context.device
+        longest = episodes.context[torch.as_tensor(episodes.ends, device=device)]  # [E, L]
+        number = torch.as_tensor(episodes.number, device=device)
+        return self._states(longest, number, torch.as_tensor(episodes.at, device=device), trunk)
 
     def _states(
         self, contexts: torch.Tensor, episode: torch.Tensor, at: torch.Tensor, trunk: nn.Module | None = None
@@ -202,7 +233,11 @@ class LMPolicy(ChildScorer, BasePolicy):
     @torch.no_grad()
     def infer(self, rows: Mapping[str, np.ndarray], *, with_value: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Returns logits and values; keys and values of the contexts are kept for the step after."""
-        states = self._walk.advance(_trunk(self.lm), rows["context"], next(self.parameters()).device)
+        contexts, llama = rows["context"], self._llama
+        if llama is not None and self._llama_walk.can_advance(llama, contexts):
+            states = self._llama_walk.advance(llama)
+        else:
+            states = self._walk.advance(_trunk(self.lm), contexts, next(self.parameters()).device)
         children = torch.as_tensor(rows["children"], device=states.device)
         logits = self.scores(states, children).cpu().numpy()
         if not with_value:
@@ -215,6 +250,7 @@ class LMPolicy(ChildScorer, BasePolicy):
     def set_training_mode(self, mode: bool) -> None:
         """Switches modes; weights may change in training, so what was kept of contexts is forgotten."""
         self._walk.forget()
+        self._llama_walk.forget()
         super().set_training_mode(mode)
 
     def critic_parameters(self) -> Iterator[nn.Parameter]:
@@ -234,8 +270,30 @@ class LMPolicy(ChildScorer, BasePolicy):
         fresh = self.__class__.__new__(self.__class__)
         memo[id(self)] = fresh
         for name, value in self.__dict__.items():
-            fresh.__dict__[name] = Walk() if name == "_walk" else copy.deepcopy(value, memo)
+            made = {"_walk": Walk, "_llama_walk": LlamaWalk}.get(name)
+            fresh.__dict__[name] = copy.deepcopy(value, memo) if made is None else made()
         return fresh
+
+
+class _Episodes:
+    """The contexts of whole episodes, step after step, each the beginning of the next."""
+
+    def __init__(self, context: torch.Tensor, lengths: np.ndarray) -> None:
+        self.context = context  # [N, L]
+        self.ends = np.cumsum(lengths) - 1  # [E] the last step of each
+        self.number = np.repeat(np.arange(len(lengths)), lengths)  # [N] each step's episode
+        self.at = (context >= 0).sum(1).cpu().numpy() - 1  # [N] where each step's context ends
+        self._starts = np.cumsum(lengths) - lengths
+
+    @property
+    def width(self) -> int:
+        return self.context.shape[1]
+
+    def packed(self) -> tuple[Packed, np.ndarray]:
+        """Returns the tokens without padding, and where among them each step's context ends ``[N]``."""
+        last = self.context[torch.from_numpy(self.ends)].numpy()
+        packed, where = Packed.of_episodes(last, self.at[self._starts] + 1, self.at[self.ends] + 1)
+        return packed, where[self.number, self.at]
 
 
 def _trunk(model: nn.Module) -> nn.Module:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from treegym.agents.policies.lm_kernels import continues
+
 __all__ = ["Walk"]
 
 
@@ -32,36 +34,19 @@ class Walk:
 
     def advance(self, layers: nn.Module, contexts: np.ndarray, device: torch.device) -> torch.Tensor:
         """Returns the hidden state ``[B, D]`` after each context ``[B, L]`` (padded with -1 on the right)."""
+        contexts = np.ascontiguousarray(contexts)
         lengths = (contexts >= 0).sum(1)
-        rows = self._continued(contexts, lengths)
+        rows = self._continued(contexts)
         state = self._read(layers, contexts, lengths, device) if rows is None else self._append(layers, contexts, rows)
         self._contexts, self._lengths = contexts, lengths
         return state
 
-    def _continued(self, contexts: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+    def _continued(self, contexts: np.ndarray) -> np.ndarray | None:
         """Returns which kept row ``[B]`` each context continues by one token, in order; None if they do not."""
-        if self._cache is None or len(contexts) > len(self._contexts) or contexts.shape[1] != self._contexts.shape[1]:
+        if self._cache is None or contexts.shape[1] != self._contexts.shape[1]:
             return None
-        if len(contexts) == len(self._contexts):
-            rows = np.arange(len(contexts))
-        else:
-            rows = np.empty(len(contexts), np.int64)
-            kept = 0
-            for row, context in enumerate(contexts):
-                while kept < len(self._contexts) and not self._follows(context, lengths[row], kept):
-                    kept += 1
-                if kept == len(self._contexts):
-                    return None
-                rows[row] = kept
-                kept += 1
-            return rows
-        before = np.arange(contexts.shape[1])[None] < self._lengths[:, None]
-        same = (contexts == self._contexts) | ~before
-        return rows if (lengths == self._lengths + 1).all() and same.all() else None
-
-    def _follows(self, context: np.ndarray, length: int, kept: int) -> bool:
-        before = self._lengths[kept]
-        return bool(length == before + 1 and (context[:before] == self._contexts[kept, :before]).all())
+        rows = np.empty(len(contexts), np.int64)
+        return rows if continues(contexts, self._contexts, self._lengths, rows) else None
 
     def _read(self, layers: nn.Module, contexts: np.ndarray, lengths: np.ndarray, device: torch.device) -> torch.Tensor:
         from transformers import DynamicCache
