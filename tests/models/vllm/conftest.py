@@ -25,11 +25,14 @@ START_S = 300.0
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """The environment with vLLM in it."""
-    path = Path(os.environ.get("TREEGYM_VLLM_VENV", ".venvs/vllm"))
-    path = path if path.is_absolute() else ROOT / path
+    """The environment with vLLM in it. Whoever names one means these tests to run: then a missing one is a failure."""
+    named = os.environ.get("TREEGYM_VLLM_VENV")
+    path = ROOT / (named or ".venvs/vllm")  # an absolute path stays what it is
     if not (path / "bin" / "vllm").exists():
-        pytest.skip(f"no vLLM in {path}: run scripts/install_vllm_cpu.sh")
+        message = f"no vLLM in {path}: run scripts/install_vllm_cpu.sh"
+        if named:
+            pytest.fail(message)
+        pytest.skip(message)
     return path
 
 
