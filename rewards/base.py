@@ -17,7 +17,7 @@ from treegym.rewards.source import TreeSource
 if TYPE_CHECKING:
     from treegym.rewards.table import RewardTable
 
-__all__ = ["Asked", "FunctionTerm", "OnError", "Part", "Scope", "Scored", "Term", "number"]
+__all__ = ["Asked", "FunctionTerm", "OnError", "Part", "Scope", "Scored", "Term", "number", "weight_number"]
 
 Scope = Literal["step", "episode", "group"]
 OnError = Literal["raise", "mask", "default"]
@@ -49,7 +49,7 @@ class Part(ABC):
 
     @abstractmethod
     def increments(self, table: RewardTable, nodes: np.ndarray) -> np.ndarray:
-        """Returns the reward credited on entering each node, ``[B] float64``."""
+        """Returns the reward credited on entering each node, ``[B] float64``; NaN where it could not be told."""
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
@@ -123,9 +123,9 @@ class Term(Part):
         return [self]
 
     def increments(self, table: RewardTable, nodes: np.ndarray) -> np.ndarray:
-        values = table.column(self, nodes).astype(np.float64)
-        known = np.where(np.isnan(values), 0.0, values)  # only masked failures are NaN; the table flags their nodes
-        return known * self.factor(table.progress)
+        values = table.column(self, nodes).astype(np.float64)  # a masked failure is NaN
+        left = self.factor(table.progress)
+        return values * left if left else np.zeros(len(nodes))
 
     def spec(self) -> dict[str, Any]:
         options = dict(self.arguments)
@@ -197,6 +197,13 @@ def import_path(function: Callable[..., Any]) -> str:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     importable = module not in (None, "__main__") and name.isidentifier() and inspect.getmodule(function) is not None
     return f"{module}:{name}" if importable else ""
+
+
+def weight_number(value: Any, what: str) -> float:
+    """Returns a weight as a float; true and false are none."""
+    if isinstance(value, (bool, np.bool_)):
+        raise ConfigError(f"{what} is {value!r}; one finite number was expected")
+    return number(value, what)
 
 
 def number(value: Any, what: str) -> float:

@@ -3,6 +3,9 @@
 A term pays on entering a node. `Sum` adds; `Gate`, `Product` and `Lexicographic` work on whole returns: what their
 parts earned along the path, paid at its end. `Sparse` moves what its part pays on the way to the end; the return is
 equal.
+
+What failed under ``on_error="mask"`` is not known (NaN), which is no 0: sums leave it out and are unknown themselves
+only where nothing is left; a gate, a product or a lexicographic order with an unknown part is unknown as a whole.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.rewards.base import Part, Term, number
+from treegym.rewards.base import Part, Term, number, weight_number
 from treegym.rewards.source import TreeSource
 from treegym.rewards.table import Ends, RewardTable
 
@@ -25,7 +28,7 @@ class Sum(Part):
     """Adds weighted parts. A part of weight 0 is reported but never enters the sum."""
 
     def __init__(self, *parts: tuple[Part, float]) -> None:
-        self.parts = tuple((part, number(weight, "a weight of Sum")) for part, weight in parts)
+        self.parts = tuple((part, weight_number(weight, "a weight of Sum")) for part, weight in parts)
         if not self.parts:
             raise ConfigError("Sum needs at least one part, such as {'verifier': 1.0}")
         self.pays_at_end = all(part.pays_at_end for part, _ in self.parts)
@@ -34,10 +37,15 @@ class Sum(Part):
         return [term for part, _ in self.parts for term in part.terms()]
 
     def increments(self, table: RewardTable, nodes: np.ndarray) -> np.ndarray:
+        counting = [(part, weight) for part, weight in self.parts if weight != 0.0]
         total = np.zeros(len(nodes))
-        for part, weight in self.parts:
-            if weight != 0.0:
-                total += weight * part.increments(table, nodes)
+        unknown = np.full(len(nodes), bool(counting))
+        for part, weight in counting:
+            paid = part.increments(table, nodes)
+            lost = np.isnan(paid)
+            total += weight * np.where(lost, 0.0, paid)
+            unknown &= lost
+        total[unknown] = np.nan
         return total
 
     def weights(self, outer: float) -> dict[str, float]:
@@ -85,7 +93,7 @@ class Sparse(AtEnd):
         return self.part.terms()
 
     def outcome(self, table: RewardTable, ends: np.ndarray) -> np.ndarray:
-        return table.returns(self.part, ends)
+        return table.returns(self.part, ends, leave_out=True)
 
     def weights(self, outer: float) -> dict[str, float]:
         return self.part.weights(outer)
@@ -109,10 +117,12 @@ class Gate(AtEnd):
         return self.by.terms() + self.then.terms()
 
     def outcome(self, table: RewardTable, ends: np.ndarray) -> np.ndarray:
-        open_ = table.returns(self.by, ends) >= self.threshold
+        measured = table.returns(self.by, ends)
+        open_ = measured >= self.threshold
         table.skip(self.then, ends[~open_])
-        paid = np.full(len(ends), self.otherwise)
+        paid = np.where(np.isnan(measured), np.nan, self.otherwise)
         if open_.any():
+            table.unskip(self.then, ends[open_])  # it may have been closed before: annealed, or asked again
             paid[open_] = table.returns(self.then, ends[open_])
         return paid
 
@@ -153,9 +163,9 @@ class Lexicographic(AtEnd):
     def __init__(self, *parts: Part, levels: int = 10) -> None:
         if len(parts) < 2:
             raise ConfigError("Lexicographic needs at least two parts, the most important first")
-        if levels < 1:
-            raise ConfigError(f"levels of Lexicographic is {levels}; a whole number of at least 1 was expected")
-        self.parts, self.levels = parts, int(levels)
+        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
+            raise ConfigError(f"levels of Lexicographic is {levels!r}; a whole number of at least 1 was expected")
+        self.parts, self.levels = parts, levels
 
     def terms(self) -> list[Term]:
         return [term for part in self.parts for term in part.terms()]
@@ -180,11 +190,35 @@ def _to_unit(returns: np.ndarray, part: Part) -> np.ndarray:
     return np.clip((returns - bounds[0]) / (bounds[1] - bounds[0]), 0.0, 1.0)
 
 
+def is_shaping(part: Part) -> bool:
+    """Returns whether a part is nothing but help for learning: terms that shape or are annealed away."""
+    return all(term.shaping or term.anneal is not None for term in part.terms())
+
+
 def without_shaping(part: Part) -> Part:
-    """Returns the part with every shaping or annealed term of its sums left out (weight 0)."""
-    if isinstance(part, Term) and (part.shaping or part.anneal is not None):
+    """Returns the part without shaping and annealed terms: what evaluations report.
+
+    In a sum they weigh 0; a product or an order goes without them; a gate that only shapes (or pays only shaping) and
+    anything else made of them alone is worth 0.
+    """
+    if is_shaping(part):
         return Sum((part, 0.0))
-    return Sum(*((without_shaping(inner), weight) for inner, weight in part.parts)) if isinstance(part, Sum) else part
+    if isinstance(part, Sum):
+        return Sum(*((without_shaping(inner), weight) for inner, weight in part.parts))
+    if isinstance(part, Sparse):
+        return Sparse(without_shaping(part.part))
+    if isinstance(part, Gate):
+        if is_shaping(part.by):
+            return without_shaping(part.then)
+        return Gate(
+            without_shaping(part.by), without_shaping(part.then), threshold=part.threshold, otherwise=part.otherwise
+        )
+    if isinstance(part, (Product, Lexicographic)):
+        kept = [without_shaping(inner) for inner in part.parts if not is_shaping(inner)]
+        if isinstance(part, Product):
+            return Product(*kept)
+        return Lexicographic(*kept, levels=part.levels) if len(kept) > 1 else kept[0]
+    return part
 
 
 class Reward:

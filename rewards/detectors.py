@@ -36,6 +36,8 @@ class Minimum(Detector):
     kind = "minimum"
 
     def __init__(self, *, tokens: int) -> None:
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+            raise ConfigError(f"terminal detector 'minimum': tokens is {tokens!r}; a whole number from 1 was expected")
         self.tokens = tokens
 
     def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
@@ -52,8 +54,8 @@ class Punctuation(Detector):
     kind = "punctuation"
 
     def __init__(self, *, marks: str = ".!?…。！？") -> None:
-        if not marks:
-            raise ConfigError("terminal detector 'punctuation' needs at least one mark")
+        if not isinstance(marks, str) or not marks:
+            raise ConfigError(f"terminal detector 'punctuation': marks are {marks!r}; at least one mark was expected")
         self.marks = marks
 
     def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
@@ -118,6 +120,7 @@ class Proxy(Detector):
 
     def __init__(self, *, model: str | None = None) -> None:
         self.model = model
+        self.looks_ahead = model is None
 
     def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
         done = (np.asarray(source.flags)[nodes] & EOS) != 0

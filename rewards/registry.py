@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from treegym.errors import ConfigError, suggest
@@ -75,8 +75,11 @@ def _register(sort: str, name: str, thing: Any) -> Any:
     return thing
 
 
-def find(sort: str, name: str) -> Any:
-    """Returns the object registered under a name or import path, or raises ConfigError with the nearest name."""
+def find(sort: str, name: str, *, beside: Iterable[str] = ()) -> Any:
+    """Returns the object registered under a name or import path, or raises ConfigError with the nearest name.
+
+    Names `beside` the registered ones, such as those of compositions, may have been meant too.
+    """
     if name in _REGISTERED[sort]:
         return _REGISTERED[sort][name]
     if name in _BUNDLED[sort]:
@@ -86,7 +89,7 @@ def find(sort: str, name: str) -> Any:
         return _load(plugins[name], sort)
     if ":" in name:
         return _import(name, sort)
-    raise ConfigError(f"there is no {sort} called {name!r}.{suggest(name, _names(sort))}")
+    raise ConfigError(f"there is no {sort} called {name!r}.{suggest(name, {*_names(sort), *beside})}")
 
 
 def catalogue(sort: str) -> dict[str, str]:
@@ -109,9 +112,13 @@ def _plugins(sort: str) -> dict[str, importlib.metadata.EntryPoint]:
 
 def _load(point: importlib.metadata.EntryPoint, sort: str) -> Callable[..., Any]:
     try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
+        thing = point.load()
+    except Exception as error:
         raise ConfigError(f"{sort} {point.name!r} of an installed package cannot be loaded: {error}") from error
+    if not callable(thing):
+        kind = type(thing).__name__
+        raise ConfigError(f"{sort} {point.name!r} of an installed package is {kind}; a function or class was expected")
+    return thing
 
 
 def _import(path: str, sort: str) -> Any:

@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from treegym.errors import ConfigError, suggest
-from treegym.rewards.base import FunctionTerm, Part, Term, number
+from treegym.errors import ConfigError, TreeGymError, suggest
+from treegym.rewards.base import FunctionTerm, Part, Term, weight_number
 from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse, Sum, sequence
 from treegym.rewards.registry import find
 
 __all__ = ["DEFAULT", "build", "load", "make_term"]
 
 DEFAULT: dict[str, float] = {"verifier": 1.0}
+COMPOSITIONS = ("gate", "lexicographic", "product", "sparse", "sum")
 _COMMON = ("on_error", "default", "range", "anneal", "scope")  # options of every term; the rest are its own
 
 
@@ -32,7 +33,12 @@ def build(spec: Any = None) -> Reward:
         spec: None (the verifier alone), a name, a table of names and weights, a list of tables, a term, a composition,
             a plain function of a `PathView`, or a `Reward` (returned as it is).
     """
-    return spec if isinstance(spec, Reward) else Reward(_part(DEFAULT if spec is None else spec))
+    if isinstance(spec, Reward):
+        return spec
+    try:
+        return Reward(_part(DEFAULT if spec is None else spec))
+    except RecursionError:
+        raise ConfigError("the reward is nested too deeply to be built; write it flatter") from None
 
 
 def load(path: str | Path) -> Reward:
@@ -43,7 +49,7 @@ def load(path: str | Path) -> Reward:
         spec = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: is not valid {'TOML' if file.suffix == '.toml' else 'JSON'}: {error}") from error
     return build(spec.get("reward", spec) if isinstance(spec, dict) else spec)
 
@@ -52,20 +58,31 @@ def make_term(name: str, options: Mapping[str, Any]) -> Term:
     """Builds one term by registered name or import path from its JSON options."""
     given = dict(options)
     registered = given.pop("term", name.partition("#")[0])
-    thing = find("reward term", registered)
+    if not isinstance(registered, str):
+        raise ConfigError(f"the 'term' of reward {name!r} is {registered!r}; a registered name was expected")
+    thing = find("reward term", registered, beside=COMPOSITIONS)
     try:
         if isinstance(thing, type) and issubclass(thing, Term):
             return thing(name=name.partition("#")[0], **given)
         common = {key: given.pop(key) for key in _COMMON if key in given}
         return _checked_function(name, registered, thing, given, common)
     except TypeError as error:
-        known = [p for p in inspect.signature(thing).parameters if p not in ("self", "common", "path", "view")]
+        known = [p for p in _signature(thing).parameters if p not in ("self", "name", "common", "path", "view")]
         stray = next((key for key in given if key not in (*known, *_COMMON)), None)
         if stray is None:
             raise ConfigError(f"reward term {name!r} cannot be made: {error}") from error
         raise ConfigError(
-            f"reward term {name!r} has no option {stray!r}.{suggest(stray, [*known, *_COMMON, 'weight'])}"
+            f"reward term {name!r} has no option {stray!r}.{suggest(stray, {*known, *_COMMON, 'weight'})}"
         ) from error
+    except (AttributeError, ValueError) as error:  # a value of the wrong kind; our own errors name the term already
+        if isinstance(error, TreeGymError):
+            raise
+        raise ConfigError(f"reward term {name!r} cannot be made: {error}") from error
+
+
+def _signature(thing: Any) -> inspect.Signature:
+    """Returns what a function, or a class when it is made, takes (classes of terms have a `__new__` that takes all)."""
+    return inspect.signature(thing.__init__ if isinstance(thing, type) else thing)
 
 
 def _checked_function(
@@ -103,18 +120,16 @@ def _entry(name: str, value: Any) -> tuple[Part, float]:
     """Returns a part and its weight from one entry of a table."""
     if isinstance(value, Mapping):
         options = dict(value)
-        weight = number(options.pop("weight", 1.0), f"the weight of reward {name!r}")
+        weight = weight_number(options.pop("weight", 1.0), f"the weight of reward {name!r}")
         return _named(name, options), weight
     if isinstance(value, Part) or (callable(value) and not isinstance(value, type)):
         part = value if isinstance(value, Part) else FunctionTerm(function=value, name=name)
         return part, 1.0
-    if isinstance(value, bool):
-        raise ConfigError(f"the weight of reward {name!r} is {value!r}; one finite number was expected")
-    return _named(name, {}), number(value, f"the weight of reward {name!r}")
+    return _named(name, {}), weight_number(value, f"the weight of reward {name!r}")
 
 
 def _named(name: str, options: dict[str, Any]) -> Part:
-    maker = _COMPOSITIONS.get(name.partition("#")[0])
+    maker = _MAKERS.get(name.partition("#")[0])
     return maker(options) if maker is not None and "term" not in options else make_term(name, options)
 
 
@@ -161,10 +176,6 @@ def _listed(of: Any, kind: str) -> list[Any]:
     return list(sequence(of, f"`of` of {kind}"))
 
 
-_COMPOSITIONS: dict[str, Callable[[dict[str, Any]], Part]] = {
-    "gate": _gate,
-    "lexicographic": _lexicographic,
-    "product": _product,
-    "sparse": _sparse,
-    "sum": _sum,
-}
+_MAKERS: dict[str, Callable[[dict[str, Any]], Part]] = dict(
+    zip(COMPOSITIONS, (_gate, _lexicographic, _product, _sparse, _sum), strict=True)
+)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treegym.errors import ConfigError, RewardError
+from treegym.errors import BackendError, ConfigError, DataError, RewardError, TreeGymError
 from treegym.rewards.base import Asked, Part, Scored, Term
 from treegym.rewards.source import TreeSource, ancestors, flagged_ends, path_sums
 
@@ -48,6 +48,7 @@ class RewardTable:
         shares = reward.part.weights(1.0)
         self.weights = np.array([shares[name] for name in self.names])  # [T] float64
         self.progress = 0.0
+        self._raw_part: Part | None = None  # the reward without shaping, made when first asked for
         self._column = {id(term): i for i, term in enumerate(self._leaves)}
         self._size = 0
         self._terms = np.zeros((0, len(self.names)), np.float32)  # [capacity, T]
@@ -75,7 +76,7 @@ class RewardTable:
 
     @property
     def failed(self) -> np.ndarray:
-        """Nodes at which a term failed under ``on_error="mask"`` or ``"default"``, ``[N] bool``."""
+        """Nodes at which a term failed (or a composition is unknown) under "mask" or "default", ``[N] bool``."""
         return self._flagged[: self._size]
 
     def ends(self, nodes: np.ndarray) -> np.ndarray:
@@ -105,13 +106,29 @@ class RewardTable:
             self._evaluate(term, column, np.unique(pending))
         return self._terms[nodes, column]
 
-    def returns(self, part: Part, nodes: np.ndarray) -> np.ndarray:
-        """Returns a part's increments summed from the root down to each node, ``[B] float64``."""
+    def returns(self, part: Part, nodes: np.ndarray, *, leave_out: bool = False) -> np.ndarray:
+        """Returns a part's increments summed from the root down to each node, ``[B] float64``.
+
+        One that is unknown makes the sum unknown (NaN); or is left out of it, unless nothing else is there.
+        """
         if part.pays_at_end:
             return part.increments(self, nodes)
         above = ancestors(self.source, nodes)
-        total = path_sums(self.source, above, part.increments(self, above))
-        return total[np.searchsorted(above, nodes)]
+        steps = part.increments(self, above)
+        at = np.searchsorted(above, nodes)
+        lost = np.isnan(steps)
+        if not leave_out or not lost.any():
+            return path_sums(self.source, above, steps)[at]
+        total = path_sums(self.source, above, np.where(lost, 0.0, steps))[at]
+        missing = path_sums(self.source, above, lost.astype(np.float64))[at]
+        return np.where(missing == np.asarray(self.source.depth)[nodes], np.nan, total)
+
+    def unskip(self, part: Part, nodes: np.ndarray) -> None:
+        """Lets a part's terms be asked again where they were not (a gate that was closed is open now)."""
+        for term in part.terms():
+            column = self._column[id(term)]
+            again = nodes[self._status[nodes, column] == INAPPLICABLE]
+            self._status[again, column] = PENDING
 
     def skip(self, part: Part, nodes: np.ndarray) -> None:
         """Marks a part's terms as not asked at nodes (behind a closed gate)."""
@@ -123,10 +140,13 @@ class RewardTable:
 
     def raw(self, nodes: np.ndarray) -> np.ndarray:
         """Returns the reward without shaping terms, ``[B] float64``: what evaluations report."""
-        from treegym.rewards.compose import without_shaping
+        if self._raw_part is None:
+            from treegym.rewards.compose import without_shaping
 
+            self._raw_part = without_shaping(self.reward.part)
         self.ensure(nodes)
-        return without_shaping(self.reward.part).increments(self, np.asarray(nodes, dtype=np.int64))
+        credit = self._raw_part.increments(self, np.asarray(nodes, dtype=np.int64))
+        return np.nan_to_num(credit, nan=0.0)
 
     def vector(self, nodes: np.ndarray) -> np.ndarray:
         """Returns the terms at nodes as a finite array ``[B, T] float32`` (a masked failure is 0; see `failed`)."""
@@ -146,18 +166,28 @@ class RewardTable:
         nodes, columns = np.nonzero(self.status == FAILED)
         self._status[nodes, columns] = PENDING
         self._terms[nodes, columns] = np.nan
-        self._total[nodes] = np.nan
-        self._flagged[nodes] = False
         if len(nodes):
+            self._total[:] = np.nan  # ends further down may have counted on what failed
+            self._flagged[:] = False
             self.complete = False
         self.failures = dict.fromkeys(self.names, 0)
         return len(nodes)
+
+    def forget(self, nodes: np.ndarray) -> None:
+        """Forgets all that was found at nodes: they turned out to be ends after they were evaluated."""
+        self._terms[nodes] = np.nan
+        self._status[nodes] = PENDING
+        self._total[nodes] = np.nan
+        self._flagged[nodes] = False
+        self.complete = self.complete and not len(nodes)
 
     def _credit(self, nodes: np.ndarray) -> np.ndarray:
         credit = self.reward.part.increments(self, nodes)
         for term in self._leaves:  # terms of weight 0 are reported too, though no sum asked for them
             self.column(term, nodes)
-        return credit
+        unknown = np.isnan(credit)
+        self._flagged[nodes[unknown]] = True
+        return np.where(unknown, 0.0, credit)
 
     def _grow(self) -> None:
         """Makes room for the tree's new nodes and evaluates the terms that come as whole arrays."""
@@ -190,14 +220,7 @@ class RewardTable:
         nodes = nodes[asked]
         if not nodes.size:
             return
-        scored = term.values(self.source, Asked(nodes, ended[asked], truncated[asked]))
-        values, reasons = scored if isinstance(scored, Scored) else (scored, {})
-        values = np.asarray(values, dtype=np.float64)
-        if values.shape != nodes.shape:
-            raise RewardError(
-                f"reward term {term.name!r} returned shape {values.shape} for {len(nodes)} nodes; "
-                f"expected one number a node, {nodes.shape}"
-            )
+        values, reasons = self._values(term, Asked(nodes, ended[asked], truncated[asked]))
         bad = ~np.isfinite(values)
         if term.bounds is not None:
             low, high = term.bounds
@@ -206,29 +229,63 @@ class RewardTable:
         self._terms[nodes[good], column] = values[good]
         self._status[nodes[good], column] = SCORED
         if bad.any():
-            self._fail(term, column, nodes, values, np.nonzero(bad)[0], dict(reasons))
+            self._fail(term, column, nodes, values, np.nonzero(bad)[0], reasons)
+
+    def _values(self, term: Term, asked: Asked) -> tuple[np.ndarray, dict[int, str]]:
+        """Asks a term; returns its values (NaN where it failed) and reasons by position.
+
+        A batch in which it raises is asked again in halves, so that one bad path does not cost the others theirs.
+        """
+        count = len(asked.nodes)
+        try:
+            scored = term.values(self.source, asked)
+            values, reasons = scored if isinstance(scored, Scored) else (scored, {})
+            values = np.asarray(values, dtype=np.float64)
+        except Exception as error:
+            if isinstance(error, TreeGymError) and not isinstance(error, RewardError | BackendError):
+                raise  # settings or files that cannot be used at all
+            if count > 1:
+                half = count // 2
+                first, why = self._values(term, Asked(*(part[:half] for part in asked)))
+                if len(why) and self._raises(term):  # the first failure is all that will be told
+                    return np.append(first, np.full(count - half, np.nan)), why
+                second, more = self._values(term, Asked(*(part[half:] for part in asked)))
+                return np.append(first, second), {**why, **{half + at: reason for at, reason in more.items()}}
+            return np.full(1, np.nan), {0: f"{type(error).__name__}: {error}"}
+        if values.shape != asked.nodes.shape:
+            wrong = f"it returned shape {values.shape} for {count} nodes; one number a node was expected, ({count},)"
+            return np.full(count, np.nan), dict.fromkeys(range(count), wrong)
+        return values, dict(reasons)
 
     def _fail(
         self, term: Term, column: int, nodes: np.ndarray, values: np.ndarray, bad: np.ndarray, reasons: dict[int, str]
     ) -> None:
-        weightless = self.weights[column] == 0.0  # reported only: it must not stop the run
-        if term.on_error == "raise" and not weightless:
+        weightless = self.weights[column] == 0.0
+        if self._raises(term):
             first = int(bad[0])
             within = f" in the range {term.bounds}" if term.bounds else ""
             reason = reasons.get(first, f"its value is {values[first]}; a finite number{within} was expected")
-            raise RewardError(self._describe(term, int(nodes[first]), reason, len(bad)))
+            raise RewardError(self._describe(term, int(nodes[first]), reason, len(reasons) or len(bad)))
         self._terms[nodes[bad], column] = term.default if term.on_error == "default" else np.nan
         self._status[nodes[bad], column] = FAILED
         self._flagged[nodes[bad]] |= not weightless
         self.failures[term.name] += len(bad)
 
+    def _raises(self, term: Term) -> bool:
+        """Whether a failure stops the run; one of a term that is only reported (weight 0) must not."""
+        return term.on_error == "raise" and self.weights[self._column[id(term)]] != 0.0
+
     def _describe(self, term: Term, node: int, reason: str, count: int) -> str:
         root = int(np.asarray(self.source.root_of(np.array([node])))[0])
         path = [int(token) for token in self.source.path(node)]
         others = f" (and {count - 1} more nodes)" if count > 1 else ""
+        try:
+            text = f" ({self.source.text(node)[:80]!r})"
+        except DataError:  # of a stored rollout only the whole text is known
+            text = ""
         return (
             f"reward term {term.name!r} failed at root {root} ({self.source.prompts[root][:60]!r}), node {node}, "
-            f"path {path} ({self.source.text(node)[:80]!r}){others}: {reason}"
+            f"path {path}{text}{others}: {reason}"
         )
 
 

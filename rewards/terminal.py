@@ -29,11 +29,15 @@ class Detector(ABC):
     kind: str = ""
     arguments: dict[str, Any]
     asked: int = 0
+    looks_ahead: bool = False  # whether a decision depends on a node's children, which a live tree may not know yet
 
     def __new__(cls, *positional: Any, **arguments: Any) -> Detector:
         made = super().__new__(cls)
         made.arguments = arguments
         return made
+
+    def __init__(self) -> None:  # noqa: B027 - not abstract: it refuses options that a detector does not have
+        """Takes nothing."""
 
     @abstractmethod
     def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
@@ -91,6 +95,10 @@ class _Composed(Detector):
 
     def parts(self) -> Sequence[Detector]:
         return self._parts
+
+    @property
+    def looks_ahead(self) -> bool:  # type: ignore[override]
+        return any(part.looks_ahead for part in self._parts)
 
     def spec(self) -> Any:
         return {self.kind: [part.spec() for part in self._parts]}
@@ -178,6 +186,11 @@ class Terminal:
         return Decisions(self, source)
 
     @property
+    def looks_ahead(self) -> bool:
+        """Whether a decision depends on a node's children: in a live tree it is made again when they are known."""
+        return self.detector is not None and self.detector.looks_ahead
+
+    @property
     def spec(self) -> Any:
         """The JSON form; `build_terminal(terminal.spec)` makes an equal detector."""
         budget = {"budget": {"tokens": self.budget}}
@@ -217,6 +230,10 @@ class Decisions:
         if open_.size:
             self._known[open_] = self.terminal.on(self.source, open_)
         return self._known[nodes] == 1
+
+    def forget(self, nodes: np.ndarray) -> None:
+        """Forgets decisions, so that they are made again."""
+        self._known[nodes] = -1
 
     def store(self, flags: np.ndarray) -> int:
         """Marks the detected ends in a tree's writable `flags` ``[N] uint16``; returns how many were new."""
@@ -295,7 +312,8 @@ def _make(name: str, options: dict[str, Any]) -> Detector:
         inspect.signature(thing).bind(None, **options)
         return FunctionDetector(function=thing, reference=name, **options)
     except TypeError as error:
-        known = [p for p in inspect.signature(thing).parameters if p not in ("self", "path", "view")]
+        made = thing.__init__ if isinstance(thing, type) else thing  # a detector's `__new__` takes everything
+        known = [p for p in inspect.signature(made).parameters if p not in ("self", "path", "view")]
         stray = next((key for key in options if key not in known), None)
         if stray is None:
             raise ConfigError(f"terminal detector {name!r} cannot be made: {error}") from error

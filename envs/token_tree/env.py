@@ -14,7 +14,7 @@ from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError, RewardError, suggest
 
-__all__ = ["KEYWORDS", "RENDER_MODES", "TokenTreeEnv", "check_keywords", "checked_render_mode"]
+__all__ = ["KEYWORDS", "RENDER_MODES", "TokenTreeEnv", "check_keywords", "checked_render_mode", "checked_root"]
 
 RENDER_MODES = ["ansi", "rgb_array", "human"]
 KEYWORDS = (
@@ -34,6 +34,13 @@ def checked_render_mode(mode: str | None) -> str | None:
     if mode is not None and mode not in RENDER_MODES:
         raise ConfigError(f"render_mode is {mode!r}; it must be one of {', '.join(RENDER_MODES)}")
     return mode
+
+
+def checked_root(root: Any) -> int | None:
+    """Returns ``options["root"]``, or raises ConfigError unless it could be the index of a root."""
+    if root is not None and (isinstance(root, bool) or not isinstance(root, int | np.integer) or root < 0):
+        raise ConfigError(f"options['root'] is {root!r}; expected a whole number from 0")
+    return root if root is None else int(root)
 
 
 class TokenTreeEnv(gym.Env):
@@ -79,6 +86,7 @@ class TokenTreeEnv(gym.Env):
         self._seeded = False
         self._root = 0
         self._text = b""
+        self._shaped = self.world.shaped
         self._viewer: Any = None
 
     @property
@@ -98,9 +106,7 @@ class TokenTreeEnv(gym.Env):
         if seed is not None or not self._seeded:
             self.lanes.seed(self.np_random.integers(2**63, size=1).astype(np.uint64))
             self._seeded = True
-        root = (options or {}).get("root")
-        if root is not None and (isinstance(root, bool) or not isinstance(root, int | np.integer) or root < 0):
-            raise ConfigError(f"options['root'] is {root!r}; expected a whole number from 0")
+        root = checked_root((options or {}).get("root"))
         self.lanes.begin(roots=None if root is None else np.array([root], np.int64))
         self._root = int(self.world.root_index[self.node])
         self._text = b""
@@ -118,7 +124,7 @@ class TokenTreeEnv(gym.Env):
         illegal = lane.illegal[0]
         if not illegal:
             self._text += self._pieces[self.world.token.item(lane.at[0])]
-        info = self._info(seen, lane.vector.copy(), lane.success[0], illegal)
+        info = self._info(seen, lane.vector.copy(), lane.success[0], illegal, stepped=True)
         reward: Any = lane.reward[0]
         if not math.isfinite(reward):
             raise RewardError(f"the reward at root {self._root}, path {info['text']!r} is {reward}")
@@ -131,20 +137,34 @@ class TokenTreeEnv(gym.Env):
     def _see(self) -> dict[str, np.ndarray]:
         return {name: rows[0] for name, rows in self.lanes.observe().items()}
 
-    def _info(self, seen: dict[str, np.ndarray], vector: np.ndarray, success: bool, illegal: bool) -> dict[str, Any]:
-        return {
+    def _info(
+        self, seen: dict[str, np.ndarray], vector: np.ndarray, success: bool, illegal: bool, *, stepped: bool = False
+    ) -> dict[str, Any]:
+        failed = stepped and not illegal and self.world.table.failed.item(self.lanes.at[0])
+        raw = (
+            vector if not failed else self.world.table.terms[self.lanes.at[0]]
+        )  # there a failure is NaN, never a score
+        info = {
             "action_mask": seen["action_mask"].copy(),
             "root": self._root,
             "text": self._text.decode("utf-8", "replace"),
             "is_success": success,
             "illegal_action": illegal,
-            "reward_failed": self.world.table.failed.item(self.lanes.at[0]),
+            "reward_failed": failed,
             "reward_terms": {
-                name: {"raw": raw, "weight": weight}
-                for (name, weight), raw in zip(self._terms, vector.tolist(), strict=True)
+                name: {"raw": value, "weight": weight}
+                for (name, weight), value in zip(self._terms, raw.tolist(), strict=True)
             },
             "vector_reward": vector,
         }
+        if self._shaped:
+            paid = self.world.table.raw(self.lanes.node)[0] if stepped and not illegal else 0.0
+            info["raw_reward"] = float(paid) - self.world.illegal_penalty * illegal
+        return info
+
+    def set_progress(self, progress: float) -> None:
+        """Tells annealed reward terms how far training is, from 0 to 1."""
+        self.world.set_progress(progress)
 
     def action_masks(self) -> np.ndarray:
         """Returns which actions are legal ``[K] bool`` (the name sb3-contrib looks for)."""

@@ -16,7 +16,7 @@ from treegym.envs.token_tree.columns import CONTEXT_SIZE
 from treegym.envs.token_tree.flags import END, PUNCTUATION
 from treegym.envs.token_tree.tree import TokenTree
 
-__all__ = ["LOGP_FLOOR", "child_features", "layout_of", "observation_bounds", "path_logp", "root_index"]
+__all__ = ["LOGP_FLOOR", "child_features", "fill_path_logp", "fill_root_index", "layout_of", "observation_bounds"]
 
 LOGP_FLOOR = -20.0  # log-probabilities are clipped here; also stands for "no opinion"
 WEIGHT_CEILING = 100.0
@@ -82,14 +82,9 @@ def _accumulate(parent: Any, prior: Any, out: Any, start: Any) -> Any:
         out[i] = out[parent[i]] + prior[i] if parent[i] >= 0 else 0.0
 
 
-def path_logp(tree: TokenTree, known: np.ndarray | None = None) -> np.ndarray:
-    """Returns the primary's log-probability of the path to every node ``[N] float32``, extending what is known."""
-    out = np.empty(tree.size, np.float32)
-    start = 0 if known is None else len(known)
-    if known is not None:
-        out[:start] = known
+def fill_path_logp(tree: TokenTree, out: np.ndarray, start: int = 0) -> None:
+    """Writes the primary's log-probability of the path to every node from `start` on into ``out [N] float32``."""
     _accumulate(tree.parent, tree.prior, out, start)
-    return out
 
 
 @numba.njit(cache=True)
@@ -102,11 +97,6 @@ def _spread_roots(parent: Any, out: Any, start: Any, next_root: Any) -> Any:
             out[i] = out[parent[i]]
 
 
-def root_index(tree: TokenTree, known: np.ndarray | None = None) -> np.ndarray:
-    """Returns the index of the root above every node ``[N] int32``, extending what is known."""
-    out = np.empty(tree.size, np.int32)
-    start = 0 if known is None else len(known)
-    if known is not None:
-        out[:start] = known
+def fill_root_index(tree: TokenTree, out: np.ndarray, start: int = 0) -> None:
+    """Writes the index of the root above every node from `start` on into ``out [N] int32``."""
     _spread_roots(tree.parent, out, start, int(np.searchsorted(tree.root_node, start)))
-    return out

@@ -14,6 +14,8 @@ from treegym.errors import ConfigError
 
 __all__ = ["Lane", "Lanes", "Outcome"]
 
+# What a `Lane` makes of its arrays: neither copied nor pickled.
+_VIEWS = ("at", "ended", "reward", "terminated", "truncated", "illegal", "success", "vector", "_step")
 _FIELDS = ("node", "steps", "done", "key", "episode")
 
 
@@ -142,11 +144,22 @@ class Lane(Lanes):
         super().__init__(world, 1)
         self._action = np.zeros(1, np.int64)
         self._outcome = self._blank_outcome()
+        self._look()
+
+    def _look(self) -> None:
+        """Makes the views; the kernel's arguments are gathered by the next move."""
         self.at, self.ended = _view(self.node), _view(self.done)
         self.reward, self.terminated, self.truncated, self.illegal, self.success = map(_view, self._outcome[:5])
         self.vector = self._outcome.vector[0]  # [T] every reward term's raw value; written over by the next move
         self._step: Any = None
         self._gathered_at = -1  # version of the world
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if name not in _VIEWS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._look()
 
     def move(self, action: int) -> dict[str, np.ndarray]:
         """Goes one step and returns a fresh observation; what else came of it stands in the views."""

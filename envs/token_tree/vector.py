@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from treegym.envs.native import NativeVectorEnv, autoreset_of
 from treegym.envs.token_tree import spaces
-from treegym.envs.token_tree.env import KEYWORDS, RENDER_MODES, check_keywords, checked_render_mode
+from treegym.envs.token_tree.env import KEYWORDS, RENDER_MODES, check_keywords, checked_render_mode, checked_root
 from treegym.envs.token_tree.lanes import Lanes, Outcome
 from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
@@ -44,8 +44,10 @@ class TokenTreeVectorEnv(NativeVectorEnv):
     ) -> None:
         unknown = {name: value for name, value in settings.items() if name not in (*self.KEYWORDS, "grower")}
         check_keywords(unknown, self.KEYWORDS)
-        if num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs}; at least one environment is needed")
+        if not isinstance(num_envs, int) or num_envs < 1:
+            raise ConfigError(f"num_envs is {num_envs!r}; at least one environment is needed")
+        if max_episode_steps is not None and (not isinstance(max_episode_steps, int) or max_episode_steps < 1):
+            raise ConfigError(f"max_episode_steps is {max_episode_steps!r}; a whole number from 1 was expected")
         self.num_envs = num_envs
         self.world = TreeWorld(tree, **settings)
         self.layout = self.world.layout
@@ -59,6 +61,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.reward_space = batch_space(spaces.reward_space(self.world), num_envs)
+        self._shaped = self.world.shaped
         self._weights = np.repeat(self.world.table.weights[:, None], num_envs, axis=1)  # [T, B]
 
     @property
@@ -75,10 +78,13 @@ class TokenTreeVectorEnv(NativeVectorEnv):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Starts episodes in all lanes, or in those of ``options["reset_mask"]``.
 
-        ``options["roots"]`` gives each lane a prompt; -1 leaves it to chance.
+        ``options["roots"]`` gives each lane a prompt; -1 leaves it to chance. ``options["root"]`` gives all the same.
         """
+        options = options or {}
+        if (root := checked_root(options.get("root"))) is not None:
+            options = {"roots": np.full(self.num_envs, root), **options}
+        which, roots = self._reset_options(options)
         self._seed_lanes(seed)
-        which, roots = self._reset_options(options or {})
         self.lanes.begin(which, roots)
         seen = self.lanes.observe()
         flags = np.zeros((2, self.num_envs), bool)
@@ -92,7 +98,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.done.any():
             seen, info = self._restart(outcome, seen)
         else:
-            info = self._info(seen, outcome.vector, outcome.success, outcome.illegal)
+            info = self._info(seen, outcome.vector, outcome.success, outcome.illegal, lanes.node)
         reward = outcome.reward
         if self.multi_objective:
             reward = info["vector_reward"] - np.float32(self.world.illegal_penalty) * outcome.illegal[:, None]
@@ -100,35 +106,52 @@ class TokenTreeVectorEnv(NativeVectorEnv):
 
     def _restart(self, outcome: Outcome, last: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begins the next episode at once in lanes that are done; their last observation and info go along."""
-        final_info = self._info(last, outcome.vector, outcome.success, outcome.illegal)
-        done = self.lanes.done.copy()
+        stepped, done = self.nodes, self.lanes.done.copy()
+        final_info = self._info(last, outcome.vector, outcome.success, outcome.illegal, stepped)
         self.lanes.begin(done)
         seen = self.lanes.observe()
         final_obs = self._final_observations(done, last)
         # The step's reward and flags belong to the step, whichever episode its lane is in now; success to the ended.
-        info = self._info(seen, outcome.vector.copy(), np.zeros(self.num_envs, bool), outcome.illegal.copy())
+        none = np.zeros(self.num_envs, bool)
+        info = self._info(seen, outcome.vector.copy(), none, outcome.illegal.copy(), stepped)
         info |= {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy()}
         return seen, info
 
     def _info(
-        self, seen: dict[str, np.ndarray], vector: np.ndarray, success: np.ndarray, illegal: np.ndarray
+        self,
+        seen: dict[str, np.ndarray],
+        vector: np.ndarray,
+        success: np.ndarray,
+        illegal: np.ndarray,
+        stepped: np.ndarray | None = None,
     ) -> dict[str, Any]:
-        table, node = self.world.table, self.lanes.node
+        """Returns the info of a step to the nodes `stepped` ``[B]``, or of a reset."""
+        table = self.world.table
         raw, weights = vector.T.copy(), self._weights.copy()  # [T, B] each: a row a term
+        failed = np.zeros(self.num_envs, bool) if stepped is None else table.failed[stepped] & ~illegal
+        if stepped is not None and failed.any():
+            raw[:, failed] = table.terms[stepped[failed]].T  # there a failure is NaN, never a score
         info = {
             "action_mask": seen["action_mask"].copy(),
-            "root": self.world.root_index[node],
+            "root": self.world.root_index[self.lanes.node],
             "is_success": success,
             "illegal_action": illegal,
-            "reward_failed": table.failed[node],
+            "reward_failed": failed,
             "vector_reward": vector,
             "reward_terms": {
                 name: {"raw": row, "weight": weight}
                 for name, row, weight in zip(table.names, raw, weights, strict=True)
             },
         }
+        if self._shaped:
+            paid = np.zeros(self.num_envs) if stepped is None else np.where(illegal, 0.0, table.raw(stepped))
+            info["raw_reward"] = paid - self.world.illegal_penalty * illegal
         present = np.ones((len(info), self.num_envs), bool)
         return info | {f"_{name}": row for name, row in zip(info, present, strict=True)}
+
+    def set_progress(self, progress: float) -> None:
+        """Tells annealed reward terms how far training is, from 0 to 1."""
+        self.world.set_progress(progress)
 
     def texts(self) -> list[str]:
         """Returns the text each lane has generated so far."""

@@ -15,10 +15,10 @@ from treegym.envs.token_tree import transition
 from treegym.envs.token_tree.features import (
     LOGP_FLOOR,
     child_features,
+    fill_path_logp,
+    fill_root_index,
     layout_of,
     observation_bounds,
-    path_logp,
-    root_index,
 )
 from treegym.envs.token_tree.flags import END, EXPANDED
 from treegym.envs.token_tree.solve import Solution, solve
@@ -71,6 +71,15 @@ def _remembered(key: str, make: Callable[[], TokenTree]) -> TokenTree:
 class TreeWorld:
     """Everything the transition kernels look things up in. Shared by all lanes; changes only when a live tree grows."""
 
+    ends: np.ndarray  # [N] bool, where episodes end
+    cut_off: np.ndarray  # [N] bool, where the budget does
+    unjudged: np.ndarray  # [N] bool, ends that nobody has verified yet
+    path_logp: np.ndarray  # [N] float32, the primary's log-probability of the path
+    root_index: np.ndarray  # [N] int32
+    features: np.ndarray  # [N, F] float32, each node as a child
+    terms: np.ndarray  # [N, T] float32, raw reward terms
+    cells: np.ndarray  # [N] what stepping looks up
+
     def __init__(
         self,
         tree: str | TokenTree | None = None,
@@ -98,6 +107,8 @@ class TreeWorld:
         self.reward = build(reward)
         self._terminal = build_terminal(terminal)
         budget = self._terminal.budget  # a budget among the detectors cuts off earlier
+        if budget == 1:
+            raise ConfigError("the terminal's budget is 1 token, which would cut off every episode at its first step")
         self.token_limit = max_tokens if budget is None else min(max_tokens, budget)
         self.layout = layout_of(self.tree, max_children)
         self.layout_size, self.width = self.layout.size, len(self.layout.child)
@@ -105,12 +116,8 @@ class TreeWorld:
         self.pool = self._choose_pool(split)
         self._size = 0
         self.version = 0  # goes up when a table is replaced
-        self.path_logp = np.empty(0, np.float32)  # [N]
-        self.root_index = np.empty(0, np.int32)  # [N]
-        self.features = np.empty((0, self.width), np.float32)  # [N, F]
-        self.terms = np.empty((0, 0), np.float32)  # [N, T] raw reward terms
-        self.cells = np.empty(0, transition.CELL)  # [N] what stepping looks up
-        self.unjudged = np.empty(0, bool)  # [N] ends that nobody has verified yet
+        self._tables: dict[str, np.ndarray] = {}  # [capacity, ...] what the attributes set by `_make_room` are parts of
+        self._decided = self._terminal.decisions(self.tree)
         self._prepare()
         self._check_correct_end()
 
@@ -124,49 +131,91 @@ class TreeWorld:
         return pool
 
     def _prepare(self) -> None:
-        """Computes the tables, or extends them over nodes that a live tree has grown."""
+        """Computes the tables, or extends them over nodes that a live tree has grown: the cost is that of the new."""
         tree, old = self.tree, self._size
         self._check_width(old)
-        fresh = slice(old, tree.size)
-        self.ends = ((tree.flags & END) != 0) | np.asarray(self._terminal.on(tree), bool)
-        self.cut_off = (tree.depth >= self.token_limit) & ~self.ends
-        self.path_logp = path_logp(tree, self.path_logp)
-        self.root_index = root_index(tree, self.root_index)
-        self._set_features(np.concatenate([self.features, child_features(tree, fresh, self.ends)]))
-        self.first_child, self.child_count, self.root_node = tree.first_child, tree.child_count, tree.root_node
-        self.token = tree.token
+        self._make_room(tree.size)
+        fresh, nodes = slice(old, tree.size), np.arange(old, tree.size)
+        parents = np.unique(tree.parent[fresh])
+        parents = parents[(parents >= 0) & (parents < old)].astype(np.int64)  # have children now
+        self.first_child, self.child_count, self.token = tree.first_child, tree.child_count, tree.token
+        self._decide(nodes)
+        turned = self._decide_again(parents) if self._terminal.looks_ahead else parents[:0]
+        self.cut_off[fresh] = (tree.depth[fresh] >= self.token_limit) & ~self.ends[fresh]
+        fill_path_logp(tree, self.path_logp, old)
+        fill_root_index(tree, self.root_index, old)
+        self.features[fresh] = child_features(tree, fresh, self.ends)
         if old == 0:
-            look_up_ends, look_up_cut = lambda nodes: self.ends[nodes], lambda nodes: self.cut_off[nodes]
-            self.table = self.reward.on(tree, ends=look_up_ends, truncated=look_up_cut)
-            self._verifier = build({"verifier": 1.0}).on(tree, ends=look_up_ends)
+            self.root_node = tree.root_node
+            self.table = self.reward.on(tree, ends=self._ends_at, truncated=self._cut_off_at)
+            self._verifier = build({"verifier": 1.0}).on(tree, ends=self._ends_at)
             if self.view == "tokens":
                 self._prepare_prompts()
-        else:
-            self.table.ensure(np.arange(0))  # lets it grow with the tree
+        for table in (self.table, self._verifier):
+            table.forget(turned)
+            table.ensure(turned)  # lets it grow with the tree, too
         complete = self.table.complete
-        new_terms = self.table.vector(np.arange(old, tree.size)) if complete else self._no_terms(tree.size - old)
-        self.terms = np.concatenate([self.terms, new_terms]) if old else np.ascontiguousarray(new_terms)
-        self.unjudged = np.concatenate([self.unjudged, self.ends[fresh] & np.isnan(tree.verdict[fresh])])
-        self._fill_cells(fresh)
+        self.terms[fresh] = self.table.vector(nodes) if complete else 0.0
+        self.terms[turned] = self.table.vector(turned)
+        for part in (fresh, turned):
+            self.unjudged[part] = self.ends[part] & np.isnan(tree.verdict[part])
+        self._fill_cells(fresh, parents)
+        self.cells["pays"][turned] = self.table.total[turned]
         self.needs_preparation = self.grower is not None or not complete or bool(self.unjudged.any())
         self._size = tree.size
+        self.version += 1
 
-    def _fill_cells(self, fresh: slice) -> None:
-        """Lays out what stepping needs of every node; parents of new nodes have changed, too."""
-        tree = self.tree
-        cells = np.zeros(tree.size, transition.CELL)  # [N]
-        cells[: fresh.start] = self.cells
-        cells["first"], cells["count"], cells["end"] = tree.first_child, tree.child_count, self.ends
-        cells["right"][fresh] = self.ends[fresh] & (tree.verdict[fresh] >= 0.5)
-        cells["path_logp"] = self.path_logp
-        cells["root"] = tree.root_node[self.root_index]
-        cells["pays"] = self.table.total
+    def _make_room(self, size: int) -> None:
+        """Makes every table `size` long; their memory doubles, so that growing costs what the new nodes cost."""
+        kinds = {
+            "ends": (bool, ()),
+            "cut_off": (bool, ()),
+            "unjudged": (bool, ()),
+            "path_logp": (np.float32, ()),
+            "root_index": (np.int32, ()),
+            "features": (np.float32, (self.width,)),
+            "terms": (np.float32, (len(self.reward.names),)),
+            "cells": (transition.CELL, ()),
+        }
+        for name, (dtype, shape) in kinds.items():
+            table = self._tables.get(name)
+            if table is None or len(table) < size:
+                capacity = size if table is None else max(size, 2 * len(table))
+                grown = np.zeros((capacity, *shape), dtype)
+                if table is not None:
+                    grown[: self._size] = table[: self._size]
+                table = self._tables[name] = grown
+            setattr(self, name, table[:size])
+        self.flat_features = self.features.reshape(-1)
+
+    def _decide(self, nodes: np.ndarray) -> None:
+        """Asks the terminal detector where episodes end; a real end is one in any case."""
+        self.ends[nodes] = ((self.tree.flags[nodes] & END) != 0) | self._decided(nodes)
+
+    def _decide_again(self, nodes: np.ndarray) -> np.ndarray:
+        """Decides nodes once more whose children are known now; returns those that turned out to be ends."""
+        self._decided.forget(nodes)
+        self._decide(nodes)
+        return nodes[self.ends[nodes]]
+
+    def _ends_at(self, nodes: np.ndarray) -> np.ndarray:
+        return self.ends[nodes]
+
+    def _cut_off_at(self, nodes: np.ndarray) -> np.ndarray:
+        return self.cut_off[nodes]
+
+    def _fill_cells(self, fresh: slice, parents: np.ndarray) -> None:
+        """Lays out what stepping needs of the new nodes, and of their parents, which have children now."""
+        tree, cells = self.tree, self.cells
+        for part in (fresh, parents):
+            cells["first"][part], cells["count"][part] = tree.first_child[part], tree.child_count[part]
+            cells["end"][part] = self.ends[part]
+            cells["right"][part] = self.ends[part] & (tree.verdict[part] >= 0.5)
+        cells["path_logp"][fresh] = self.path_logp[fresh]
+        cells["root"][fresh] = self.root_node[self.root_index[fresh]]
+        cells["pays"][fresh] = self.table.total[fresh]
         if tree.has("context"):
-            cells["context"] = tree.context
-        self.cells = cells
-
-    def _no_terms(self, count: int) -> np.ndarray:
-        return np.zeros((count, len(self.table.names)), np.float32)
+            cells["context"][fresh] = tree.context[fresh]
 
     def _check_width(self, start: int) -> None:
         counts = self.tree.child_count[start:]
@@ -268,12 +317,24 @@ class TreeWorld:
         )
 
     def refresh_weights(self) -> None:
-        """Recomputes the features after the tree's child weights or the primary's columns changed."""
-        self.path_logp = path_logp(self.tree)
+        """Recomputes what is seen after the tree's child weights or the primary's columns changed."""
+        everything = slice(0, self.tree.size)
+        fill_path_logp(self.tree, self.path_logp)
         self.cells["path_logp"] = self.path_logp
-        self._set_features(child_features(self.tree, slice(0, self.tree.size), self.ends))
-
-    def _set_features(self, table: np.ndarray) -> None:
+        if self.tree.has("context"):
+            self.cells["context"] = self.tree.context
+        self.features[:] = child_features(self.tree, everything, self.ends)
         self.version += 1
-        self.features = table  # [N, F]
-        self.flat_features = table.reshape(-1)
+
+    def __deepcopy__(self, memo: Any) -> TreeWorld:
+        return self  # nothing here belongs to an episode: copies of an environment share it
+
+    @property
+    def shaped(self) -> bool:
+        """Whether the reward helps learning by terms that evaluations leave out."""
+        return any(term.shaping or term.anneal is not None for term in self.reward.part.terms())
+
+    def set_progress(self, progress: float) -> None:
+        """Anneals what the reward lets fall over a training: its progress goes from 0 to 1."""
+        self.table.set_progress(progress)
+        self.cells["pays"] = self.table.total

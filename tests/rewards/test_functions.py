@@ -169,7 +169,9 @@ class Partly(Term):
 
 
 def test_wrong_shape_and_reasons(small):
-    with pytest.raises(RewardError, match=r"'wide' returned shape \(3, 2\) for 3 nodes"):
+    with pytest.raises(
+        RewardError, match=r"'wide' failed at root 0 .* node 4, path \[1, 5\] .*shape \(3, 2\) for 3 nodes"
+    ):
         build(Wide()).on(small)
     with pytest.raises(RewardError, match=r"node 6, .*the dog ate it"):
         build(Partly()).on(small)
