@@ -6,7 +6,8 @@ pi is the visit distribution (PUCT) or the completed-Q policy (Gumbel, https://o
 z the discounted return, or an n-step return that ends in the search's value.
 
 What is worth knowing here: a search on a training root may see the reward (`selfplay_sees`), one on a held-out root may
-not (`planner_sees`), so there an end is worth what the value network says. It therefore learns ends too (`end_share`).
+not (`planner_sees`), so there an end is worth what the critic says of choosing it (`child_value_coef`: it learns that
+from the values that search found), and a step what the policy thinks of it (`likelihood_weight`).
 
 Letters: B lanes, N positions, K children.
 """
@@ -15,68 +16,27 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from treegym.agents.advantages import discounted_returns
+from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.base import Agent
 from treegym.agents.masking import masked_log_softmax
-from treegym.agents.planning import SEES, ClosedPlanner, Planner, make_planner
+from treegym.agents.memory import memory_width
+from treegym.agents.native_worlds import LanesWorld
+from treegym.agents.planning import ClosedPlanner, Planner, make_planner
 from treegym.agents.policies.base import MASK
 from treegym.agents.replay import Replay
-from treegym.agents.schedules import Schedule, as_schedule
-from treegym.agents.settings import Settings
+from treegym.agents.schedules import as_schedule
+from treegym.agents.selfplay import SelfPlay, sampled
 from treegym.agents.standing import stand
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
 from treegym.errors import ConfigError
 
 __all__ = ["AlphaZero", "AlphaZeroSettings", "ExpertIteration"]
-
-
-@dataclass(frozen=True)
-class AlphaZeroSettings(Settings):
-    """AlphaZero's switches."""
-
-    gamma: float = 1.0
-    method: str = "gumbel"  # or "puct", or any tree method of treegym.search
-    num_simulations: int = 128
-    predict_simulations: int | None = None  # when acting; None: as many as when learning
-    n_episodes: int = 128  # episodes of self-play an iteration
-    learning_rate: Schedule = 1e-3
-    batch_size: int = 512
-    replay_ratio: float = 4.0  # how often each new position is learned from, on average
-    buffer_size: int = 60_000
-    vf_coef: float = 1.0
-    l2: float = 1e-4
-    max_grad_norm: float | None = 1.0
-    value_target: str = "return"  # or "n_step"
-    n_step: int = 5
-    temperature: float = 1.0  # moves are sampled from pi ** (1 / temperature) ...
-    temperature_moves: int = 4  # ... for the first so many moves of an episode; then the search's move is played
-    root_noise: float = 0.25  # PUCT's share of Dirichlet noise while learning
-    reanalyse: float = 0.0  # share of each batch whose pi is searched anew with the networks of today
-    selfplay_sees: str = "verifier"  # what the search on training roots is told: "verifier" or "value"
-    planner_sees: str = "value"  # what the search of `predict` is told
-    child_value_coef: float = 1.0  # weight of (Q_search(s, a) - Q(s, a))^2 over the children that search visited
-    exploring_starts: float = 0.5  # share of episodes that begin at a random inner node (token trees)
-    tabulate: bool = True  # closed trees: judge every node once, search inside one kernel
-    search_options: dict[str, Any] | None = None  # passed to the search, such as {"c_scale": 0.3}
-
-    def __post_init__(self) -> None:
-        for name in ("selfplay_sees", "planner_sees"):
-            if getattr(self, name) not in SEES:
-                raise ConfigError(f"{name} must be one of {', '.join(SEES)}, got {getattr(self, name)!r}")
-        if self.value_target not in ("return", "n_step"):
-            raise ConfigError(f"value_target must be 'return' or 'n_step', got {self.value_target!r}")
-        if self.num_simulations < 1:
-            raise ConfigError(f"num_simulations must be at least 1, got {self.num_simulations}")
-        for name in ("reanalyse", "exploring_starts"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
 
 
 class AlphaZero(Agent):
@@ -89,6 +49,13 @@ class AlphaZero(Agent):
     settings_class = AlphaZeroSettings
     settings: AlphaZeroSettings
     uses_value: ClassVar[bool] = True
+
+    def _setup_model(self) -> None:
+        tree = self.world.tree_world if isinstance(self.world, LanesWorld) else None
+        remembers = self.settings.path_memory and self.uses_value and getattr(self.policy_class, "takes_memory", False)
+        if tree is not None and remembers:
+            self.policy_kwargs = {"memory": memory_width(tree.tree), **self.policy_kwargs}
+        super()._setup_model()
 
     def _setup_learning(self) -> None:
         s = self.settings
@@ -113,7 +80,10 @@ class AlphaZero(Agent):
             return None
         key = (id(world), sees)
         if key not in self._planners:
-            self._planners[key] = make_planner(world, sees=sees, tabulate=self.settings.tabulate)
+            s = self.settings
+            self._planners[key] = make_planner(
+                world, sees=sees, tabulate=s.tabulate, likelihood_weight=s.likelihood_weight
+            )
         return self._planners[key]
 
     # ------------------------------------------------------------------ self-play
@@ -126,107 +96,15 @@ class AlphaZero(Agent):
         if planner is None:
             raise ConfigError(
                 "AlphaZero plans, so the environment must offer clone_state and restore_state (or be a token tree); "
-                f"{type(world.env).__name__} does not: use PPO"
+                f"{type(getattr(world.env, 'unwrapped', world.env)).__name__} does not: use PPO"
             )
-        stepper = self.stepper(callback)
+        play = SelfPlay(world, planner, self.scorer, self.rng, s, self.stepper(callback))
         parts = []
         for first in range(0, s.n_episodes, world.num_envs):
-            parts.append(self._play(planner, min(world.num_envs, s.n_episodes - first), stepper))
+            played = play.round(min(world.num_envs, s.n_episodes - first), self.scorer_for_planning())
+            self._note(played.rewards, played.lengths, played.correct)
+            parts.append(played.positions)
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-    def _play(self, planner: Planner, size: int, stepper: Any) -> dict[str, np.ndarray]:
-        s, world = self.settings, self.world
-        assert world is not None
-        lanes = world.num_envs
-        active = np.arange(lanes) < size
-        roots = world.roots()
-        chosen = None
-        if roots is not None:
-            chosen = self.rng.choice(roots, size=lanes, replace=lanes > len(roots))
-        world.reset(np.ones(lanes, np.bool_), roots=chosen, seed=int(self.rng.integers(2**31)))
-        if isinstance(planner, ClosedPlanner) and s.exploring_starts:
-            self._scatter(planner, size)
-        planner.prepare(self.scorer_for_planning(), None if chosen is None else chosen[:size])
-        rows_of, lane_of, policy_of, q_of, value_of, reward_of, state_of = [], [], [], [], [], [], []
-        actions = np.zeros(lanes, np.int64)
-        correct = np.full(lanes, np.nan, np.float32)
-        move = 0
-        while active.any():
-            who = np.flatnonzero(active)
-            rows = world.observe(who)
-            states = planner.states(who)
-            result = self._search(planner, states, s.num_simulations, explore=True)
-            picked = result.action.astype(np.int64)
-            if move < s.temperature_moves and s.temperature > 0:
-                picked = self._sampled(result.policy)
-            actions[who] = picked
-            outcome = world.step(actions, active)
-            rows_of.append(rows)
-            lane_of.append(who)
-            policy_of.append(result.policy)
-            q_of.append(result.q)
-            value_of.append(result.value)
-            reward_of.append(outcome.reward[who])
-            state_of.append(
-                states if isinstance(states, np.ndarray) and states.dtype != object else np.full(len(who), -1)
-            )
-            ended = active & (outcome.terminated | outcome.truncated)
-            if outcome.success is not None:
-                correct[ended] = outcome.success[ended]
-            active &= ~ended
-            move += 1
-            stepper(len(who), outcome)
-        lane = np.concatenate(lane_of)
-        order = np.argsort(lane, kind="stable")
-        lengths = np.bincount(lane, minlength=size)
-        rewards = np.concatenate(reward_of)[order]
-        searched = np.concatenate(value_of)[order]
-        self._note(rewards, lengths, correct[:size])
-        needs = self.scorer.needs
-        kept = [key for key in rows_of[0] if needs is None or key in needs]
-        return {f"obs.{key}": np.concatenate([rows[key] for rows in rows_of])[order] for key in kept} | {
-            "policy": np.concatenate(policy_of)[order].astype(np.float32),
-            "q": np.concatenate(q_of)[order],
-            "target": self._value_targets(rewards, searched, lengths),
-            "state": np.concatenate(state_of)[order].astype(np.int64),
-        }
-
-    def _scatter(self, planner: ClosedPlanner, size: int) -> None:
-        """Moves a share of the lanes to random inner nodes of their roots' trees: positions play would hardly reach."""
-        assert self.world is not None
-        tree, state = planner.world.tree, self.world.state()
-        inner = np.flatnonzero(~planner.terminal)
-        root = planner.world.root_index[inner]  # ascending, as nodes are stored tree by tree or level by level
-        order = np.argsort(root, kind="stable")
-        inner, root = inner[order], root[order]
-        moved = np.flatnonzero(self.rng.random(size) < self.settings.exploring_starts)
-        own = planner.world.root_index[state["node"][moved]]
-        first, last = np.searchsorted(root, own), np.searchsorted(root, own, side="right")
-        node = inner[first + (self.rng.random(len(moved)) * (last - first)).astype(np.int64)]
-        state["node"][moved], state["steps"][moved] = node, tree.depth[node]
-        self.world.set_state(state)
-
-    def _search(self, planner: Planner, states: Any, simulations: int, *, explore: bool) -> Any:
-        s = self.settings
-        options: dict[str, Any] = {"discount": s.gamma, **(s.search_options or {})}
-        if s.method == "gumbel":
-            options.setdefault("gumbel_scale", 1.0 if explore else 0.0)
-        elif explore:
-            options.setdefault("root_noise", s.root_noise)
-        seed = int(self.rng.integers(2**31)) if explore else 0
-        return planner.search(states, method=s.method, num_simulations=simulations, seed=seed, **options)
-
-    def _sampled(self, policy: np.ndarray) -> np.ndarray:
-        """Returns moves drawn from pi ** (1 / temperature) ``[B] int64``."""
-        weights = policy.astype(np.float64) ** (1.0 / self.settings.temperature)
-        running = weights.cumsum(1)
-        return (running > self.rng.random((len(policy), 1)) * running[:, -1:]).argmax(1)
-
-    def _value_targets(self, rewards: np.ndarray, searched: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        s = self.settings
-        if s.value_target == "return":
-            return discounted_returns(rewards, gamma=s.gamma, lengths=lengths)
-        return n_step_returns(rewards, searched, lengths, n=s.n_step, gamma=s.gamma)
 
     def _note(self, rewards: np.ndarray, lengths: np.ndarray, correct: np.ndarray) -> None:
         assert self.ep_info_buffer is not None
@@ -300,7 +178,11 @@ class AlphaZero(Agent):
         if len(fresh):
             states = batch["state"][fresh]
             planner.prepare(self.scorer_for_planning(), np.unique(planner.world.root_index[states]))
-            result = self._search(planner, states, self.settings.num_simulations, explore=True)
+            seed = int(self.rng.integers(2**31))
+            s = self.settings
+            result = planner.search(
+                states, method=s.method, num_simulations=s.num_simulations, seed=seed, **s.options(explore=True)
+            )
             batch["policy"][fresh] = result.policy
 
     # ------------------------------------------------------------------ acting
@@ -322,10 +204,12 @@ class AlphaZero(Agent):
         states = place.states(planner)
         self._make_ready(planner, states)
         simulations = s.predict_simulations or s.num_simulations
-        result = self._search(planner, states, simulations, explore=False)
+        result = planner.search(
+            states, method=s.method, num_simulations=simulations, seed=0, **s.options(explore=False)
+        )
         if deterministic:
             return result.action.astype(np.int64)
-        return self._sampled(result.policy)
+        return sampled(result.policy, s.temperature or 1.0, self.rng)
 
     def _make_ready(self, planner: Planner, states: Any) -> None:
         """Takes the networks of today into the planner: for tables, the trees of the roots that are asked about."""
@@ -356,6 +240,8 @@ class AlphaZero(Agent):
 class _Valueless:
     """A policy whose values are all zero."""
 
+    memory = 0
+
     def __init__(self, policy: Any) -> None:
         self._policy = policy
         self.observation_space, self.action_space = policy.observation_space, policy.action_space
@@ -372,17 +258,3 @@ class ExpertIteration(AlphaZero):
     """The same without a value head: search over priors and rewards alone (https://arxiv.org/abs/1705.08439)."""
 
     uses_value: ClassVar[bool] = False
-
-
-def n_step_returns(rewards: np.ndarray, values: np.ndarray, lengths: np.ndarray, *, n: int, gamma: float) -> np.ndarray:
-    """Returns r_t + ... + gamma^(n-1) r_{t+n-1} + gamma^n v_{t+n} within each episode ``[N] float32``."""
-    out = np.zeros(len(rewards), np.float64)
-    start = 0
-    for length in lengths.tolist():
-        for t in range(start, start + length):
-            end = min(t + n, start + length)
-            out[t] = (rewards[t:end] * gamma ** np.arange(end - t)).sum()
-            if end < start + length:
-                out[t] += gamma**n * values[end]
-        start += length
-    return out.astype(np.float32)

@@ -1,68 +1,35 @@
-"""What planners see of a world, and how they search it: by tables on closed token trees, by a simulator elsewhere.
+"""How planners search a world: by tables on closed token trees, by a simulator elsewhere.
 
-On held-out roots a planner never sees the verdict. With ``sees="value"`` the reward holds only terms that a real
-deployment would have (judge, perplexity, length, ...) and an end is worth what the value network says of it; with
-``sees="verifier"`` the full reward is used, as one may where a checker exists. Every result says which.
+What they are told of it, and what not on held-out roots, is in `treegym.agents.simulators`.
 
 Letters: N nodes, B states, K children, R roots.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
 from treegym.agents.foreign_worlds import ListWorld
+from treegym.agents.masking import masked_log_softmax_array
 from treegym.agents.native_worlds import LanesWorld
-from treegym.agents.policies.base import ChildScorer, as_rows, mask_of
-from treegym.agents.world import World, scalar_reward
+from treegym.agents.policies.base import ChildScorer
+from treegym.agents.simulators import CloneSimulator, LanesSimulator, TreeSimulator, rows_at, visible_reward
+from treegym.agents.world import World
 from treegym.envs.token_tree.world import TreeWorld
-from treegym.errors import ConfigError
-from treegym.search import Evaluation, SearchResult, Transition, search, search_closed
+from treegym.search import Evaluation, SearchResult, Simulator, Transition, search, search_closed
 
-__all__ = [
-    "DEPLOYABLE",
-    "CloneSimulator",
-    "ClosedPlanner",
-    "LanesSimulator",
-    "Planner",
-    "SimulatorPlanner",
-    "TreeSimulator",
-    "make_planner",
-    "visible_reward",
-]
-
-SEES = ("value", "verifier")
-# reward terms that need neither the reference answer nor the verdict
-DEPLOYABLE = frozenset(
-    {"diversity", "judge", "kl", "length", "lmgt", "loglikelihood", "perplexity", "reward_model", "similarity",
-     "soft_overlong"}
-)  # fmt: skip
-
-
-def visible_reward(world: TreeWorld, nodes: np.ndarray, *, sees: str) -> np.ndarray:
-    """Returns what a planner is told entering nodes pays ``[B] float32``.
-
-    Without the verifier: the weighted sum of the deployable terms (where the reward composes them otherwise, this is
-    what can be told without knowing the rest).
-    """
-    if sees not in SEES:
-        raise ConfigError(f"planner_sees must be one of {', '.join(SEES)}, got {sees!r}")
-    table = world.table
-    if not table.complete:
-        table.ensure(nodes)
-    if sees == "verifier":
-        return table.total[nodes].astype(np.float32)
-    columns = [t for t, name in enumerate(table.names) if name in DEPLOYABLE and table.weights[t] != 0]
-    if not columns:
-        return np.zeros(len(nodes), np.float32)
-    return (table.vector(nodes)[:, columns] @ table.weights[columns]).astype(np.float32)
+__all__ = ["ClosedPlanner", "Planner", "SimulatorPlanner", "make_planner", "nodes_under"]
 
 
 class Planner(Protocol):
     """Searches from where the lanes of a world stand."""
+
+    simulator: Simulator | None  # the world as it searches it; None until prepared
 
     def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
         """Takes the networks as they are now; `roots` narrows down where searches will be."""
@@ -76,19 +43,27 @@ class Planner(Protocol):
         """Returns the states of some lanes of the world the planner was made for."""
         ...
 
+    def borrowed(self) -> contextlib.AbstractContextManager[None]:
+        """Guards what `simulator` borrows of the world while it is used."""
+        ...
+
 
 class ClosedPlanner:
     """Plans on a closed token tree: the networks are tabulated over the nodes, whole searches run in one kernel."""
 
-    def __init__(self, world: TreeWorld, lanes: Any = None, *, sees: str = "value") -> None:
+    def __init__(
+        self, world: TreeWorld, lanes: Any = None, *, sees: str = "value", likelihood_weight: float = 0.0
+    ) -> None:
         self.world, self.sees, self._lanes = world, sees, lanes
+        self.likelihood_weight = likelihood_weight
         size = world.tree.size
         self.terminal = world.ends | world.cut_off | (world.child_count == 0)  # [N] bool
         self.reward = visible_reward(world, np.arange(size), sees=sees)  # [N] float32
-        self.paid = self.reward.copy()  # [N] float32, with what ends are estimated to be worth
+        self.paid = self.reward.copy()  # [N] float32, with what ends and steps are estimated to be worth
         self.logits = np.zeros(size, np.float32)  # [N], of each node among its siblings
         self.value = np.zeros(size, np.float32)  # [N]
         self.evaluated = 0  # states the networks judged since made
+        self.simulator: Simulator | None = _Tables(self)
 
     def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
         """Tabulates the networks over the trees of `roots` (indices; None: all). Without a policy: prior, value 0."""
@@ -99,7 +74,7 @@ class ClosedPlanner:
         nodes = np.arange(world.tree.size) if roots is None else nodes_under(world, roots)
         inner = nodes[~self.terminal[nodes]]
         for part in _chunks(inner, 8192):
-            rows = world.observe(part, world.tree.depth[part].astype(np.int64))
+            rows = rows_at(world, part, policy)
             logits, values, worth = policy.judge(rows)
             slot = np.arange(logits.shape[1])
             there = slot < world.child_count[part].astype(np.int64)[:, None]
@@ -107,7 +82,9 @@ class ClosedPlanner:
             self.logits[children] = logits[there]
             self.value[part] = values
             if self.sees == "value":
-                self.paid[children] = self.reward[children] + np.where(self.terminal[children], worth[there], 0.0)
+                likely = self.likelihood_weight * masked_log_softmax_array(logits, there)[there]
+                ends = np.where(self.terminal[children], worth[there], 0.0)
+                self.paid[children] = self.reward[children] + ends + likely
         self.evaluated += len(inner)
 
     def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
@@ -129,107 +106,25 @@ class ClosedPlanner:
     def states(self, lanes: np.ndarray) -> np.ndarray:
         return self._lanes.node[lanes]
 
-
-class TreeSimulator:
-    """A token tree, closed or live, as a `Simulator`: a state is a node."""
-
-    def __init__(self, world: TreeWorld, policy: ChildScorer | None, *, sees: str = "value") -> None:
-        self.world, self.policy, self.sees = world, policy, sees
-        self.num_actions = world.num_actions
-        self.evaluated = 0
-
-    def expand(self, states: np.ndarray) -> Evaluation:
-        rows = self._rows(states)
-        legal = mask_of(rows, self.num_actions)
-        self.evaluated += len(states)
-        if self.policy is None:
-            logits = np.full(legal.shape, -30.0, np.float32)
-            children = self.world.first_child[states].astype(np.int64)[:, None] + np.arange(self.num_actions)
-            there = legal & (self.world.child_count[states][:, None] > np.arange(self.num_actions))
-            logits[there] = self.world.tree.prior[children[there]]
-            return Evaluation(logits, np.zeros(len(states), np.float32), legal)
-        logits, values = self.policy.infer(rows)
-        return Evaluation(logits, values, legal)
-
-    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        world = self.world
-        after = world.first_child[states].astype(np.int64) + actions
-        world.prepare_nodes(after)
-        reward = visible_reward(world, after, sees=self.sees)
-        terminated = world.ends[after] | world.cut_off[after] | (world.child_count[after] == 0)
-        if self.sees == "value" and self.policy is not None and terminated.any():
-            ended = np.flatnonzero(terminated)
-            reward[ended] += self.policy.judge(self._rows(states[ended]))[2][np.arange(len(ended)), actions[ended]]
-        return Transition(after, reward, terminated)
-
-    def key(self, states: np.ndarray) -> np.ndarray:
-        return states
-
-    def _rows(self, nodes: np.ndarray) -> dict[str, np.ndarray]:
-        return self.world.observe(nodes, self.world.tree.depth[nodes].astype(np.int64))
+    def borrowed(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
 
-class LanesSimulator:
-    """Candidate selection as a `Simulator`: a state is a row of the lanes' state ``[B, S] int64``."""
+class _Tables:
+    """The tables of a `ClosedPlanner` as a `Simulator`: a state is a node."""
 
-    def __init__(self, lanes: Any, policy: ChildScorer | None) -> None:
-        self.lanes, self.policy = lanes, policy
-        self.num_actions = int(lanes.world.num_actions)
-        self.evaluated = 0
+    def __init__(self, planner: ClosedPlanner) -> None:
+        self.planner, self.num_actions = planner, planner.world.num_actions
 
     def expand(self, states: np.ndarray) -> Evaluation:
-        rows = self.lanes.world.observe(np.ascontiguousarray(states))
-        self.evaluated += len(states)
-        legal = mask_of(rows, self.num_actions)
-        if self.policy is None:
-            return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(states), np.float32), legal)
-        logits, values = self.policy.infer(rows)
-        return Evaluation(logits, values, legal)
+        tables, slot = self.planner, np.arange(self.num_actions)
+        legal = slot < tables.world.child_count[states].astype(np.int64)[:, None]
+        children = tables.world.first_child[states].astype(np.int64)[:, None] + np.where(legal, slot, 0)
+        return Evaluation(np.where(legal, tables.logits[children], 0.0), tables.value[states], legal)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        lanes = type(self.lanes)(self.lanes.world, len(states))
-        lanes.state[:], lanes.done[:] = states, False
-        chosen = np.asarray(actions, np.int64)
-        if hasattr(lanes, "step"):
-            outcome, _ = lanes.step(chosen, next_step_reset=False)
-        else:
-            outcome = lanes.advance(chosen, next_step_reset=False)
-        ended = outcome.terminated | outcome.truncated
-        return Transition(lanes.state.copy(), outcome.reward.astype(np.float32), ended)
-
-
-class CloneSimulator:
-    """Any single environment with `clone_state` and `restore_state` (which returns the observation there).
-
-    A state is what the environment made, and what is observed there.
-    """
-
-    def __init__(self, env: gym.Env, policy: ChildScorer | None) -> None:
-        self.env, self.policy = env, policy
-        self.inner: Any = env.unwrapped
-        self.num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
-        self.evaluated = 0
-
-    def expand(self, states: np.ndarray) -> Evaluation:
-        seen = [as_rows(observation, self.env.observation_space)[0] for _, observation in states]
-        rows = {key: np.concatenate([row[key] for row in seen]) for key in seen[0]}
-        self.evaluated += len(states)
-        legal = mask_of(rows, self.num_actions)
-        if self.policy is None:
-            return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(states), np.float32), legal)
-        logits, values = self.policy.infer(rows)
-        return Evaluation(logits, values, legal)
-
-    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        after = np.empty(len(states), object)
-        reward = np.zeros(len(states), np.float32)
-        terminated = np.zeros(len(states), np.bool_)
-        for i, ((state, _), action) in enumerate(zip(states, actions.tolist(), strict=True)):
-            self.inner.restore_state(state)
-            observation, pay, ended, cut, _ = self.inner.step(action)
-            after[i] = (self.inner.clone_state(), observation)
-            reward[i], terminated[i] = scalar_reward(pay), ended or cut
-        return Transition(after, reward, terminated)
+        after = self.planner.world.first_child[states].astype(np.int64) + actions
+        return Transition(after, self.planner.paid[after], self.planner.terminal[after])
 
 
 class SimulatorPlanner:
@@ -237,23 +132,31 @@ class SimulatorPlanner:
 
     def __init__(self, make: Any, lanes: Any) -> None:
         self._make, self._lanes = make, lanes
-        self.simulator: Any = None
+        self.simulator: Simulator | None = None
 
     def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
         self.simulator = self._make(policy)
 
     def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
-        return search(self.simulator, states, method=method, num_simulations=num_simulations, seed=seed, **options)
+        assert self.simulator is not None, "prepare comes first"
+        with self.borrowed():
+            return search(self.simulator, states, method=method, num_simulations=num_simulations, seed=seed, **options)
 
     def states(self, lanes: np.ndarray) -> Any:
         return self._lanes(lanes)
 
+    def borrowed(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
-def make_planner(world: World, *, sees: str = "value", tabulate: bool = True) -> Planner | None:
+
+def make_planner(
+    world: World, *, sees: str = "value", tabulate: bool = True, likelihood_weight: float = 0.0
+) -> Planner | None:
     """Returns a planner for a world, or None if the world can be neither looked up nor cloned.
 
-    `sees` is about token trees. Elsewhere the simulator is a copy of the environment, which pays what it pays: whoever
-    compares there counts the simulations.
+    `sees` and `likelihood_weight` (with ``sees="value"``: what a step is paid, times its log-probability under the
+    policy) are about token trees. Elsewhere the simulator is a copy of the environment, which pays what it pays:
+    whoever compares there counts the simulations.
     """
     if isinstance(world, LanesWorld):
         inner = world.tree_world
@@ -261,9 +164,10 @@ def make_planner(world: World, *, sees: str = "value", tabulate: bool = True) ->
             lanes = world.lanes
             return SimulatorPlanner(lambda policy: LanesSimulator(lanes, policy), lambda who: lanes.state[who].copy())
         if tabulate and inner.grower is None and inner.table.complete:
-            return ClosedPlanner(inner, world.lanes, sees=sees)
+            return ClosedPlanner(inner, world.lanes, sees=sees, likelihood_weight=likelihood_weight)
         return SimulatorPlanner(
-            lambda policy: TreeSimulator(inner, policy, sees=sees), lambda who: world.lanes.node[who]
+            lambda policy: TreeSimulator(inner, policy, sees=sees, likelihood_weight=likelihood_weight),
+            lambda who: world.lanes.node[who],
         )
     envs = world.envs if isinstance(world, ListWorld) else []
     if envs and all(hasattr(env.unwrapped, "clone_state") and hasattr(env.unwrapped, "restore_state") for env in envs):
@@ -288,10 +192,11 @@ class _Restoring(SimulatorPlanner):
         super().__init__(make, lanes)
         self._inner: Any = env.unwrapped
 
-    def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[None]:
         before = self._inner.clone_state()
         try:
-            return super().search(states, method=method, num_simulations=num_simulations, seed=seed, **options)
+            yield
         finally:
             self._inner.restore_state(before)
 

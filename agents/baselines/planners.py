@@ -13,7 +13,8 @@ import numpy as np
 from treegym.agents.baselines.answers import FLOOR
 from treegym.agents.baselines.base import Planning
 from treegym.agents.native_worlds import LanesWorld
-from treegym.agents.planning import ClosedPlanner, SimulatorPlanner, TreeSimulator, make_planner
+from treegym.agents.planning import ClosedPlanner, SimulatorPlanner, make_planner
+from treegym.agents.simulators import TreeSimulator
 from treegym.agents.standing import Place
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError

@@ -11,6 +11,7 @@ Letters: B states, K children, S state features, F child features, H hidden unit
     Q_i = q . relu(D e'_i + E m')                what choosing child i is worth: equivariant
 
 Actor and critic share nothing, so that a value can be pretrained without touching the policy (VAPO).
+The critic alone (V and Q) may also read a memory of the path (`treegym.agents.memory`), appended to s.
 The linear term l starts as the primary's own log-probability, so that learning starts at what the model would say.
 """
 
@@ -24,7 +25,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
-from treegym.agents.policies.base import MASK, ChildScorer, Observations
+from treegym.agents.policies.base import MASK, MEMORY, ChildScorer, Observations
 from treegym.errors import ConfigError
 
 __all__ = ["ChildPolicy"]
@@ -72,9 +73,11 @@ class ChildPolicy(ChildScorer, BasePolicy):
         layout: ``{"num_children": K, "state": [names], "child": [names]}`` (`ObservationLayout` as a dict).
         hidden: H.
         prior_weight: the initial weight of the child feature "prior" in the score (0: start uniform).
+        memory: size of the path's memory that the critic reads, under the key "memory"; 0: none.
     """
 
     layout_needed = True
+    takes_memory = True
     needs = ("observations", MASK)
 
     def __init__(
@@ -86,6 +89,7 @@ class ChildPolicy(ChildScorer, BasePolicy):
         layout: Mapping[str, Any],
         hidden: int = 64,
         prior_weight: float = 0.25,
+        memory: int = 0,
         **kwargs: Any,
     ) -> None:
         BasePolicy.__init__(self, observation_space, action_space, **kwargs)
@@ -104,8 +108,9 @@ class ChildPolicy(ChildScorer, BasePolicy):
         self.mix_summary = nn.Linear(2 * hidden, hidden, bias=False)
         self.score = nn.Linear(hidden, 1, bias=False)
         self.linear = nn.Linear(self.num_child, 1, bias=False)
-        self.critic_encoder = _Encoder(self.num_state, self.num_child, hidden)
-        self.critic_summary = nn.Linear(2 * hidden + self.num_state, hidden)
+        self.memory = memory
+        self.critic_encoder = _Encoder(self.num_state + memory, self.num_child, hidden)
+        self.critic_summary = nn.Linear(2 * hidden + self.num_state + memory, hidden)
         self.critic_head = nn.Linear(hidden, 1)
         self.critic_child = nn.Linear(hidden, hidden)
         self.critic_mix = nn.Linear(2 * hidden, hidden, bias=False)
@@ -129,13 +134,13 @@ class ChildPolicy(ChildScorer, BasePolicy):
         return blank.index_put((chosen[part.row], part.slot), scores)
 
     def values(self, obs: Observations) -> torch.Tensor:
-        batch = self._split(obs)
+        batch = self._remembering(obs)
         _, summary = self.critic_encoder(batch)
         hidden = torch.relu(self.critic_summary(torch.cat([summary, batch.state], dim=1)))
         return self.critic_head(hidden).squeeze(-1)
 
     def child_values(self, obs: Observations) -> torch.Tensor:
-        batch = self._split(obs)
+        batch = self._remembering(obs)
         encoded, summary = self.critic_encoder(batch)
         mixed = torch.relu(self.critic_child(encoded) + self.critic_mix(summary)[batch.row])
         worth = self.critic_child_head(mixed).squeeze(-1)
@@ -145,6 +150,10 @@ class ChildPolicy(ChildScorer, BasePolicy):
         for name, parameter in self.named_parameters():
             if name.startswith("critic_"):
                 yield parameter
+
+    def _remembering(self, obs: Observations) -> _Set:
+        batch = self._split(obs)
+        return batch._replace(state=torch.cat([batch.state, obs[MEMORY]], dim=1)) if self.memory else batch
 
     def _split(self, obs: Observations) -> _Set:
         flat = obs["observations"].float()

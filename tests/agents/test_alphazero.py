@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from treegym.agents import AlphaZero, ExpertIteration
-from treegym.agents.alphazero import n_step_returns
 from treegym.agents.evaluation import play_roots, vector_world
-from treegym.agents.planning import ClosedPlanner, TreeSimulator, visible_reward
+from treegym.agents.memory import path_memory
+from treegym.agents.planning import ClosedPlanner
+from treegym.agents.replanning import Replanning
 from treegym.agents.replay import Replay
+from treegym.agents.selfplay import n_step_returns
+from treegym.agents.simulators import TreeSimulator, visible_reward
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
+from treegym.search import Options, Session
 
 SMALL = {"n_envs": 32, "n_episodes": 32, "num_simulations": 32, "seed": 0}
 
@@ -61,10 +65,12 @@ def test_visible_reward_leaves_out_what_knows_the_answer(tree_spec: str) -> None
         visible_reward(world, inner, sees="all")
 
 
-def test_tables_and_simulator_agree(tree_spec: str) -> None:
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_tables_and_simulator_agree(tree_spec: str, weight: float) -> None:
     agent = AlphaZero("ChildPolicy", gym.make("TokenTree-v0", tree=tree_spec), **SMALL)
     world = TreeWorld(tree_spec, split="all")
-    planner, simulator = ClosedPlanner(world, sees="value"), TreeSimulator(world, agent.scorer, sees="value")
+    planner = ClosedPlanner(world, sees="value", likelihood_weight=weight)
+    simulator = TreeSimulator(world, agent.scorer, sees="value", likelihood_weight=weight)
     planner.prepare(agent.scorer)
     nodes = np.flatnonzero(~planner.terminal)[:50]
     judged = simulator.expand(nodes)
@@ -85,11 +91,85 @@ def test_it_learns_and_search_helps(tree_spec: str, method: str) -> None:
     assert np.nanmean(play_roots(agent, world).success) > max(before, 0.7)
 
 
-@pytest.mark.parametrize("switches", [{"reanalyse": 0.5}, {"value_target": "n_step", "n_step": 3}, {"tabulate": False}])
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"reanalyse": 0.5},
+        {"value_target": "n_step", "n_step": 3},
+        {"tabulate": False},
+        {"path_memory": False},
+        {"likelihood_weight": 0.0},
+        {"reuse_tree": True},
+        {"reuse_tree": True, "tabulate": False, "method": "puct"},
+    ],
+)
 def test_switches_run(tree_spec: str, switches: dict[str, Any]) -> None:
     agent = AlphaZero("ChildPolicy", gym.make("TokenTree-v0", tree=tree_spec), **{**SMALL, **switches})
     agent.learn(150, log_interval=0)
     assert agent.num_timesteps >= 150
+
+
+def test_memory_is_the_path_s_sum_and_minimum(tree_spec: str) -> None:
+    tree = TreeWorld(tree_spec, split="all").tree
+    nodes = np.random.default_rng(0).choice(tree.size, 40)
+    found = path_memory(tree, nodes)
+    models = found.shape[1] // 2
+    assert models == 1 + tree.teacher_logp.shape[1]
+    for node, row in zip(nodes.tolist(), found, strict=True):
+        total, least = np.zeros(models), np.zeros(models)
+        while tree.parent[node] >= 0:
+            opinions = np.array([tree.prior[node], *tree.teacher_logp[node]], np.float64)
+            opinions = np.where(np.isnan(opinions), -20.0, opinions).clip(-20.0, 0.0)
+            total, least = total + opinions, np.minimum(least, opinions)
+            node = int(tree.parent[node])
+        np.testing.assert_allclose(row, np.concatenate([total, least]) / 10, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_reaches_the_critic_alone(tree_env: gym.Env) -> None:
+    agent = AlphaZero("ChildPolicy", tree_env, **SMALL)
+    assert agent.scorer.memory == 2 * (1 + tree_env.unwrapped.world.tree.teacher_logp.shape[1])  # type: ignore[attr-defined]
+    observation, _ = tree_env.reset(seed=0)
+    rows = {key: array[None] for key, array in observation.items()}
+    rows["memory"] = np.zeros((1, agent.scorer.memory), np.float32)
+    quiet = agent.scorer.judge(rows)
+    rows["memory"] = rows["memory"] - 1
+    loud = agent.scorer.judge(rows)
+    np.testing.assert_array_equal(quiet[0], loud[0])  # logits
+    assert quiet[1] != loud[1]
+    assert (quiet[2] != loud[2]).any()
+
+
+def test_trees_that_are_kept_are_searched_on(tree_spec: str) -> None:
+    """Lanes that leave change nothing for those that stay: the same as a session of the search that keeps all."""
+    agent = AlphaZero("ChildPolicy", gym.make("TokenTree-v0", tree=tree_spec), **SMALL)
+    world = TreeWorld(tree_spec, split="all")
+    simulator = TreeSimulator(world, agent.scorer, sees="verifier")
+    roots = world.tree.root_node[world.pool][:12].astype(np.int64)
+    asked: dict[str, Any] = {"method": "gumbel", "num_simulations": 24, "seed": 5}
+    whole = Session(simulator, roots, options=Options(), **asked)
+    some = Replanning(simulator, roots, **asked)
+    first, same = whole.run(), some.search()
+    np.testing.assert_array_equal(first.visits, same.visits)
+    # the most visited child that is no end
+    after = world.first_child[roots].astype(np.int64)[:, None] + np.arange(first.visits.shape[1])
+    open_ended = (first.visits > 0) & (world.child_count[after] > 0)
+    actions = np.where(open_ended, first.visits, -1).argmax(1)
+    assert open_ended[np.arange(12), actions].all()
+    states = after[np.arange(12), actions]
+    whole.advance(actions, states)
+    stay = np.arange(12) % 3 > 0
+    brought = some.play(actions, stay, states[stay], seed=5)
+    np.testing.assert_array_equal(brought, first.visits[np.arange(12), actions][stay] - 1)
+    assert brought.max() > 3
+    second, again = whole.run(), some.search()
+    np.testing.assert_array_equal(second.visits[stay], again.visits)
+    np.testing.assert_array_equal(second.action[stay], again.action)
+    np.testing.assert_array_equal(again.visits.sum(1), brought + 24)
+
+
+def test_what_cannot_keep_its_tree_is_told_so(tree_env: gym.Env) -> None:
+    with pytest.raises(ConfigError, match="'beam' makes none"):
+        AlphaZero("ChildPolicy", tree_env, method="beam", reuse_tree=True)
 
 
 def test_expert_iteration_has_no_value(tree_env: gym.Env) -> None:
@@ -102,8 +182,10 @@ def test_expert_iteration_has_no_value(tree_env: gym.Env) -> None:
 def test_predict_searches_where_it_stands_and_says_when_it_cannot(tree_env: gym.Env) -> None:
     agent = AlphaZero("ChildPolicy", tree_env, **SMALL)
     searched: list[int] = []
-    search = agent._search
-    agent._search = lambda *a, **k: searched.append(1) or search(*a, **k)  # type: ignore[method-assign]
+    planner = agent.planner("value", agent.known_worlds()[0])
+    assert isinstance(planner, ClosedPlanner)
+    search = planner.search
+    planner.search = lambda *a, **k: searched.append(1) or search(*a, **k)  # type: ignore[func-returns-value,method-assign]
     observation, _ = tree_env.reset(seed=1)
     agent.predict(observation, deterministic=True)
     assert searched
