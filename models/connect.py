@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 from treegym.errors import ConfigError, suggest
 from treegym.models.base import LanguageModel, TextTokenizer
 from treegym.models.chat_teacher import ChatTeacher
+from treegym.models.http_chat import ChatClient
 from treegym.models.loading import resolve
 from treegym.models.remote_model import RemoteModel
 from treegym.models.tokenizers import load_tokenizer
@@ -15,14 +16,15 @@ from treegym.models.tokenizers import load_tokenizer
 __all__ = ["connect", "is_address"]
 
 IN_PROCESS = "vllm:"
+LITELLM = "litellm:"
 _NUMBERS = {"concurrency": int, "prompts_per_request": int, "timeout_s": float, "requests_per_minute": float}
 _NUMBERS |= {"tokens_per_minute": float}
 _NAMES = ("model", "name", "key_env")
 
 
 def is_address(name: str) -> bool:
-    """Whether a model's name is the address of a server, or of an engine in this process (``vllm:NAME``)."""
-    return name.startswith(("http://", "https://", IN_PROCESS))
+    """Whether a model's name is the address of a server, of an engine in this process, or LiteLLM's."""
+    return name.startswith(("http://", "https://", IN_PROCESS, LITELLM))
 
 
 def connect(
@@ -34,7 +36,8 @@ def connect(
 ) -> LanguageModel:
     """Returns the model at an address such as ``http://127.0.0.1:8000/v1#tokenizer=tiny-primary&key_env=MY_KEY``.
 
-    ``vllm:NAME`` is a model run by vLLM in this process.
+    ``vllm:NAME`` is a model run by vLLM in this process, ``litellm:bedrock/NAME`` one that LiteLLM reaches, which can only
+    be talked to and takes the setting api_base besides.
 
     Args:
         address: a base URL and, after ``#``, settings: tokenizer (a bundled model, a directory or a hub name), model
@@ -50,6 +53,7 @@ def connect(
 
         return VllmModel(address.removeprefix(IN_PROCESS), tokenizer=tokenizer, embedder=embedder)
     url, _, text = address.partition("#")
+    hosted = url.startswith(LITELLM)
     settings: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name in _NUMBERS:
@@ -57,13 +61,13 @@ def connect(
                 settings[name] = _NUMBERS[name](value)
             except ValueError:
                 raise ConfigError(f"{name} in the address must be a number") from None  # it may be a key
-        elif name in _NAMES or name in ("tokenizer", "chat"):
+        elif name in _NAMES or name in ("tokenizer", "chat") or (name == "api_base" and hosted):
             settings[name] = value
         else:  # its value is not repeated: it may be a key
             raise ConfigError(
                 f"the address has an unknown setting.{suggest(name, [*_NUMBERS, *_NAMES, 'tokenizer', 'chat'])}"
             )
-    chat = settings.pop("chat", "no")
+    chat = settings.pop("chat", "yes" if hosted else "no")
     if chat not in ("yes", "no"):
         raise ConfigError("chat in the address must be yes or no")
     named = settings.pop("tokenizer", None)
@@ -76,7 +80,19 @@ def connect(
             )
         where, local = resolve(named)
         tokenizer = load_tokenizer(where, local_files_only=local)
+    if hosted:
+        return _hosted(url.removeprefix(LITELLM), tokenizer, settings)
     if chat == "yes":
         settings.pop("prompts_per_request", None)  # a chat is one conversation
         return ChatTeacher(url, tokenizer=tokenizer, **settings)
     return RemoteModel(url, tokenizer=tokenizer, embedder=embedder, **settings)
+
+
+def _hosted(model: str, tokenizer: TextTokenizer, settings: dict[str, Any]) -> LanguageModel:
+    """Returns a chat teacher behind LiteLLM."""
+    from treegym.models.litellm_endpoint import LiteLLMEndpoint
+
+    name = settings.pop("name", model)
+    extra = {key: settings.pop(key) for key in ("api_base",) if key in settings}
+    endpoint = LiteLLMEndpoint(**settings)
+    return ChatTeacher(ChatClient(endpoint, model=model, extra=extra), tokenizer=tokenizer, name=name)

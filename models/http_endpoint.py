@@ -18,7 +18,7 @@ from treegym.models.http_limits import Limits
 from treegym.models.http_retry import RETRYABLE, RetryPolicy, retry_after_seconds
 from treegym.models.http_usage import Prices, Usage
 
-__all__ = ["Endpoint", "Refused"]
+__all__ = ["Endpoint", "Refused", "Transient"]
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -33,7 +33,7 @@ class Refused(BackendError):
         self.status = status
 
 
-class _Transient(Exception):
+class Transient(Exception):
     """A try that failed in a way worth repeating."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, broken: bool = False) -> None:
@@ -165,7 +165,7 @@ class Endpoint:
                 value = answer if check is None else check(answer)
                 self.usage.answered(answer, about_prompt=about_prompt, about_completion=about_completion)
                 return value
-            except (_Transient, MalformedAnswer) as error:
+            except (Transient, MalformedAnswer) as error:
                 self.usage.failed()
                 retry_after = getattr(error, "retry_after_s", None)
                 self.breaks += bool(getattr(error, "broken", False))
@@ -188,7 +188,7 @@ class Endpoint:
         ) from None
 
     async def _once(self, client: Any, method: str, path: str, raw: bytes | None) -> dict[str, Any]:
-        """Sends one request; raises `_Transient`, `Refused` or `MalformedAnswer` when no good answer comes."""
+        """Sends one request; raises `Transient`, `Refused` or `MalformedAnswer` when no good answer comes."""
         import httpx
 
         headers = {"Accept": "application/json"}
@@ -209,13 +209,13 @@ class Endpoint:
                     if len(content) > self._max_answer_bytes:
                         raise MalformedAnswer(f"the answer is longer than {self._max_answer_bytes} bytes")
         except TimeoutError:
-            raise _Transient(f"no whole answer within {time.monotonic() - started:.1f} s", broken=True) from None
+            raise Transient(f"no whole answer within {time.monotonic() - started:.1f} s", broken=True) from None
         except httpx.InvalidURL:
             raise ConfigError(f"{self.base_url}/{path} is not a URL") from None
         except httpx.DecodingError:
             raise MalformedAnswer("the answer's compression is damaged") from None
         except httpx.HTTPError as error:
-            raise _Transient(f"{type(error).__name__} {error}".strip(), broken=True) from None
+            raise Transient(f"{type(error).__name__} {error}".strip(), broken=True) from None
         if response.status_code == 200:
             return parse(bytes(content))
         raise self._failure(response.status_code, bytes(content), response.headers.get("retry-after"))
@@ -223,7 +223,7 @@ class Endpoint:
     def _failure(self, status: int, content: bytes, retry_after: str | None) -> Exception:
         words = redact(_message(content), self.key_env)
         if status in RETRYABLE:
-            return _Transient(f"status {status}: {words}", retry_after_s=retry_after_seconds(retry_after))
+            return Transient(f"status {status}: {words}", retry_after_s=retry_after_seconds(retry_after))
         hint = ""
         if status in (401, 403):
             named = f"the key in {self.key_env} was not accepted" if self.key_env else "name its variable with key_env="

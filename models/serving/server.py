@@ -63,7 +63,7 @@ class Served:
 def _listen(settings: ServeSettings) -> socket.socket:
     """Returns a bound socket; a port in use is an error at once, not after the model was loaded."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Named as TCP, so that asyncio lets small answers out at once; else each waits 40 ms for the client's acknowledgement.
+    # Named as TCP, so that asyncio sends small answers at once; else each waits 40 ms for an acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
