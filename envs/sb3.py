@@ -41,9 +41,14 @@ class NativeVecEnv(VecEnv):
 
     def reset(self) -> Any:
         seeds = [seed for seed in self._seeds if seed is not None]
-        observations, infos = self.vector.reset(seed=seeds if len(seeds) == self.num_envs else None)
+        wanted = [options.get("root", -1) for options in self._options]
+        observations, infos = self.vector.reset(
+            seed=seeds if len(seeds) == self.num_envs else None,
+            options=None if set(wanted) == {-1} else {"roots": wanted},
+        )
         self.reset_infos = [{"action_mask": mask} for mask in infos["action_mask"]]
         self._reset_seeds()
+        self._reset_options()
         self._returns[:] = 0
         self._lengths[:] = 0
         return observations

@@ -91,7 +91,8 @@ def select_roots(tree: TokenTree, roots: Sequence[int] | np.ndarray) -> TokenTre
     """Returns a tree of some of the prompts, with everything below them."""
     chosen = np.unique(np.asarray(roots, np.int64))
     if len(chosen) and (chosen[0] < 0 or chosen[-1] >= tree.num_roots):
-        raise ConfigError(f"root {chosen[-1]} is out of range; the tree has roots 0 to {tree.num_roots - 1}")
+        bad = chosen[0] if chosen[0] < 0 else chosen[-1]
+        raise ConfigError(f"root {bad} is out of range; the tree has roots 0 to {tree.num_roots - 1}")
     nodes = tree.root_node[chosen]
     keep = _descendants(tree, nodes)
     picked = _like(tree, len(keep))

@@ -67,8 +67,8 @@ def child_features(tree: TokenTree, nodes: slice, ends: np.ndarray) -> np.ndarra
     table[:, teachers + 1] = np.bitwise_count(tree.proposers[nodes]) / np.float32(teachers + 1)
     table[:, teachers + 2] = np.clip(np.nan_to_num(tree.similarity[nodes]), -1.0, 1.0)
     parent = tree.parent[nodes]
-    siblings = tree.child_count[np.maximum(parent, 0)].astype(np.float32)
-    uniform = 1.0 / np.maximum(siblings, 1.0)
+    siblings = np.where(parent >= 0, tree.child_count[np.maximum(parent, 0)], 1).astype(np.float32)
+    uniform = 1.0 / siblings
     weight = tree.weight[nodes] if tree.has("weight") else np.full(count, np.nan, np.float32)
     table[:, teachers + 3] = np.clip(np.where(np.isnan(weight), uniform, weight), 0.0, WEIGHT_CEILING)
     table[:, teachers + 4] = ends[nodes] | ((tree.flags[nodes] & END) != 0)

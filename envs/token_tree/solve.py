@@ -87,6 +87,8 @@ def solve(
     reward = np.asarray(reward, np.float64)
     if reward.shape != (tree.size,):
         raise ConfigError(f"the reward table has shape {reward.shape}; the tree has {tree.size} nodes")
+    if not (isinstance(discount, int | float | np.number) and 0.0 <= discount < np.inf):
+        raise ConfigError(f"the discount is {discount!r}; a number of at least 0, usually at most 1, was expected")
     if np.isnan(reward).any():
         raise ConfigError(f"the reward of node {int(np.flatnonzero(np.isnan(reward))[0])} is NaN")
     ends = (tree.flags & END) != 0 if terminal is None else np.asarray(terminal, bool)

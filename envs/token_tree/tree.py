@@ -14,7 +14,7 @@ import numpy as np
 
 from treegym.envs.token_tree.columns import COLUMNS, OPTIONAL, column_shape
 from treegym.envs.token_tree.flags import EOS, EXPANDED
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from treegym.models.base import LanguageModel
@@ -23,7 +23,8 @@ __all__ = ["SPLITS", "Root", "TokenTree"]
 
 SPLITS = ("train", "validation", "test")
 NODE_LIMIT = 2**31 - 1
-CHILD_LIMIT = 2**16 - 1
+CHILD_LIMIT = DEPTH_LIMIT = 2**16 - 1
+_LINKS = {"token", "parent", "first_child", "child_count", "depth"}  # the tree's own business
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,6 @@ class TokenTree:
         self.header = dict(header)
         self._root_node: Any = root_node if len(root_node) else []
         self._roots = roots
-        self._valid_size = -1  # the size that validate() last passed at
 
     # ---------------------------------------------------------------- making
 
@@ -127,12 +127,13 @@ class TokenTree:
 
     def add_root(self, root: Root | str, **columns: Any) -> int:
         """Adds a prompt and returns its node. Columns such as ``context=...`` may be given."""
+        values = self._checked_columns(columns, 1)
         node = self._reserve(1)
         self._roots = [*self._roots] if not isinstance(self._roots, list) else self._roots
         self._root_node = list(self._root_node) if not isinstance(self._root_node, list) else self._root_node
         self._roots.append(root if isinstance(root, Root) else Root(root))
         self._root_node.append(node)
-        self._assign(columns, np.arange(node, node + 1))
+        self._assign(values, np.arange(node, node + 1))
         return node
 
     def add_children(
@@ -150,6 +151,7 @@ class TokenTree:
         counts = np.asarray(counts, np.int64)
         tokens = np.asarray(tokens, np.int64)
         self._check_expansion(parents, counts, tokens)
+        values = self._checked_columns(columns, len(tokens))
         first = self._reserve(len(tokens))
         nodes = np.arange(first, first + len(tokens))
         owner = np.repeat(parents, counts)
@@ -161,7 +163,7 @@ class TokenTree:
         self.first_child[parents] = np.where(counts > 0, starts, -1)
         self.child_count[parents] = counts
         self.flags[parents] |= EXPANDED
-        self._assign(columns, nodes)
+        self._assign(values, nodes)
         return nodes
 
     def _check_expansion(self, parents: np.ndarray, counts: np.ndarray, tokens: np.ndarray) -> None:
@@ -176,6 +178,8 @@ class TokenTree:
             raise ConfigError(
                 f"node {taken[0] if len(taken) else parents[0]} is expanded already; a node is expanded once"
             )
+        if self.depth[parents].max() >= DEPTH_LIMIT:
+            raise ConfigError(f"a path holds at most {DEPTH_LIMIT} tokens")
         if counts.min() < 0 or counts.max() > CHILD_LIMIT:
             raise ConfigError(f"a node gets 0 to {CHILD_LIMIT} children, not {counts.max()}")
         if len(tokens) and (tokens.min() < 0 or tokens.max() >= self.vocab_size):
@@ -183,11 +187,28 @@ class TokenTree:
         pairs = np.repeat(parents, counts) * self.vocab_size + tokens
         if len(np.unique(pairs)) != len(pairs):
             raise ConfigError("two children of one node carry the same token; merge them first")
+        ended = parents[((self.flags[parents] & EOS) != 0) & (counts > 0)]
+        if len(ended):
+            raise ConfigError(f"node {ended[0]} is an end; nothing can follow it")
 
-    def _assign(self, columns: Mapping[str, Any], nodes: np.ndarray) -> None:
+    def _checked_columns(self, columns: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
+        """Returns columns of new nodes in their types; raises before anything is added that could not be filled."""
+        checked = {}
+        for name, values in columns.items():
+            if name not in COLUMNS or name in _LINKS:
+                raise ConfigError(f"nodes have no column {name!r} to fill.{suggest(name, set(COLUMNS) - _LINKS)}")
+            shape = column_shape(name, count, self.num_teachers)
+            try:
+                checked[name] = np.broadcast_to(np.asarray(values).astype(COLUMNS[name].dtype), shape)
+            except (TypeError, ValueError) as error:
+                got = np.shape(values)
+                raise ConfigError(f"column {name!r} came as {got}; numbers of shape {shape} were expected") from error
+        return checked
+
+    def _assign(self, columns: Mapping[str, np.ndarray], nodes: np.ndarray) -> None:
         for name, values in columns.items():
             if name == "flags":
-                self.flags[nodes] |= np.asarray(values, np.uint16)
+                self.flags[nodes] |= values
             else:
                 self.column(name)[nodes] = values
 
@@ -343,11 +364,9 @@ class TokenTree:
 
     def validate(self) -> None:
         """Checks every invariant in one compiled pass; raises DataError naming the first node that breaks one."""
-        if self._valid_size != self._size:
-            from treegym.envs.token_tree.validation import validate_tree
+        from treegym.envs.token_tree.validation import validate_tree
 
-            validate_tree(self)
-            self._valid_size = self._size
+        validate_tree(self)
 
     @property
     def is_closed(self) -> bool:

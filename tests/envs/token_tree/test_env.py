@@ -246,3 +246,69 @@ def test_live_trees_grow_one_call_a_batch() -> None:
     grown = [node for call in calls for node in call]
     assert len(grown) == len(set(grown))
     assert (tree.depth <= 5).all()
+
+
+def test_the_batch_takes_one_root_for_all(spec: str) -> None:
+    batch = gym.make_vec("TokenTree-v0", num_envs=3, tree=spec)
+    assert batch.reset(options={"root": 7})[1]["root"].tolist() == [7, 7, 7]
+    with pytest.raises(ConfigError, match="whole number"):
+        batch.reset(options={"root": -1})
+
+
+@pytest.mark.parametrize("kwargs", [{"num_envs": 0}, {"num_envs": 2.5}, {"max_episode_steps": 0}])
+def test_bad_sizes_of_a_batch(spec: str, kwargs: dict) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(kwargs))} is"):
+        treegym.envs.token_tree.vector.TokenTreeVectorEnv(**{"num_envs": 2, "tree": spec, **kwargs})
+
+
+def test_a_budget_of_one_token_is_refused(spec: str) -> None:
+    with pytest.raises(ConfigError, match="first step"):
+        TokenTreeEnv(spec, terminal={"budget": {"tokens": 1}})
+
+
+def test_a_live_tree_costs_what_is_new() -> None:
+    """Nodes are decided once, and described as those of a whole tree would be."""
+    tree = TokenTree.empty(tokens=["a", "b", "."], eos_id=2)
+    tree.add_root("prompt")
+    asked: list[int] = []
+
+    class Grower:
+        def grow(self, tree: TokenTree, nodes: np.ndarray) -> None:
+            count = len(nodes)
+            prior = np.tile(np.log([0.5, 0.3, 0.2]), count)
+            tree.add_children(nodes, [3] * count, [0, 1, 2] * count, prior=prior, verdict=[np.nan, np.nan, 1.0] * count)
+
+    def decide(path: PathView) -> bool:
+        asked.append(path.node)
+        return path.text.endswith("aa")
+
+    settings = {"terminal": {"any": ["eos", decide]}, "max_tokens": 9, "reward": {"verifier": 1.0, "length": -0.1}}
+    env = treegym.envs.token_tree.vector.TokenTreeVectorEnv(8, tree=tree, grower=Grower(), **settings)
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        env.step(rng.integers(2, size=8))
+    assert len(asked) == len(set(asked))
+    grown, whole = env.world, treegym.envs.token_tree.world.TreeWorld(tree, **settings)
+    assert tree.size > 200
+    for name in ("ends", "cut_off", "path_logp", "root_index", "features", "terms"):
+        np.testing.assert_array_equal(getattr(grown, name), getattr(whole, name), err_msg=name)
+    for name in ("first", "count", "end", "path_logp", "root", "pays"):
+        np.testing.assert_array_equal(grown.cells[name], whole.cells[name], err_msg=name)
+
+
+def test_a_detector_that_looks_ahead_decides_when_the_children_are_known() -> None:
+    tree = TokenTree.empty(tokens=["a", "b", ""], eos_id=2)
+    tree.add_root(treegym.envs.token_tree.tree.Root("prompt", answer="ab"))
+
+    class Grower:
+        def grow(self, tree: TokenTree, nodes: np.ndarray) -> None:
+            for node in nodes:  # after "ab" stopping is likeliest
+                prior = np.log([0.1, 0.1, 0.8] if tree.text(int(node)) == "ab" else [0.5, 0.4, 0.1])
+                tree.add_children([node], [3], [0, 1, 2], prior=prior)
+
+    env = TokenTreeEnv(tree, grower=Grower(), terminal="proxy", max_tokens=9, max_children=3)
+    env.reset(seed=0)
+    assert env.step(0)[2] is False
+    _, reward, terminated, _, info = env.step(1)
+    assert (reward, terminated, info["is_success"]) == (1.0, True, True)

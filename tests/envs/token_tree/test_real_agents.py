@@ -125,3 +125,14 @@ def test_a_single_file_trainer_beats_random() -> None:
         return logits.argmax(1).numpy()
 
     assert _success(choose) > _random() + 0.15
+
+
+def test_options_reach_the_lanes() -> None:
+    env = NativeVecEnv("TokenTree-v0", num_envs=3, tree=TREE, split="all")
+    env.set_options([{"root": 4}, {}, {"root": 2}])
+    env.reset()
+    roots = env.vector.unwrapped.world.root_index[env.vector.unwrapped.nodes]
+    assert (roots[0], roots[2]) == (4, 2)
+    env.set_options({"root": 1})
+    env.reset()
+    assert (env.vector.unwrapped.world.root_index[env.vector.unwrapped.nodes] == 1).all()

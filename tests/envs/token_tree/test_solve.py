@@ -5,6 +5,7 @@ import pytest
 
 from treegym.envs.token_tree.flags import END
 from treegym.envs.token_tree.solve import best_path, solve
+from treegym.envs.token_tree.synthetic import synthetic_tree
 from treegym.envs.token_tree.tree import TokenTree
 from treegym.errors import ConfigError
 
@@ -53,3 +54,29 @@ def test_a_bad_reward_table_is_refused(hand_made: TokenTree) -> None:
         solve(hand_made, np.zeros(3))
     with pytest.raises(ConfigError, match="node 2 is NaN"):
         solve(hand_made, np.where(np.arange(10) == 2, np.nan, 0.0))
+    for discount in (np.nan, np.inf, -0.1, "much"):
+        with pytest.raises(ConfigError, match="the discount is"):
+            solve(hand_made, np.zeros(10), discount=discount)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_exhaustive_search_with_detected_ends_and_a_budget(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tree = synthetic_tree(roots=2, depth=int(rng.integers(1, 6)), branching=int(rng.integers(2, 5)), seed=seed)
+    reward, discount, budget = rng.normal(size=tree.size), float(rng.choice([0.0, 0.9, 1.0])), int(rng.integers(1, 7))
+    ends = ((tree.flags & END) != 0) | ((rng.random(tree.size) < 0.1) & (tree.depth > 0))
+    right = rng.random(tree.size) < 0.5
+    found = solve(tree, reward, discount=discount, terminal=ends, correct=right, max_depth=budget)
+
+    def best(node: int) -> tuple[float, float]:
+        """Returns value and fewest steps to a correct end."""
+        if ends[node]:
+            return 0.0, 0.0 if right[node] else np.inf
+        below = [(child, *best(child)) for child in tree.children(node)] if tree.depth[node] < budget else []
+        value = max((reward[child] + discount * worth for child, worth, _ in below), default=0.0)
+        return value, min((1.0 + steps for *_, steps in below), default=np.inf)
+
+    for node in range(tree.size):
+        value, steps = best(node)
+        assert found.value[node] == pytest.approx(value)
+        assert found.shortest[node] == (-1 if np.isinf(steps) else steps)

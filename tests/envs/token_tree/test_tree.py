@@ -133,7 +133,6 @@ def test_validation_finds_every_kind_of_damage(
 ) -> None:
     hand_made.validate()
     hand_made.column(column)[node] = value
-    hand_made._valid_size = -1  # the change went past the tree's own methods
     with pytest.raises(DataError, match=message):
         hand_made.validate()
 
@@ -154,3 +153,29 @@ def test_bad_synthetic_specs(spec: str) -> None:
 
     with pytest.raises(ConfigError, match="synthetic tree"):
         load_tree(spec)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"priorr": [0.0, 0.0]}, "no column 'priorr' to fill. Did you mean 'prior'"),
+        ({"prior": [0.0, 0.0, 0.0]}, r"came as \(3,\); numbers of shape \(2,\)"),
+        ({"verdict": "right"}, "'verdict' came as"),
+        ({"teacher_logp": [[-1.0, -2.0]]}, r"shape \(2, 1\) were expected"),
+        ({"depth": 3}, "no column 'depth'"),
+    ],
+)
+def test_bad_columns_leave_nothing_half_made(columns: dict, message: str) -> None:
+    tree = TokenTree.empty(tokens=["a", "b", ""], eos_id=2, teachers=["x"])
+    tree.add_root("p")
+    with pytest.raises(ConfigError, match=message):
+        tree.add_children([0], [2], [0, 1], **columns)
+    assert (tree.size, tree.child_count[0], tree.flags[0]) == (1, 0, 0)
+    with pytest.raises(ConfigError, match="Did you mean 'context'"):
+        tree.add_root("q", contxt=1)
+    assert (tree.num_roots, tree.size) == (1, 1)
+
+
+def test_nothing_follows_an_end(hand_made: TokenTree) -> None:
+    with pytest.raises(ConfigError, match="node 5 is an end"):
+        hand_made.add_children([5], [1], [0])
