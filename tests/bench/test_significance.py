@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from treegym.bench.significance import holm, improvement, paired_difference, performance_profile, sign_flip_p_value
+from treegym.bench.significance import difference_p_value, holm, improvement, paired_difference, performance_profile
 
 
 def test_improvement_counts_wins_and_half_of_ties() -> None:
@@ -42,10 +42,32 @@ def test_paired_difference_ignores_how_hard_prompts_are() -> None:
     assert (interval.point, interval.low, interval.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
-def test_sign_flips() -> None:
-    # Eight differences of the same sign: only all-plus and all-minus are as extreme, 2 / 256 = 0.0078.
-    assert sign_flip_p_value(np.ones(8), seed=0) == pytest.approx(2 / 256, abs=0.003)
-    assert sign_flip_p_value(np.zeros(8), seed=0) == 1.0
+def test_p_value_by_hand() -> None:
+    # One run a side, four prompts, differences 1 1 1 0: mean 0.75, variance 0.25, t = 0.75 / sqrt(0.25 / 4) = 3 with
+    # three degrees of freedom, whose two-sided p value is 0.0577 in printed tables.
+    first, second = np.array([[1.0, 1.0, 1.0, 1.0]]), np.array([[0.0, 0.0, 0.0, 1.0]])
+    assert difference_p_value(first, second) == pytest.approx(0.0577, abs=1e-4)
+    assert difference_p_value(first, first) == 1.0
+    assert difference_p_value(first, np.zeros((1, 4))) == 0.0
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.15, 0.4])
+def test_equal_agents_are_rarely_told_apart_however_much_their_runs_differ(spread: float) -> None:
+    # Five runs a side on 300 prompts; `spread` is how much training runs differ, in logits. A test that takes the runs
+    # as given calls up to half of these pairs different.
+    mistaken = found = 0
+    for trial in range(300):
+        rng = np.random.default_rng(trial)
+        ease = rng.normal(1.5, 1.5, 300)
+
+        def scores(better: float, rng: np.random.Generator = rng, ease: np.ndarray = ease) -> np.ndarray:
+            skill = ease + better + rng.normal(0, spread, (5, 1)) + rng.normal(0, 1, (5, 300))
+            return (rng.random((5, 300)) < 1 / (1 + np.exp(-skill))).astype(float)
+
+        mistaken += difference_p_value(scores(0.0), scores(0.0)) < 0.05
+        found += difference_p_value(scores(1.0), scores(0.0)) < 0.05
+    assert mistaken / 300 < 0.09  # 5 % nominal; 300 trials move by 1.3 points
+    assert found / 300 > 0.75
 
 
 def test_holm_adjusts_in_order_and_stays_monotone() -> None:

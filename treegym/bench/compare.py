@@ -8,7 +8,7 @@ from typing import Any
 
 from treegym.bench.leaderboard import AgentRuns, gather
 from treegym.bench.results import ResultFolder
-from treegym.bench.significance import holm, improvement, paired_difference, sign_flip_p_value
+from treegym.bench.significance import difference_p_value, holm, improvement, paired_difference
 from treegym.errors import DataError
 
 __all__ = ["compare", "comparison_text"]
@@ -17,8 +17,8 @@ __all__ = ["compare", "comparison_text"]
 def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, seed: int = 0) -> dict[str, Any]:
     """Returns, for every agent and environment both folders have, how the second folder differs from the first.
 
-    Differences are paired by prompt; p values come from random sign flips of the prompts' differences and are
-    corrected over the whole table (Holm).
+    Differences are paired by prompt; p values speak of new training runs and new prompts alike, and are corrected over
+    the whole table (Holm).
     """
     folders = ResultFolder(first), ResultFolder(second)
     before, after = (gather(folder.suite(), folder.summaries()) for folder in folders)
@@ -39,6 +39,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, se
         "rows": rows,
         "only_in_first": _missing(before, after),
         "only_in_second": _missing(after, before),
+        "notes": _notes(before, after),
     }
 
 
@@ -56,13 +57,29 @@ def _row(env: str, name: str, old: AgentRuns, new: AgentRuns, seed: int) -> dict
         "second": round(float(new.prompts.mean()), 6),
         "difference": [round(value, 6) for value in (difference.point, difference.low, difference.high)],
         "improvement": round(better.point, 6),
-        "p": sign_flip_p_value(new.prompts.mean(axis=0) - old.prompts.mean(axis=0), seed=seed),
+        "p": difference_p_value(new.prompts, old.prompts),
         "runs": [len(old.summaries), len(new.summaries)],
     }
 
 
 def _missing(here: Mapping[str, Mapping[str, Any]], there: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"{env} / {name}" for env, agents in here.items() for name in agents if name not in there.get(env, {})]
+
+
+def _notes(before: Mapping[str, Mapping[str, AgentRuns]], after: Mapping[str, Mapping[str, AgentRuns]]) -> list[str]:
+    """Returns what a reader must know before believing the table."""
+    said = []
+    for env in before.keys() & after.keys():
+        trees = [
+            {run.get("world") for entry in side[env].values() for run in entry.summaries} for side in (before, after)
+        ]
+        if trees[0] != trees[1]:
+            said.append(f"the two folders walked different trees in {env}, so differences are not the agents' alone")
+    if any(
+        len(entry.summaries) == 1 for side in (before, after) for agents in side.values() for entry in agents.values()
+    ):
+        said.append("where an agent has a single run, its p value says nothing about other training runs")
+    return sorted(said)
 
 
 def comparison_text(result: Mapping[str, Any]) -> str:
@@ -90,4 +107,5 @@ def comparison_text(result: Mapping[str, Any]) -> str:
     for key, label in (("only_in_first", "Only in A"), ("only_in_second", "Only in B")):
         if result[key]:
             lines.append(f"{label}: {', '.join(result[key])}")
+    lines += [f"Note: {note}." for note in result["notes"]]
     return "\n".join(lines)

@@ -5,13 +5,14 @@ Letters: N and M runs of two agents in one environment, T scores of each run, R 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from treegym.bench.statistics import RESAMPLES, Interval, interval_of, resample_counts
+from treegym.bench.statistics import RESAMPLES, Interval, interval_of, resample_counts, student_t_cdf
 
-__all__ = ["holm", "improvement", "paired_difference", "performance_profile", "sign_flip_p_value"]
+__all__ = ["difference_p_value", "holm", "improvement", "paired_difference", "performance_profile"]
 
 
 def improvement(
@@ -37,7 +38,7 @@ def improvement(
     point = float(sum(points))
     if max(runs) < 2:
         return Interval(point, float("nan"), float("nan"))
-    return interval_of(point, drawn, runs=runs)
+    return interval_of(point, drawn, runs=runs, bounds=(0.0, 1.0))
 
 
 def performance_profile(
@@ -57,7 +58,7 @@ def performance_profile(
     if max(len(stratum) for stratum in strata) < 2:
         return point, np.full_like(point, np.nan), np.full_like(point, np.nan)
     runs = [len(stratum) for stratum in strata]
-    ends = [interval_of(float(p), drawn[:, x], runs=runs) for x, p in enumerate(point)]
+    ends = [interval_of(float(p), drawn[:, x], runs=runs, bounds=(0.0, 1.0)) for x, p in enumerate(point)]
     return point, np.array([end.low for end in ends]), np.array([end.high for end in ends])
 
 
@@ -84,14 +85,27 @@ def paired_difference(
     return Interval(point, float(low), float(high))
 
 
-def sign_flip_p_value(differences: np.ndarray, *, seed: int, flips: int = 9_999) -> float:
-    """Returns the two-sided p value of paired differences ``[P]`` under random sign flips (1 when all are zero)."""
-    differences = np.asarray(differences, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    observed = abs(differences.sum())
-    signs = rng.integers(0, 2, size=(flips, differences.size), dtype=np.int8) * 2 - 1  # [flips, P] int8
-    exceed = np.abs(signs @ differences) >= observed - 1e-12
-    return float((1 + exceed.sum()) / (1 + flips))
+def difference_p_value(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the two-sided p value of the mean difference between two agents' scores ``[N, P]`` and ``[M, P]``.
+
+    Runs and prompts are both taken as drawn at random, prompts the same for both sides: the variance of the mean
+    difference is that of the runs' means plus that of the prompts' differences. What is neither run nor prompt is in
+    both, so the test errs on the safe side, as `paired_difference` does. Student's t has Satterthwaite's degrees of
+    freedom (https://doi.org/10.2307/3002019). A side of one run counts as the only run there could be.
+    """
+    difference = first.mean(axis=0) - second.mean(axis=0)
+    parts = [
+        (float(sample.var(ddof=1)) / len(sample), len(sample) - 1)
+        for sample in (difference, first.mean(axis=1), second.mean(axis=1))
+        if len(sample) > 1
+    ]
+    variance = sum(part for part, _ in parts)
+    if difference.mean() == 0.0:
+        return 1.0
+    if variance == 0.0:
+        return 0.0  # every run and every prompt says the same
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    return 2.0 * (1.0 - student_t_cdf(abs(float(difference.mean())) / math.sqrt(variance), freedom))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

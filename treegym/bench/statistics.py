@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist
 
 import numpy as np
 
@@ -23,12 +22,12 @@ __all__ = [
     "AGGREGATES",
     "Interval",
     "bootstrap",
-    "expanded_level",
     "interquartile_mean",
     "interval_of",
     "optimality_gap",
     "pooled",
     "resample_counts",
+    "student_t_cdf",
     "student_t_quantile",
 ]
 
@@ -96,10 +95,9 @@ def bootstrap(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> Interval:
-    """Returns a statistic of the pooled scores and its stratified bootstrap interval.
+    """Returns a statistic of the pooled scores and its stratified bootstrap interval (see `interval_of`).
 
-    Runs are drawn with replacement within each stratum. The interval is the *expanded percentile* interval (see
-    `expanded_level`), which the few runs of a benchmark need.
+    Runs are drawn with replacement within each stratum.
     """
     rng = np.random.default_rng(seed)
     point = float(statistic(pooled(strata)))
@@ -118,11 +116,26 @@ def bootstrap(
     return interval_of(point, np.concatenate(drawn), runs=runs, level=level)
 
 
-def interval_of(point: float, drawn: np.ndarray, *, runs: Sequence[int], level: float = LEVEL) -> Interval:
-    """Returns the expanded percentile interval from a statistic's resampled values ``[R]``."""
-    tail = expanded_level(runs=tuple(runs), level=level)
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Interval(point, float(low), float(high))
+def interval_of(
+    point: float,
+    drawn: np.ndarray,
+    *,
+    runs: Sequence[int],
+    level: float = LEVEL,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
+    """Returns Student's interval with the bootstrap's standard error, from a statistic's resampled values ``[R]``.
+
+    The percentile interval of few runs is too narrow twice over: the bootstrap variance is ``(N - 1) / N`` of the
+    unbiased one, and normal quantiles stand where Student's belong; and of five runs there are too few different
+    resamples to read far into the tail. So the interval is ``point +- t sqrt(N / (N - 1)) s`` with the resamples'
+    standard deviation s (Hesterberg, "What Teachers Should Know About the Bootstrap", https://arxiv.org/abs/1411.5279,
+    sections 3.2 and 4). With several strata of about N runs each, the degrees of freedom of t add up over strata.
+    """
+    counted = [n for n in runs if n > 1]
+    smallest, freedom = min(counted), sum(n - 1 for n in counted)
+    half = student_t_quantile((1 + level) / 2, freedom) * math.sqrt(smallest / (smallest - 1)) * float(drawn.std())
+    return Interval(point, max(point - half, bounds[0]), min(point + half, bounds[1]))
 
 
 def resample_counts(runs: int, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -136,37 +149,21 @@ def resample_counts(runs: int, *, resamples: int, rng: np.random.Generator) -> n
 
 
 @lru_cache(maxsize=256)
-def expanded_level(*, runs: tuple[int, ...], level: float = LEVEL) -> float:
-    """Returns the tail probability at which to read the bootstrap distribution for a given nominal level.
-
-    The plain percentile interval of N runs is too narrow twice over: the bootstrap variance is ``(N - 1) / N`` of the
-    unbiased one, and normal quantiles stand where Student's belong. Hesterberg, "What Teachers Should Know About the
-    Bootstrap" (https://arxiv.org/abs/1411.5279), section 4.2, reads the quantile at
-    ``Phi(-sqrt(N / (N - 1)) t_{N - 1})`` instead. With several strata of about N runs each, the degrees of freedom add
-    up over strata. At five runs of one stratum the tail is 0.001 instead of 0.025.
-    """
-    counted = [n for n in runs if n > 1]
-    smallest = min(counted)
-    freedom = sum(n - 1 for n in counted)
-    quantile = student_t_quantile((1 + level) / 2, freedom)
-    return NormalDist().cdf(-math.sqrt(smallest / (smallest - 1)) * quantile)
-
-
-@lru_cache(maxsize=256)
-def student_t_quantile(probability: float, freedom: int) -> float:
+def student_t_quantile(probability: float, freedom: float) -> float:
     """Returns the quantile of Student's t distribution (bisection on its integrated density)."""
     if probability < 0.5:
         return -student_t_quantile(1 - probability, freedom)
     low, high = 0.0, 1.0
-    while _student_t_cdf(high, freedom) < probability:
+    while student_t_cdf(high, freedom) < probability:
         high *= 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _student_t_cdf(middle, freedom) < probability else (low, middle)
+        low, high = (middle, high) if student_t_cdf(middle, freedom) < probability else (low, middle)
     return (low + high) / 2
 
 
-def _student_t_cdf(value: float, freedom: int) -> float:
+def student_t_cdf(value: float, freedom: float) -> float:
+    """Returns the share of Student's t distribution below a value."""
     # With t = sqrt(v) tan(a) the density's tail becomes the integral of cos(a)^(v - 1) over a finite interval.
     angle = math.atan(value / math.sqrt(freedom))
     nodes, weights = np.polynomial.legendre.leggauss(200)

@@ -299,7 +299,7 @@ def _method(board: Mapping[str, Any]) -> str:
         "<i>fixed</i> or drawn grey do not learn.</li>"
         f"{budgets}<li>Scores are those of the last evaluation on held-out prompts, always taking the action the agent "
         "thinks best. IQM: mean of the middle half of all (run, environment) scores. Intervals over runs: stratified "
-        "bootstrap, runs resampled whole, expanded percentile ends. Intervals over runs and prompts resample both and "
+        "bootstrap, runs resampled whole, Student's t. Intervals over runs and prompts resample both and "
         "are wider.</li><li>Rating: Plackett–Luce over prompt-by-prompt comparisons; it says who would win on a random "
         f"prompt.</li><li>Seeds {_e(', '.join(map(str, board['seeds'])))}. {_e(provenance_line(board))}.</li>"
         f"<li>Recompute everything from the raw episodes: <code>treegym bench verify FOLDER</code>. Suite fingerprint "
