@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from stable_baselines3.common import utils
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import VecEnv
 
 from treegym.agents import checkpoint
+from treegym.agents.callbacks import StepsBar
 from treegym.agents.policies import policy_class
 from treegym.agents.policies.base import MASK, ChildScorer, as_rows
 from treegym.agents.rollout import Collector, Stopped, Trajectories
@@ -119,6 +120,8 @@ class Agent(BaseAlgorithm):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(self.rng.integers(2**31)))
             policy = self.policy_class(self.observation_space, self.action_space, lambda _: 0.0, **kwargs)
+        if self.world is not None:
+            policy.check_env(self.world.env)
         self.policy = policy.to(self.device)
         self.policy.set_training_mode(False)
         self._setup_learning()
@@ -200,16 +203,18 @@ class Agent(BaseAlgorithm):
         """
         if self.world is None:
             raise ConfigError("there is no environment to learn in: call set_env, or load the checkpoint with env=...")
-        total, callbacks = self._begin(total_timesteps, callback, tb_log_name, reset_num_timesteps, progress_bar)
+        total_timesteps, callbacks = self._begin(
+            total_timesteps, callback, tb_log_name, reset_num_timesteps, progress_bar
+        )
         callbacks.on_training_start(locals(), globals())
         try:
-            while self.num_timesteps < total:
-                self._update_current_progress_remaining(self.num_timesteps, total)
+            while self.num_timesteps < total_timesteps:
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 callbacks.on_rollout_start()
                 rollout = self.collect(callbacks)
                 callbacks.update_locals({"rollout": rollout})
                 callbacks.on_rollout_end()
-                self._update_current_progress_remaining(self.num_timesteps, total)
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 self.update(rollout)
                 self.iteration += 1
                 if log_interval and self.iteration % log_interval == 0:
@@ -282,7 +287,11 @@ class Agent(BaseAlgorithm):
         if not self._custom_logger:
             name = tb_log_name or type(self).__name__
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, reset)
-        return total, self._init_callback(callback, progress_bar)
+        callbacks = self._init_callback(callback)
+        if progress_bar:
+            callbacks = CallbackList([callbacks, StepsBar()])
+            callbacks.init_callback(self)
+        return total, callbacks
 
     # ------------------------------------------------------------------ acting
 
@@ -300,7 +309,12 @@ class Agent(BaseAlgorithm):
         """
         rows, batched = as_rows(observation, self.observation_space)
         if action_masks is not None:
-            rows[MASK] = np.asarray(action_masks).reshape(-1, int(self.action_space.n))
+            shape = (len(next(iter(rows.values()))), int(self.action_space.n))
+            if np.size(action_masks) != shape[0] * shape[1]:
+                raise ConfigError(
+                    f"action_masks has {np.size(action_masks)} entries; {shape[0]} x {shape[1]} are needed"
+                )
+            rows[MASK] = np.asarray(action_masks).reshape(shape)
         actions = self.choose(rows, deterministic=deterministic)
         return (actions if batched else actions[0]), state
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
 from treegym.errors import ConfigError
 from treegym.files import atomic_write
 
-__all__ = ["CheckpointCallback", "latest_checkpoint"]
+__all__ = ["CheckpointCallback", "StepsBar", "latest_checkpoint"]
 
 
 class CheckpointCallback(BaseCallback):
@@ -76,6 +76,18 @@ class CheckpointCallback(BaseCallback):
         """Returns the best score so far, also of the run before an interruption."""
         file = self.folder / "best.json"
         return float(json.loads(file.read_text())["score"]) if file.is_file() else float("-inf")
+
+
+class StepsBar(ProgressBarCallback):
+    """SB3's progress bar, but of steps that were taken: lanes that rest take none."""
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._begun = self.model.num_timesteps
+
+    def _on_step(self) -> bool:
+        self.pbar.update(self.model.num_timesteps - self._begun - self.pbar.n)
+        return True
 
 
 def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:

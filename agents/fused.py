@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
 from treegym.agents.gradient_settings import GradientSettings
@@ -117,6 +118,10 @@ class Perceptron:
 
         if not isinstance(policy, MlpPolicy) or not policy.share_features_extractor:
             return False
+        space = policy.observation_space
+        seen = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+        if not all(isinstance(part, spaces.Box) and not is_image_space(part) for part in seen):
+            return False  # SB3 turns such observations into something else first
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
         return (
             not list(policy.features_extractor.parameters())

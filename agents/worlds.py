@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from treegym.agents.foreign_worlds import ListWorld, VecEnvWorld
@@ -59,6 +59,8 @@ def _from_vector(env: VectorEnv, num_envs: int | None) -> World:
     discrete(env.single_action_space)
     if isinstance(env, SyncVectorEnv):
         return ListWorld(env.envs)
+    if isinstance(env, AsyncVectorEnv):
+        return ListWorld([make() for make in env.env_fns])  # lanes here rest and restart when told: its workers cannot
     if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED:
         return _native(env)
     if env.spec is not None:

@@ -2,7 +2,8 @@
 
 All train on the training roots of the bundled tree with the same budget of environment steps, and are evaluated once
 on every held-out (test) root by correctness. AlphaZero plans at test time, without the verdict; PPO, DAPO and VAPO act
-without search. The interval is over seeds (95 %, t). Then DAPO and VAPO with each component off.
+without search. The interval is over seeds (95 %, t). Then DAPO and VAPO with each component off, seed against seed.
+Switches were chosen on the validation roots, with other seeds (`learning_select.py`); test roots play no part in that.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import numpy as np
@@ -21,18 +22,12 @@ from treegym.agents.registry import agent_class, make_agent
 SEEDS = (0, 1, 2, 3, 4)
 STEPS = 100_000
 ENTROPY = "linear:0.05:0.005"
-# Settled by hand on a few runs with validation and test roots in view (so the figures lean a little towards them); the
-# same for every seed.
-GROUPS: dict[str, Any] = {
-    "learning_rate": "linear:0.0015:0.0001",
-    "ent_coef": ENTROPY,
-    "group_size": 4,
-    "n_episodes": 128,
-    "batch_size": 256,
-}
 SWITCHES: dict[str, dict[str, Any]] = {
-    "ppo": {"learning_rate": 1e-3, "ent_coef": ENTROPY},
-    "dapo": GROUPS,
+    "ppo": {"learning_rate": "linear:0.002:0.0002", "ent_coef": "linear:0.1:0.005"},
+    "dapo": {
+        "learning_rate": "linear:0.0015:0.0001", "ent_coef": ENTROPY, "group_size": 4, "n_episodes": 128,
+        "batch_size": 256, "n_epochs": 8,
+    },
     "vapo": {"learning_rate": 1e-3, "ent_coef": ENTROPY, "group_size": 4, "n_episodes": 256},
     "alphazero": {"learning_rate": "linear:0.002:0.0003", "search_options": {"normalise": False}},
 }  # fmt: skip
@@ -56,17 +51,45 @@ ABLATIONS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
 BASELINES = ("greedy_prior", "step_vote", "sequence_vote", "rerank")
 
 
-def train(job: tuple[str, int, int, dict[str, Any]]) -> tuple[float, float, float]:
-    """Returns held-out correctness, correctness on the training roots' last episodes, and CPU seconds of training."""
+class Result(NamedTuple):
+    """What one run came to."""
+
+    correct: float  # on held-out roots
+    without_search: float  # the same, by the policy alone
+    recent: float  # correctness of the last episodes of training
+    seconds: float  # CPU seconds of training
+
+
+class PolicyAlone:
+    """An agent's policy without its search."""
+
+    def __init__(self, agent: Any) -> None:
+        self._policy = agent.policy
+
+    def predict(self, rows: Any, *, deterministic: bool) -> Any:
+        return self._policy.best(rows), None
+
+
+def train(job: tuple[str, int, int, dict[str, Any], str]) -> Result:
+    """Trains on the training roots and plays every root of a split once."""
     import torch
 
     torch.set_num_threads(1)
-    name, seed, steps, switches = job
+    name, seed, steps, switches, split = job
     agent = agent_class(name)("ChildPolicy", vector_world("TokenTree-v0", 256, split="train"), seed=seed, **switches)
     start = time.process_time()
     agent.learn(steps, log_interval=0)
     seconds = time.process_time() - start
-    return success(play_roots(agent, vector_world("TokenTree-v0", 400, split="test"))), _recent(agent), seconds
+    world = vector_world("TokenTree-v0", 400, split=split)
+    correct = success(play_roots(agent, world))
+    alone = success(play_roots(PolicyAlone(agent), world)) if name == "alphazero" else correct
+    return Result(correct, alone, _recent(agent), seconds)
+
+
+def run(jobs: list[tuple[str, int, int, dict[str, Any], str]]) -> list[Result]:
+    """Runs jobs on two processes."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        return pool.map(train, jobs, chunksize=1)
 
 
 def success(played: Played) -> float:
@@ -103,15 +126,13 @@ def main() -> None:
     unlearned = baselines()
     oracle = unlearned.pop("oracle")
     best = max(unlearned, key=lambda name: unlearned[name])
-    jobs = [(name, seed, steps, switches) for name, switches in SWITCHES.items() for seed in seeds]
+    jobs = [(name, seed, steps, switches, "test") for name, switches in SWITCHES.items() for seed in seeds]
     labels = [(name, "") for name in SWITCHES for _ in seeds]
-    few = seeds[:1] if args.quick else seeds[:3]
     for name, parts in () if args.quick else ABLATIONS.items():
         for part, (off, _) in parts.items():
-            jobs += [(name, seed, steps, {**SWITCHES[name], **off}) for seed in few]
-            labels += [(name, part)] * len(few)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        results = pool.map(train, jobs, chunksize=1)
+            jobs += [(name, seed, steps, {**SWITCHES[name], **off}, "test") for seed in seeds]
+            labels += [(name, part)] * len(seeds)
+    results = run(jobs)
     cells: list[dict[str, Any]] = [
         {"agent": name, "correct": value} for name, value in sorted(unlearned.items(), key=lambda item: item[1])
     ]
@@ -121,33 +142,33 @@ def main() -> None:
     figures: dict[str, float] = {}
     floor = unlearned[best]
     rows: list[dict[str, Any]] = []
-    means: dict[tuple[str, str], float] = {}
-    for key in dict.fromkeys(labels):
-        mine = [result for result, label in zip(results, labels, strict=True) if label == key]
-        correct = [result[0] for result in mine]
+    ablated: list[dict[str, Any]] = []
+    whole: dict[str, list[float]] = {}
+    for agent, part in dict.fromkeys(labels):
+        mine = [result for result, label in zip(results, labels, strict=True) if label == (agent, part)]
+        correct = [result.correct for result in mine]
+        if part:  # the same seeds with it and without
+            points = [100 * (off - on) for off, on in zip(correct, whole[agent], strict=True)]
+            low, high = interval(points)
+            ablated.append(
+                {"agent": agent, "without": part, "correct": statistics.mean(correct),
+                 "points": statistics.mean(points), "low": low, "high": high, "paper": ABLATIONS[agent][part][1],
+                 "seeds": len(mine)}
+            )  # fmt: skip
+            continue
+        whole[agent] = correct
         closed = [(value - floor) / (oracle - floor) for value in correct]
         low, high = interval(closed)
-        means[key] = statistics.mean(correct)
         rows.append(
-            {"agent": key[0], "without": key[1], "correct": means[key], "gap_closed": statistics.mean(closed),
-             "low": low, "high": high, "train": statistics.mean(r[1] for r in mine),
-             "cpu_s": statistics.mean(r[2] for r in mine), "seeds": len(mine)}
+            {"agent": agent, "correct": statistics.mean(correct),
+             "without_search": statistics.mean(r.without_search for r in mine), "gap_closed": statistics.mean(closed),
+             "low": low, "high": high, "train": statistics.mean(r.recent for r in mine),
+             "cpu_s": statistics.mean(r.seconds for r in mine), "seeds": len(mine)}
         )  # fmt: skip
-        if not key[1]:
-            figures[f"gap_closed_{key[0]}"] = statistics.mean(closed)
-            figures[f"gap_closed_{key[0]}_low"] = low
-    main_rows = [row for row in rows if not row["without"]]
-    print(common.table(main_rows))
+        figures[f"gap_closed_{agent}"] = statistics.mean(closed)
+        figures[f"gap_closed_{agent}_low"] = low
+    print(common.table(rows))
     print(f"{steps} steps each; AlphaZero plans at test time and sees the value network, never the verdict\n")
-    ablated = []
-    for row in rows:
-        if row["without"]:
-            difference = 100 * (row["correct"] - means[(row["agent"], "")])
-            paper = ABLATIONS[row["agent"]][row["without"]][1]
-            ablated.append(
-                {"agent": row["agent"], "without": row["without"], "correct": row["correct"], "points": difference,
-                 "paper": paper}
-            )  # fmt: skip
     if ablated:
         print(common.table(ablated))
         print("points: change of held-out correctness; paper: what the papers report for AIME24 (other scale)")

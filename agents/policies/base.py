@@ -18,6 +18,7 @@ To add one: subclass ``ChildScorer, BasePolicy``, implement `logits` and `values
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -118,6 +119,18 @@ class ChildScorer(nn.Module):
     def critic_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the parameters that only the value depends on."""
         raise NotImplementedError
+
+    def check_env(self, env: Any) -> None:
+        """Raises ConfigError where an environment has the right spaces but does not suit this policy."""
+
+    def frozen(self) -> ChildScorer:
+        """Returns what the KL of learning is measured to: by default, a copy of the policy as it is now."""
+        return copy.deepcopy(self)
+
+    def make_optimizer(self, parameters: list[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+        """Returns the optimizer of learning, with AdamW's settings."""
+        cpu = all(parameter.device.type == "cpu" for parameter in parameters)
+        return torch.optim.AdamW(parameters, fused=cpu or None, **settings)
 
     def evaluate(
         self,

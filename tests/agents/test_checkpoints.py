@@ -20,6 +20,7 @@ import torch
 
 from treegym.agents import DAPO, PPO, VAPO, AlphaZero
 from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
+from treegym.agents.registry import agent_class
 from treegym.errors import ConfigError, DataError
 
 KINDS: list[tuple[type, dict[str, Any]]] = [
@@ -81,32 +82,36 @@ SCRIPT = """
 import sys, time
 import torch
 torch.set_num_threads(1)
-from treegym.agents import DAPO
+from treegym.agents.registry import agent_class
 from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
-import gymnasium as gym, treegym
+import gymnasium as gym, json, treegym
 
-folder, slow = sys.argv[1], float(sys.argv[2])
+folder, slow, kind, switches = sys.argv[1], float(sys.argv[2]), agent_class(sys.argv[3]), json.loads(sys.argv[4])
 class Slow(CheckpointCallback):
     def _on_rollout_end(self):
         time.sleep(slow)
 env = gym.make("TokenTree-v0", tree="{tree}")
 found = latest_checkpoint(folder)
 if found is None:
-    agent = DAPO("ChildPolicy", env, seed=3, n_envs=32, n_episodes=32, group_size=8)
+    agent = kind("ChildPolicy", env, **switches)
 else:
-    agent = DAPO.load(found, env=env)
+    agent = kind.load(found, env=env)
 agent.learn(3000 - agent.num_timesteps, callback=Slow(folder, every=200), reset_num_timesteps=False, log_interval=0)
 agent.save(folder + "/final.zip")
 """
 
 
-def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path: Path, tree_spec: str) -> None:
+@pytest.mark.parametrize("name", ["ppo", "dapo", "vapo", "alphazero"])
+def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path: Path, tree_spec: str, name: str) -> None:
+    switches: dict[str, Any] = {"seed": 3, "n_envs": 32, "n_episodes": 32}
+    switches |= {"alphazero": {"num_simulations": 8}, "ppo": {}}.get(name, {"group_size": 8})
     script = tmp_path / "run.py"
     script.write_text(SCRIPT.replace("{tree}", tree_spec))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     interrupted = tmp_path / "killed"
     command = [sys.executable, str(script)]
-    running = subprocess.Popen([*command, str(interrupted), "0.3"], env=environment)
+    asked = [name, json.dumps(switches)]
+    running = subprocess.Popen([*command, str(interrupted), "0.3", *asked], env=environment)
     deadline = time.monotonic() + 120
     while latest_checkpoint(interrupted) is None and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -114,9 +119,9 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path: Path, tree_spec: 
     running.wait()
     assert latest_checkpoint(interrupted) is not None
     assert not (interrupted / "final.zip").exists()
-    subprocess.run([*command, str(interrupted), "0"], env=environment, check=True)
+    subprocess.run([*command, str(interrupted), "0", *asked], env=environment, check=True)
     env = gym.make("TokenTree-v0", tree=tree_spec)
-    straight = DAPO("ChildPolicy", env, seed=3, n_envs=32, n_episodes=32, group_size=8)
+    straight = agent_class(name)("ChildPolicy", env, **switches)
     straight.learn(3000, log_interval=0)
     straight.save(tmp_path / "straight.zip")
     assert (interrupted / "final.zip").read_bytes() == (tmp_path / "straight.zip").read_bytes()
