@@ -8,14 +8,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from treegym.agents import AlphaZero, ExpertIteration
+from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.evaluation import play_roots, vector_world
 from treegym.agents.memory import path_memory
+from treegym.agents.native_worlds import LanesWorld
 from treegym.agents.planning import ClosedPlanner
 from treegym.agents.replanning import Replanning
 from treegym.agents.replay import Replay
-from treegym.agents.selfplay import n_step_returns
+from treegym.agents.selfplay import SelfPlay, n_step_returns, sampled
 from treegym.agents.simulators import TreeSimulator, visible_reward
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
@@ -170,6 +173,83 @@ def test_trees_that_are_kept_are_searched_on(tree_spec: str) -> None:
 def test_what_cannot_keep_its_tree_is_told_so(tree_env: gym.Env) -> None:
     with pytest.raises(ConfigError, match="'beam' makes none"):
         AlphaZero("ChildPolicy", tree_env, method="beam", reuse_tree=True)
+
+
+def test_temperature_decides_how_many_moves_are_drawn(tree_spec: str) -> None:
+    """After the first `temperature_moves`, and with no noise, what is played is what was visited most."""
+    followed = {}
+    for moves in (0, 2, 100):
+        agent = AlphaZero(
+            "ChildPolicy", gym.make("TokenTree-v0", tree=tree_spec), method="puct", root_noise=0.0,
+            exploring_starts=0.0, temperature_moves=moves, **SMALL,
+        )  # fmt: skip
+        world, planner = agent.world, agent.planner("verifier")
+        assert isinstance(world, LanesWorld)
+        assert isinstance(planner, ClosedPlanner)
+        play = SelfPlay(world, planner, agent.scorer, agent.rng, agent.settings, lambda active, outcome: None)
+        played = play.round(32, agent.scorer)
+        node, policy = played.positions["state"], played.positions["policy"]
+        start = np.cumsum(played.lengths) - played.lengths
+        inside = np.setdiff1d(np.arange(len(node)), start)  # positions that another led to
+        depth = planner.world.tree.depth[node[inside - 1]]
+        slot = node[inside] - planner.world.first_child[node[inside - 1]]
+        same = policy[inside - 1, slot] == policy[inside - 1].max(1)
+        followed[moves] = [same[depth < 2].mean(), same[depth >= 2].mean()]
+        assert (planner.world.tree.parent[node[start]] < 0).all()
+    assert followed[0] == [1.0, 1.0]
+    assert followed[2][0] < 1.0
+    assert followed[2][1] == 1.0
+    assert max(followed[100]) < 1.0
+
+
+def test_episodes_begin_inside_trees_too(tree_spec: str) -> None:
+    agent = AlphaZero("ChildPolicy", gym.make("TokenTree-v0", tree=tree_spec), exploring_starts=0.5, **SMALL)
+    planner = agent.planner("verifier")
+    assert isinstance(planner, ClosedPlanner)
+    assert agent.world is not None
+    play = SelfPlay(agent.world, planner, agent.scorer, agent.rng, agent.settings, lambda active, outcome: None)
+    played = play.round(32, agent.scorer)
+    first = played.positions["state"][np.cumsum(played.lengths) - played.lengths]
+    inside = (planner.world.tree.parent[first] >= 0).mean()
+    assert 0.2 < inside < 0.8
+
+
+def test_moves_are_drawn_by_the_tempered_policy() -> None:
+    # pi = [.2, .4, .4, 0]; at temperature 1/2 its square: [1/9, 4/9, 4/9, 0]
+    policy = np.tile(np.array([0.2, 0.4, 0.4, 0.0], np.float32), (20_000, 1))
+    found = np.bincount(sampled(policy, 0.5, np.random.default_rng(0)), minlength=4) / 20_000
+    np.testing.assert_allclose(found, [1 / 9, 4 / 9, 4 / 9, 0], atol=0.015)
+
+
+def test_noise_is_for_learning_only() -> None:
+    puct, gumbel = AlphaZeroSettings(method="puct"), AlphaZeroSettings(search_options={"c_scale": 0.3})
+    assert puct.options(explore=True)["root_noise"] == 0.25
+    assert "root_noise" not in puct.options(explore=False)
+    assert [gumbel.options(explore=explore)["gumbel_scale"] for explore in (True, False)] == [1.0, 0.0]
+    assert gumbel.options(explore=True)["c_scale"] == 0.3
+
+
+def test_the_loss_has_each_of_its_terms(tree_env: gym.Env) -> None:
+    """Without the term of the children's values their head stays as it is; l2 c is a weight decay of 2 c."""
+    for weight in (0.0, 1.0):
+        agent = AlphaZero("ChildPolicy", tree_env, child_value_coef=weight, l2=0.0, **SMALL)
+        head = agent.policy.critic_child_head.weight.detach().clone()
+        agent.learn(1, log_interval=0)
+        assert torch.equal(head, agent.policy.critic_child_head.weight) == (weight == 0.0)
+    assert AlphaZero("ChildPolicy", tree_env, l2=0.01, **SMALL).optimizer.param_groups[0]["weight_decay"] == 0.02
+
+
+def test_reanalysis_searches_anew(tree_env: gym.Env) -> None:
+    agent = AlphaZero("ChildPolicy", tree_env, reanalyse=0.5, **SMALL).learn(100, log_interval=0)
+    planner = agent.planner("verifier")
+    assert isinstance(planner, ClosedPlanner)
+    batch = agent.replay.rows(np.arange(20))
+    before = batch["policy"].copy()
+    agent._reanalyse(planner, batch)
+    changed = (batch["policy"] != before).any(1)
+    assert changed[:10].any()
+    assert not changed[10:].any()
+    np.testing.assert_allclose(batch["policy"].sum(1), 1.0, atol=1e-5)
 
 
 def test_expert_iteration_has_no_value(tree_env: gym.Env) -> None:
