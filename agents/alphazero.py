@@ -53,7 +53,8 @@ class AlphaZero(Agent):
     def _setup_model(self) -> None:
         tree = self.world.tree_world if isinstance(self.world, LanesWorld) else None
         remembers = self.settings.path_memory and self.uses_value and getattr(self.policy_class, "takes_memory", False)
-        if tree is not None and remembers:
+        loaded = "layout" in self.policy_kwargs  # a checkpoint's arguments are complete
+        if tree is not None and remembers and not loaded:
             self.policy_kwargs = {"memory": memory_width(tree.tree), **self.policy_kwargs}
         super()._setup_model()
 

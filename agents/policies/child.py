@@ -153,7 +153,14 @@ class ChildPolicy(ChildScorer, BasePolicy):
 
     def _remembering(self, obs: Observations) -> _Set:
         batch = self._split(obs)
-        return batch._replace(state=torch.cat([batch.state, obs[MEMORY]], dim=1)) if self.memory else batch
+        if not self.memory:
+            return batch
+        if MEMORY not in obs:
+            raise ConfigError(
+                "this policy's critic reads the memory of a path, which only the lanes of a token tree know: use the "
+                "environment without wrappers, or train with path_memory=False"
+            )
+        return batch._replace(state=torch.cat([batch.state, obs[MEMORY]], dim=1))
 
     def _split(self, obs: Observations) -> _Set:
         flat = obs["observations"].float()

@@ -133,6 +133,9 @@ def test_memory_reaches_the_critic_alone(tree_env: gym.Env) -> None:
     assert agent.scorer.memory == 2 * (1 + tree_env.unwrapped.world.tree.teacher_logp.shape[1])  # type: ignore[attr-defined]
     observation, _ = tree_env.reset(seed=0)
     rows = {key: array[None] for key, array in observation.items()}
+    assert agent.scorer.infer(rows, with_value=False)[0].shape == (1, 16)
+    with pytest.raises(ConfigError, match="memory of a path"):
+        agent.scorer.judge(rows)
     rows["memory"] = np.zeros((1, agent.scorer.memory), np.float32)
     quiet = agent.scorer.judge(rows)
     rows["memory"] = rows["memory"] - 1
