@@ -118,6 +118,24 @@ def test_exploring_starts_are_recorded_where_they_began() -> None:
     np.testing.assert_array_equal(tree.depth[episodes.end] - tree.depth[episodes.start], episodes.length)
 
 
+def test_judge_calls_and_discarded_groups_are_charged(tmp_path: Path, small_table: dict[str, Any]) -> None:
+    small_table["seeds"], small_table["budget"] = [0], {"env_steps": 3000}
+    bundled = {"id": "TokenTree-v0", "num_envs": 32}
+    small_table["envs"] = [
+        {**bundled, "name": "judged", "kwargs": {"reward": {"judge": 1.0}}},
+        {**bundled, "name": "verified", "kwargs": {"reward": {"verifier": 1.0}}},
+    ]
+    small_table["agents"] = [{"name": "DAPO", "agent": "dapo", "kwargs": {"n_episodes": 32, "group_size": 4}}]
+    small_table["evaluation"] = {"episodes": 5}
+    assert run_suite(parse_suite(small_table, where="test"), tmp_path / "out", workers=2).failed == {}
+    costs = {run["env"]: run["cost"] for run in ResultFolder(tmp_path / "out").summaries()}
+    assert costs["judged"]["judge_calls"] == costs["judged"]["episodes"] > 0
+    assert costs["verified"]["judge_calls"] == 0
+    assert costs["judged"]["forward_passes"] > costs["judged"]["env_steps"] + costs["judged"]["judge_calls"]
+    # The primary is right on some prompts always and on some never, so some groups of four teach nothing.
+    assert 0 < costs["verified"]["discarded_groups"] < costs["verified"]["episodes"] / 4
+
+
 def test_sums_along_paths_are_those_of_walking_them() -> None:
     tree = gym.make("TokenTree-v0", tree="synthetic:roots=3,depth=4,branching=3").unwrapped.world.tree
     pays = np.random.default_rng(0).normal(size=tree.size)

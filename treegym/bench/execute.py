@@ -30,8 +30,8 @@ from treegym.files import atomic_write
 __all__ = ["execute", "final_of", "summary_of"]
 
 _UNLIMITED = 2**40  # environment steps that a budget in other units never reaches
+_GROUPS = "rollout/groups"  # what group-sampling agents log under
 _COLUMNS = ("return", "correct", "true", "proxy", "length", "regret")
-_COUNTERS = ("episodes", "judge_calls", "discarded_groups")
 
 
 class _Metered(VectorWrapper):
@@ -57,7 +57,7 @@ class _Metered(VectorWrapper):
         active = ~self._resting
         last = info.get("final_info", info) if self._mode is AutoresetMode.SAME_STEP else info
         self.recorder.stepped(active, reward, done, last.get("is_success"), last)
-        self.meter.env_steps = self.recorder.env_steps
+        self.meter.env_steps, self.meter.judge_calls = self.recorder.env_steps, self.recorder.judge_calls
         if self._mode is AutoresetMode.NEXT_STEP:
             self._resting = done
         return observation, reward, terminated, truncated, info
@@ -111,8 +111,10 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
         "hyperparameters": _hyperparameters(agent),
         "cost": {
             **_rounded(costs),
-            **{name: int(value) for name in _COUNTERS if learn and (value := _counter(agent, name)) is not None},
+            "episodes": 0 if training is None else training["count"],
             "simulations": meter.simulations,
+            "judge_calls": meter.judge_calls,
+            "discarded_groups": meter.discarded_groups,
             "wall_seconds": round(time.perf_counter() - began, 3),
             "evaluation": {
                 "cpu_seconds": round(evaluation_cpu, 3),
@@ -158,7 +160,7 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None,
     world = agent.world if ours else env.world  # our agents may have made a batch of another size
     recorder = Recorder(job.env, world.num_envs, getattr(world, "lanes", None))
     recorder.observe(world)
-    return agent, lambda: _learn_with_callback(agent, meter, steps), recorder
+    return agent, lambda: _learn_with_callback(agent, meter, recorder, steps), recorder
 
 
 def _vec_env(env: VectorEnv) -> Any:
@@ -168,16 +170,20 @@ def _vec_env(env: VectorEnv) -> Any:
     return WorldVecEnv(make_world(env))
 
 
-def _learn_with_callback(agent: Any, meter: Meter, steps: int) -> None:
+def _learn_with_callback(agent: Any, meter: Meter, recorder: Recorder, steps: int) -> None:
     from stable_baselines3.common.callbacks import BaseCallback
 
     class Checkpoints(BaseCallback):
         def _on_step(self) -> bool:
-            _read(agent, meter)
+            _read(agent, meter, recorder)
             return meter.tick()
 
+        def _on_rollout_end(self) -> None:
+            said = self.logger.name_to_value  # dynamic sampling says how many groups it drew and how many it kept
+            meter.discarded_groups += int(said.get(f"{_GROUPS}_sampled", 0) - said.get(f"{_GROUPS}_kept", 0))
+
     agent.learn(steps, callback=Checkpoints())
-    _read(agent, meter)
+    _read(agent, meter, recorder)
     meter.tick()  # what came due in the last update
 
 
@@ -189,9 +195,9 @@ def _learn_by_stepping(agent: Any, meter: Meter, steps: int) -> None:
     meter.tick()
 
 
-def _read(agent: Any, meter: Meter) -> None:
-    """Takes over the counts that the agent itself keeps: it knows about thrown-away groups and cached evaluations."""
-    meter.env_steps = int(agent.num_timesteps)
+def _read(agent: Any, meter: Meter, recorder: Recorder) -> None:
+    """Takes over the counts that others keep; agents know about cached evaluations."""
+    meter.env_steps, meter.judge_calls = int(agent.num_timesteps), recorder.judge_calls
     if isinstance(passes := getattr(agent, "forward_passes", None), int):
         meter.forward_passes = passes
 
@@ -200,13 +206,6 @@ def _evaluation_passes(agent: Any, meter: Meter) -> int:
     """Returns the forward passes of all evaluations; one for each simulation of a planner that does not learn."""
     simulations = getattr(agent, "simulations", 0) if getattr(agent, "learns", True) is False else 0
     return int(meter.evaluation_passes + simulations)
-
-
-def _counter(agent: Any, name: str) -> Any:
-    value = getattr(agent, name, None)
-    if name == "episodes" and value is None:
-        value = getattr(agent, "_episode_num", None)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def summary_of(episodes: Episodes, metric: str) -> dict[str, Any]:

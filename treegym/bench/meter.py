@@ -1,8 +1,8 @@
 """What a run costs, and when its budget is spent: environment steps, model forward passes, CPU seconds.
 
-A forward pass is one state judged by the agent's network (a batch of 64 states counts 64), whether to act, to plan or
-to learn; every simulation of a search and every episode that dynamic sampling throws away is in it. Evaluation is
-metered apart and charged to nobody.
+A forward pass is one state judged by the agent's network (a batch of 64 states counts 64), whether to act, to plan or to
+learn; every simulation of a search, every episode that dynamic sampling throws away and every call of a judge is in
+it. Evaluation is metered apart and charged to nobody.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Meter:
         self.evaluation_cpu = 0.0
         self.evaluation_passes = 0
         self.simulations = 0
+        self.judge_calls = 0
+        self.discarded_groups = 0
         self.charging = True
         self._depth = 0
         self._start = time.process_time()
@@ -57,7 +59,7 @@ class Meter:
         return time.process_time() - self._start - self.evaluation_cpu
 
     def costs(self) -> dict[str, float | None]:
-        passes = self.forward_passes
+        passes = None if self.forward_passes is None else self.forward_passes + self.judge_calls
         return {"env_steps": self.env_steps, "forward_passes": passes, "cpu_seconds": self.cpu_seconds}
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 from treegym.bench.arena import best_of_root
 from treegym.bench.episodes import TrainingEpisodes
 from treegym.bench.suite import EnvEntry
+from treegym.rewards.judge import Judge
 
 __all__ = ["Recorder"]
 
@@ -29,10 +30,12 @@ class Recorder:
 
     def __init__(self, entry: EnvEntry, count: int, lanes: Any) -> None:
         self.env_steps = 0
+        self.judge_calls = 0  # one an episode that a judge has to score, even where the tree has its score stored
         self._entry = entry
         self._lanes = lanes
         self._world: Any = getattr(lanes, "world", None)
         self._tree: Any = getattr(self._world, "tree", None)
+        self._judges = _judges(self._world)
         self._return = np.zeros(count)
         self._length = np.zeros(count, np.int32)
         self._start = np.full(count, -1, np.int64)  # node, where an episode was begun elsewhere than at its prompt
@@ -73,6 +76,7 @@ class Recorder:
         ended = np.flatnonzero(active & done)
         if not len(ended):
             return
+        self.judge_calls += self._judges * len(ended)
         unknown = np.full(len(ended), -1, np.int64)
         correct = np.zeros(len(ended)) if success is None else np.nan_to_num(np.asarray(success, np.float64))[ended]
         self._ended.append(
@@ -126,6 +130,12 @@ class Recorder:
         if names is None:
             return np.full(len(prompt), self._entry.name)
         return np.array([names[int(p)] or self._entry.name for p in prompt], dtype=np.str_)
+
+
+def _judges(world: Any) -> int:
+    """Returns how many judges the reward of a world asks about every answer."""
+    part = getattr(getattr(world, "reward", None), "part", None)
+    return 0 if part is None else sum(isinstance(term, Judge) for term in part.terms())
 
 
 def _best_returns(info: Any, ended: np.ndarray) -> np.ndarray:
