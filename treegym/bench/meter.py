@@ -1,8 +1,8 @@
 """What a run costs, and when its budget is spent: environment steps, model forward passes, CPU seconds.
 
-A forward pass is one state judged by the agent's network (a batch of 64 states counts 64), whether to act, to plan or to
-learn; every simulation of a search, every episode that dynamic sampling throws away and every call of a judge is in
-it. Evaluation is metered apart and charged to nobody.
+A forward pass is one state judged by the agent's network (a batch of 64 states counts 64), whether to act, to plan or
+to learn; every simulation of a search, every episode that dynamic sampling throws away and every call of a judge is
+in it. Evaluation is metered apart and charged to nobody.
 """
 
 from __future__ import annotations
