@@ -7,7 +7,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["LanguageModel", "TextTokenizer", "TokenIds"]
+from treegym.errors import ConfigError
+
+__all__ = ["LanguageModel", "TextTokenizer", "TokenIds", "check_contexts", "context_length"]
 
 TokenIds = Sequence[int]
 
@@ -70,3 +72,15 @@ class LanguageModel(Protocol):
     def fingerprint(self) -> str:
         """Returns a hash of weights and configuration, equal for equal models."""
         ...
+
+
+def check_contexts(contexts: Sequence[TokenIds]) -> None:
+    """Raises when a context is empty: no model can go on from nothing."""
+    if any(not len(context) for context in contexts):
+        raise ConfigError("a context is empty; a model needs at least one token to go on from")
+
+
+def context_length(model: object) -> int | None:
+    """Returns how many tokens a text may have, None for a model that does not say."""
+    told = getattr(model, "context_length", None)
+    return told if isinstance(told, int) else None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.models.base import TextTokenizer, TokenIds
+from treegym.models.base import TextTokenizer, TokenIds, check_contexts
 from treegym.models.http_dialect import Dialect, detect
 from treegym.models.http_endpoint import Endpoint
 from treegym.models.http_identity import DifferentModel, difference, probe_contexts
@@ -43,6 +43,7 @@ class Link:
         self.vocabulary = Vocabulary(tokenizer)
         self.probes = probe_contexts(tokenizer)
         self.told: str | None = None  # the fingerprint by the server's own word
+        self.context_length: int | None = None  # tokens of a text, likewise
         self._wanted, self._batch, self._tolerance, self._journal = wanted, batch, tolerance, journal
         self._lock = threading.RLock()
         self._model: str | None = None
@@ -62,6 +63,8 @@ class Link:
                     raise ConfigError(
                         f"{self.endpoint.base_url} serves {model!r} with another tokenizer than the given one"
                     )
+                length = card.get("max_model_len")
+                self.context_length = length if type(length) is int and length > 0 else None
                 told = card.get("fingerprint")
                 self.told = told if isinstance(told, str) and told else None
                 dialect = detect(self.endpoint, model, self.tokenizer, self.probes[:2])
@@ -125,8 +128,7 @@ class Link:
     ) -> list[Any]:
         """Asks for all contexts, many at a time, and returns what `read` makes of each one's choice, in order."""
         model, dialect = self.connected()
-        if any(not len(context) for context in contexts):
-            raise ConfigError("a context is empty; a model needs at least one token to go on from")
+        check_contexts(contexts)
         size = (batch or self._batch) if dialect.batch else 1
         starts = list(range(0, len(contexts), size))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import BackendError, ConfigError
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, check_contexts
 from treegym.models.batched_trees import score_trees_in_batches, score_trees_partly
 from treegym.models.http_dialect import Dialect
 from treegym.models.http_endpoint import Endpoint, Refused
@@ -93,6 +93,12 @@ class RemoteModel:
         return self._link.connected()[1]
 
     @property
+    def context_length(self) -> int | None:
+        """Returns how many tokens a text may have, None where the server does not say."""
+        self._link.connected()
+        return self._link.context_length
+
+    @property
     def told_logprobs(self) -> int:
         """Returns how many of the likeliest tokens the server tells per position."""
         return self.dialect.logprobs
@@ -141,8 +147,7 @@ class RemoteModel:
         return self._link.verified(self._link.top(contexts, k))
 
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
-        if any(not len(context) for context in contexts):
-            raise ConfigError("a context is empty; a model needs at least one token to go on from")
+        check_contexts(contexts)
         if not self.scores_prompts:
             return self._link.verified(self._score_by_steps(contexts, continuations))
         joined = [[*c, *t] for c, t in zip(contexts, continuations, strict=True)]

@@ -51,7 +51,8 @@ class Retokenized:
         self._openings: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._tables: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
         mean_length = [np.mean([len(p) for p in pieces if p]) for pieces in (pieces_of(tokenizer), self._pieces)]
-        self._stretch = float(np.clip(mean_length[0] / mean_length[1], 1.0, 8.0))
+        # how many of the teacher's tokens one of the primary's takes, about
+        self.stretch = float(np.clip(mean_length[0] / mean_length[1], 1.0, 8.0))
 
     def open_with(self, prompt: TokenIds, opening: TokenIds) -> None:
         """Makes contexts that begin with `prompt` begin, for the teacher, with its own ids `opening` (a chat's)."""
@@ -240,7 +241,7 @@ class Retokenized:
         situations = [self._understood(context) for context in contexts]
         made = self.inner.generate(
             [ids for ids, _ in situations],
-            max_new_tokens=math.ceil(max_new_tokens * self._stretch),
+            max_new_tokens=math.ceil(max_new_tokens * self.stretch),
             temperature=temperature,
             seed=seed,
         )

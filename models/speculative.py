@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from treegym.errors import ConfigError
-from treegym.models.base import TokenIds
+from treegym.models.base import TokenIds, check_contexts
 from treegym.models.decoding import row_generators
 from treegym.models.ragged_cache import RaggedCache
 from treegym.models.transformers_model import TransformersModel
@@ -103,6 +103,11 @@ class SpeculativeModel:
         self._cost = max(layers[0] / layers[1] * 0.5, sizes[0] / sizes[1])  # of one draft step, a target pass being 1
         self.report = SpeculationReport(0, 0, 0, 0)
 
+    @property
+    def context_length(self) -> int | None:
+        lengths = [model.context_length for model in (self.draft, self.target)]
+        return min((length for length in lengths if length is not None), default=None)
+
     def next_logprobs(self, contexts: Sequence[TokenIds]) -> np.ndarray:
         return self.target.next_logprobs(contexts)
 
@@ -133,8 +138,7 @@ class SpeculativeModel:
         seed: int = 0,
         stop_ids: TokenIds | None = None,
     ) -> list[list[int]]:
-        if any(not len(context) for context in contexts):
-            raise ConfigError("a context is empty; a model needs at least one token to go on from")
+        check_contexts(contexts)
         stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
         generators = row_generators(seed, len(contexts))
         made: list[list[int]] = []

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from treegym.errors import BackendError, ConfigError
-from treegym.models.base import TextTokenizer, TokenIds
+from treegym.errors import BackendError
+from treegym.models.base import TextTokenizer, TokenIds, check_contexts
 from treegym.models.decoding import row_generators
 from treegym.models.decoding_batch import (
     SHARING_PAYS,
@@ -72,6 +72,12 @@ class TransformersModel:
             raise BackendError(f"{name}: not a causal language model (it has no output embeddings)")
         self._plain_head = self._head_is_plain()
         self._fingerprint: str | None = None
+
+    @property
+    def context_length(self) -> int | None:
+        """Returns how many tokens a text may have, None where the configuration does not say."""
+        told = getattr(self.config, "max_position_embeddings", None)
+        return told if isinstance(told, int) and told > 0 else None
 
     def describe(self) -> dict[str, str]:
         """Returns what was chosen: name, device, dtype, attention, class, parameters."""
@@ -157,8 +163,7 @@ class TransformersModel:
     @torch.inference_mode()
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
         joined = [[*c, *t] for c, t in zip(contexts, continuations, strict=True)]
-        if any(not len(context) for context in contexts):
-            raise ConfigError("a context is empty; a model needs at least one token to go on from")
+        check_contexts(contexts)
         scores = [np.zeros(len(t), np.float32) for t in continuations]
         asked = [row for row, t in enumerate(continuations) if len(t)]
         for rows in self._chunks([len(joined[row]) - 1 for row in asked]):
@@ -197,8 +202,7 @@ class TransformersModel:
         seed: int = 0,
         stop_ids: TokenIds | None = None,
     ) -> list[list[int]]:
-        if any(not len(context) for context in contexts):
-            raise ConfigError("a context is empty; a model needs at least one token to go on from")
+        check_contexts(contexts)
         made: list[list[int]] = [[] for _ in contexts]
         generators = row_generators(seed, len(contexts)) if temperature > 0.0 else []
         stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
@@ -265,8 +269,7 @@ class TransformersModel:
 
     def _last_hidden(self, contexts: Sequence[TokenIds]) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yields row numbers and the hidden state of each one's last token ``[b, D]``."""
-        if any(not len(context) for context in contexts):
-            raise ConfigError("a context is empty; a model needs at least one token to go on from")
+        check_contexts(contexts)
         order = self._sharing_order(contexts)
         for rows in self._chunks([len(context) for context in contexts], order):
             chosen = [contexts[row] for row in rows]

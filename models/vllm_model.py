@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import BackendError, ConfigError, DataError, require
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, check_contexts
 from treegym.models.batched_trees import score_trees_in_batches
 from treegym.models.loading import DTYPES, resolve
 from treegym.models.logprob_states import logprob_states
@@ -97,7 +97,7 @@ class VllmModel:
         return best, logprobs
 
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
-        _check(contexts)
+        check_contexts(contexts)
         scores = [np.zeros(len(t), np.float32) for t in continuations]
         asked = [row for row, t in enumerate(continuations) if len(t)]
         joined = [[*contexts[row], *continuations[row]] for row in asked]
@@ -179,7 +179,7 @@ class VllmModel:
         **settings: Any,
     ) -> list[Any]:
         """Returns the engine's outputs for all contexts, asked at once."""
-        _check(contexts)
+        check_contexts(contexts)
         if not len(contexts):
             return []
         shared = {"max_tokens": max_tokens, "temperature": temperature, "detokenize": False, "flat_logprobs": True}
@@ -222,11 +222,6 @@ def engine_options(
     if cache_bytes is not None:
         options["kv_cache_memory_bytes"] = cache_bytes
     return options
-
-
-def _check(contexts: Sequence[TokenIds]) -> None:
-    if any(not len(context) for context in contexts):
-        raise ConfigError("a context is empty; a model needs at least one token to go on from")
 
 
 def _position(logprobs: Any, place: int) -> tuple[np.ndarray, np.ndarray]:

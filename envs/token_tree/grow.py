@@ -70,12 +70,14 @@ def grow(
     directory = Path(work) if work is not None else target.with_name(target.name + ".growing")
     if not prompts:
         raise ConfigError("there are no prompts to grow from")
+    if target.is_dir():
+        raise ConfigError(f"{target} is a directory; name the file to write")
     if target.exists() and not overwrite and not (directory / "plan.json").is_file():
         raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent} is no directory; make it first")
     voices = make_voices(primary, teachers, chat=chat)
-    check_prompts(voices, prompts)
+    check_prompts(voices, prompts, max_tokens=settings.max_tokens)
     settings, notices = servable(voices, settings)
     models: dict[str, Any] = {
         "primary": {"name": primary.name, "fingerprint": primary.fingerprint()},

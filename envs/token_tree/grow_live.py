@@ -56,7 +56,7 @@ class LiveGrower:
 
     def plant(self, prompts: Sequence[Root], *, basis_prompts: int = 256) -> TokenTree:
         """Returns a live tree of bare prompts. The context components are fitted on the first of them."""
-        check_prompts(self.voices, prompts)
+        check_prompts(self.voices, prompts, max_tokens=self.settings.max_tokens)
         primary = self.voices[PRIMARY]
         texts = [root.prompt for root in prompts]
         basis = fit_basis(self._states, texts[:basis_prompts], max_tokens=self.settings.max_tokens)

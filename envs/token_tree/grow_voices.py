@@ -8,12 +8,12 @@ from dataclasses import replace
 from treegym.envs.token_tree.grow_settings import GrowSettings, Voice
 from treegym.envs.token_tree.tree import Root
 from treegym.errors import BackendError, ConfigError, DataError
-from treegym.models.base import LanguageModel
+from treegym.models.base import LanguageModel, context_length
 from treegym.models.chat import chat_beginning, has_chat_template, plain_beginning
 from treegym.models.http_dialect import growth_mode, told_logprobs
 from treegym.models.retokenize import Retokenized, in_vocabulary_of
 
-__all__ = ["check_prompts", "make_voices", "servable"]
+__all__ = ["check_prompts", "make_voices", "room_for_answers", "servable"]
 
 
 def make_voices(primary: LanguageModel, teachers: Sequence[LanguageModel], *, chat: bool = True) -> list[Voice]:
@@ -49,19 +49,40 @@ def _voice(model: LanguageModel, primary: LanguageModel, chat: bool) -> Voice:
     return Voice(foreign, begin)
 
 
-def check_prompts(voices: Sequence[Voice], prompts: Sequence[Root]) -> None:
-    """Raises DataError when a model's vocabulary cannot express a prompt, before anything is grown."""
+def check_prompts(voices: Sequence[Voice], prompts: Sequence[Root], *, max_tokens: int) -> None:
+    """Raises DataError when a model cannot express a prompt, or has no room for its answer; nothing is grown yet."""
     for number, voice in enumerate(voices):
         who = f"teacher {voice.name!r}" if number else f"the primary {voice.name!r}"
         for root in prompts:
             try:
                 ids = voice.begin(root.prompt)
-                if isinstance(voice.model, Retokenized):
-                    voice.model.inner.tokenizer.encode(root.prompt)
+                left = _room_left(voice, root.prompt)
             except DataError as error:
                 raise DataError(f"{who} cannot express the prompt {root.prompt[:80]!r}: {error}") from error
             if not ids:
                 raise DataError(f"{who} needs at least one token to begin with, but the prompt is {root.prompt!r}")
+            if left is not None and left < max_tokens:
+                raise DataError(
+                    f"{who} has no room for an answer of {max_tokens} tokens after {root.prompt[:80]!r}, which leaves "
+                    f"{max(left, 0)}; allow shorter answers (max_tokens), or leave the prompt out"
+                )
+
+
+def _room_left(voice: Voice, prompt: str) -> int | None:
+    """Returns how many of the primary's tokens fit into the model's context after a prompt, None if it does not say."""
+    if isinstance(voice.model, Retokenized):
+        length = context_length(voice.model.inner)
+        theirs = voice.model.inner.tokenizer.encode(prompt)
+        return None if length is None else int((length - len(theirs)) / voice.model.stretch)
+    length = context_length(voice.model)
+    return None if length is None else length - len(voice.begin(prompt))
+
+
+def room_for_answers(voices: Sequence[Voice], prompts: Sequence[Root], *, most: int) -> int:
+    """Returns how long answers may be: `most` tokens, or what the models' contexts leave after the longest prompt."""
+    check_prompts(voices, prompts, max_tokens=1)
+    left = [_room_left(voice, root.prompt) for voice in voices for root in prompts]
+    return min([most, *(room for room in left if room is not None)])
 
 
 def servable(voices: Sequence[Voice], settings: GrowSettings) -> tuple[GrowSettings, list[str]]:

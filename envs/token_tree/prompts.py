@@ -138,7 +138,7 @@ def _bundled(text: str, seed: int) -> PromptSet:
 def _jsonl(path: Path) -> PromptSet:
     roots: list[Root] = []
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     roots.append(_line(path, number, line))
@@ -153,7 +153,7 @@ def _jsonl(path: Path) -> PromptSet:
 
 def _line(path: Path, number: int, line: str) -> Root:
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}, line {number}: not valid JSON: {error}") from error
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
@@ -162,6 +162,10 @@ def _line(path: Path, number: int, line: str) -> Root:
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise DataError(f"{path}, line {number}: the answer must be a string or a number")
     return _root(row["prompt"], answer, row.get("split"), row.get("kind", ""), f"{path}, line {number}")
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _root(prompt: str, answer: Any, split: Any, kind: Any, where: str) -> Root:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from treegym.errors import BackendError, ConfigError, require
-from treegym.models.base import LanguageModel
+from treegym.models.base import LanguageModel, context_length
 from treegym.models.http_keys import is_loopback, key_from
 from treegym.models.serving.batcher import Batcher
 
@@ -76,8 +76,7 @@ def _listen(settings: ServeSettings) -> socket.socket:
 
 
 def _max_length(model: LanguageModel, settings: ServeSettings) -> int:
-    told = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    limit = told if isinstance(told, int) and told > 0 else DEFAULT_LENGTH
+    limit = context_length(model) or DEFAULT_LENGTH
     if settings.max_length is not None and settings.max_length > limit:
         raise ConfigError(f"max_length is {settings.max_length}, but {model.name} takes {limit} tokens")
     return settings.max_length or limit

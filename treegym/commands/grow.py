@@ -9,17 +9,21 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treegym.errors import ConfigError
 
 if TYPE_CHECKING:
+    from treegym.envs.token_tree.grow import GrowSettings
     from treegym.envs.token_tree.grow_judge import ModelJudge
     from treegym.models.base import LanguageModel
     from treegym.models.embeddings import Embedder
 
 __all__ = ["configure", "run"]
+
+LONGEST = 64  # tokens of a path, where the prompts do not suggest a number
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--wrong", type=int, default=50, help="unlikely ones (default: %(default)s)")
     parser.add_argument("--max-children", type=int, default=12, help="children of a context (default: %(default)s)")
-    parser.add_argument("--max-tokens", type=int, help="longest path (default: what the prompts suggest, else 64)")
+    parser.add_argument("--max-tokens", type=int, help="longest path (default: by the prompts, else 64 or what fits)")
     parser.add_argument("--max-nodes", type=int, help="nodes a prompt (default: 150, or more when paths are long)")
     parser.add_argument("--shard", type=int, default=32, help="prompts in memory at a time (default: %(default)s)")
     parser.add_argument("--work", help="where unfinished work is kept (default: OUT.growing)")
@@ -74,28 +78,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from treegym.envs.token_tree.grow import GrowSettings, grow
+    from treegym.envs.token_tree.grow_voices import make_voices, room_for_answers
     from treegym.envs.token_tree.prompts import load_prompts
     from treegym.models.family.bundled import BUNDLED_TEACHERS
 
     out = Path(args.out)
     prompts = load_prompts(args.prompts, seed=args.seed, limit=args.limit, shares=_shares(args.splits))
-    max_tokens = args.max_tokens or prompts.max_tokens or 64
     settings = GrowSettings(
         mode=args.mode,
         right=args.right,
         wrong=args.wrong,
         max_children=args.max_children,
-        max_tokens=max_tokens,
-        max_nodes=args.max_nodes or max(150, 6 * max_tokens),
         shard=args.shard,
         seed=args.seed,
     )
+    settings = _sized(settings, args, prompts.max_tokens or LONGEST)
     _use_threads(args.threads)
     primary = _load(args.primary, args)
     teachers = [_load(name, args, primary) for name in (args.teacher or BUNDLED_TEACHERS)]
     if args.draft is not None:
         draft = _load(args.draft, args)
         primary, *teachers = [_drafted(model, draft) for model in (primary, *teachers)]
+    if args.max_tokens is None and prompts.max_tokens is None:
+        voices = make_voices(primary, teachers, chat=not args.no_chat)
+        settings = _sized(settings, args, room_for_answers(voices, prompts.roots, most=LONGEST))
     start = time.perf_counter()
     with _warnings_as_sentences():
         tree = grow(
@@ -134,6 +140,14 @@ def run(args: argparse.Namespace) -> int:
             f"{size / 1e6:.1f} MB, {figures['seconds']} s"
         )
     return 0
+
+
+def _sized(settings: GrowSettings, args: argparse.Namespace, max_tokens: int) -> GrowSettings:
+    """Returns the settings with paths of at most `max_tokens`, and nodes enough for them."""
+    if args.max_tokens is not None:
+        max_tokens = args.max_tokens
+    max_nodes = args.max_nodes if args.max_nodes is not None else max(150, 6 * max_tokens)
+    return replace(settings, max_tokens=max_tokens, max_nodes=max_nodes)
 
 
 @contextmanager

@@ -60,6 +60,9 @@ def test_a_draft_changes_nothing_but_the_time(tmp_path: Path) -> None:
 def test_unusable_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bad.jsonl").write_text('{"prompt": "1+1="}\n{"prompt": \n')
+    (tmp_path / "nan.jsonl").write_text('{"prompt": "1+1=", "answer": NaN}\n')
+    (tmp_path / "long.jsonl").write_text('{"prompt": "1+1="}\n{"prompt": "%s="}\n' % ("1+" * 200))
+    (tmp_path / "directory").mkdir()
     (tmp_path / "foreign.jsonl").write_text('{"prompt": "größer?", "answer": "1"}\n', encoding="utf-8")
     pickled = tmp_path / "pickled"
     pickled.mkdir()
@@ -70,6 +73,14 @@ def test_unusable_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFi
         (["--prompts", str(tmp_path / "empty.jsonl")], "the prompt file is empty"),
         (["--prompts", str(tmp_path / "bad.jsonl")], "line 2: not valid JSON"),
         (["--prompts", str(tmp_path / "foreign.jsonl")], "cannot express the prompt 'größer?'"),
+        (["--prompts", str(tmp_path / "nan.jsonl")], "line 1: not valid JSON: NaN"),
+        (["--prompts", str(tmp_path / "long.jsonl")], "has no room for an answer"),
+        (
+            ["--max-tokens", "60", "--limit", "1"],
+            "has no room for an answer of 60 tokens after '95-23+8=', which leaves 56",
+        ),
+        (["--max-tokens", "0"], "max_tokens is 0"),
+        (["--out", str(tmp_path / "directory"), "--limit", "1"], "is a directory; name the file"),
         (["--primary", "tiny-primray", "--limit", "1"], "Did you mean 'tiny-primary'"),
         (["--teacher", str(pickled), "--limit", "1"], "pickled weights only"),
         (["--mode", "mixd"], "Did you mean 'mixed'"),
@@ -85,6 +96,17 @@ def test_unusable_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFi
         assert "Traceback" not in said
     assert not (tmp_path / "t.tree").exists()
     assert not (tmp_path / "t.tree.growing").exists()
+
+
+def test_without_a_length_answers_get_what_the_models_contexts_leave(tmp_path: Path, capsys) -> None:
+    prompts = tmp_path / "marked.jsonl"
+    prompts.write_text('\ufeff{"prompt": "95-23+8=", "answer": 80}\n', encoding="utf-8")  # as some editors begin a file
+    out = tmp_path / "t.tree"
+    arguments = ["--prompts", str(prompts), "--teacher", "tiny-gpt2", "--device", "cpu", "--quiet"]
+    assert main(["grow", "--out", str(out), *arguments]) == 0
+    tree = TokenTree.open(out)
+    assert tree.header["growth"]["max_tokens"] == 64 - len("95-23+8=")
+    assert tree.is_closed
 
 
 @pytest.mark.slow

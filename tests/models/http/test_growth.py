@@ -49,17 +49,31 @@ def test_a_tree_grown_through_a_server_is_the_same_file(server, fake, teacher, a
 
 def test_a_tree_grown_through_a_failing_server_is_the_same_file(proxy, fake, teacher, at_home, tmp_path):
     dice = random.Random(5)
-    faults = ["close", "half", "503", "429", b"[]", b'{"choices": [{"text": 1}]}']
+
+    def nameless(answer):
+        return {**answer, "choices": [{**choice, "logprobs": None} for choice in answer.get("choices", [])]}
+
+    def no_number(answer):
+        for choice in answer.get("choices", []):
+            (choice.get("logprobs") or {})["token_logprobs"] = [float("nan")]
+        return answer
+
+    faults = ["close", "half", "shut", "drip", "503", "429", b"[]", b'{"choices": [{"text": 1}]}', nameless, no_number]
+    done: list[object] = []
 
     def script(number, path):
-        return dice.choice(faults) if dice.random() < 0.3 else ""
+        if dice.random() >= 0.3:
+            return ""
+        done.append(faults[len(done) % len(faults)])
+        return done[-1] if "completions" in path or not callable(done[-1]) else "close"
 
     made = proxy(script)
     policy = RetryPolicy(attempts=15, first_wait_s=0.005, longest_wait_s=0.02)
-    primary = RemoteModel(made.url, tokenizer=fake.tokenizer, retry=policy)
+    primary = RemoteModel(made.url, tokenizer=fake.tokenizer, retry=policy, prompts_per_request=8, timeout_s=0.5)
     grow(PROMPTS, primary=primary, teachers=[teacher], out=tmp_path / "t.tree", settings=SETTINGS)
     assert (tmp_path / "t.tree").read_bytes() == at_home
     assert primary.usage.failures > 0
+    assert len(done) >= len(faults)  # every one of them came up
 
 
 def test_a_server_that_dies_for_good_leaves_what_was_grown(proxy, fake, teacher, at_home, tmp_path):
