@@ -101,12 +101,23 @@ class Judge(Term):
             raise ConfigError(f"reward term {self.name!r}: a local pairwise judge needs a template with {{rival}}")
         if isinstance(principles, str) or not all(isinstance(principle, str) for principle in principles):
             raise ConfigError(f"reward term {self.name!r}: principles are {principles!r}; a list of texts was expected")
-        self.mode, self.rival, self.show_reference = mode, rival, show_reference
+        reads = template or ""
+        for name, given in (("rubric", rubric is not None), ("principle", bool(principles))):
+            if given and url is None and backend is None and f"{{{name}}}" not in reads:
+                raise ConfigError(
+                    f"reward term {self.name!r}: a local judge reads its template and nothing else; "
+                    f"give a template with {{{name}}} in it"
+                )
+        if rubric is not None and not isinstance(rubric, str):
+            raise ConfigError(f"reward term {self.name!r}: the rubric is {rubric!r}; a text was expected")
+        self.mode, self.rival = mode, rival
+        self.show_reference = show_reference or "{reference}" in reads
         rest: dict[str, Any] = {"rubric": rubric} if rubric else {}
         self.prompt = JudgePrompt(form=form, principles=tuple(principles), template=template, **rest)
-        self._stored = self.arguments.keys().isdisjoint({"model", "url", "template", "principles", "backend", "mode"})
+        # Stored judgements were made without any of these; what only says how to fail or to remember does not matter.
+        self._stored = self.arguments.keys() <= {"cache", "on_error", "default", "range", "anneal"}
         self._local: dict[str, Any] = {"model": model or BUNDLED, "template": template or "{prompt}{answer}?"}
-        self._local |= {"yes": yes, "no": no, "chat": chat}
+        self._local |= {"yes": yes, "no": no, "chat": chat, "rubric": rubric or ""}
         self._served: dict[str, Any] = {"url": url, "model": model, "key_env": key_env, "concurrency": concurrency}
         self._served |= {"timeout": timeout, "total": total, "attempts": attempts, "max_tokens": max_tokens}
         self._backend = backend

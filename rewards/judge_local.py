@@ -21,10 +21,11 @@ class LocalJudge:
 
     Args:
         model: bundled name, directory or hub name, or a model.
-        template: what the model reads; ``{prompt}``, ``{answer}``, ``{rival}``, ``{reference}`` and ``{principle}`` are
-            filled in.
+        template: what the model reads; ``{prompt}``, ``{answer}``, ``{rival}``, ``{reference}``, ``{rubric}`` and
+            ``{principle}`` are filled in.
         yes: what it would say if the answer is good (in a pair: if the first answer is better).
         no: what it would say if not.
+        rubric: what to judge by.
         principles: a constitution: the template is asked once a principle, and the mean counts.
         chat: whether the filled-in template goes through the model's chat template, as instruct models expect; by
             default when the model has one.
@@ -37,10 +38,11 @@ class LocalJudge:
         template: str,
         yes: str = "y",
         no: str = "n",
+        rubric: str = "",
         principles: Sequence[str] = (),
         chat: bool | None = None,
     ) -> None:
-        self.chat = chat
+        self.chat, self.rubric = chat, rubric
         self._model, self.template, self.yes, self.no = model, template, yes, no
         self.principles = tuple(principles)
 
@@ -48,7 +50,7 @@ class LocalJudge:
     def identity(self) -> list[Any]:
         """What a judgement depends on besides the case; part of the cache's key."""
         fingerprint = local_model(self._model).fingerprint()
-        return ["local", fingerprint, self.template, self.yes, self.no, list(self.principles), self.chat]
+        return ["local", fingerprint, self.template, self.yes, self.no, self.rubric, list(self.principles), self.chat]
 
     def scores(
         self, cases: Sequence[Case], *, keep: Callable[[int, float], None] | None = None
@@ -57,7 +59,8 @@ class LocalJudge:
         model = local_model(self._model)
         rows = []
         for principle in self.principles or ("",):
-            texts = [self._framed(model, fill(self.template, _checked(case), principle=principle)) for case in cases]
+            more = {"principle": principle, "rubric": self.rubric}
+            texts = [self._framed(model, fill(self.template, _checked(case), **more)) for case in cases]
             rows.append(verdict_probability(model, texts, yes=[self.yes], no=[self.no]))
         scores = np.mean(rows, axis=0)
         for position, score in enumerate(scores):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import select
 import subprocess
@@ -15,7 +16,8 @@ from treegym.errors import ConfigError, RewardError
 
 __all__ = ["BoundedRegex", "exact_match", "last_number", "numeric_match", "same_answer", "to_number"]
 
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?")
+# Each character fits in one place only, so that matching takes linear time whatever the text.
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?")
 _LONGEST = 100_000  # characters of an answer that are looked at
 
 
@@ -80,6 +82,8 @@ class BoundedRegex:
     """
 
     def __init__(self, pattern: str, *, seconds: float = 1.0) -> None:
+        if not isinstance(pattern, str):
+            raise ConfigError(f"the regular expression is {pattern!r}; a text was expected")
         try:
             re.compile(self._filled(pattern, "x"))
         except re.error as error:
@@ -87,6 +91,7 @@ class BoundedRegex:
         if not seconds > 0:
             raise ConfigError(f"the time bound of a regular expression is {seconds}; more than 0 seconds was expected")
         self.pattern, self.seconds = pattern, seconds
+        self._owner = 0  # the process that started the helper
         self._helper: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize | None = None
 
@@ -96,12 +101,17 @@ class BoundedRegex:
 
     def search(self, text: str, reference: str = "") -> bool:
         """Returns whether the expression is found in the text; raises RewardError past the time bound."""
-        for piece in (self._filled(self.pattern, reference), text[-_LONGEST:]):
-            self._send(piece.encode("utf-8", "surrogatepass"))
+        try:
+            for piece in (self._filled(self.pattern, reference), text[-_LONGEST:]):
+                self._send(piece.encode("utf-8", "surrogatepass"))
+        except OSError:  # it was killed; the next search starts another
+            self.close()
+            raise RewardError(f"the helper that searches {self.pattern!r} ended unexpectedly") from None
         helper = self._running()
         assert helper.stdout is not None
-        ready, _, _ = select.select([helper.stdout], [], [], self.seconds)
-        if not ready:
+        poll = select.poll()  # unlike select, for any number of open files
+        poll.register(helper.stdout, select.POLLIN)
+        if not poll.poll(1000.0 * self.seconds):
             self.close()
             raise RewardError(
                 f"the regular expression {self.pattern!r} did not finish within {self.seconds} s; "
@@ -126,7 +136,10 @@ class BoundedRegex:
         helper.stdin.flush()
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._helper is not None and self._owner != os.getpid():
+            self._helper = self._finalizer = None  # a forked process must not talk into its parent's pipe
         if self._helper is None:
+            self._owner = os.getpid()
             worker = Path(__file__).with_name("regex_worker.py")
             self._helper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
@@ -135,7 +148,8 @@ class BoundedRegex:
         return self._helper
 
     def __getstate__(self) -> dict[str, object]:
-        return {"pattern": self.pattern, "seconds": self.seconds, "_helper": None, "_finalizer": None}
+        settings = {"pattern": self.pattern, "seconds": self.seconds}
+        return {**settings, "_helper": None, "_finalizer": None, "_owner": 0}
 
 
 def _stop(helper: subprocess.Popen[bytes]) -> None:

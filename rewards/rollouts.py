@@ -16,6 +16,7 @@ import numpy as np
 from treegym.errors import DataError
 from treegym.rewards.compose import Reward
 from treegym.rewards.source import EOS, EXPANDED
+from treegym.rewards.table import FAILED
 
 __all__ = ["Rollouts", "read_rollouts", "score_rollouts"]
 
@@ -94,7 +95,8 @@ def read_rollouts(path: str | Path) -> Iterator[dict[str, Any]]:
 def score_rollouts(reward: Reward, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns each rollout with ``reward`` (its return) and ``reward_terms`` (sum of each term along the path).
 
-    A failed term is null and named in ``reward_failed``, so that it can be told from a score and scored again later.
+    A failed term is named in ``reward_failed``, and null unless its policy has a default; so is a reward that would
+    have counted on it: it can be told from a score and scored again later.
     """
     if not records:
         return []
@@ -108,16 +110,18 @@ def score_rollouts(reward: Reward, records: Sequence[Mapping[str, Any]]) -> list
         )
     table = reward.on(source, truncated=source.truncated)
     table.ensure(np.arange(source.size))
-    sums = np.zeros((len(records), len(table.names)))
-    np.add.at(sums, source.root_of(np.arange(source.size)), np.nan_to_num(table.terms.astype(np.float64)))
-    returns = np.bincount(source.root_of(np.arange(source.size)), weights=table.total, minlength=len(records))
-    lost = np.zeros(sums.shape, bool)
-    np.logical_or.at(lost, source.root_of(np.arange(source.size)), np.isnan(table.terms))
+    of = source.root_of(np.arange(source.size))
+    sums, failed, lost = np.zeros((3, len(records), len(table.names)))
+    np.add.at(sums, of, np.nan_to_num(table.terms.astype(np.float64)))
+    np.add.at(failed, of, table.status == FAILED)
+    np.add.at(lost, of, np.isnan(table.terms))
+    returns = np.bincount(of, weights=table.total, minlength=len(records))
     scored = []
     for i, record in enumerate(records):
+        paid = None if lost[i, table.weights != 0.0].any() else float(returns[i])
         terms = {name: None if lost[i, t] else float(sums[i, t]) for t, name in enumerate(table.names)}
-        failed = [name for t, name in enumerate(table.names) if lost[i, t]]
-        scored.append({**record, "reward": float(returns[i]), "reward_terms": terms, "reward_failed": failed})
+        names = [name for t, name in enumerate(table.names) if failed[i, t]]
+        scored.append({**record, "reward": paid, "reward_terms": terms, "reward_failed": names})
     return scored
 
 

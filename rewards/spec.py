@@ -82,7 +82,7 @@ def make_term(name: str, options: Mapping[str, Any]) -> Term:
 
 def _signature(thing: Any) -> inspect.Signature:
     """Returns what a function, or a class when it is made, takes (classes of terms have a `__new__` that takes all)."""
-    return inspect.signature(thing.__init__ if isinstance(thing, type) else thing)
+    return inspect.signature(getattr(thing, "__init__") if isinstance(thing, type) else thing)  # noqa: B009 - for mypy
 
 
 def _checked_function(

@@ -312,7 +312,7 @@ def _make(name: str, options: dict[str, Any]) -> Detector:
         inspect.signature(thing).bind(None, **options)
         return FunctionDetector(function=thing, reference=name, **options)
     except TypeError as error:
-        made = thing.__init__ if isinstance(thing, type) else thing  # a detector's `__new__` takes everything
+        made: Any = getattr(thing, "__init__") if isinstance(thing, type) else thing  # noqa: B009 - `__new__` takes all
         known = [p for p in inspect.signature(made).parameters if p not in ("self", "path", "view")]
         stray = next((key for key in options if key not in known), None)
         if stray is None:

@@ -167,7 +167,7 @@ class TreeWorld:
 
     def _make_room(self, size: int) -> None:
         """Makes every table `size` long; their memory doubles, so that growing costs what the new nodes cost."""
-        kinds = {
+        kinds: dict[str, tuple[Any, tuple[int, ...]]] = {
             "ends": (bool, ()),
             "cut_off": (bool, ()),
             "unjudged": (bool, ()),

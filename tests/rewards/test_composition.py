@@ -99,7 +99,7 @@ def test_nested_weights_multiply(small):
         {"product": {"of": ["verifier", {"gate": {"by": "judge", "then": "perplexity"}}]}},
         {"lexicographic": {"of": ["verifier", "judge"], "levels": 4}},
         {"sparse": {"of": {"length": -0.1, "similarity": 1.0}, "weight": 2.0}},
-        {"strict": {"term": "judge", "weight": 0.5, "rubric": "Be strict."}, "judge": 0.5},
+        {"strict": {"term": "judge", "weight": 0.5, "range": [0, 0.95]}, "judge": 0.5},
         {"verifier": 0.0, "length": 1.0},
     ],
 )
@@ -115,9 +115,9 @@ def test_json_round_trip(spec, small):
 
 def test_toml_and_json_files(tmp_path):
     toml = tmp_path / "reward.toml"
-    toml.write_text("[reward]\nverifier = 1.0\n[reward.judge]\nweight = 0.5\nrubric = 'Be strict.'\n")
+    toml.write_text("[reward]\nverifier = 1.0\n[reward.judge]\nweight = 0.5\ntemplate = '{prompt}{answer}?'\n")
     as_json = tmp_path / "reward.json"
-    as_json.write_text(json.dumps({"verifier": 1.0, "judge": {"weight": 0.5, "rubric": "Be strict."}}))
+    as_json.write_text(json.dumps({"verifier": 1.0, "judge": {"weight": 0.5, "template": "{prompt}{answer}?"}}))
     assert load(toml) == load(as_json)
     toml.write_text("verifier = = 1")
     with pytest.raises(ConfigError, match="not valid TOML"):
@@ -147,8 +147,25 @@ def test_toml_and_json_files(tmp_path):
         ({"a": {"term": "length"}, "b": {"term": "nothing"}}, "no reward term called 'nothing'"),
         ({"verifier": 1.0, "gate": {"by": "verifier", "then": "judge"}}, "'verifier' appears twice"),
         ({"no.such.module:term": 1.0}, "cannot be imported"),
+        ({"verifier": {"weight": True}}, "the weight of reward 'verifier' is True"),
+        ({"gaet": {"by": "verifier", "then": "judge"}}, "Did you mean 'gate'"),
+        ({"loglikelihood": {"floor": "low"}}, "'loglikelihood' cannot be made: could not convert"),
+        ({"lmgt": {"guide": 5}}, "'lmgt' cannot be made"),
+        ({"lexicographic": {"of": ["verifier", "judge"], "levels": "10"}}, "levels of Lexicographic is '10'"),
+        ({"a": {"term": 5}}, "the 'term' of reward 'a' is 5"),
+        ({"perplexity": {"strid": 2}}, "no option 'strid'.* Did you mean 'stride'"),
+        ({"judge": {"rubric": "Be strict."}}, r"template with \{rubric\} in it"),
+        ({"judge": {"principles": ["Be right."]}}, r"template with \{principle\} in it"),
     ],
 )
 def test_bad_specs_are_one_clear_sentence(spec, words):
     with pytest.raises(ConfigError, match=words):
+        build(spec)
+
+
+def test_a_spec_too_deep_to_build_is_one_sentence():
+    spec = {"verifier": 1.0}
+    for _ in range(5000):
+        spec = {"sum": {"of": spec, "weight": 2.0}}
+    with pytest.raises(ConfigError, match="nested too deeply"):
         build(spec)

@@ -153,3 +153,18 @@ def test_instruct_models_are_asked_through_their_chat_template():
     assert heard == [["user", "4", "y", "n", "say"], ["4", "y", "n"]]
     with pytest.raises(ConfigError, match="has no chat template"):
         local(chat=True).scores([Case("2+2=", "4")])
+
+
+def test_rubric_and_reference_reach_a_template_that_asks_for_them(small):
+    model = Opinionated()
+    seen = []
+    model.next_logprobs = lambda contexts: (
+        seen.extend(model.tokenizer.decode(context) for context in contexts)
+        or Opinionated.next_logprobs(model, contexts)
+    )
+    backend = local(model=model, template="{rubric};{reference};{answer}?", rubric="be strict")
+    judge = Judge(backend=backend, template="{rubric};{reference};{answer}?", rubric="be strict")
+    table = build(judge).on(small)
+    table.ensure(np.array([6]))
+    assert seen == ["be strict;4;5?"]
+    assert table.total[6] == pytest.approx(0.2)

@@ -133,10 +133,74 @@ def test_a_judge_that_is_down_leaves_rollouts_to_score_later(chat_server, tmp_pa
     scored = score_rollouts(build(spec), ROLLOUTS)
     assert [record["reward_failed"] for record in scored] == [["judge"], ["judge"]]
     assert [record["reward_terms"]["judge"] for record in scored] == [None, None]
+    assert [record["reward"] for record in scored] == [None, None]  # unknown, which is not 0
     chat_server.script = []
     again = score_rollouts(build(spec), scored)
     assert [record["reward_terms"]["judge"] for record in again] == [1.0, 1.0]
     assert [record["reward_failed"] for record in again] == [[], []]
+
+
+def test_defaults_are_named_and_unscored_rollouts_stay_out_of_the_mean(capsys, chat_server, tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in ROLLOUTS))
+    judge = {"url": chat_server.url, "cache": False, "attempts": 1, "form": "yes_no", "concurrency": 1}
+    chat_server.script = [None, 500]
+    masked = json.dumps({"judge": {**judge, "on_error": "mask"}, "length": -0.1})
+    figures = run_score(capsys, "--rollouts", str(path), "--reward", masked)
+    assert figures == {
+        "rollouts": 2,
+        "unscored": 1,
+        "mean_reward": pytest.approx(0.8),
+        "failed": {"judge": 1, "length": 0},
+    }
+    chat_server.script = [None, 500]
+    scored = score_rollouts(build({"judge": {**judge, "on_error": "default", "default": 0.5}}), ROLLOUTS)
+    assert [record["reward"] for record in scored] == [1.0, 0.5]
+    assert [record["reward_failed"] for record in scored] == [[], ["judge"]]
+
+
+def test_a_tree_is_scored_by_whole_returns(capsys, tree, tmp_path):
+    path = tmp_path / "a.tree"
+    tree.save(path)
+    ends = (tree.flags & EOS) != 0
+    figures = run_score(capsys, str(path), "--reward", json.dumps({"verifier": 1.0, "length": -0.1}))
+    expected = tree.verdict[ends] - 0.1 * tree.depth[ends]
+    assert figures["mean_reward"] == pytest.approx(expected.mean(), abs=1e-5)
+    assert figures["terms"]["length"]["mean"] == pytest.approx(tree.depth[ends].mean())
+    assert figures["unscored"] == 0
+
+
+def test_what_a_judge_could_not_say_is_neither_averaged_nor_stored(capsys, chat_server, tree, tmp_path):
+    from treegym.envs.token_tree.tree import TokenTree
+
+    path = tmp_path / "a.tree"
+    tree.save(path)
+    chat_server.script = [500] * 3
+    judge = {"url": chat_server.url, "model": "m", "cache": False, "attempts": 1, "form": "yes_no"}
+    reward = json.dumps({"judge": {**judge, "on_error": "default", "default": 0.0}})
+    figures = run_score(capsys, str(path), "--reward", reward, "--store", "judge")
+    assert figures["terms"]["judge"]["failed"] == 3
+    ends = (tree.flags & EOS) != 0
+    stored = TokenTree.open(path).judge[ends]
+    assert (np.isnan(stored).sum(), set(stored[~np.isnan(stored)])) == (3, {1.0})
+    chat_server.script = [500] * 3
+    figures = run_score(capsys, str(path), "--reward", json.dumps({"judge": {**judge, "on_error": "mask"}}))
+    assert (figures["unscored"], figures["mean_reward"]) == (3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--store", "judge"], "needs --out"),
+        (["synthetic:roots=3", "--store", "judge"], "needs --out"),
+        (["synthetic:roots=3", "--store", "judge", "--out", "/nowhere/at/all.tree"], "does not exist"),
+        (["--out", "x.tree"], "--out goes with"),
+        (["--rollouts", "x.jsonl", "--store", "judge", "--out", "y"], "leave the tree"),
+    ],
+)
+def test_unusable_outputs_are_refused_before_anybody_is_asked(capsys, words, message):
+    with pytest.raises(ConfigError, match=message):
+        run_score(capsys, *words, "--reward", '{"judge": {"url": "http://127.0.0.1:9/v1", "model": "m"}}')
 
 
 def test_truncated_rollout_is_not_judged():

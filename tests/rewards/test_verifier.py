@@ -123,3 +123,28 @@ def test_bad_options(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"question": "a", "answer": "b"}\n{"question"\n')
     with pytest.raises(ConfigError, match="line 2"):
         build({"verifier": {"entries": str(tmp_path / "bad.jsonl")}})
+
+
+def test_a_helper_that_was_killed_is_a_failure_and_is_replaced():
+    regex = BoundedRegex("a+b")
+    assert regex.search("aab")
+    regex._helper.kill()
+    regex._helper.wait()
+    with pytest.raises(RewardError, match="ended unexpectedly"):
+        regex.search("aab")
+    assert regex.search("aab")
+    regex.close()
+
+
+def test_a_forked_process_starts_a_helper_of_its_own():
+    regex = BoundedRegex("a+b")
+    assert regex.search("aab")
+    theirs = regex._helper.pid
+    regex._owner = 0  # what a child process sees: another owner
+    assert not regex.search("ba")
+    assert regex._helper.pid != theirs
+
+
+def test_long_references_are_matched_in_linear_time():
+    assert to_number("1" * 200_000 + "x") is None
+    assert last_number("1," * 100_000 + "2.") is not None

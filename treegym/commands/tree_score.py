@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores and prints a summary; writes what was asked for."""
+    _check_out(args)
     figures = _rollouts(args) if args.rollouts else _tree(args)
     if args.json:
         print(json.dumps(figures))
@@ -58,6 +59,8 @@ def _tree(args: argparse.Namespace) -> dict[str, Any]:
     from treegym.envs.token_tree.world import load_tree
     from treegym.rewards import build_terminal
     from treegym.rewards.detection_report import detection_report
+    from treegym.rewards.source import ancestors, path_sums
+    from treegym.rewards.table import FAILED
 
     reward = parse_reward(args.reward)
     terminal = build_terminal(_parse_terminal(args.terminal))
@@ -71,11 +74,20 @@ def _tree(args: argparse.Namespace) -> dict[str, Any]:
     wanted = ends[np.isin(tree.root_of(ends), tree.roots_in(args.split))]
     source = _without(tree, args.store) if args.store else tree
     table = reward.on(source, ends=decisions, truncated=terminal.truncates(tree))
-    table.ensure(wanted)
-    figures: dict[str, Any] = {"ends": len(wanted), "mean_reward": _mean(table.total[wanted]), "terms": {}}
+    above = ancestors(tree, wanted)
+    table.ensure(above)
+    at = np.searchsorted(above, wanted)
+    scored = np.where(np.isnan(table.terms[above]) & (table.weights != 0.0), np.nan, 0.0).sum(axis=1)
+    returns = path_sums(tree, above, table.total[above] + scored)[at]  # NaN where something failed on the way
+    figures: dict[str, Any] = {
+        "ends": len(wanted),
+        "unscored": int(np.isnan(returns).sum()),
+        "mean_reward": _mean(returns),
+        "terms": {},
+    }
     verdict = tree.verdict[wanted]
     for column, name in enumerate(table.names):
-        values = table.terms[wanted, column]
+        values = path_sums(tree, above, table.terms[above, column].astype(np.float64))[at]
         figures["terms"][name] = {
             "weight": float(table.weights[column]),
             "mean": _mean(values),
@@ -85,13 +97,25 @@ def _tree(args: argparse.Namespace) -> dict[str, Any]:
         }
     if args.store:
         tree.make_writable()
-        tree.column(args.store)[wanted] = table.terms[wanted, 0]
+        kept = np.where(table.status[wanted, 0] == FAILED, np.nan, table.terms[wanted, 0])  # a default is no opinion
+        tree.column(args.store)[wanted] = kept
         out = args.out or args.file
-        if out is None or str(out).startswith("synthetic"):
-            raise ConfigError("--store needs --out for the bundled or a synthetic tree")
         tree.save(out)
         figures["out"] = str(out)
     return figures
+
+
+def _check_out(args: argparse.Namespace) -> None:
+    """Refuses places that cannot be written to before anything is scored: judges cost money."""
+    if args.rollouts and (args.store or args.report_ends or args.file):
+        raise ConfigError("--rollouts is scored instead of a tree; leave the tree, --store and --report-ends out")
+    out = args.out or (args.file if args.store else None)
+    if args.store and (out is None or str(out).startswith("synthetic")):
+        raise ConfigError("--store needs --out for the bundled or a synthetic tree")
+    if args.out and not args.store and not args.rollouts:
+        raise ConfigError("--out goes with --store or --rollouts; scoring a tree prints figures only")
+    if out is not None and not Path(out).resolve().parent.is_dir():
+        raise ConfigError(f"--out is {str(out)!r}, but the folder {Path(out).parent} does not exist; make it first")
 
 
 class _without:
@@ -127,13 +151,14 @@ def _rollouts(args: argparse.Namespace) -> dict[str, Any]:
     reward = parse_reward(args.reward)
     scored = score_rollouts(reward, list(read_rollouts(args.rollouts)))
     failed = {name: sum(name in record["reward_failed"] for record in scored) for name in reward.names}
-    figures: dict[str, Any] = {"rollouts": len(scored), "mean_reward": None, "failed": failed}
-    if scored:
-        figures["mean_reward"] = float(np.mean([record["reward"] for record in scored]))
+    rewards = np.array([record["reward"] for record in scored], np.float64)  # null becomes NaN
+    figures: dict[str, Any] = {
+        "rollouts": len(scored),
+        "unscored": int(np.isnan(rewards).sum()),
+        "mean_reward": _mean(rewards),
+        "failed": failed,
+    }
     if args.out:
-        out = Path(args.out)
-        if not out.parent.is_dir():
-            raise ConfigError(f"--out is {args.out!r}, but the folder {out.parent} does not exist; make it first")
-        atomic_write(out, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in scored))
-        figures["out"] = str(out)
+        atomic_write(args.out, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in scored))
+        figures["out"] = str(args.out)
     return figures
