@@ -51,13 +51,13 @@ def c_search(
     nodes, slots = simulations + 1, int(world["child_count"].max())
     counts = np.arange(simulations + 3, dtype=np.float64)
     explore = (np.sqrt(counts) * (1.25 + np.log((counts + 19653.0) / 19652.0))).astype(np.float32)
-    kept = [
+    kept: list[np.ndarray] = [
         world["first_child"].astype(np.int32),
         world["child_count"].astype(np.uint16),
         world["terminal"].astype(np.uint8),
         *(world[name].astype(np.float32) for name in ("reward", "prior_logits", "value")),
     ]
-    tree = [
+    tree: list[np.ndarray] = [
         np.zeros((nodes, slots), np.float32),
         np.zeros((nodes, slots), np.int32),
         np.zeros((nodes, slots), np.float32),

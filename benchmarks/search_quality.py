@@ -1,8 +1,16 @@
 """Search quality on held-out roots of the bundled tree: accuracy and regret of every method at equal budgets.
 
 An answer is written token by token; before each token the method may take the given number of simulations from where
-it stands. Two settings: planning without the verdict (it is told the judge's score at ends, as a deployment would
-have) and with the verifier in the loop. The verdict alone scores the final answer, against the best the tree holds.
+it stands. The verdict scores the final answer, against the best the tree holds. What a planner is told differs:
+
+    rewards   what a deployment has: the judge's score at ends and a little of the primary's log-likelihood
+    judge     the judge's score alone, to show what a planner makes of an imperfect judge
+    verifier  the verdict itself, as where a checker exists
+
+The policy is the primary's own; the value of a state is the mean return still to come at its depth when the primary
+samples, measured on the training roots. For each setting, the row "optimum" is the answer that is exactly best by what
+the planner is told (backward induction): a perfect planner. A method that approaches it cannot be blamed for the
+accuracy it finds there.
 """
 
 from __future__ import annotations
@@ -22,80 +30,144 @@ from treegym.search import names
 
 BUNDLED = Path(__file__).parents[1] / "envs" / "token_tree" / "data" / "bundled.tree"
 IN_KERNEL = ("puct", "gumbel", "uct", "ments", "rents", "similarity")
+NO_BUDGET = ("greedy", "sample")  # these judge nothing but where they stand
 BUDGETS = (16, 64, 256, 1024, 4096)
-PYTHON_LIMIT = 256  # methods written in Python are run up to here; they find everything in these trees by then
+PYTHON_LIMIT = 1024  # best_of_n goes on drawing paths that it knows already; the others have seen whole trees by then
+WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the log-likelihood; the best on the validation roots is taken
 
 
-def answers(world: ClosedTree, verdict: np.ndarray, roots: np.ndarray, method: str, budget: int) -> np.ndarray:
-    """Returns the verdict of the answer written from each root."""
-    at, alive = roots.astype(np.int64).copy(), np.ones(len(roots), bool)
+def optimum(world: ClosedTree, parent: np.ndarray, roots: np.ndarray) -> np.ndarray:
+    """Returns the end that is best by the world's reward from each root, int64."""
+    worth = np.where(world.terminal, 0.0, -np.inf)
+    best = np.full(len(worth), -1)
+    for node in range(len(worth) - 1, -1, -1):  # children come after their parents
+        above, total = parent[node], world.reward[node] + worth[node]
+        if above >= 0 and total > worth[above]:
+            worth[above], best[above] = total, node
+    at = roots.astype(np.int64)
+    while not world.terminal[at].all():
+        at = np.where(world.terminal[at], at, best[at])
+    return at
+
+
+def value_by_depth(tree: TokenTree, reward: np.ndarray, roots: np.ndarray) -> np.ndarray:
+    """Returns the mean return still to come at each node's depth when the policy samples from `roots`, float32 [N]."""
+    parent, depth = np.asarray(tree.parent), np.asarray(tree.depth).astype(np.int64)
+    alive = np.asarray(tree.child_count) > 0
+    chance = np.where(parent >= 0, np.exp(np.asarray(tree.prior, np.float64)), 0.0)
+    siblings = np.bincount(np.maximum(parent, 0), weights=chance, minlength=len(parent))
+    chance /= np.where(parent >= 0, siblings[parent], 1.0)
+    to_come, reached = np.zeros(len(parent)), np.zeros(len(parent))
+    reached[roots] = 1.0
+    levels = [np.flatnonzero(depth == level) for level in range(1, int(depth.max()) + 1)]
+    for level in reversed(levels):
+        np.add.at(to_come, parent[level], chance[level] * (reward[level] + to_come[level]))
+    for level in levels:
+        reached[level] = reached[parent[level]] * chance[level]
+    weight = np.bincount(depth[alive], weights=reached[alive], minlength=int(depth.max()) + 1)
+    total = np.bincount(depth[alive], weights=(reached * to_come)[alive], minlength=int(depth.max()) + 1)
+    return (total / np.maximum(weight, 1e-9))[depth].astype(np.float32)
+
+
+def answers(world: ClosedTree, roots: np.ndarray, method: str, budget: int) -> np.ndarray:
+    """Returns the end that is written from each root, int64."""
+    at, alive = roots.astype(np.int64), np.ones(len(roots), bool)
     options: dict[str, Any] = {"gumbel_scale": 0.0} if method in IN_KERNEL else {}
-    if method == "best_of_n":
-        options = {"temperature": 1.0}
     for move in range(200):
         if not alive.any():
             break
         here = np.flatnonzero(alive)
-        seeds = {"root_ids": here} if method not in ("greedy",) else {}
-        found = world.search(at[here], method=method, num_simulations=budget, seed=move, **options, **seeds)
+        names_of_streams = {} if method == "greedy" else {"root_ids": here}
+        found = world.search(at[here], method=method, num_simulations=budget, seed=move, **options, **names_of_streams)
         after = world.step(at[here], found.action)
         at[here] = after.states
         alive[here] = ~after.terminated
-    return np.nan_to_num(verdict[at])
+    return at
 
 
 def main() -> None:
     """Runs the benchmark."""
     arguments = parse(__doc__ or "")
     tree = TokenTree.open(BUNDLED)
-    size = tree.size
-    ends = np.asarray(tree.child_count) == 0
+    ends, parent = np.asarray(tree.child_count) == 0, np.asarray(tree.parent)
     verdict = np.nan_to_num(np.asarray(tree.verdict, np.float32))
-    judge = np.nan_to_num(np.asarray(tree.judge, np.float32))
-    roots = np.asarray(tree.root_node)[tree.roots_in("test")][: 24 if arguments.quick else 200]
-    best = verdict * ends
-    parent = np.asarray(tree.parent)
-    for node in range(size - 1, 0, -1):  # the best end below each node
-        if parent[node] >= 0 and best[node] > best[parent[node]]:
-            best[parent[node]] = best[node]
-    weights = similarity_scores(tree, initial_weights(np.asarray(tree.first_child), np.asarray(tree.child_count)))
+    judge = np.nan_to_num(np.asarray(tree.judge, np.float32)) * ends
+    likelihood = np.where(parent >= 0, np.asarray(tree.prior, np.float32), np.float32(0.0))
+    roots = np.asarray(tree.root_node)[tree.roots_in("test")][: 24 if arguments.quick else None]
+
+    def world_of(reward: np.ndarray, **judged: Any) -> ClosedTree:
+        return ClosedTree(tree, reward=reward, terminal=ends, **judged)
+
+    def right(ended: np.ndarray) -> np.ndarray:
+        return verdict[ended] >= 0.5
+
+    training, validation = (np.asarray(tree.root_node)[tree.roots_in(split)] for split in ("train", "validation"))
+    choice = {
+        weight: float(right(optimum(world_of(judge + weight * likelihood), parent, validation)).mean())
+        for weight in WEIGHTS
+    }
+    weight = max(choice, key=lambda weight: (choice[weight], weight))
+    print("the perfect planner's accuracy on validation roots, by the weight of the log-likelihood:", choice)
+    told = {"rewards": judge + weight * likelihood, "judge": judge, "verifier": verdict * ends}
+    similarity = similarity_scores(tree, initial_weights(np.asarray(tree.first_child), np.asarray(tree.child_count)))
+    highest = verdict[optimum(world_of(told["verifier"]), parent, roots)]
     rows: list[dict[str, Any]] = []
-    for sees, reward in (("rewards", judge * ends), ("verifier", verdict * ends)):
-        plain = ClosedTree(tree, reward=reward, terminal=ends)
-        by_similarity = ClosedTree(tree, reward=reward, terminal=ends, policy=weights)
-        for method in names():
-            last = 0.0
+    for sees, reward in told.items():
+        value = value_by_depth(tree, reward, training)
+        world, by_similarity = world_of(reward, value=value), world_of(reward, value=value, policy=similarity)
+        for method in ("optimum", *names()):
+            before: np.ndarray | None = None
             for budget in (16, 256) if arguments.quick else BUDGETS:
-                if method not in IN_KERNEL and budget > PYTHON_LIMIT:
+                once = method == "optimum" or method in NO_BUDGET
+                if before is not None and (once or (method not in IN_KERNEL and budget > PYTHON_LIMIT)):
                     continue
                 start = time.process_time()
-                world = by_similarity if method == "similarity" else plain
-                got = answers(world, verdict, roots, method, budget)
-                accuracy = float((got >= 0.5).mean())
+                if method == "optimum":
+                    ended = optimum(world, parent, roots)
+                else:
+                    ended = answers(by_similarity if method == "similarity" else world, roots, method, budget)
+                correct = right(ended)
+                change = correct.astype(float) - (correct if before is None else before)
                 rows.append(
                     {
                         "planner_sees": sees,
                         "method": method,
                         "simulations": budget,
-                        "accuracy": accuracy,
-                        "error": math.sqrt(accuracy * (1 - accuracy) / len(roots)),
-                        "regret": float((best[roots] - got).mean()),
-                        "fall": max(0.0, last - accuracy),
+                        "accuracy": float(correct.mean()),
+                        "error": math.sqrt(correct.mean() * (1 - correct.mean()) / len(roots)),
+                        "regret": float((highest - verdict[ended]).mean()),
+                        "told": float(_returns(reward, parent, ended).mean()),
+                        "change": float(change.mean()),
+                        "change_error": float(change.std() / math.sqrt(len(roots))),
                         "cpu_s": time.process_time() - start,
                     }
                 )
-                last = accuracy
+                before = correct.astype(float)
     print(table(rows))
-    figures = {
+    fell = [row for row in rows if row["change"] < -2 * row["change_error"]]
+    print("\nfalls by more than twice their error, as the budget grew:")
+    print(table(fell) or "none")
+    figures = {"likelihood_weight": weight}
+    figures |= {
         f"regret_closed_at_256_{row['planner_sees']}_{row['method']}": row["regret"]
         for row in rows
         if row["simulations"] == 256
     }
     figures["regret_closed_at_256"] = figures["regret_closed_at_256_rewards_gumbel"]
-    for sees in ("rewards", "verifier"):
-        figures[f"largest_fall_{sees}"] = max(row["fall"] for row in rows if row["planner_sees"] == sees)
+    for sees in told:
+        figures[f"falls_{sees}"] = sum(row["planner_sees"] == sees for row in fell)
+        figures[f"largest_fall_{sees}"] = max(max(0.0, -row["change"]) for row in rows if row["planner_sees"] == sees)
     _plot(rows)
     emit("search_quality", figures, rows)
+
+
+def _returns(reward: np.ndarray, parent: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """Returns the sum of rewards on the way to each end: what the planner was to maximise."""
+    at, total = ended.copy(), np.zeros(len(ended))
+    while (at >= 0).any():
+        total += np.where(at >= 0, reward[at], 0.0)
+        at = np.where(at >= 0, parent[at], -1)
+    return total
 
 
 def _plot(rows: list[dict[str, Any]]) -> None:
@@ -105,17 +177,22 @@ def _plot(rows: list[dict[str, Any]]) -> None:
     except ImportError:
         print("no plot: matplotlib is not installed")
         return
-    figure = Figure(figsize=(11, 4.5))
-    for column, sees in enumerate(("rewards", "verifier")):
-        axes = figure.add_subplot(1, 2, column + 1)
-        for method in sorted({row["method"] for row in rows}):
+    told = ("rewards", "judge", "verifier")
+    figure = Figure(figsize=(13, 4.5))
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, sees in zip(panels, told, strict=True):
+        for i, method in enumerate(sorted({row["method"] for row in rows})):
             mine = [row for row in rows if row["method"] == method and row["planner_sees"] == sees]
-            axes.plot([r["simulations"] for r in mine], [r["accuracy"] for r in mine], marker=".", label=method)
+            if len(mine) == 1:
+                axes.axhline(mine[0]["accuracy"], color=f"C{i % 10}", linestyle=(":", "--")[i // 10], label=method)
+            else:
+                x, y = [r["simulations"] for r in mine], [r["accuracy"] for r in mine]
+                axes.plot(x, y, color=f"C{i % 10}", linestyle=("-", "-.")[i // 10], marker=".", label=method)
         axes.set_xscale("log", base=2)
         axes.set_xlabel("simulations a move")
-        axes.set_ylabel("accuracy")
-        axes.set_title(f"the planner sees: {sees}")
-    axes.legend(fontsize=7)
+        axes.set_title(f"the planner is told: {sees}")
+    panels[0].set_ylabel("accuracy on held-out roots")
+    panels[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     folder = Path("runs")
     folder.mkdir(exist_ok=True)

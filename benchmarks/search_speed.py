@@ -1,7 +1,9 @@
 """Search speed: ours against the best of mctx's settings and LightZero's C++ tree, cell by cell; and on closed trees.
 
 Every contestant plans with the same small network (`search_network`), the same discount and constants, without noise.
-A peer's time is CPU time of its own process, taken in turn with ours; mctx's best setting is chosen per cell first.
+A peer's time is CPU time of its own process, taken in turn with ours; mctx's best setting is chosen per cell first
+(two devices are two threads, so they cannot take less CPU time than one), and a peer that takes more than twice the
+other's time is timed once.
 "Ours" is `treegym.search.search` on a simulator with a compiled model; "protocol" is the same call on the same network
 behind the plain NumPy protocol. Root visits are compared with mctx's in every cell before anything is timed.
 """
@@ -84,29 +86,37 @@ def compare(peers: dict[str, Peer], cell: dict[str, Any], rounds: int) -> dict[s
     equal = float((np.asarray(seen["batched"]["visits"]) == ours(fused).visits).all(1).mean())
     best = min(settings, key=lambda setting: seen[setting]["seconds"])
     ours(plain)
-    times: dict[str, list[float]] = {"ours": [], "protocol": [], "mctx": [], "lightzero": []}
+    repeat = max(1, 6000 // (batch * simulations))  # short searches are repeated, so that caches are warm for everyone
+    seconds: dict[str, Callable[[], float]] = {
+        "ours": lambda: cpu_seconds(lambda: [ours(fused) for _ in range(repeat)]) / repeat,
+        "protocol": lambda: cpu_seconds(lambda: ours(plain)),
+        "mctx": lambda: float(peers["mctx"].run(setting=best, repeat=repeat, **cell)["seconds"]),
+        "lightzero": lambda: float(peers["lightzero"].run(setting="c++", repeat=repeat, **cell)["seconds"]),
+    }
     peers["lightzero"].run(setting="c++", **cell)  # warm
-    repeat = max(1, 2000 // (batch * simulations))  # short searches are repeated, so that clocks can see them
+    times = {name: [clock()] for name, clock in seconds.items()}
+    ahead = min(times["mctx"][0], times["lightzero"][0])
+    for name in ("mctx", "lightzero"):
+        if times[name][0] > 2 * ahead:  # no rival in this cell: once is enough
+            del seconds[name]
     for _ in range(rounds):
-        times["ours"].append(cpu_seconds(lambda: [ours(fused) for _ in range(repeat)]) / repeat)
-        times["protocol"].append(cpu_seconds(lambda: ours(plain)))
-        times["mctx"].append(peers["mctx"].run(setting=best, **cell)["seconds"])
-        times["lightzero"].append(peers["lightzero"].run(setting="c++", **cell)["seconds"])
+        for name, clock in seconds.items():
+            times[name].append(clock())
     total = batch * simulations
-    median = {name: statistics.median(values) for name, values in times.items()}
+    median = {name: statistics.median(values[1:] or values) for name, values in times.items()}
     rival = min(("mctx", "lightzero"), key=lambda name: median[name])
     return {
         **cell,
-        **{f"{name}_ksims": total / seconds / 1e3 for name, seconds in median.items()},
+        **{f"{name}_ksims": total / taken / 1e3 for name, taken in median.items()},
         "mctx_setting": best,
         "best_peer": rival,
-        "ratio": median_ratio(times[rival], times["ours"]),
-        "ratio_protocol": median_ratio(times[rival], times["protocol"]),
+        "ratio": median_ratio(times[rival][1:], times["ours"][1:]),
+        "ratio_protocol": median_ratio(times[rival][1:], times["protocol"][1:]),
         "visits_equal_mctx": equal,
     }
 
 
-def closed_tree(roots: int, branching: int, depth: int) -> dict[str, np.ndarray]:
+def closed_tree(roots: int, branching: int, depth: int) -> dict[str, Any]:
     """Returns a full random tree as flat arrays."""
     rng = np.random.default_rng(0)
     sizes = [roots * branching**d for d in range(depth + 1)]

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult
-from treegym.search.kernels import closed
-from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise, scratch
-from treegym.search.planner import new_roots
-from treegym.search.settings import is_plain, kernel_settings, make_options
-from treegym.search.tree import aligned, allocate
+from treegym.search.kernels.worlds import NUMBERS, PER_NODE, ClosedDesk, ClosedWorld
+from treegym.search.settings import make_options
+from treegym.search.tree import aligned
+from treegym.search.whole import search_whole
 
-__all__ = ["World", "search_closed"]
-
-
-class World(NamedTuple):
-    """A closed tree and its judgement, as flat arrays; the children of a node stand side by side."""
-
-    first_child: np.ndarray  # [N] int32, -1 where there are no children
-    child_count: np.ndarray  # [N] uint16
-    terminal: np.ndarray  # [N] bool
-    reward: np.ndarray  # [N] float32, credited on entering the node
-    prior_logits: np.ndarray  # [N] float32, of the node after its parent
-    value: np.ndarray  # [N] float32, the evaluator's estimate of what comes after the node
+__all__ = ["search_closed"]
 
 
 def search_closed(
@@ -69,9 +57,7 @@ def search_closed(
     settings = make_options(options)
     if settings.transpositions or settings.widen_factor > 0:
         raise ConfigError("a closed tree has neither transpositions nor widening; search it through a simulator")
-    if num_simulations < 1:
-        raise ConfigError(f"num_simulations is {num_simulations}; it must be at least 1")
-    world = World(
+    world = ClosedWorld(
         np.ascontiguousarray(first_child, np.int32),
         np.ascontiguousarray(child_count, np.uint16),
         np.ascontiguousarray(terminal, np.bool_),
@@ -80,71 +66,68 @@ def search_closed(
         np.ascontiguousarray(value, np.float32),
     )
     start = np.ascontiguousarray(roots, np.int32)
-    widest = _check(world, start)
-    actions = widest if num_actions is None else int(num_actions)
-    if actions < widest:
-        raise ConfigError(f"num_actions is {actions}, but a node has {widest} children")
-    size = len(start)
-    ids = root_ids_of(root_ids, size)
-    prepared = kernel_settings(
-        method, settings, simulations=num_simulations, visits=num_simulations + 1, seed=int(seed)
+    widest = _check(world, start, num_actions)
+
+    def make_desk(nodes: int) -> ClosedDesk:
+        return ClosedDesk(
+            where=np.empty(nodes, np.int32),
+            scores=aligned((widest,), np.float32),
+            path_node=np.empty(nodes + 1, np.int32),
+            path_slot=np.empty(nodes + 1, np.int32),
+        )
+
+    out, problems = search_whole(
+        world,
+        start,
+        make_desk,
+        widths=world.child_count[start],
+        slots=widest,
+        actions=widest,
+        method=method,
+        num_simulations=num_simulations,
+        options=settings,
+        seed=seed,
+        root_ids=root_ids,
+        num_threads=num_threads,
     )
-    noise = root_noise(method, settings, int(seed), ids, world.child_count[start], widest)
-    out = new_out(size, actions)
-    problems = np.zeros(size, np.int64)
-
-    nodes = num_simulations + 1
-
-    def make() -> tuple[Any, ...]:
-        trees, root = allocate(1, nodes, widest), new_roots(np.zeros(1, np.int64), widest)
-        desk = (np.empty(nodes, np.int32), aligned((widest,), np.float32), *np.empty((2, nodes + 1), np.int32))
-        return type(trees)(*(array[0] for array in trees)), type(root)(*(array[0] for array in root)), *desk
-
-    def work(part: slice) -> None:
-        tree, root, *desk = scratch(("closed", nodes, widest), make)
-        closed.search_roots(prepared.rule, is_plain(prepared))(
-            tree,
-            root,
-            world,
-            *desk,
-            start[part],
-            ids[part],
-            prepared,
-            num_simulations,
-            noise._replace(gammas=noise.gammas[part]) if len(noise.gammas) > 1 else noise,
-            part_of(out, part),
-            problems[part],
-        )
-
-    in_parts(work, size, num_threads)
-    wrong = np.flatnonzero(problems)
-    if len(wrong):
-        node = int(problems[wrong[0]]) - 1
-        raise ConfigError(
-            f"from root {int(start[wrong[0]])}: the value of node {node} ({world.value[node]}) or the prior logits of "
-            "its children are NaN, infinite, or all -inf"
-        )
+    if problems.any():
+        row = int(np.flatnonzero(problems)[0])
+        raise ConfigError(f"from root {int(start[row])}: {_problem(world, -1 - int(problems[row]), widest)}")
     return out.result()
 
 
-def _check(world: World, roots: np.ndarray) -> int:
-    """Returns the largest number of children, after checking that no kernel can read outside the arrays."""
+def _problem(world: ClosedWorld, code: int, widest: int) -> str:
+    node, kind = divmod(code, PER_NODE)
+    if kind == NUMBERS:
+        return (
+            f"the reward ({world.reward[node]}) or value ({world.value[node]}) of node {node} or the prior logits of "
+            "its children are NaN, infinite, or all -inf"
+        )
+    count, first = world.child_count[node], world.first_child[node]
+    if count > widest:
+        return f"num_actions is {widest}, but a node has {count} children: node {node}"
+    return f"node {node} has {count} children from {first}; the tree ends at {len(world.first_child)}"
+
+
+def _check(world: ClosedWorld, roots: np.ndarray, num_actions: int | None) -> int:
+    """Returns the slots a node needs, after checking the shapes and the roots.
+
+    Nodes further down are checked by the kernel as it reaches them, so that a search costs the same in any tree.
+    """
     size = len(world.first_child)
-    for name, array in zip(World._fields, world, strict=True):
+    for name, array in zip(ClosedWorld._fields, world, strict=True):
         if array.shape != (size,):
             raise ConfigError(f"{name} has shape {array.shape}; expected {(size,)} like first_child")
     if roots.ndim != 1:
         raise ConfigError(f"roots have shape {roots.shape}; expected [roots]")
-    node, widest = closed.check_structure(world.first_child, world.child_count, world.terminal)
-    if node >= 0:
-        raise ConfigError(
-            f"node {node} has {world.child_count[node]} children from {world.first_child[node]}; "
-            f"the tree ends at {size}"
-        )
     bad = np.flatnonzero((roots < 0) | (roots >= size))
     if len(bad):
         raise ConfigError(f"root {int(roots[bad[0]])} (row {int(bad[0])}) is out of range; the tree has {size} nodes")
     stuck = np.flatnonzero(world.terminal[roots] | (world.child_count[roots] == 0))
     if len(stuck):
         raise ConfigError(f"root {int(roots[stuck[0]])} (row {int(stuck[0])}) is terminal or has no children")
-    return int(max(widest, 1))
+    if num_actions is None:
+        return int(world.child_count.max(initial=1))
+    if num_actions < 1:
+        raise ConfigError(f"num_actions is {num_actions}; it must be at least 1")
+    return int(num_actions)

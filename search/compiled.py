@@ -7,7 +7,7 @@ each whole search inside one kernel. With a small network that is worth a factor
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numba
 import numpy as np
@@ -15,14 +15,14 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
 from treegym.search.checks import PROBLEMS, check_evaluation
-from treegym.search.kernels import fused
+from treegym.search.kernels.dense import dense, dot
 from treegym.search.kernels.numeric import FAST
-from treegym.search.output import in_parts, new_out, part_of, root_ids_of, root_noise, scratch
-from treegym.search.planner import new_roots
-from treegym.search.settings import Options, is_plain, kernel_settings
-from treegym.search.tree import aligned, allocate
+from treegym.search.kernels.worlds import ModelDesk, ModelStarts, ModelWorld
+from treegym.search.settings import Options
+from treegym.search.tree import aligned
+from treegym.search.whole import search_whole
 
-__all__ = ["CompiledSimulator", "compiled_model", "compiled_search"]
+__all__ = ["CompiledSimulator", "compiled_model", "compiled_search", "dense", "dot"]
 
 _F32 = numba.types.float32
 MODEL = numba.types.void(
@@ -59,27 +59,6 @@ class CompiledSimulator(Protocol):
         ...
 
 
-class _Desk(NamedTuple):
-    """Scratch arrays of one thread."""
-
-    states: np.ndarray  # [N, D] float32
-    logits: np.ndarray  # [A] float32
-    legal: np.ndarray  # [A] bool
-    told: np.ndarray  # [3] float32
-    scores: np.ndarray  # [A] float32
-    path_node: np.ndarray  # [N + 1] int32
-    path_slot: np.ndarray  # [N + 1] int32
-
-
-class _Given(NamedTuple):
-    """The roots and their judgement."""
-
-    states: np.ndarray  # [B, D] float32
-    logits: np.ndarray  # [B, A] float32
-    value: np.ndarray  # [B] float32
-    legal: np.ndarray  # [B, A] bool
-
-
 def compiled_search(
     simulator: CompiledSimulator,
     states: Any,
@@ -92,55 +71,41 @@ def compiled_search(
     num_threads: int = 1,
 ) -> SearchResult:
     """Searches from each of B states, states float32 [B, D], each search inside one kernel."""
-    if num_simulations < 1:
-        raise ConfigError(f"num_simulations is {num_simulations}; it must be at least 1")
     start = np.ascontiguousarray(states, np.float32)
     params = np.ascontiguousarray(simulator.params, np.float32)
     if start.ndim != 2 or params.ndim != 1:
         raise ConfigError(f"states have shape {start.shape} and params {params.shape}; expected [B, D] and [P]")
     size, actions = len(start), int(simulator.num_actions)
     roots = check_evaluation(simulator.expand(states), size, actions, "at the roots")
-    given = _Given(start, roots.prior_logits, roots.value, roots.legal)
-    settings = kernel_settings(method, options, simulations=num_simulations, visits=num_simulations + 1, seed=int(seed))
-    ids = root_ids_of(root_ids, size)
-    noise = root_noise(method, options, int(seed), ids, given.legal.sum(1), actions)
-    out, problems = new_out(size, actions), np.zeros(size, np.int32)
+    wide = start.shape[1]
 
-    nodes, wide = num_simulations + 1, start.shape[1]
-
-    def make() -> tuple[Any, Any, _Desk]:
-        trees, root = allocate(1, nodes, actions), new_roots(np.zeros(1, np.int64), actions)
-        desk = _Desk(
-            aligned((nodes, wide), np.float32),
-            aligned((actions,), np.float32),
-            np.empty(actions, np.bool_),
-            np.empty(3, np.float32),
-            aligned((actions,), np.float32),
-            np.empty(nodes + 1, np.int32),
-            np.empty(nodes + 1, np.int32),
-        )
-        return type(trees)(*(array[0] for array in trees)), type(root)(*(array[0] for array in root)), desk
-
-    def work(part: slice) -> None:
-        tree, root, desk = scratch(("compiled", nodes, actions, wide), make)
-        fused.search_roots(settings.rule, is_plain(settings))(
-            tree,
-            root,
-            desk,
-            simulator.model,
-            params,
-            _Given(*(array[part] for array in given)),
-            ids[part],
-            settings,
-            num_simulations,
-            noise._replace(gammas=noise.gammas[part]) if len(noise.gammas) > 1 else noise,
-            part_of(out, part),
-            problems[part],
+    def make_desk(nodes: int) -> ModelDesk:
+        return ModelDesk(
+            states=aligned((nodes, wide), np.float32),
+            logits=aligned((actions,), np.float32),
+            legal=np.empty(actions, np.bool_),
+            told=np.empty(3, np.float32),
+            scores=aligned((actions,), np.float32),
+            path_node=np.empty(nodes + 1, np.int32),
+            path_slot=np.empty(nodes + 1, np.int32),
         )
 
-    in_parts(work, size, num_threads)
-    wrong = np.flatnonzero(problems)
-    if len(wrong):
-        row = int(wrong[0])
+    out, problems = search_whole(
+        ModelWorld(simulator.model, params),
+        ModelStarts(start, roots.prior_logits, roots.value, roots.legal),
+        make_desk,
+        widths=roots.legal.sum(1),
+        wide=wide,
+        slots=actions,
+        actions=actions,
+        method=method,
+        num_simulations=num_simulations,
+        options=options,
+        seed=seed,
+        root_ids=root_ids,
+        num_threads=num_threads,
+    )
+    if problems.any():
+        row = int(np.flatnonzero(problems)[0])
         raise ConfigError(f"a state at or below root {row} {PROBLEMS[int(problems[row])]}")
     return out.result()

@@ -52,10 +52,12 @@ def frontier_search(
 ) -> SearchResult:
     """Searches by frontier; plays the move that leads to the best return found.
 
-    A state ranks by rewards so far + discount ** depth * value (+ likelihood_weight * log-probability of the path).
+    A state ranks by rewards so far + discount ** depth * value (+ likelihood_weight * log-probability of the path);
+    among equals the likelier path comes first.
 
     Args:
-        order: "beam" (the best `width` of a level, others dropped), "best" (best first) or "depth" (deepest first).
+        order: "beam" (the best `width` of a level; once they have all ended, the best of those left behind, until the
+            budget is spent), "best" (best first) or "depth" (deepest first).
         width: states a round.
         branching: children judged of each, the likeliest first; all unless given.
     """
@@ -71,15 +73,21 @@ def frontier_search(
     store.put(np.arange(count(states)), states)
     used = size
     fronts = [[_Open((0.0,), b, -1, 0.0, 1.0, 0, prior[b])] for b in range(size)]
+    waiting: list[list[_Open]] = [[] for _ in range(size)]  # what the beam left behind
     likelihood: dict[int, float] = dict.fromkeys(range(size), 0.0)
     rounds: list[tuple[int, _Open, int]] = []
     while True:
         rounds.clear()
         for b, front in enumerate(fronts):
             room = budget - int(tally.evaluations[b])
+            if not front:
+                front, waiting[b] = waiting[b], []
             front.sort()
             taken, rest = front[:width], front[width:]
-            fronts[b] = [] if order == "beam" else rest
+            if order == "beam":
+                waiting[b] += rest
+                rest = []
+            fronts[b] = rest
             pairs = [(b, node, int(a)) for node in taken for a in _likeliest(node.log_prior, branching)]
             if len(pairs) > room:  # the budget ends here: the likeliest paths first
                 pairs.sort(key=lambda pair: -(likelihood[pair[1].number] + pair[1].log_prior[pair[2]]))
@@ -109,7 +117,7 @@ def frontier_search(
                 path = likelihood[node.number] + float(node.log_prior[action])
                 likelihood[int(numbers[i])] = path
                 score += likelihood_weight * path
-                rank = (-node.depth - 1.0, -score) if order == "depth" else (-score,)
+                rank = (-node.depth - 1.0, -score, -path) if order == "depth" else (-score, -path)
                 fronts[b].append(
                     _Open(rank, int(numbers[i]), first, gained, weight, node.depth + 1, log_priors[row[i]])
                 )

@@ -37,7 +37,7 @@ class Options:
     c_init: float = 1.25  # PUCT: C(N) = c_init + ln((N + c_base + 1) / c_base)
     c_base: float = 19652.0
     c_explore: float = math.sqrt(2.0)  # UCT and similarity: c
-    value_weight: float = 0.0  # similarity: weight of Q
+    value_weight: float = 1.0  # similarity: weight of Q; at 0 the search never learns from what it finds
     first_play: str | float = "min"  # PUCT: worth of an unvisited child: "min", "parent", or a number
     normalise: bool = True  # scale Q to [0, 1] by the least and greatest among siblings (and the parent)
     max_backup: bool = False  # a node is worth its best child, not the mean of its simulations

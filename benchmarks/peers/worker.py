@@ -131,15 +131,16 @@ def main() -> None:
     """Answers requests until the input ends."""
     for line in sys.stdin:
         request = json.loads(line)
-        visits_wanted = request.pop("visits", False)
+        visits_wanted, repeat = request.pop("visits", False), request.pop("repeat", 1)
         try:
             run = prepared(**request)
         except ImportError as error:
             print(json.dumps({"absent": str(error)}), flush=True)
             continue
         start, wall = time.process_time(), time.perf_counter()
-        visits = run()
-        answer = {"seconds": time.process_time() - start, "wall": time.perf_counter() - wall}
+        for _ in range(repeat):
+            visits = run()
+        answer = {"seconds": (time.process_time() - start) / repeat, "wall": (time.perf_counter() - wall) / repeat}
         print(json.dumps({**answer, "visits": visits.tolist()} if visits_wanted else answer), flush=True)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 __all__ = [
     "FAST",
+    "INLINED",
     "argmax",
     "exp32",
     "finite",
@@ -24,12 +25,15 @@ __all__ = [
     "mix",
     "normal",
     "position",
+    "stamp",
     "uniform",
     "unusable",
 ]
 
 # Infinities stay meaningful (a masked score is -inf); NaNs cannot come in, because inputs are checked.
 FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
+# How a part of a kernel is compiled. No references are held (``_nrt=False``), see `kernel`.
+INLINED = {"fastmath": FAST, "nogil": True, "error_model": "numpy", "forceinline": True, "_nrt": False}
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -56,15 +60,20 @@ def kernel(function: Any) -> Any:
     they cannot allocate, and counting references in the inner loops would cost several times the work itself.
     """
     compiled = numba.njit(cache=True, fastmath=FAST, nogil=True, error_model="numpy", _nrt=False)(function)
+    stamp(compiled)
+    return compiled
+
+
+def stamp(compiled: Any) -> None:
+    """Makes the disk cache of a compiled function depend on all kernel sources."""
     file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if file is not None:
         file._source_stamp = (file._source_stamp, _FINGERPRINT)
-    return compiled
 
 
 def inlined(function: Any) -> Any:
     """Compiles `function` as a part of the kernels that call it."""
-    return numba.njit(fastmath=FAST, nogil=True, error_model="numpy", forceinline=True, _nrt=False)(function)
+    return numba.njit(**INLINED)(function)
 
 
 @inlined

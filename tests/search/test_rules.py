@@ -129,3 +129,27 @@ def test_a_compiled_simulator_gives_the_same_search(worlds: Any) -> None:
             result = search(fast, roots, method=method, num_simulations=40, seed=3, discount=0.9, num_threads=threads)
             np.testing.assert_array_equal(result.visits, expected.visits)
             np.testing.assert_allclose(result.value, expected.value, atol=1e-5)
+
+
+@pytest.mark.parametrize(("inputs", "columns"), [(16, 32), (7, 8), (32, 19), (1, 3), (5, 24)])
+def test_dense_layers_and_dot_products_equal_numpys(inputs: int, columns: int) -> None:
+    import numba
+
+    from treegym.search.compiled import dense, dot
+
+    @numba.njit(error_model="numpy")
+    def layers(x: Any, weights: Any, bias: Any, linear: Any, raised: Any) -> float:
+        dense(x, weights, bias, linear, False)
+        dense(x, weights, bias, raised, True)
+        return dot(x, bias)
+
+    rng = np.random.default_rng(inputs)
+    x, weights = rng.normal(size=inputs).astype(np.float32), rng.normal(size=(inputs, columns)).astype(np.float32)
+    bias = rng.normal(size=max(inputs, columns)).astype(np.float32)
+    linear, raised = np.full((2, columns + 1), 7.0, np.float32)
+    product = layers(x, weights, bias, linear[:columns], raised[:columns])
+    expected = x.astype(float) @ weights + bias[:columns]
+    np.testing.assert_allclose(linear[:columns], expected, atol=1e-5)
+    np.testing.assert_allclose(raised[:columns], np.maximum(expected, 0), atol=1e-5)
+    assert linear[-1] == raised[-1] == 7.0  # nothing behind the layer was written
+    assert product == pytest.approx(float(x.astype(float) @ bias[:inputs]), abs=1e-5)

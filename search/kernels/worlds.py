@@ -1,0 +1,158 @@
+"""The worlds that whole searches run in, inside their kernel: a closed tree, or a compiled model.
+
+A world says two things: how a search begins at root b, and how a node grows below a slot. Both return 0 or what is
+wrong. Which of the functions below is meant follows from the type of `world` when the kernel is compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import overload
+
+from treegym.search.kernels.numeric import INLINED, finite, inlined, unusable
+from treegym.search.kernels.walk import RAW, attach, fill_dense, finish_priors
+
+__all__ = ["ClosedDesk", "ClosedWorld", "ModelDesk", "ModelStarts", "ModelWorld", "begin", "grow"]
+
+# What is wrong in a closed tree comes as -1 - (node * PER_NODE + code); in a model as a code of `checks.PROBLEMS`.
+PER_NODE, STRUCTURE, NUMBERS = 2, 0, 1
+NOT_FINITE = 4
+
+
+class ClosedWorld(NamedTuple):
+    """A closed tree and its judgement, as flat arrays; the children of a node stand side by side."""
+
+    first_child: np.ndarray  # [M] int32, -1 where there are no children
+    child_count: np.ndarray  # [M] uint16
+    terminal: np.ndarray  # [M] bool
+    reward: np.ndarray  # [M] float32, credited on entering the node
+    prior_logits: np.ndarray  # [M] float32, of the node after its parent
+    value: np.ndarray  # [M] float32, the evaluator's estimate of what comes after the node
+
+
+class ClosedDesk(NamedTuple):
+    """Scratch arrays of one thread; starts are the world's nodes [B] int32."""
+
+    where: np.ndarray  # [N] int32, the world's node that a node of the search tree stands for
+    scores: np.ndarray  # [W] float32
+    path_node: np.ndarray  # [N + 1] int32
+    path_slot: np.ndarray  # [N + 1] int32
+
+
+class ModelWorld(NamedTuple):
+    """A compiled model and its parameters."""
+
+    model: Any  # made by `compiled_model`
+    params: np.ndarray  # [P] float32
+
+
+class ModelStarts(NamedTuple):
+    """The roots and their judgement."""
+
+    states: np.ndarray  # [B, D] float32
+    logits: np.ndarray  # [B, A] float32
+    value: np.ndarray  # [B] float32
+    legal: np.ndarray  # [B, A] bool
+
+
+class ModelDesk(NamedTuple):
+    """Scratch arrays of one thread."""
+
+    states: np.ndarray  # [N, D] float32
+    logits: np.ndarray  # [A] float32
+    legal: np.ndarray  # [A] bool
+    told: np.ndarray  # [3] float32
+    scores: np.ndarray  # [A] float32
+    path_node: np.ndarray  # [N + 1] int32
+    path_slot: np.ndarray  # [N + 1] int32
+
+
+def begin(mode: int, tree: Any, desk: Any, world: Any, starts: Any, b: int) -> Any:
+    """Plants the root of search b in the empty tree; returns 0 or what is wrong. `mode` as in `fill_dense`."""
+    raise NotImplementedError("called from kernels only")
+
+
+def grow(mode: int, tree: Any, desk: Any, world: Any, node: int, slot: int) -> Any:
+    """Attaches the child below `slot` of `node`; returns 0 or what is wrong, and the evaluations it took."""
+    raise NotImplementedError("called from kernels only")
+
+
+@overload(begin, jit_options=INLINED)
+def _begin(mode, tree, desk, world, starts, b):  # type: ignore[no-untyped-def]
+    return {ClosedWorld: _closed_begin, ModelWorld: _model_begin}[world.instance_class]
+
+
+@overload(grow, jit_options=INLINED)
+def _grow(mode, tree, desk, world, node, slot):  # type: ignore[no-untyped-def]
+    return {ClosedWorld: _closed_grow, ModelWorld: _model_grow}[world.instance_class]
+
+
+@inlined
+def _open(mode, tree, world, flat, new):  # type: ignore[no-untyped-def]
+    """Fills the slots of node `new`, which stands for `flat`; returns 0 or what is wrong there."""
+    first = np.int64(world.first_child[flat])
+    width = np.int64(world.child_count[flat])
+    if width == 0:
+        tree.status[new] = np.uint8(3)  # a frontier node: nothing to choose, worth what the evaluator says
+        return 0
+    if first < 0 or first + width > len(world.first_child) or width > tree.prior.shape[1]:
+        return -1 - (flat * PER_NODE + STRUCTURE)
+    high = np.float32(-np.inf)
+    prior, logits = tree.prior[new], world.prior_logits[first : first + width]
+    wrong = 0
+    if new == 0:  # slots are actions here, and only the root's are looked up
+        for k in range(width):
+            tree.action[0, k] = k
+    for k in range(width):
+        logit = logits[k]
+        wrong += unusable(logit)
+        prior[k] = logit
+        high = max(high, logit)
+    if wrong > 0 or high == np.float32(-np.inf) or not finite(world.value[flat]):
+        return -1 - (flat * PER_NODE + NUMBERS)
+    finish_priors(tree, new, width, high, mode & RAW)
+    return 0
+
+
+def _closed_begin(mode, tree, desk, world, starts, b):  # type: ignore[no-untyped-def]
+    flat = np.int64(starts[b])
+    new = attach(tree, -1, 0, np.float32(0.0), world.value[flat], False)
+    desk.where[new] = flat
+    return _open(mode, tree, world, flat, new)
+
+
+def _closed_grow(mode, tree, desk, world, node, slot):  # type: ignore[no-untyped-def]
+    flat = np.int64(world.first_child[desk.where[node]]) + slot
+    ends = world.terminal[flat]
+    new = attach(tree, node, slot, world.reward[flat], world.value[flat], ends)
+    desk.where[new] = flat
+    if not finite(world.reward[flat]):
+        return -1 - (flat * PER_NODE + NUMBERS), 0
+    if ends:
+        return 0, 0
+    return _open(mode, tree, world, flat, new), 1
+
+
+def _model_begin(mode, tree, desk, world, starts, b):  # type: ignore[no-untyped-def]
+    for d in range(desk.states.shape[1]):
+        desk.states[0, d] = starts.states[b, d]
+    new = attach(tree, -1, 0, np.float32(0.0), starts.value[b], False)
+    return fill_dense(tree, new, starts.logits[b], starts.legal[b], mode)
+
+
+def _model_grow(mode, tree, desk, world, node, slot):  # type: ignore[no-untyped-def]
+    logits, legal, told = desk.logits, desk.legal, desk.told
+    new = np.int64(tree.size[0])
+    for a in range(len(legal)):
+        legal[a] = True
+    told[2] = np.float32(0.0)
+    world.model(world.params, desk.states, np.int64(node), np.int64(tree.action[node, slot]), new, logits, legal, told)
+    ends = told[2] > np.float32(0.0)
+    if not (finite(told[0]) and (ends or finite(told[1]))):
+        return NOT_FINITE, 0
+    attach(tree, node, slot, told[0], told[1], ends)
+    if ends:
+        return 0, 0
+    return fill_dense(tree, new, logits, legal, mode), 1

@@ -1,0 +1,85 @@
+"""Running whole searches in one kernel: scratch arrays, threads, noise, results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from treegym.errors import ConfigError
+from treegym.search.kernels import whole
+from treegym.search.output import Out, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
+from treegym.search.planner import new_roots
+from treegym.search.settings import Options, is_plain, kernel_settings
+from treegym.search.tree import allocate
+
+__all__ = ["search_whole"]
+
+
+def search_whole(
+    world: Any,
+    starts: Any,
+    make_desk: Callable[[int], Any],
+    *,
+    widths: np.ndarray,
+    wide: int = 0,
+    slots: int,
+    actions: int,
+    method: str,
+    num_simulations: int,
+    options: Options,
+    seed: int,
+    root_ids: np.ndarray | None,
+    num_threads: int,
+) -> tuple[Out, np.ndarray]:
+    """Returns the results of B roots and what is wrong at each, int64 [B], 0 where nothing is.
+
+    Args:
+        world: a world of `treegym.search.kernels.worlds`.
+        starts: what that world needs of the roots: an array [B] or a named tuple of them.
+        make_desk: makes the scratch arrays for so many nodes.
+        widths: int [B], children of each root.
+        wide: what else the size of the scratch arrays depends on.
+        slots: W, the most children a node can have.
+        actions: A, columns of the result.
+        method: a tree method.
+        num_simulations: simulations a root.
+        options: settings of the method.
+        seed: seeds all noise.
+        root_ids: int [B], names of the roots' random streams; 0 .. B - 1 unless given.
+        num_threads: threads that share the roots.
+    """
+    if num_simulations < 1:
+        raise ConfigError(f"num_simulations is {num_simulations}; it must be at least 1")
+    if num_threads < 1:
+        raise ConfigError(f"num_threads is {num_threads}; it must be at least 1")
+    size, nodes = len(widths), num_simulations + 1
+    ids = root_ids_of(root_ids, size)
+    settings = kernel_settings(method, options, simulations=num_simulations, visits=nodes, seed=int(seed))
+    noise = root_noise(method, options, int(seed), ids, widths, slots)
+    out, problems = new_out(size, actions), np.zeros(size, np.int64)
+    run = whole.search_roots(settings.rule, is_plain(settings))
+
+    def make() -> tuple[Any, Any, Any]:
+        trees, root = allocate(1, nodes, slots), new_roots(np.zeros(1, np.int64), slots)
+        return type(trees)(*(array[0] for array in trees)), type(root)(*(array[0] for array in root)), make_desk(nodes)
+
+    def work(part: slice) -> None:
+        tree, root, desk = scratch((type(world), nodes, slots, wide), make)
+        run(
+            tree,
+            root,
+            desk,
+            world,
+            starts[part] if isinstance(starts, np.ndarray) else type(starts)(*(array[part] for array in starts)),
+            ids[part],
+            settings,
+            num_simulations,
+            noise._replace(gammas=noise.gammas[part]) if len(noise.gammas) > 1 else noise,
+            part_of(out, part),
+            problems[part],
+        )
+
+    in_parts(work, size, num_threads)
+    return out, problems
