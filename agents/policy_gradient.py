@@ -11,7 +11,6 @@ Letters: N steps (tokens), E episodes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -29,6 +28,7 @@ from treegym.agents.rollout import Collector, Trajectories
 from treegym.agents.schedules import as_schedule
 from treegym.agents.settings import Settings
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
+from treegym.errors import LossIsNaN
 
 __all__ = ["PolicyGradient", "adapted_beta"]
 
@@ -46,12 +46,11 @@ class PolicyGradient(Agent):
         self.clip_schedule = as_schedule(s.clip_range, name="clip_range")
         self.entropy_schedule = as_schedule(s.ent_coef, name="ent_coef")
         self.kl_beta = s.kl_coef
-        self.reference: ChildScorer | None = copy.deepcopy(self.scorer) if s.kl_coef else None
+        self.reference: ChildScorer | None = self.scorer.frozen() if s.kl_coef else None
         parameters = list(self.policy.parameters()) if self.uses_critic else self.scorer.actor_parameters()
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        cpu = all(parameter.device.type == "cpu" for parameter in trainable)
-        self.optimizer = torch.optim.AdamW(
-            trainable, lr=self.lr_schedule(1.0), eps=s.adam_eps, weight_decay=s.weight_decay, fused=cpu or None
+        self.optimizer = self.scorer.make_optimizer(
+            trainable, lr=self.lr_schedule(1.0), eps=s.adam_eps, weight_decay=s.weight_decay
         )
         self._collector: Collector | None = None
         self._fast: Perceptron | None = None
@@ -180,6 +179,12 @@ class PolicyGradient(Agent):
                     )
                 else:
                     figures = self.gradients(part)
+                if not np.isfinite(figures["policy_loss"] + figures["value_loss"] + figures["entropy"]):
+                    raise LossIsNaN(
+                        f"batch {len(logged) + 1} of update {self.iteration + 1} (after {self.num_timesteps} steps): "
+                        "the loss is no finite number; the weights are those from before it, and a lower "
+                        "learning_rate may help"
+                    )
                 if s.target_kl is not None and figures["approx_kl"] > 1.5 * s.target_kl:
                     stopped = True
                     break

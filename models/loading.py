@@ -145,8 +145,10 @@ def load_model(
     tokenizer = load_tokenizer(where, local_files_only=offline, trust_remote_code=trust_remote_code)
     try:
         with _no_progress_bar(transformers):
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            model: Any
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 where,
+                output_loading_info=True,
                 dtype=chosen_dtype,
                 attn_implementation=chosen_attention,
                 local_files_only=offline,
@@ -156,6 +158,11 @@ def load_model(
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{name}: the model cannot be loaded: {reason}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise DataError(
+            f"{name}: its weights lack {missing[0]} (of {len(missing)} missing), which would be random: this is not a "
+            "causal language model with a generation head, or the download is not whole"
+        )
     return TransformersModel(
         model.to(chosen_device),
         tokenizer,

@@ -11,6 +11,7 @@ __all__ = [
     "BackendError",
     "ConfigError",
     "DataError",
+    "LossIsNaN",
     "MissingDependency",
     "RewardError",
     "TreeGymError",
@@ -37,6 +38,10 @@ class RewardError(TreeGymError, ValueError):
 
 class BackendError(TreeGymError, RuntimeError):
     """A language-model back end or server that failed for good."""
+
+
+class LossIsNaN(TreeGymError, ArithmeticError):
+    """Training ran into NaN or infinity; the weights from before are what is kept."""
 
 
 class MissingDependency(TreeGymError, ImportError):

@@ -25,20 +25,28 @@ from torch import nn
 from treegym.agents.masking import masked_entropy, masked_log_softmax
 from treegym.agents.policies.base import MASK, ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
+from treegym.agents.policies.lm_checks import (
+    check_processes,
+    check_reference,
+    check_space,
+    check_tokens,
+    check_vocabulary,
+)
+from treegym.agents.policies.lm_children import child_scores
 from treegym.agents.policies.lm_llama import Llama, fits
 from treegym.agents.policies.lm_llama_walk import LlamaWalk
 from treegym.agents.policies.lm_pack import Packed
 from treegym.agents.policies.lm_walk import Walk
-from treegym.errors import ConfigError, require
+from treegym.errors import ConfigError, require, suggest
 
 __all__ = ["LMPolicy"]
 
-TRUNKS = ("shared", "own")
+TRUNKS, OPTIMIZERS = ("shared", "own"), ("adamw", "adamw8bit")
 PARTS, SMALLEST_PART = 4, 16  # while learning, a batch of episodes is read in so many parts, none smaller than this
 
 
 class LMPolicy(ChildScorer, BasePolicy):
-    """Any causal language model of `transformers` as a policy over children given as token ids.
+    """Any causal language model of `transformers` as a policy over children given as token ids, one or several each.
 
     Args:
         observation_space: Dict with "context", "children" and "action_mask" (the view "tokens").
@@ -52,6 +60,8 @@ class LMPolicy(ChildScorer, BasePolicy):
         compile_model: run the layers through ``torch.compile``.
         anchor: weight of a loss that keeps the probability of the whole vocabulary on the children (see `lm_anchor`);
             without it, nothing in a loss over children holds the other tokens down.
+        reference: the model that the KL of learning (`kl_coef`) is measured to; None: this one as it is at the start.
+        optimizer: "adamw", or "adamw8bit" (extra `8bit`).
     """
 
     unit = "episode"
@@ -70,27 +80,38 @@ class LMPolicy(ChildScorer, BasePolicy):
         dtype: str = "float32",
         compile_model: bool = False,
         anchor: float = 0.0,
+        reference: str | None = None,
+        optimizer: str = "adamw",
         **kwargs: Any,
     ) -> None:
         BasePolicy.__init__(self, observation_space, action_space, **kwargs)
-        _check_space(observation_space)
+        check_space(observation_space)
+        check_processes()
         if value_trunk not in TRUNKS:
             raise ConfigError(f"value_trunk is {value_trunk!r}; it must be one of {', '.join(TRUNKS)}")
         if not anchor >= 0.0:
             raise ConfigError(f"anchor is {anchor!r}; it must be at least 0")
+        if optimizer not in OPTIMIZERS:
+            raise ConfigError(f"optimizer is {optimizer!r}.{suggest(optimizer, OPTIMIZERS)}")
         from treegym.models import load_model
 
         self.anchor = float(anchor)
         loaded = load_model(model, dtype=dtype)
         self.tokenizer = loaded.tokenizer
         self.lm = loaded.model
+        self.model_name, self.optimizer_name = model, optimizer
+        self._reference: list[Any] = []  # in a list, so that it is no part of this module
+        if reference is not None:
+            other = load_model(reference, dtype=dtype)
+            check_reference(self.tokenizer, other.tokenizer, reference)
+            self._reference = [other.model.requires_grad_(False)]
         for module in self.lm.modules():  # dropout would make the ratio of new to old probabilities wander from 1
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
             if hasattr(module, "attention_dropout"):
                 module.attention_dropout = 0.0
         self.lm.requires_grad_(True)
-        self._check_vocabulary(observation_space, model)
+        check_vocabulary(observation_space, self.lm, model)
         if gradient_checkpointing:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if lora_rank is not None:
@@ -108,16 +129,26 @@ class LMPolicy(ChildScorer, BasePolicy):
             self._llama = Llama.of(_trunk(self.lm))
             self._llama_critic = None if self.critic_trunk is None else Llama.of(self.critic_trunk)
 
-    def _check_vocabulary(self, space: spaces.Space, model: str) -> None:
-        assert isinstance(space, spaces.Dict)
-        children = space["children"]
-        assert isinstance(children, spaces.Box)
-        largest, rows = int(children.high.max()), self.lm.get_input_embeddings().weight.shape[0]
-        if largest >= rows:
-            raise ConfigError(
-                f"the tree's vocabulary has {largest + 1} tokens, but {model} knows {rows}; use the model the tree was "
-                "grown for"
-            )
+    def check_env(self, env: Any) -> None:
+        """Raises ConfigError where the environment's tokens are not this model's."""
+        check_tokens(env, self.tokenizer, self.model_name)
+
+    def frozen(self) -> ChildScorer:
+        """Returns what the KL is measured to: the model named as reference, or the policy as it is now."""
+        copied = copy.deepcopy(self)
+        if self._reference:
+            copied.lm = self._reference[0].to(next(self.parameters()).device)
+            copied._llama = None if self._layers is not None else Llama.of(_trunk(copied.lm))
+            copied._layers = None
+        return copied
+
+    def make_optimizer(self, parameters: list[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+        """Returns AdamW, with moments of 8 bits if so asked for."""
+        if self.optimizer_name == "adamw":
+            return super().make_optimizer(parameters, **settings)
+        bits = require("bitsandbytes", extra="8bit", purpose="an optimizer with moments of 8 bits")
+        made: torch.optim.Optimizer = bits.optim.AdamW8bit(parameters, **settings)
+        return made
 
     # ---------------------------------------------------------------- forward passes
 
@@ -136,9 +167,11 @@ class LMPolicy(ChildScorer, BasePolicy):
         cap = getattr(self.lm.config.get_text_config(), "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 
-    def scores(self, states: torch.Tensor, children: torch.Tensor) -> torch.Tensor:
-        """Returns the logits ``[N, K] float32`` of children ``[N, K]`` after last hidden states ``[N, D]``."""
-        return self.vocabulary(states).gather(1, children.clamp(min=0).long())
+    def scores(self, states: torch.Tensor, obs: Observations) -> torch.Tensor:
+        """Returns the logits ``[N, K] float32`` of the children of states ``[N, D]``."""
+        return child_scores(
+            states, obs["children"], obs["context"], hidden=self.hidden, vocabulary=self.vocabulary
+        )  # fmt: skip
 
     def _last(self, context: torch.Tensor, trunk: nn.Module | None = None) -> torch.Tensor:
         ends = (context >= 0).sum(1) - 1
@@ -146,7 +179,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         return states[torch.arange(len(ends), device=ends.device), ends]
 
     def logits(self, obs: Observations) -> torch.Tensor:
-        return self.scores(self._last(obs["context"]), obs["children"])
+        return self.scores(self._last(obs["context"]), obs)
 
     def values(self, obs: Observations) -> torch.Tensor:
         return self._value(self._last(obs["context"], self.critic_trunk))
@@ -154,7 +187,7 @@ class LMPolicy(ChildScorer, BasePolicy):
     def both(self, obs: Observations) -> tuple[torch.Tensor, torch.Tensor]:
         states = self._last(obs["context"])
         own = states if self.critic_trunk is None else self._last(obs["context"], self.critic_trunk)
-        return self.scores(states, obs["children"]), self._value(own)
+        return self.scores(states, obs), self._value(own)
 
     def _value(self, states: torch.Tensor) -> torch.Tensor:
         return self.value_head(states.to(self.value_head.weight.dtype)).squeeze(-1).float()
@@ -172,9 +205,11 @@ class LMPolicy(ChildScorer, BasePolicy):
             return super().evaluate(obs, actions, with_value=with_value)
         context = obs["context"]
         states, own = self._episode_states(context, episode_lengths, with_value=with_value)
-        logits = self.scores(states, obs["children"])
+        logits = self.scores(states, obs)
         if self.anchor and torch.is_grad_enabled():
-            logits = anchored(logits, self.vocabulary(states), obs[MASK], self.anchor)
+            # Scores of several tokens are log-probabilities: what all texts weigh together is 1, its logarithm 0.
+            every = self.vocabulary(states) if obs["children"].dim() == 2 else logits.new_zeros(len(logits), 1)
+            logits = anchored(logits, every, obs[MASK], self.anchor)
         log_probs = masked_log_softmax(logits, obs[MASK])
         chosen = log_probs.gather(1, actions[:, None]).squeeze(1)
         value = torch.zeros(len(actions), device=context.device) if own is None else self._value(own)
@@ -238,14 +273,13 @@ class LMPolicy(ChildScorer, BasePolicy):
             states = self._llama_walk.advance(llama)
         else:
             states = self._walk.advance(_trunk(self.lm), contexts, next(self.parameters()).device)
-        children = torch.as_tensor(rows["children"], device=states.device)
-        logits = self.scores(states, children).cpu().numpy()
+        obs = {key: torch.as_tensor(rows[key], device=states.device) for key in ("context", "children")}
+        logits = self.scores(states, obs).cpu().numpy()
         if not with_value:
             return logits, np.zeros(len(logits), np.float32)
         if self.critic_trunk is None:
             return logits, self._value(states).cpu().numpy()
-        context = torch.as_tensor(rows["context"], device=states.device)
-        return logits, self._value(self._last(context, self.critic_trunk)).cpu().numpy()
+        return logits, self._value(self._last(obs["context"], self.critic_trunk)).cpu().numpy()
 
     def set_training_mode(self, mode: bool) -> None:
         """Switches modes; weights may change in training, so what was kept of contexts is forgotten."""
@@ -262,8 +296,11 @@ class LMPolicy(ChildScorer, BasePolicy):
         """Writes the language model as `transformers` does, with its tokenizer: the bundled way."""
         from treegym.models.saving import save_model
 
-        model = self.lm.merge_and_unload() if hasattr(self.lm, "merge_and_unload") else self.lm
-        save_model(model, self.tokenizer, directory)
+        save_model(self.merged(), self.tokenizer, directory)
+
+    def merged(self) -> Any:
+        """Returns the language model; adapters, if there are any, are merged into a copy of it."""
+        return copy.deepcopy(self.lm).merge_and_unload() if hasattr(self.lm, "merge_and_unload") else self.lm
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LMPolicy:
         """Copies the weights but not what is kept of contexts."""
@@ -300,14 +337,6 @@ def _trunk(model: nn.Module) -> nn.Module:
     """Returns the layers below the output embeddings, adapters included."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.base_model  # type: ignore[return-value]
-
-
-def _check_space(space: spaces.Space) -> None:
-    if not isinstance(space, spaces.Dict) or not {"context", "children", MASK} <= set(space.spaces):
-        raise ConfigError(
-            'LMPolicy reads token ids: make the environment with view="tokens" (it needs the observation keys context, '
-            "children and action_mask)"
-        )
 
 
 def _with_adapters(model: Any, rank: int) -> Any:

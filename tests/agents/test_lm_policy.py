@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +14,7 @@ from treegym.agents import DAPO, PPO
 from treegym.agents.policies.lm import LMPolicy
 from treegym.envs.free_text import FreeTextVectorEnv
 from treegym.envs.token_tree.prompts import load_prompts
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, MissingDependency
 from treegym.models import load_model
 
 torch.set_num_threads(1)
@@ -183,3 +185,60 @@ def test_states_are_the_same_read_in_parts_by_length(policy: LMPolicy) -> None:
     with torch.no_grad():
         found = policy._states(contexts, episode, at)
         torch.testing.assert_close(found, policy.hidden(contexts)[episode, at], rtol=1e-4, atol=1e-5)
+
+
+def test_another_tokenizer_than_the_trees_is_refused() -> None:
+    class Other:
+        """The model's vocabulary with two characters exchanged: as many tokens, other text."""
+
+        def __init__(self, tokenizer: Any) -> None:
+            self._tokenizer = tokenizer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._tokenizer, name)
+
+        def pieces(self) -> list[bytes]:
+            pieces = self._tokenizer.pieces()
+            return [*pieces[:3], pieces[4], pieces[3], *pieces[5:]]
+
+    prompts = load_prompts("bundled:train=4", seed=0)
+    tokenizer: Any = Other(load_model("tiny-primary").tokenizer)
+    env = FreeTextVectorEnv(2, prompts=prompts.roots, tokenizer=tokenizer, verify=prompts.verify)
+    with pytest.raises(ConfigError, match="token 3 is '1' to the model and '2' there"):
+        PPO("LMPolicy", env, device="cpu")
+
+
+def test_a_reference_model_of_ones_own(env: gym.vector.VectorEnv, policy: LMPolicy, tmp_path: Path) -> None:
+    with torch.no_grad():
+        policy.lm.base_model.norm.weight.mul_(0.5)
+    policy.save_model(tmp_path / "other")
+    agent = PPO(
+        "LMPolicy", env, device="cpu", seed=0, kl_coef=0.1, n_episodes=16, n_epochs=1,
+        policy_kwargs={"reference": str(tmp_path / "other")},
+    )  # fmt: skip
+    assert agent.reference is not None
+    torch.testing.assert_close(agent.reference.lm.base_model.norm.weight, policy.lm.base_model.norm.weight)
+    assert len(list(agent.policy.lm.parameters())) + 2 == len(list(agent.policy.parameters()))
+    before = agent.reference.lm.base_model.norm.weight.clone()
+    agent.learn(1, log_interval=0)  # a log that is written is emptied
+    assert agent.logger.name_to_value["train/kl_to_reference"] != 0.0
+    assert torch.equal(agent.reference.lm.base_model.norm.weight, before)
+
+
+def test_a_reference_model_of_another_vocabulary_is_refused(env: gym.vector.VectorEnv, tmp_path: Path) -> None:
+    from treegym.models.char_tokenizer import CharTokenizer
+    from treegym.models.saving import save_model
+
+    model = load_model("tiny-primary").model
+    model.resize_token_embeddings(30)
+    save_model(model, CharTokenizer("0123456789+-*%=.?!,yn abcdef"), tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"reference model .* has another vocabulary"):
+        LMPolicy(env.single_observation_space, env.single_action_space, reference=str(tmp_path / "other"))
+
+
+def test_an_optimizer_of_8_bits_needs_its_package(env: gym.vector.VectorEnv) -> None:
+    with pytest.raises(ConfigError, match="optimizer is 'adam8'"):
+        PPO("LMPolicy", env, device="cpu", policy_kwargs={"optimizer": "adam8"})
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(MissingDependency, match=r"treegym\[8bit\]"):
+            PPO("LMPolicy", env, device="cpu", policy_kwargs={"optimizer": "adamw8bit"})

@@ -9,15 +9,11 @@ import numpy as np
 import torch
 
 from treegym.agents.continual.language import LanguageProblem
-from treegym.errors import TreeGymError
+from treegym.errors import LossIsNaN
 
 __all__ = ["Example", "LossIsNaN", "check_weights", "correct_paths", "imitate"]
 
 Example = tuple[Sequence[int], Sequence[int]]  # prompt tokens, answer tokens with the end
-
-
-class LossIsNaN(TreeGymError, ArithmeticError):
-    """Training ran into NaN; the weights from before are what was kept."""
 
 
 def check_weights(model: Any, after: str) -> None:

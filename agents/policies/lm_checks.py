@@ -1,0 +1,82 @@
+"""What can be wrong with a language model as a policy, said before anything is trained."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gymnasium import spaces
+
+from treegym.agents.policies.base import MASK
+from treegym.errors import ConfigError, DataError
+
+__all__ = ["check_processes", "check_reference", "check_space", "check_tokens", "check_vocabulary"]
+
+
+def check_processes() -> None:
+    """Raises ConfigError where a launcher started several processes: each would train a model of its own, unnoticed."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count.isdigit() and int(count) > 1:
+        raise ConfigError(
+            f"{count} processes were launched (WORLD_SIZE), but LMPolicy trains in one, on one device; start it "
+            "without accelerate or torchrun, and use gradient_checkpointing, lora_rank or micro_batch for large models"
+        )
+
+
+def check_space(space: spaces.Space) -> None:
+    """Raises ConfigError unless observations are token ids."""
+    if not isinstance(space, spaces.Dict) or not {"context", "children", MASK} <= set(space.spaces):
+        raise ConfigError(
+            'LMPolicy reads token ids: make the environment with view="tokens" (it needs the observation keys context, '
+            "children and action_mask)"
+        )
+
+
+def check_vocabulary(space: spaces.Space, model: Any, name: str) -> None:
+    """Raises ConfigError where children are tokens the model has no row for, DataError where it cannot generate."""
+    assert isinstance(space, spaces.Dict)
+    children = space["children"]
+    assert isinstance(children, spaces.Box)
+    if model.get_output_embeddings() is None:
+        raise DataError(f"{name}: not a causal language model (it has no output embeddings), so it can choose no token")
+    largest, rows = int(children.high.max()), model.get_input_embeddings().weight.shape[0]
+    if largest >= rows:
+        raise ConfigError(
+            f"the tree's vocabulary has {largest + 1} tokens, but {name} knows {rows}; use the model the tree was "
+            "grown for"
+        )
+
+
+def check_tokens(env: Any, tokenizer: Any, name: str) -> None:
+    """Raises ConfigError where the environment's tokens are not the model's: equal ids would mean other text."""
+    inner = getattr(env, "unwrapped", env)
+    theirs = getattr(inner, "tokenizer", None)
+    tree = getattr(inner, "tree", None)
+    tokens = getattr(tree, "tokens", None)
+    if tokens is None and theirs is not None:
+        tokens = [piece.decode("latin-1") for piece in theirs.pieces()]
+    if tokens is None:
+        return
+    ours, given = [piece.decode("latin-1") for piece in tokenizer.pieces()], list(tokens)
+    if given != ours:
+        place = next(
+            (i for i, (a, b) in enumerate(zip(given, ours, strict=False)) if a != b), min(map(len, (given, ours)))
+        )
+        raise ConfigError(
+            f"the tokenizer of {name} does not match the {'environment' if tree is None else 'tree'}: "
+            f"token {place} is {_at(ours, place)} to the model and {_at(given, place)} there; use the model it was "
+            "made for"
+        )
+
+
+def _at(tokens: list[str], place: int) -> str:
+    return repr(tokens[place]) if place < len(tokens) else "missing"
+
+
+def check_reference(tokenizer: Any, reference: Any, name: str) -> None:
+    """Raises ConfigError where a reference model speaks of other tokens than the policy."""
+    if reference.pieces() != tokenizer.pieces():
+        raise ConfigError(
+            f"the reference model {name} has another vocabulary ({reference.vocab_size} tokens) than the policy "
+            f"({tokenizer.vocab_size}); a KL between them means nothing"
+        )
