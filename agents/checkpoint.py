@@ -22,7 +22,7 @@ import torch
 from treegym.agents.spaces import space_from_json, space_to_json
 from treegym.agents.state import array_of, within
 from treegym.agents.worlds import make_world
-from treegym.errors import ConfigError, DataError
+from treegym.errors import ConfigError, DataError, TreeGymError
 from treegym.files import atomic_write, read_arrays, write_arrays
 
 __all__ = ["describe", "load", "save"]
@@ -132,9 +132,16 @@ def load(cls: type[Any], path: Any, *, env: Any, device: Any, overrides: dict[st
         raise ConfigError(
             f"{path} holds a {data.get('algorithm')}, not a {cls.__name__}; load it with {data.get('algorithm')}.load"
         )
+    settings = data.get("settings")
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: its settings are {str(settings)[:40]!r}; the file is damaged")
+    # outside of what is taken for damage: what is wrong with the environment is not the file's fault
+    world = None if env is None else make_world(env, num_envs=overrides.get("n_envs", settings.get("n_envs")))
     try:
-        return _rebuild(cls, path, data, arrays, env, device, overrides)
-    except (KeyError, TypeError, IndexError, RuntimeError) as error:
+        return _rebuild(cls, path, data, arrays, env, world, device, overrides)
+    except TreeGymError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: its content does not fit a {cls.__name__} ({first}); the file is damaged") from error
 
@@ -145,13 +152,12 @@ def _rebuild(
     data: dict[str, Any],
     arrays: dict[str, np.ndarray],
     env: Any,
+    world: Any,
     device: Any,
     overrides: dict[str, Any],
 ) -> Any:
     spaces = tuple(space_from_json(value) for value in data["spaces"])
-    world = None
-    if env is not None:
-        world = make_world(env, num_envs=overrides.get("n_envs", data["settings"].get("n_envs")))
+    if world is not None:
         for ours, theirs, what in zip(
             spaces, (world.observation_space, world.action_space), ("observation", "action"), strict=True
         ):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,41 @@ def test_flipped_bits_never_crash(tree_env: gym.Env, tmp_path: Path) -> None:
         (tmp_path / "bad.zip").write_bytes(broken)
         with contextlib.suppress(DataError, ConfigError):  # anything else is a crash
             PPO.load(tmp_path / "bad.zip")
+
+
+@pytest.mark.parametrize("kind", [PPO, AlphaZero])
+def test_junk_in_any_place_of_the_data_is_a_sentence(tree_env: gym.Env, tmp_path: Path, kind: Any) -> None:
+    more = {"num_simulations": 2} if kind is AlphaZero else {}
+    kind("ChildPolicy", tree_env, n_envs=4, n_episodes=4, seed=0, **more).learn(1).save(tmp_path / "good.zip")
+    with zipfile.ZipFile(tmp_path / "good.zip") as archive:
+        data, arrays = json.loads(archive.read("data.json")), archive.read("arrays.safetensors")
+    places = list(_places(data))
+    assert len(places) > 80
+    rng = np.random.default_rng(0)
+    said: list[str] = []
+    junk: list[Any] = [None, "x", -1, [], {}]
+    for turn, number in enumerate(rng.permutation(len(places))[:80].tolist()):
+        *way, last = places[number]
+        broken = json.loads(json.dumps(data))
+        inner = broken
+        for key in way:
+            inner = inner[key]
+        inner[last] = junk[turn % 5]
+        _rewrite(tmp_path / "bad.zip", broken, arrays)
+        try:
+            kind.load(tmp_path / "bad.zip", env=tree_env)
+        except (DataError, ConfigError) as error:  # anything else is a crash
+            said.append(str(error))
+    assert len(said) > 20
+    assert not any("\n" in sentence for sentence in said)
+
+
+def _places(data: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yields the way to every value, of lists the first two."""
+    inside = data.items() if isinstance(data, dict) else enumerate(data[:2]) if isinstance(data, list) else ()
+    for key, value in inside:
+        yield (*way, key)
+        yield from _places(value, (*way, key))
 
 
 def test_policies_from_outside_are_named_not_imported(tree_env: gym.Env, tmp_path: Path) -> None:
