@@ -1,29 +1,32 @@
 """How much a language model learns: by each algorithm of reinforcement, by search with distillation, task after task.
 
-Reinforcement writes freely after fresh prompts (no tree); distillation imitates what search finds on the bundled tree.
-Accuracy is greedy, without a tree, on prompts of the test split from a seed that nothing trained on. Problems longer
-than any trained on (four numbers instead of three, eight digits instead of six) are answered too.
+Reinforcement writes freely after fresh prompts (no tree); distillation imitates what search finds on trees that each
+round grows over fresh prompts. Accuracy is greedy, without a tree, on prompts of the test split from a seed that
+nothing trained on. Problems longer than any trained on (four numbers instead of three, eight digits instead of six)
+are answered too. Forgetting and transfer are explained in `lm_sequence.py`; `forgetting_*` is a method's share of plain
+fine-tuning's.
 
-Forgetting of a kind is its accuracy after its own stage minus its accuracy after the last stage; the mean is over all
-kinds but the last, and `forgetting_*` is a method's share of plain fine-tuning's.
+Every cell (an algorithm or a method, and a seed) is independent of the others. With ``--cells FOLDER`` a finished cell
+is kept there and not run again, ``--only ppo-3`` runs that cell alone, and ``--minutes 10`` begins none after so long:
+the whole can be done piece by piece.
 """
 
 from __future__ import annotations
 
-import copy
+import argparse
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import emit, parse, table
+from common import emit, table
+from lm_sequence import METHODS, sequence
 
-from treegym.agents.continual import make_method
-from treegym.agents.continual.base import train_task
-from treegym.agents.continual.language import LanguageProblem, greedy_accuracy
 from treegym.envs.free_text import FreeTextVectorEnv
 from treegym.envs.token_tree.prompts import PromptSet, load_prompts
 from treegym.envs.token_tree.tree import Root
@@ -31,15 +34,10 @@ from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
 
-STEPS = {"ppo": 80_000, "dapo": 400_000, "vapo": 200_000}  # tokens
-METHODS: dict[str, dict[str, Any]] = {
-    "fine_tuning": {},
-    "ewc": {"strength": 30.0},
-    "si": {"strength": 1.0},
-    "packnet": {"prune": 0.7},
-    "progressive": {},
-    "replay": {},
-}
+STEPS = {"ppo": 200_000, "dapo": 400_000, "vapo": 400_000}  # tokens
+RATES = {"ppo": "lin_5e-4", "dapo": 1.5e-4, "vapo": "lin_2.5e-4"}  # found on seeds from 100 on
+SEEDS, MAX_ANSWER = 5, 24
+T_HALF_WIDTH = {5: 2.776 / 5**0.5}  # of a 95 % interval of the mean, in standard deviations, by the number of seeds
 
 
 def reinforce(algorithm: str, seed: int, steps: int, held_out: PromptSet, longer: PromptSet) -> dict[str, Any]:
@@ -48,39 +46,39 @@ def reinforce(algorithm: str, seed: int, steps: int, held_out: PromptSet, longer
 
     model = load_model("tiny-primary")
     start = evaluate_model(model, held_out)
-    prompts = load_prompts("bundled:train=2000", seed=100 + seed)
+    prompts = load_prompts("bundled:train=3500", seed=100 + seed)
     env = FreeTextVectorEnv(256, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify)
     agent = getattr(agents, algorithm.upper())(
         "LMPolicy", env, seed=seed, device="cpu", policy_kwargs={"model": "tiny-primary"},
-        **DEFAULTS[algorithm],
+        **{**DEFAULTS[algorithm], "learning_rate": RATES[algorithm]},
     )  # fmt: skip
     before = time.process_time()
     agent.learn(steps)
     spent = time.process_time() - before
     model.model.load_state_dict(agent.policy.lm.state_dict())
-    found = evaluate_model(model, held_out)
-    return {
-        "algorithm": algorithm, "seed": seed, "start": start["accuracy"], "start_high": start["high"],
-        "accuracy": found["accuracy"], "low": found["low"], "longer": evaluate_model(model, longer)["accuracy"],
-        "cpu_s": spent,
-    }  # fmt: skip
+    return {"algorithm": algorithm, "seed": seed, **_judged(model, start, held_out, longer), "cpu_s": spent}
 
 
-def distil(seed: int, *, rounds: int, epochs: int, held_out: PromptSet, longer: PromptSet) -> dict[str, Any]:
-    """Searches the bundled tree and imitates what was found, in rounds; returns the accuracy afterwards."""
+def distil(seed: int, *, rounds: int, prompts: int, held_out: PromptSet, longer: PromptSet) -> dict[str, Any]:
+    """Grows trees, searches them and imitates what was found, in rounds; returns the accuracy before and after."""
+    start = evaluate_model(load_model("tiny-primary"), held_out)
     before = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         settings = IterateSettings(
-            algorithm="expert", rounds=rounds, epochs=epochs, seed=seed, evaluate="bundled:test=100"
-        )
-        rows = iterate(settings, folder)
+            algorithm="expert", rounds=rounds, seed=seed, prompts=f"bundled:train={prompts}",
+            evaluate="bundled:validation=100",
+        )  # fmt: skip
+        iterate(settings, folder)
         model = load_model(f"{folder}/round-{rounds:03d}/model")
     spent = time.process_time() - before
+    return {"algorithm": "distilled", "seed": seed, **_judged(model, start, held_out, longer), "cpu_s": spent}
+
+
+def _judged(model: Any, start: dict[str, Any], held_out: PromptSet, longer: PromptSet) -> dict[str, Any]:
     found = evaluate_model(model, held_out)
     return {
-        "algorithm": "distilled", "seed": seed, "start": rows[0]["accuracy"], "start_high": rows[0]["high"],
-        "accuracy": found["accuracy"], "low": found["low"], "longer": evaluate_model(model, longer)["accuracy"],
-        "cpu_s": spent,
+        "start": start["accuracy"], "start_high": start["high"], "accuracy": found["accuracy"], "low": found["low"],
+        "longer": evaluate_model(model, longer, max_tokens=2 * MAX_ANSWER)["accuracy"], **found["by_kind"],
     }  # fmt: skip
 
 
@@ -99,88 +97,81 @@ def longer_prompts(count: int, seed: int) -> PromptSet:
     return PromptSet(roots, lambda root, text: float(tasks.is_correct(text, root.answer)), "longer")
 
 
-def sequence(name: str, seed: int, *, steps: int, prompts: int) -> dict[str, Any]:
-    """Trains the kinds of task one after another with a method; returns accuracies and forgetting."""
-    loaded = load_model("tiny-primary")
-    tokenizer = loaded.tokenizer
-    model = copy.deepcopy(loaded.model)
-    model.requires_grad_(True)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    method = make_method(name, model, **METHODS[name])
-    kinds = list(tasks.KINDS)
-    tests = {kind: _of_kind(kind, "test", prompts, seed) for kind in kinds}
-    problem = LanguageProblem()
-
-    def accuracy(kind: str) -> float:
-        with method.using(kinds.index(kind)) as network:
-            return greedy_accuracy(
-                network,
-                [tokenizer.encode(task.prompt) for task in tests[kind]],
-                lambda index, tokens: tasks.is_correct(tokenizer.decode(tokens), tests[kind][index].answer),
-                eos_id=tokenizer.eos_id,
+def cells(*, quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Returns what is to be measured, by name."""
+    held_out = load_prompts(f"bundled:test={80 if quick else 400}", seed=77_000)
+    longer = longer_prompts(40 if quick else 200, 77_000)
+    plan: dict[str, Callable[[], dict[str, Any]]] = {}
+    for seed in range(1 if quick else SEEDS):
+        for algorithm, steps in STEPS.items():
+            plan[f"{algorithm}-{seed}"] = lambda a=algorithm, s=seed, n=steps: reinforce(
+                a, s, 25_000 if quick else n, held_out, longer
             )
-
-    stages: list[dict[str, float]] = []
-    for number, kind in enumerate(kinds):
-        examples = [
-            (
-                tokenizer.encode(task.prompt),
-                [*tokenizer.encode(tasks.KINDS[kind].worked(task.prompt)), tokenizer.eos_id],
+        plan[f"distilled-{seed}"] = lambda s=seed: distil(
+            s, rounds=1 if quick else 3, prompts=200 if quick else 3000, held_out=held_out, longer=longer
+        )
+        for name in ("fine_tuning", "ewc", "si") if quick else METHODS:
+            plan[f"{name}-{seed}"] = lambda n=name, s=seed: sequence(
+                n, s, steps=60 if quick else 200, prompts=40 if quick else 100
             )
-            for task in _of_kind(kind, "train", 400, seed)
-        ]
-
-        def batch(_: int, examples: list[Any] = examples) -> list[Any]:
-            return [examples[index] for index in rng.integers(len(examples), size=32)]
-
-        train_task(method, problem, batch, steps=steps, learning_rate=1e-3)
-        stages.append({seen: accuracy(seen) for seen in kinds[: number + 1]})
-    learned = {kind: stages[number][kind] for number, kind in enumerate(kinds)}
-    lost = [learned[kind] - stages[-1][kind] for kind in kinds[:-1]]
-    return {
-        "method": name, "seed": seed, **{f"{kind}_learned": value for kind, value in learned.items()},
-        **{f"{kind}_at_end": stages[-1][kind] for kind in kinds},
-        "forgetting": float(np.mean(lost)), "mean_at_end": float(np.mean(list(stages[-1].values()))),
-    }  # fmt: skip
+    return plan
 
 
-def _of_kind(kind: str, split: Any, count: int, seed: int) -> Sequence[tasks.Problem]:
-    from treegym.models.tasks.splits import sample
-
-    return sample([tasks.KINDS[kind]], count, split=split, seed=seed)
+def summary(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Returns the figures of the cells that are there."""
+    figures: dict[str, float] = {}
+    learned = [cell for cell in found if "algorithm" in cell]
+    for algorithm in dict.fromkeys(cell["algorithm"] for cell in learned):
+        mine = [cell for cell in learned if cell["algorithm"] == algorithm]
+        accuracies = [cell["accuracy"] for cell in mine]
+        start = statistics.mean(cell["start"] for cell in mine)
+        figures[f"accuracy_{algorithm}"] = statistics.mean(accuracies)
+        figures[f"longer_{algorithm}"] = statistics.mean(cell["longer"] for cell in mine)
+        figures[f"gain_{algorithm}"] = figures[f"accuracy_{algorithm}"] / start
+        if len(mine) in T_HALF_WIDTH:
+            half = T_HALF_WIDTH[len(mine)] * statistics.stdev(accuracies)
+            figures[f"accuracy_{algorithm}_low"] = figures[f"accuracy_{algorithm}"] - half
+            figures[f"accuracy_{algorithm}_high"] = figures[f"accuracy_{algorithm}"] + half
+    stages = [cell for cell in found if "method" in cell]
+    for name in dict.fromkeys(cell["method"] for cell in stages):
+        for figure in ("forgetting", "transfer", "at_end"):
+            figures[f"{figure}_mean_{name}"] = statistics.mean(c[figure] for c in stages if c["method"] == name)
+    plain = figures.get("forgetting_mean_fine_tuning")
+    if plain is not None:
+        for name in ("ewc", "si"):
+            if f"forgetting_mean_{name}" in figures:  # a smoke run may forget nothing: 0.01 is the floor
+                figures[f"forgetting_{name}"] = figures[f"forgetting_mean_{name}"] / max(plain, 0.01)
+    return figures
 
 
 def main() -> None:
-    arguments = parse(__doc__ or "")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke run of few steps and one seed; figures are rough")
+    parser.add_argument("--cells", type=Path, help="where finished cells are kept; those found there are not run again")
+    parser.add_argument("--only", action="append", help="run this cell only, such as ppo-3; may be given several times")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so many minutes")
+    arguments = parser.parse_args()
+    begun = time.monotonic()
     torch.set_num_threads(1)
-    quick = arguments.quick
-    seeds = range(1) if quick else range(5)
-    held_out = load_prompts(f"bundled:test={80 if quick else 400}", seed=77_000)
-    longer = longer_prompts(40 if quick else 200, 77_000)
-    cells: list[dict[str, Any]] = []
-    for algorithm, steps in STEPS.items():
-        for seed in seeds:
-            cells.append(reinforce(algorithm, seed, 25_000 if quick else steps, held_out, longer))
-    for seed in seeds:
-        cells.append(distil(seed, rounds=1 if quick else 3, epochs=5, held_out=held_out, longer=longer))
-    print(table(cells))
-    figures = {}
-    for algorithm in STEPS:
-        mine = [cell for cell in cells if cell["algorithm"] == algorithm]
-        figures[f"gain_{algorithm}"] = statistics.median(cell["accuracy"] / cell["start"] for cell in mine)
-        figures[f"gain_{algorithm}_low"] = statistics.median(cell["low"] / cell["start_high"] for cell in mine)
-    figures["accuracy_distilled"] = statistics.median(c["accuracy"] for c in cells if c["algorithm"] == "distilled")
-    stages = []
-    for name in ("fine_tuning", "ewc", "si") if quick else METHODS:
-        for seed in seeds:
-            stages.append(sequence(name, seed, steps=20 if quick else 200, prompts=40 if quick else 100))
-    print(table(stages))
-    plain = statistics.mean(row["forgetting"] for row in stages if row["method"] == "fine_tuning")
-    for name in ("ewc", "si"):
-        own = statistics.mean(row["forgetting"] for row in stages if row["method"] == name)
-        figures[f"forgetting_{name}"] = own / max(plain, 0.01)  # a smoke run may forget nothing: 0.01 is the floor
-    emit("lm_learning", figures, [*cells, *stages])
+    found: list[dict[str, Any]] = []
+    for name, measure in cells(quick=arguments.quick).items():
+        kept = None if arguments.cells is None else arguments.cells / f"{name}.json"
+        if kept is not None and kept.is_file():
+            found.append(json.loads(kept.read_text(encoding="utf-8")))
+        elif (not arguments.only or name in arguments.only) and time.monotonic() < begun + 60 * arguments.minutes:
+            found.append(measure())
+            if kept is not None:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(found[-1]), encoding="utf-8")
+    print(table([cell for cell in found if "algorithm" in cell]))
+    stages = [cell for cell in found if "method" in cell]
+    print(table([{k: v for k, v in cell.items() if k not in ("start", "stages")} for cell in stages]))
+    for cell in stages:
+        rows = [cell["start"], *cell["stages"]]
+        names = ["start", *(f"after {kind}" for kind in cell["start"])]
+        print(f"\n{cell['method']}, seed {cell['seed']}: accuracy on every kind after every stage")
+        print(table([{"stage": stage, **row} for stage, row in zip(names, rows, strict=True)]))
+    emit("lm_learning", summary(found), found)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Completions learned from per CPU-second on one thread, beside TRL's GRPOTrainer with the DAPO loss.
 
-Same weights, prompts, reward, group size, completion length, batch and number of gradient steps, at 108 k and at 800 k
-parameters. The two run in processes of their own, in turn, and each tells its own process CPU time; TRL lives in
-`.venvs/trl` (`python -m venv .venvs/trl`, then `pip install trl==1.16.0` there, with torch for the CPU).
+- speed: `vs_trl_*`, at 108 k and at 800 k parameters; the two run in processes of their own, in turn, and each tells
+  its own CPU time (`lm_contest.py` says what is equal);
+- memory: `memory_vs_trl_*`, the peak of the whole process over TRL's, each size in fresh processes;
+- learning: held-out accuracy of the bundled primary after the same number of completions, with 95 % intervals;
+- `cost_per_token_256_over_16`: what an update costs a token of completions of 256 tokens, over 16; 1 is linear.
+
+TRL lives in `.venvs/trl` (``make .venvs/trl/.done``).
 """
 
 from __future__ import annotations
@@ -16,136 +20,34 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common import emit, parse, peer_absent, table
 
 SIZES = {  # hidden, intermediate, layers
     "108k": (64, 192, 2),
     "800k": (128, 344, 4),
 }
-GROUP, COMPLETIONS, LENGTH, RATE = 8, 64, 24, 1e-4
-PEER = Path(__file__).resolve().parents[1] / ".venvs" / "trl" / "bin" / "python"
-
-
-def reward_of(text: str) -> float:
-    """Returns the share of digits: cheap, dense, and the same for both."""
-    return sum(character.isdigit() for character in text) / LENGTH
-
-
-# ---------------------------------------------------------------- ours
-
-
-def ours(model: str, prompts: list[str], updates: int) -> dict[str, float]:
-    """Learns from about `updates` batches; returns CPU seconds and completions."""
-    from stable_baselines3.common.callbacks import BaseCallback
-
-    from treegym.agents import DAPO
-    from treegym.envs.free_text import FreeTextVectorEnv
-    from treegym.envs.token_tree.tree import Root
-    from treegym.models import load_model
-
-    class Count(BaseCallback):
-        completions = tokens = rollouts = 0
-
-        def _on_step(self) -> bool:
-            return self.rollouts < updates
-
-        def _on_rollout_end(self) -> None:
-            rollout = self.locals["rollout"]
-            self.completions += rollout.episodes
-            self.tokens += rollout.steps
-            self.rollouts += 1
-
-    env = FreeTextVectorEnv(
-        COMPLETIONS, prompts=[Root(prompt, "", "train") for prompt in prompts], tokenizer=load_model(model).tokenizer,
-        verify=lambda root, text: reward_of(text), max_tokens=LENGTH,
-    )  # fmt: skip
-    agent = DAPO(
-        "LMPolicy", env, seed=0, device="cpu", policy_kwargs={"model": model}, learning_rate=RATE, group_size=GROUP,
-        n_episodes=COMPLETIONS, n_epochs=1, batch_size=10**9, dynamic_sampling=False,
-    )  # fmt: skip
-    count = Count()
-    before = time.process_time()
-    # The callback ends it on the first step of the batch after the last: a sixtieth of a batch too much, ours to bear.
-    agent.learn(10**9, callback=count)
-    return {
-        "cpu": time.process_time() - before,
-        "completions": count.completions,
-        "tokens": count.tokens / count.completions,
-    }
-
-
-# ---------------------------------------------------------------- TRL
-
-
-def theirs(model: str, prompts: list[str], updates: int) -> dict[str, float]:
-    """The same in TRL: a trainer made before the clock starts, one gradient step for each batch."""
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-    from trl import GRPOConfig, GRPOTrainer
-
-    network = AutoModelForCausalLM.from_pretrained(model)
-    lengths: list[int] = []
-
-    def reward(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        lengths.extend(len(ids) for ids in completion_ids)
-        return [reward_of(text) for text in completions]
-
-    with tempfile.TemporaryDirectory() as folder:
-        config = GRPOConfig(
-            output_dir=folder, per_device_train_batch_size=COMPLETIONS, num_generations=GROUP, steps_per_generation=1,
-            num_iterations=1, max_completion_length=LENGTH, loss_type="dapo", beta=0.0, epsilon_high=0.28,
-            learning_rate=RATE, lr_scheduler_type="constant", max_steps=updates, use_cpu=True, bf16=False,
-            gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
-            disable_tqdm=True, seed=0,
-        )  # fmt: skip
-        trainer = GRPOTrainer(
-            model=network, reward_funcs=reward, args=config, train_dataset=Dataset.from_dict({"prompt": prompts}),
-            processing_class=_tokenizer(model, PreTrainedTokenizerFast),
-        )  # fmt: skip
-        before = time.process_time()
-        trainer.train()
-        spent = time.process_time() - before
-    return {"cpu": spent, "completions": len(lengths), "tokens": statistics.mean(lengths)}
-
-
-def _tokenizer(model: str, kind: Any) -> Any:
-    """Returns the character vocabulary as `transformers` knows tokenizers."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-
-    tokens = json.loads((Path(model) / "tokenizer.json").read_text(encoding="utf-8"))["tokens"]
-    inner = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}, unk_token="<pad>"))
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    inner.decoder = decoders.Fuse()
-    return kind(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", padding_side="left")
-
-
-# ---------------------------------------------------------------- side by side
-
-
-def worker(which: str) -> None:
-    """Serves one side: a line with the job comes in, a line with its figures goes out."""
-    import torch
-
-    torch.set_num_threads(1)
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
-    run = {"ours": ours, "theirs": theirs}[which]
-    for line in sys.stdin:
-        print(json.dumps(run(**json.loads(line))), file=answers, flush=True)
+RATE, LEARNING_RATE = 1e-4, 2e-4
+LENGTHS = (16, 32, 64, 128, 256)
+T_HALF_WIDTH = {3: 4.303 / 3**0.5, 5: 2.776 / 5**0.5}  # of a 95 % interval of the mean, in standard deviations
+ROOT = Path(__file__).resolve().parents[1]
+PEER = ROOT / ".venvs" / "trl" / "bin" / "python"
 
 
 class Side:
     """A contestant in a process of its own."""
 
-    def __init__(self, python: str, which: str, log: Any) -> None:
+    def __init__(self, which: str, log: Any) -> None:
+        python = str(PEER) if which == "theirs" else sys.executable
         self.process = subprocess.Popen(
-            [python, __file__, "worker", which], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-            cwd=Path(__file__).resolve().parents[1],
+            [python, str(ROOT / "benchmarks" / "lm_contest.py"), which], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=log, text=True, cwd=ROOT,
         )  # fmt: skip
 
     def run(self, **job: Any) -> dict[str, float]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.write(json.dumps({"reward": "digits", "rate": RATE, "seed": 0, "out": None, **job}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
@@ -159,7 +61,7 @@ class Side:
         self.process.wait()
 
 
-def make_model(size: str, folder: Path) -> tuple[str, int]:
+def make_model(size: str, folder: Path, *, places: int = 64) -> tuple[str, int]:
     """Writes a Llama of a size with random weights; returns where and how many parameters it has."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -172,7 +74,7 @@ def make_model(size: str, folder: Path) -> tuple[str, int]:
     tokenizer: Any = load_model("tiny-primary").tokenizer
     config = LlamaConfig(
         vocab_size=tokenizer.vocab_size, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64, tie_word_embeddings=True,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=places, tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_id, eos_token_id=tokenizer.eos_id, bos_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
@@ -180,50 +82,150 @@ def make_model(size: str, folder: Path) -> tuple[str, int]:
     return str(folder / size), sum(parameter.numel() for parameter in model.parameters())
 
 
+def speed(size: str, folder: Path, log: Any, *, rounds: int, updates: int) -> list[dict[str, Any]]:
+    """Runs the two sides in turn, both new processes; returns a row a round."""
+    from treegym.models.tasks import problems
+
+    model, parameters = make_model(size, folder)
+    job = {"model": model, "problems": [(p.prompt, p.answer) for p in problems("train", 256, seed=5)]}
+    sides = {"ours": Side("ours", log), "theirs": Side("theirs", log)}
+    rows = []
+    try:
+        for side in sides.values():
+            side.run(**job, updates=1)  # warm-up
+        for _ in range(rounds):
+            mine, peer = (sides[name].run(**job, updates=updates) for name in ("ours", "theirs"))
+            each = {"ours": mine["cpu"] / mine["completions"], "theirs": peer["cpu"] / peer["completions"]}
+            rows.append(
+                {
+                    "size": size, "parameters": parameters, "ratio": each["theirs"] / each["ours"],
+                    "ours_per_cpu_s": 1 / each["ours"], "trl_per_cpu_s": 1 / each["theirs"],
+                    "ours_tokens": mine["tokens"], "trl_tokens": peer["tokens"],
+                    "ours_peak_mb": mine["peak_mb"], "trl_peak_mb": peer["peak_mb"],
+                }
+            )  # fmt: skip
+    finally:
+        for side in sides.values():
+            side.close()
+    return rows
+
+
+def learning(folder: Path, log: Any, *, seeds: int, updates: int, prompts: int) -> list[dict[str, Any]]:
+    """Trains the bundled primary on both sides from the same weights; returns held-out accuracies, a row a seed."""
+    from treegym.envs.token_tree.prompts import load_prompts
+    from treegym.iterate import evaluate_model
+    from treegym.models import load_model
+    from treegym.models.saving import save_model
+    from treegym.models.tasks import problems
+
+    start = load_model("tiny-primary")
+    save_model(start.model, start.tokenizer, folder / "primary")
+    held_out = load_prompts(f"bundled:test={prompts}", seed=77_000)
+    sides = {"ours": Side("ours", log), "theirs": Side("theirs", log)}
+    rows = []
+    try:
+        for seed in range(seeds):
+            told = [(p.prompt, p.answer) for p in problems("train", 2000, seed=200 + seed)]
+            row: dict[str, Any] = {"seed": seed, "start": evaluate_model(start, held_out)["accuracy"]}
+            for name, side in sides.items():
+                out = folder / f"{name}-{seed}"
+                found = side.run(
+                    model=str(folder / "primary"), problems=told, updates=updates, reward="correct", rate=LEARNING_RATE,
+                    seed=seed, out=str(out),
+                )  # fmt: skip
+                row |= {
+                    f"{name}_completions": found["completions"], f"{name}_cpu_s": found["cpu"],
+                    f"{name}_accuracy": evaluate_model(load_model(str(out)), held_out)["accuracy"],
+                }  # fmt: skip
+            rows.append(row)
+    finally:
+        for side in sides.values():
+            side.close()
+    return rows
+
+
+def cost_by_length(folder: Path, *, repeats: int) -> list[dict[str, Any]]:
+    """Times an update on 64 completions of each length; returns CPU seconds a completion and a token."""
+    import torch
+
+    from treegym.agents import DAPO
+    from treegym.agents.rollout import Trajectories
+    from treegym.envs.free_text import FreeTextVectorEnv
+    from treegym.envs.token_tree.tree import Root
+    from treegym.models import load_model
+
+    torch.set_num_threads(1)
+    model, _ = make_model("800k", folder, places=512)
+    tokenizer, rng, rows = load_model(model).tokenizer, np.random.default_rng(0), []
+    for length in LENGTHS:
+        env = FreeTextVectorEnv(
+            64, prompts=[Root("12+34=", "46", "train")], tokenizer=tokenizer, verify=lambda *_: 0.0, max_tokens=length
+        )
+        agent = DAPO(
+            "LMPolicy", env, seed=0, device="cpu", policy_kwargs={"model": model}, n_epochs=1, batch_size=10**9
+        )
+        agent.learn(0)  # makes the logger
+        prompt, vocabulary = len(tokenizer.encode("12+34=")), tokenizer.vocab_size
+        contexts = np.full((64, length, prompt + length), -1, np.int32)
+        text = rng.integers(2, vocabulary, size=(64, prompt + length))
+        text[:, :prompt] = tokenizer.encode("12+34=")
+        for step in range(length):
+            contexts[:, step, : prompt + step] = text[:, : prompt + step]
+        steps = 64 * length
+        rollout = Trajectories(
+            rows={
+                "context": contexts.reshape(steps, -1), "action_mask": np.ones((steps, vocabulary), np.int8),
+                "children": np.tile(np.arange(vocabulary, dtype=np.int32), (steps, 1)),
+            },
+            actions=text[:, prompt:].reshape(-1), log_probs=np.full(steps, -3.0, np.float32),
+            values=np.zeros(steps, np.float32),
+            rewards=np.where(np.arange(steps) % length == length - 1, rng.random(steps), 0.0).astype(np.float32),
+            lengths=np.full(64, length), terminated=np.ones(64, bool), truncated=np.zeros(64, bool),
+            bootstrap=np.zeros(64, np.float32), correct=np.zeros(64, np.float32), groups=np.arange(64) // 8,
+            roots=np.zeros(64, np.int64),
+        )  # fmt: skip
+        spent = []
+        for _ in range(repeats + 1):
+            before = time.process_time()
+            agent.update(rollout)
+            spent.append(time.process_time() - before)
+        best = statistics.median(spent[1:])
+        rows.append({"length": length, "ms_a_completion": best / 64 * 1e3, "us_a_token": best / steps * 1e6})
+    return rows
+
+
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        worker(sys.argv[2])
-        return
     arguments = parse(__doc__ or "")
     found = PEER.is_file() and subprocess.run([PEER, "-c", "import trl"], capture_output=True, check=False)
     if not found or found.returncode:
-        peer_absent("TRL", "python -m venv .venvs/trl && .venvs/trl/bin/pip install trl==1.16.0 torch")
-    from treegym.models.tasks import problems
-
-    prompts = [problem.prompt for problem in problems("train", 256, seed=5)]
-    rounds, updates = (1, 3) if arguments.quick else (5, 20)
+        peer_absent("TRL", "make .venvs/trl/.done")
+    quick = arguments.quick
     figures: dict[str, float] = {}
     cells: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as log:
-        sides = {"ours": Side(sys.executable, "ours", log), "theirs": Side(str(PEER), "theirs", log)}
         try:
             for size in SIZES:
-                model, parameters = make_model(size, Path(folder))
-                job = {"model": model, "prompts": prompts}
-                for side in sides.values():
-                    side.run(**job, updates=1)  # warm-up
-                ratios = []
-                for _ in range(rounds):
-                    mine, peer = (sides[name].run(**job, updates=updates) for name in ("ours", "theirs"))
-                    each = {"ours": mine["cpu"] / mine["completions"], "theirs": peer["cpu"] / peer["completions"]}
-                    ratios.append(each["theirs"] / each["ours"])
-                    cells.append(
-                        {
-                            "size": size, "parameters": parameters, "ratio": ratios[-1],
-                            "ours_per_cpu_s": 1 / each["ours"], "trl_per_cpu_s": 1 / each["theirs"],
-                            "ours_tokens": mine["tokens"], "trl_tokens": peer["tokens"],
-                        }
-                    )  # fmt: skip
-                figures[f"vs_trl_{size}"] = statistics.median(ratios)
+                rows = speed(size, Path(folder), log, rounds=1 if quick else 5, updates=3 if quick else 20)
+                cells += rows
+                figures[f"vs_trl_{size}"] = statistics.median(row["ratio"] for row in rows)
+                figures[f"memory_vs_trl_{size}"] = rows[-1]["ours_peak_mb"] / rows[-1]["trl_peak_mb"]
+            print(table(cells))
+            lessons = [] if quick else learning(Path(folder), log, seeds=3, updates=200, prompts=400)
         except SystemExit:
             log.seek(0)
             print(log.read()[-4000:], file=sys.stderr)
             raise
-        finally:
-            for side in sides.values():
-                side.close()
-    print(table(cells))
-    emit("lm_train_speed", figures, cells)
+        for name in ("ours", "theirs") if lessons else ():
+            accuracies = [row[f"{name}_accuracy"] for row in lessons]
+            half = T_HALF_WIDTH[len(lessons)] * statistics.stdev(accuracies)
+            mean = statistics.mean(accuracies)
+            figures |= {f"accuracy_{name}": mean, f"accuracy_{name}_low": mean - half}
+            figures[f"accuracy_{name}_high"] = mean + half
+        costs = cost_by_length(Path(folder), repeats=1 if quick else 5)
+    print(table(lessons))
+    print(table(costs))
+    figures["cost_per_token_256_over_16"] = costs[-1]["us_a_token"] / costs[0]["us_a_token"]
+    emit("lm_train_speed", figures, [*cells, *lessons, *costs])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from treegym.envs.token_tree.editing import select_roots
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import BUNDLED
-from treegym.errors import ConfigError, DataError
+from treegym.errors import BackendError, ConfigError, DataError
 from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.evaluate import wilson_interval
 from treegym.iterate.imitate import LossIsNaN, check_weights, correct_paths, imitate
 from treegym.iterate.settings import load_settings
+from treegym.iterate.watching import memory_as_sentence
 from treegym.models import load_model
 
 torch.set_num_threads(1)
@@ -78,6 +80,54 @@ def test_reinforcement_runs_without_a_tree(small_tree: str, tmp_path: Path) -> N
         small_tree, algorithm="dapo", ground="text", prompts="bundled:train=8", rounds=1, steps=300, options=options
     )
     assert iterate(settings, tmp_path)[1]["prompts"] == 16
+
+
+def test_every_round_grows_trees_over_fresh_prompts(tmp_path: Path) -> None:
+    settings = IterateSettings(
+        algorithm="expert", rounds=2, prompts="bundled:train=8", evaluate="bundled:test=8", epochs=1, simulations=8,
+        teachers=["tiny-llama", "tiny-gpt2"],
+    )  # fmt: skip
+    assert settings.grows
+    rows = iterate(settings, tmp_path)
+    assert set(rows[2]["chosen_by"]) == {"primary", "tiny-llama", "tiny-gpt2"}
+    trees = [TokenTree.open(tmp_path / f"round-00{number}" / "tree.tree") for number in (1, 2)]
+    assert trees[0].num_roots == trees[1].num_roots == 8
+    assert not {root.prompt for root in trees[0].roots} & {root.prompt for root in trees[1].roots}
+    assert sorted(path.name for path in (tmp_path / "round-002").iterdir()) == ["model", "row.json", "tree.tree"]
+
+
+def test_adapters_are_merged_into_what_a_round_saves(small_tree: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    options = {"n_episodes": 32, "n_epochs": 1}
+    settings = _settings(
+        small_tree, algorithm="ppo", ground="tree", rounds=1, steps=300, options=options, learning_rate=1e-2,
+        policy={"lora_rank": 2},
+    )  # fmt: skip
+    iterate(settings, tmp_path)
+    before, after = load_model("tiny-primary").model, load_model(str(tmp_path / "round-001" / "model")).model
+    assert before.state_dict().keys() == after.state_dict().keys()
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_a_rate_that_breaks_the_loss_names_the_batch_and_keeps_the_last_round(small_tree: str, tmp_path: Path) -> None:
+    options = {"n_episodes": 32, "n_epochs": 1, "batch_size": 64}
+    good = _settings(small_tree, algorithm="ppo", ground="text", prompts="bundled:train=8", rounds=1, steps=200)
+    iterate(replace(good, options=options), tmp_path)
+    path = tmp_path / "settings.json"
+    wild = {**options, "learning_rate": 1e30, "max_grad_norm": None}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "options": wild}))
+    with pytest.raises(LossIsNaN, match=r"batch \d+ of update \d+"):
+        iterate(replace(good, rounds=2, options=wild), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("round-*")) == ["round-000", "round-001"]
+    assert not list(tmp_path.glob(".round.*"))
+    check_weights(load_model(str(tmp_path / "round-001" / "model")).model, "a round")
+
+
+def test_memory_that_runs_out_is_a_sentence() -> None:
+    with pytest.raises(BackendError, match="round 3 needs more memory"), memory_as_sentence(3):
+        torch.empty(2**50)
+    with pytest.raises(RuntimeError, match="something else"), memory_as_sentence(3):
+        raise RuntimeError("something else")
 
 
 def test_a_finished_run_is_not_run_again_and_can_be_extended(small_tree: str, tmp_path: Path) -> None:
@@ -185,6 +235,9 @@ def test_settings_come_from_a_file_and_flags(tmp_path: Path) -> None:
         {"ground": "air"},
         {"algorithm": "expert", "ground": "text"},
         {"anchor": -1.0},
+        {"algorithm": "expert", "grow": True, "tree": "some.tree"},
+        {"algorithm": "ppo", "grow": True},
+        {"growth": "quick"},
     ],
 )
 def test_bad_settings_are_one_sentence(changes: dict) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.commands.train import parse_switches
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, DataError
 
 __all__ = ["bootstrap_interval", "configure", "run"]
 
@@ -23,8 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=None, help="how many (default: every root once, or 100)")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the best")
     parser.add_argument(
-        "--prompts", type=Path, default=None, help="a JSONL file of prompts, for language-model policies"
+        "--prompts", type=Path, default=None, help="a JSONL file of prompts and answers, for language models"
     )
+    parser.add_argument("--max-tokens", type=int, default=48, help="longest answer to --prompts (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="SWITCH=VALUE", dest="switches",
                         help="a switch of the agent, such as predict_simulations=128")  # fmt: skip
 
@@ -125,8 +126,14 @@ def _prompts(args: argparse.Namespace) -> int:
     from treegym.envs.token_tree.prompts import load_prompts
     from treegym.iterate.evaluate import evaluate_model
 
+    if args.max_tokens < 1:
+        raise ConfigError(f"--max-tokens is {args.max_tokens}; it must be at least 1")
     prompts = load_prompts(str(args.prompts), seed=args.seed)
-    result = {"agent": args.agent, "prompts_file": str(args.prompts)} | evaluate_model(_language_model(args), prompts)
+    for number, root in enumerate(prompts.roots, start=1):
+        if not root.answer:
+            raise DataError(f"{args.prompts}: prompt {number} ({root.prompt!r}) has no answer to compare with")
+    found = evaluate_model(_language_model(args), prompts, max_tokens=args.max_tokens)
+    result = {"agent": args.agent, "prompts_file": str(args.prompts)} | found
     if args.json:
         print(json.dumps(result))
         return 0
@@ -142,7 +149,8 @@ def _language_model(args: argparse.Namespace) -> Any:
     from treegym.models import load_model
 
     if not args.agent.endswith(".zip"):
-        return load_model(args.agent)
+        inside = Path(args.agent) / "model"  # of a round of `treegym iterate`
+        return load_model(str(inside) if (inside / "config.json").is_file() else args.agent)
     from treegym.agents.checkpoint import describe
     from treegym.agents.registry import AGENTS, agent_class
 

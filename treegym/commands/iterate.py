@@ -15,12 +15,13 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "model": (str, "the primary to begin with: a bundled name or a directory"),
     "ground": (str, "tree: choose among children; text: every token may follow (default: tree for expert, else text)"),
     "anchor": (float, "on trees, for ppo, dapo and vapo: how hard probability is kept on the children"),
-    "tree": (str, "a .tree file (default: the bundled tree)"),
+    "tree": (str, "a .tree file (default: the bundled tree; for expert, trees grown anew each round)"),
+    "growth": (str, "how trees are grown: answers (an answer of each teacher), step or mixed"),
     "steps": (int, "tokens a round, for ppo, dapo and vapo"),
     "simulations": (int, "simulations a token, for expert"),
     "epochs": (int, "passes over what search found, for expert"),
     "learning-rate": (float, "of ppo, dapo and vapo"),
-    "prompts": (str, "what ground text writes after, such as bundled:train=2000 or a JSONL file"),
+    "prompts": (str, "picked each round to write after or grow trees over, such as bundled:train=2000 or a JSONL file"),
     "evaluate": (str, "held-out prompts, answered without a tree"),
     "max-tokens": (int, "longest answer"),
 }
@@ -31,18 +32,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="a TOML file of settings; flags override it")
     for name, (kind, text) in _FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
+    parser.add_argument(
+        "--grow", action=argparse.BooleanOptionalAction, help="grow a tree over fresh prompts in every round"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from treegym.iterate.loop import iterate
     from treegym.iterate.settings import load_settings
 
-    changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in _FLAGS}
+    changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in [*_FLAGS, "grow"]}
     settings = load_settings(args.config, {**changes, "seed": args.seed or None})
     if settings.warning:
         print(f"note: {settings.warning}", file=sys.stderr)
     if not args.json:
-        print(f"{'round':>5} {'reward':>8} {'accuracy':>9} {'interval':>15} {'reference':>10}  chosen by")
+        print(
+            f"{'round':>5} {'reward':>8} {'accuracy':>9} {'interval':>15} {'reference':>10} {'entropy':>8}  chosen by"
+        )
     rows = iterate(settings, args.out, report=None if args.json else _print_row)
     if args.json:
         print(json.dumps({"out": args.out, "rounds": rows}))
@@ -54,4 +60,5 @@ def _print_row(row: dict[str, Any]) -> None:
     shares = ", ".join(f"{name} {share:.0%}" for name, share in row.get("chosen_by", {}).items())
     interval = f"{row['low']:.3f} to {row['high']:.3f}"
     figures = f"{row['round']:>5} {reward:>8} {row['accuracy']:>9.3f} {interval:>15} {row['reference_share']:>10.0%}"
-    print(f"{figures}  {shares}", flush=True)
+    entropy = f"{row['teacher_entropy']:.3f}" if row.get("chosen_by") else ""
+    print(f"{figures} {entropy:>8}  {shares}", flush=True)

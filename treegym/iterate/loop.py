@@ -19,8 +19,11 @@ from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
 from treegym.iterate.evaluate import evaluate_model
 from treegym.iterate.experts import Played, play_by_search
-from treegym.iterate.imitate import Example, check_weights, correct_paths, imitate
-from treegym.iterate.settings import DEFAULTS, IterateSettings
+from treegym.iterate.ground import tree_of_round
+from treegym.iterate.imitate import Example, correct_paths, imitate
+from treegym.iterate.reinforce import reinforce
+from treegym.iterate.settings import IterateSettings
+from treegym.iterate.watching import memory_as_sentence, write_scalars
 
 __all__ = ["iterate", "rows_of"]
 
@@ -38,8 +41,10 @@ def iterate(settings: IterateSettings, out: str | Path, *, report: Report | None
         if report:
             report(rows[0])
     for number in range(len(rows), settings.rounds + 1):
-        row = _round(settings, folder, number, rows)
+        with memory_as_sentence(number):
+            row = _round(settings, folder, number, rows)
         rows.append(row)
+        write_scalars(folder, row)
         if report:
             report(row)
     return rows
@@ -53,7 +58,9 @@ def _check_settings(settings: IterateSettings, folder: Path) -> None:
     path = folder / "settings.json"
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name, value in settings.as_json().items() if name != "rounds" and before.get(name) != value]
+        changed = [
+            name for name, value in settings.as_json().items() if name != "rounds" and before.get(name, value) != value
+        ]
         if changed:
             raise ConfigError(
                 f"{folder} holds a run with another {changed[0]} ({before.get(changed[0])!r}); "
@@ -93,9 +100,7 @@ def _evaluate(settings: IterateSettings, model: Any) -> dict[str, Any]:
 
 def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Does one round in a staging folder, and renames it when it is whole."""
-    from treegym.envs.token_tree.grow_refresh import refresh
-    from treegym.envs.token_tree.tree import TokenTree
-    from treegym.envs.token_tree.world import BUNDLED, TreeWorld
+    from treegym.envs.token_tree.world import TreeWorld
     from treegym.models import load_model
     from treegym.models.saving import save_model
 
@@ -105,17 +110,13 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
     seed = settings.seed * 1000 + number
     try:
         model = load_model(source)
-        kept = last / "tree.tree"
-        tree = TokenTree.open(kept if kept.is_file() else settings.tree or BUNDLED)
-        if settings.on_tree:
-            refresh(tree, model)
-            tree.save(staging / "tree.tree")
+        tree = tree_of_round(settings, model, staging, last / "tree.tree", seed)
         world = TreeWorld(tree, reward=settings.reward, max_tokens=settings.max_tokens)
         if settings.algorithm == "expert":
             played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)
             examples = played.examples(tree)
         else:
-            played, model = _reinforce(settings, source, staging / "tree.tree", seed)
+            played, model = reinforce(settings, source, staging / "tree.tree", seed, log=folder / "tensorboard")
             examples = []
         reward = float(np.mean(played.returns))
         fell = rows[-1]["reward"] is not None and reward < rows[-1]["reward"]
@@ -158,70 +159,6 @@ def _reference(settings: IterateSettings, world: Any, seed: int) -> list[Example
         return []
     roots = np.random.default_rng(seed).choice(world.pool, size=min(settings.reference, len(world.pool)), replace=False)
     return correct_paths(world, roots.tolist(), seed=seed)
-
-
-def _reinforce(settings: IterateSettings, source: str, tree: Path, seed: int) -> tuple[Played, Any]:
-    """Trains the primary by reinforcement; returns the episodes and the model."""
-    import gymnasium as gym
-
-    import treegym.agents as agents
-    from treegym.envs.free_text import FreeTextVectorEnv
-    from treegym.envs.token_tree.prompts import load_prompts
-    from treegym.models import load_model
-
-    model = load_model(source)
-    env: Any
-    policy: dict[str, Any] = {"model": source}
-    if settings.on_tree:
-        policy["anchor"] = settings.anchor
-        env = gym.make_vec(
-            "TokenTree-v0", num_envs=256, tree=str(tree), view="tokens", reward=settings.reward,
-            max_tokens=settings.max_tokens, autoreset_mode="Disabled",
-        )  # fmt: skip
-    else:
-        prompts = load_prompts(settings.prompts, seed=seed)
-        env = FreeTextVectorEnv(
-            256, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens
-        )
-    rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
-    agent = getattr(agents, settings.algorithm.upper())(
-        "LMPolicy", env, seed=seed, device="cpu", policy_kwargs=policy,
-        **{**DEFAULTS[settings.algorithm], **rate, **settings.options},
-    )  # fmt: skip
-    recorder = _recorder(env)
-    agent.learn(settings.steps, callback=recorder)
-    check_weights(agent.policy.lm, f"{settings.steps} tokens of {settings.algorithm}")
-    model.model.load_state_dict(agent.policy.lm.state_dict())
-    return recorder.played, model
-
-
-def _recorder(env: Any) -> Any:
-    """Returns a callback that keeps every episode: its root, its nodes where there is a tree, its return."""
-    from stable_baselines3.common.callbacks import BaseCallback
-
-    tree = getattr(env.unwrapped, "tree", None)
-
-    class Recorder(BaseCallback):
-        def __init__(self) -> None:
-            super().__init__()
-            self.played = Played()
-
-        def _on_step(self) -> bool:
-            return True
-
-        def _on_rollout_end(self) -> None:
-            rollout = self.locals["rollout"]
-            returns, starts = rollout.returns, rollout.starts
-            for episode, start in enumerate(starts.tolist()):
-                root, path = int(rollout.roots[episode]), []
-                if tree is not None and root >= 0:
-                    node = int(tree.root_node[root])
-                    for action in rollout.actions[start : start + int(rollout.lengths[episode])].tolist():
-                        node = int(tree.first_child[node]) + action
-                        path.append(node)
-                self.played.add(root, path, float(returns[episode]), bool(rollout.correct[episode] > 0.5))
-
-    return Recorder()
 
 
 def _update_weights(world: Any, played: Played) -> dict[str, Any]:

@@ -13,6 +13,7 @@ __all__ = ["ALGORITHMS", "DEFAULTS", "IterateSettings", "load_settings"]
 
 ALGORITHMS = ("ppo", "dapo", "vapo", "expert")
 GROUNDS = ("tree", "text")
+GROWTHS = ("answers", "step", "mixed")
 
 _COMMON: dict[str, Any] = {"gamma": 1.0, "n_episodes": 256, "n_epochs": 2, "batch_size": 1024}
 # Switches of the learners for a language model of a hundred thousand weights; `options` overrides them.
@@ -35,7 +36,10 @@ class IterateSettings:
     algorithm: str = "dapo"  # ppo, dapo, vapo, or expert: search, then imitate what was found
     model: str = "tiny-primary"  # the primary to begin with
     ground: str | None = None  # "tree": choose among children; "text": any token; None: tree for expert, else text
-    tree: str | None = None  # a .tree file; None: the bundled tree
+    tree: str | None = None  # a .tree file; None: the bundled tree, or grown ones
+    grow: bool | None = None  # whether each round grows a tree over fresh `prompts`; None: for expert without a tree
+    growth: str = "answers"  # how: an answer of each teacher ("answers"), or branching ("step", "mixed")
+    teachers: list[str] = field(default_factory=list)  # who proposes when trees are grown; empty: the bundled ones
     reward: Any = None  # reward terms; None: the verifier
     steps: int = 40_000  # tokens a round for ppo, dapo and vapo
     simulations: int = 64  # for expert: simulations a token
@@ -45,11 +49,12 @@ class IterateSettings:
     anchor: float = 0.3  # on trees: weight of the loss that keeps probability on the children; 0: off
     imitation_rate: float = 1e-3  # learning rate of supervised steps
     reference: int = 256  # examples mixed in after a round whose reward fell; 0: never
-    prompts: str = "bundled:train=2000"  # fresh ones every round; what ground "text" writes after
+    prompts: str = "bundled:train=2000"  # fresh ones every round: what text is written after, and trees are grown over
     evaluate: str = "bundled:test=400"  # held-out prompts, answered without a tree
     max_tokens: int = 24
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)  # further switches of the algorithm
+    policy: dict[str, Any] = field(default_factory=dict)  # further arguments of LMPolicy, such as lora_rank
 
     def __post_init__(self) -> None:
         for name, value, known in (("algorithm", self.algorithm, ALGORITHMS), ("ground", self.ground, GROUNDS)):
@@ -61,6 +66,12 @@ class IterateSettings:
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1")
         if not self.anchor >= 0.0:
             raise ConfigError(f"anchor is {self.anchor!r}; it must be at least 0")
+        if self.grow and self.tree is not None:
+            raise ConfigError(f"tree is {self.tree!r}, but with grow every round makes its own; leave one of them out")
+        if self.grow and not self.on_tree:
+            raise ConfigError("grow makes trees, and ground 'text' walks none; use ground='tree'")
+        if self.growth not in GROWTHS:
+            raise ConfigError(f"growth is {self.growth!r}.{suggest(self.growth, GROWTHS)}")
         if self.algorithm == "expert" and self.ground == "text":
             raise ConfigError("expert iteration searches trees; use ground='tree', or ppo, dapo or vapo on text")
 
@@ -68,6 +79,11 @@ class IterateSettings:
     def on_tree(self) -> bool:
         """Whether episodes walk a tree."""
         return self.algorithm == "expert" if self.ground is None else self.ground == "tree"
+
+    @property
+    def grows(self) -> bool:
+        """Whether every round grows a tree of its own."""
+        return self.algorithm == "expert" and self.tree is None if self.grow is None else self.grow
 
     @property
     def warning(self) -> str | None:

@@ -1,0 +1,62 @@
+"""The tree of a round: grown anew over fresh prompts, or the last round's with its columns computed anew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from treegym.iterate.settings import IterateSettings
+
+__all__ = ["tree_of_round"]
+
+GROWN_NODES = 100  # a prompt's nodes: enough for an answer of each teacher and what branches off between them
+
+
+def tree_of_round(settings: IterateSettings, model: Any, folder: Path, kept: Path, seed: int) -> Any:
+    """Returns the round's tree and, where the round walks it, writes it to ``folder/tree.tree``.
+
+    Args:
+        settings: of the run.
+        model: the primary as it is now.
+        folder: of the round.
+        kept: the tree of the round before, with its child weights; need not exist.
+        seed: of the round: it decides which prompts are picked.
+    """
+    from treegym.envs.token_tree.grow_refresh import refresh
+    from treegym.envs.token_tree.tree import TokenTree
+    from treegym.envs.token_tree.world import BUNDLED
+
+    if settings.grows:
+        return _grown(settings, model, folder, seed)
+    tree = TokenTree.open(kept if kept.is_file() else settings.tree or BUNDLED)
+    if settings.on_tree:
+        refresh(tree, model)
+        tree.save(folder / "tree.tree")
+    return tree
+
+
+def _grown(settings: IterateSettings, model: Any, folder: Path, seed: int) -> Any:
+    from treegym.envs.token_tree.grow import GrowSettings, grow
+    from treegym.envs.token_tree.prompts import load_prompts
+    from treegym.models import load_model
+    from treegym.models.family.bundled import BUNDLED_TEACHERS
+
+    prompts = load_prompts(settings.prompts, seed=seed)
+    growing = folder / "growing"
+    tree = grow(
+        prompts.roots,
+        primary=model,
+        teachers=[load_model(name) for name in settings.teachers or BUNDLED_TEACHERS],
+        out=folder / "tree.tree",
+        settings=GrowSettings(
+            mode=settings.growth, max_tokens=settings.max_tokens, max_nodes=max(GROWN_NODES, 6 * settings.max_tokens),
+            seed=seed,
+        ),
+        verify=prompts.verify,
+        work=growing,
+        source=prompts.source,
+        progress=True,
+    )  # fmt: skip
+    shutil.rmtree(growing, ignore_errors=True)
+    return tree

@@ -1,0 +1,98 @@
+"""A round of reinforcement: PPO, DAPO or VAPO trains the primary on a tree or on free text."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from treegym.iterate.experts import Played
+from treegym.iterate.imitate import check_weights
+from treegym.iterate.settings import DEFAULTS, IterateSettings
+
+__all__ = ["reinforce"]
+
+LANES = 256
+
+
+def reinforce(settings: IterateSettings, source: str, tree: Path, seed: int, *, log: Path) -> tuple[Played, Any]:
+    """Trains the primary by reinforcement; returns the episodes and the model.
+
+    Args:
+        settings: of the run.
+        source: where the primary is.
+        tree: the round's tree, if it walks one.
+        seed: of the round.
+        log: where TensorBoard finds the learner's figures, if it is installed.
+    """
+    import treegym.agents as agents
+    from treegym.models import load_model
+
+    model = load_model(source)
+    env = _environment(settings, model, tree, seed)
+    policy: dict[str, Any] = {"model": source, **({"anchor": settings.anchor} if settings.on_tree else {})}
+    rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
+    agent = getattr(agents, settings.algorithm.upper())(
+        "LMPolicy", env, seed=seed, device="cpu", policy_kwargs={**policy, **settings.policy},
+        tensorboard_log=str(log) if importlib.util.find_spec("tensorboard") else None,
+        **{**DEFAULTS[settings.algorithm], **rate, **settings.options},
+    )  # fmt: skip
+    recorder = _recorder(env, settings.steps)
+    agent.learn(settings.steps, callback=recorder, tb_log_name=f"round-{seed % 1000:03d}")
+    trained = agent.policy.merged()
+    check_weights(trained, f"{settings.steps} tokens of {settings.algorithm}")
+    model.model.load_state_dict(trained.state_dict())
+    return recorder.played, model
+
+
+def _environment(settings: IterateSettings, model: Any, tree: Path, seed: int) -> Any:
+    import gymnasium as gym
+
+    from treegym.envs.free_text import FreeTextVectorEnv
+    from treegym.envs.token_tree.prompts import load_prompts
+
+    if settings.on_tree:
+        return gym.make_vec(
+            "TokenTree-v0", num_envs=LANES, tree=str(tree), view="tokens", reward=settings.reward,
+            max_tokens=settings.max_tokens, autoreset_mode="Disabled",
+        )  # fmt: skip
+    prompts = load_prompts(settings.prompts, seed=seed)
+    return FreeTextVectorEnv(
+        LANES, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens
+    )
+
+
+def _recorder(env: Any, steps: int) -> Any:
+    """Returns a callback that keeps every episode (root, return, nodes where there is a tree) and shows progress."""
+    from stable_baselines3.common.callbacks import BaseCallback
+    from tqdm import tqdm
+
+    tree = getattr(env.unwrapped, "tree", None)
+
+    class Recorder(BaseCallback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.played = Played()
+            self.bar = tqdm(total=steps, unit=" tokens", leave=False, disable=not sys.stderr.isatty())
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            self.bar.update(min(self.num_timesteps, steps) - self.bar.n)
+            rollout = self.locals["rollout"]
+            returns, starts = rollout.returns, rollout.starts
+            for episode, start in enumerate(starts.tolist()):
+                root, path = int(rollout.roots[episode]), []
+                if tree is not None and root >= 0:
+                    node = int(tree.root_node[root])
+                    for action in rollout.actions[start : start + int(rollout.lengths[episode])].tolist():
+                        node = int(tree.first_child[node]) + action
+                        path.append(node)
+                self.played.add(root, path, float(returns[episode]), bool(rollout.correct[episode] > 0.5))
+
+        def _on_training_end(self) -> None:
+            self.bar.close()
+
+    return Recorder()
