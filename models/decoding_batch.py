@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from treegym.models.base import TokenIds
 from treegym.models.decoding import choose_tokens
-
-if TYPE_CHECKING:
-    from treegym.models.transformers_model import TransformersModel
+from treegym.models.network import Network
+from treegym.models.tree_attention import additive_masks, ancestor_mask
 
 __all__ = ["SHARING_PAYS", "Decoding", "decode", "last_states_shared", "read_padded", "read_shared", "shared_tokens"]
 
@@ -36,6 +35,18 @@ class Decoding:
     mask: torch.Tensor  # [B, P] long, 1 where a key is a token of the row
     position: torch.Tensor  # [B, 1] position of the last token
     state: torch.Tensor  # [B, D] last hidden state, from which the next token is read
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps some rows and drops the others."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.position, self.state = self.mask[rows], self.position[rows], self.state[rows]
+
+    def advance(self, model: Network, tokens: torch.Tensor) -> None:
+        """Reads one more token ``[B]`` of every row."""
+        self.position = self.position + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        ids = tokens[:, None].to(model.device)
+        self.state = model.hidden(ids, positions=self.position, mask=self.mask, cache=self.cache)[:, -1]
 
 
 def shared_tokens(contexts: Sequence[TokenIds]) -> int:
@@ -54,7 +65,7 @@ def shared_tokens(contexts: Sequence[TokenIds]) -> int:
 
 
 @torch.inference_mode()
-def read_padded(model: TransformersModel, contexts: Sequence[TokenIds]) -> Decoding:
+def read_padded(model: Network, contexts: Sequence[TokenIds]) -> Decoding:
     """Reads contexts one by one in one batch."""
     from transformers import DynamicCache
 
@@ -73,7 +84,7 @@ def read_padded(model: TransformersModel, contexts: Sequence[TokenIds]) -> Decod
 
 
 @torch.inference_mode()
-def read_shared(model: TransformersModel, contexts: Sequence[TokenIds]) -> Decoding:
+def read_shared(model: Network, contexts: Sequence[TokenIds]) -> Decoding:
     """Reads the tree of all contexts, then gathers each one's path."""
     from transformers import DynamicCache
 
@@ -96,7 +107,7 @@ def read_shared(model: TransformersModel, contexts: Sequence[TokenIds]) -> Decod
 
 
 @torch.inference_mode()
-def last_states_shared(model: TransformersModel, contexts: Sequence[TokenIds]) -> torch.Tensor:
+def last_states_shared(model: Network, contexts: Sequence[TokenIds]) -> torch.Tensor:
     """Returns the hidden state of every context's last token ``[B, D]``, shared beginnings read once."""
     forest = _Forest(contexts)
     states = _read_forest(model, forest, None)
@@ -105,10 +116,8 @@ def last_states_shared(model: TransformersModel, contexts: Sequence[TokenIds]) -
     return states[torch.tensor(ends, device=model.device)]
 
 
-def _read_forest(model: TransformersModel, forest: _Forest, cache: Any) -> torch.Tensor:
+def _read_forest(model: Network, forest: _Forest, cache: Any) -> torch.Tensor:
     """Returns the states of all trees' tokens, one tree after the other, padded to the largest ``[trees * L, D]``."""
-    from treegym.models.tree_attention import additive_masks, ancestor_mask
-
     longest = max(len(tokens) for tokens in forest.tokens)
     ids = np.zeros((len(forest.tokens), longest), np.int64)
     parents = np.full((len(forest.tokens), longest), -1, np.int64)  # padding is alone, and sees itself only
@@ -155,7 +164,7 @@ class _Forest:
 
 @torch.inference_mode()
 def decode(
-    model: TransformersModel,
+    model: Network,
     decoding: Decoding,
     *,
     max_new_tokens: int,
@@ -166,9 +175,8 @@ def decode(
     """Returns a continuation for each row, up to and with its stop token; finished rows leave the batch."""
     made: list[list[int]] = [[] for _ in range(len(decoding.mask))]
     active = list(range(len(made)))
-    state, mask, position = decoding.state, decoding.mask, decoding.position
     for step in range(max_new_tokens):
-        logits = model.logits(state)  # [B, V]
+        logits = model.logits(decoding.state)  # [B, V]
         if temperature > 0.0:
             logprobs = torch.log_softmax(logits, dim=-1).cpu().numpy()
             chosen = torch.from_numpy(choose_tokens(logprobs, temperature, [generators[row] for row in active]))
@@ -181,12 +189,8 @@ def decode(
         if not going or step + 1 == max_new_tokens:
             break
         if len(going) < len(active):
-            keep = torch.tensor(going, device=model.device)
-            decoding.cache.batch_select_indices(keep)
-            mask, position, active = mask[keep], position[keep], [active[place] for place in going]
-            chosen = chosen[torch.tensor(going)]
-        position = position + 1
-        mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-        ids = chosen[:, None].to(model.device)
-        state = model.hidden(ids, positions=position, mask=mask, cache=decoding.cache)[:, -1]
+            keep = torch.tensor(going)
+            decoding.keep(keep.to(model.device))
+            active, chosen = [active[place] for place in going], chosen[keep]
+        decoding.advance(model, chosen)
     return made

@@ -18,7 +18,7 @@ import torch
 
 from treegym.errors import BackendError, ConfigError
 from treegym.models.base import TokenIds
-from treegym.models.transformers_model import TransformersModel
+from treegym.models.network import Network
 from treegym.models.tree_attention import additive_masks
 
 __all__ = ["TreeCache"]
@@ -29,7 +29,7 @@ EMPTY = -1  # no slot, no parent
 class TreeCache:
     """Hidden states and keys/values of the nodes of a tree of tokens, within a budget of slots."""
 
-    def __init__(self, model: TransformersModel, *, budget: int = 65_536, page: int = 1024) -> None:
+    def __init__(self, model: Network, *, budget: int = 65_536, page: int = 1024) -> None:
         """Makes an empty cache.
 
         Args:

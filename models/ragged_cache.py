@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from treegym.models.transformers_model import TransformersModel
+from treegym.models.network import Network
 from treegym.models.tree_attention import additive_masks
 
 __all__ = ["RaggedCache"]
@@ -18,7 +18,7 @@ __all__ = ["RaggedCache"]
 class RaggedCache:
     """Keys and values of rows of different lengths, each token at its own position."""
 
-    def __init__(self, model: TransformersModel, rows: int) -> None:
+    def __init__(self, model: Network, rows: int) -> None:
         from transformers import DynamicCache
 
         self.model = model

@@ -24,7 +24,7 @@ from treegym.models.base import TokenIds, check_contexts
 from treegym.models.decoding import row_generators
 from treegym.models.ragged_cache import RaggedCache
 from treegym.models.transformers_model import TransformersModel
-from treegym.models.tree_scores import Branches, TreeScores, score_trees
+from treegym.models.tree_scores import Branches, TreeScores
 
 __all__ = ["SpeculationReport", "SpeculativeModel", "accepted_prefix", "best_length"]
 
@@ -123,7 +123,7 @@ class SpeculativeModel:
     def score_trees(
         self, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
     ) -> list[TreeScores]:
-        return score_trees(self.target, trees, best=best, worst=worst, hidden=hidden)
+        return self.target.score_trees(trees, best=best, worst=worst, hidden=hidden)
 
     def fingerprint(self) -> str:
         return self.target.fingerprint()

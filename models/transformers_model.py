@@ -24,9 +24,10 @@ from treegym.models.decoding_batch import (
     read_shared,
     shared_tokens,
 )
-from treegym.models.loading import load_model
+from treegym.models.tree_attention import score_trees_by_attention
+from treegym.models.tree_scores import Branches, TreeScores, score_trees_naively
 
-__all__ = ["TransformersModel", "load_model"]
+__all__ = ["TransformersModel"]
 
 _VOLATILE = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "_attn_implementation_autoset")
 
@@ -191,6 +192,13 @@ class TransformersModel:
             logprobs = torch.log_softmax(self.logits(hidden[rows, columns]), dim=-1)
             parts.append(logprobs.gather(1, target[start : start + block, None])[:, 0])
         return torch.cat(parts).cpu().numpy()
+
+    def score_trees(
+        self, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+    ) -> list[TreeScores]:
+        """Scores every tree in one forward pass; path by path where the attention takes no masks of trees."""
+        score = score_trees_by_attention if self.supports_tree_attention else score_trees_naively
+        return score(self, trees, best=best, worst=worst, hidden=hidden)
 
     @torch.inference_mode()
     def generate(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from treegym.models.transformers_model import TransformersModel
+from treegym.models.network import Network
 from treegym.models.tree_scores import Branches, TreeScores, allowed_tokens
 
 __all__ = ["additive_masks", "ancestor_mask", "score_trees_by_attention"]
@@ -41,7 +41,7 @@ def ancestor_mask(parents: np.ndarray) -> np.ndarray:
     return mask.reshape(*parents.shape, parents.shape[-1])
 
 
-def additive_masks(model: TransformersModel, visible: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor) -> Any:
+def additive_masks(model: Network, visible: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor) -> Any:
     """Turns visibility into what the layers take: one additive mask, or one per kind of layer.
 
     Args:
@@ -67,7 +67,7 @@ def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]  # [B, 1, Q, K]
 
 
-def _batches(model: TransformersModel, trees: Sequence[Branches]) -> Iterator[list[int]]:
+def _batches(model: Network, trees: Sequence[Branches]) -> Iterator[list[int]]:
     """Yields indices of trees of similar size, so many that neither tokens nor mask exceed their bounds."""
     lengths = [len(tree.prompt) + tree.size for tree in trees]
     batch: list[int] = []
@@ -98,7 +98,7 @@ def _arranged(trees: Sequence[Branches]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 @torch.inference_mode()
 def score_trees_by_attention(
-    model: TransformersModel, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+    model: Network, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
 ) -> list[TreeScores]:
     """Scores trees, each in one forward pass; see `treegym.models.tree_scores.score_trees`."""
     allowed = torch.from_numpy(allowed_tokens(model)).to(model.device)
@@ -114,7 +114,7 @@ def score_trees_by_attention(
 
 
 def _read(
-    model: TransformersModel,
+    model: Network,
     trees: Sequence[Branches],
     states: torch.Tensor,
     allowed: torch.Tensor,

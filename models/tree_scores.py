@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from treegym.models.base import LanguageModel
+from treegym.models.base import LanguageModel, TextTokenizer
 
 __all__ = ["Branches", "TreeScores", "allowed_tokens", "score_trees", "score_trees_naively"]
 
@@ -61,7 +62,11 @@ class TreeScores:
     hidden: np.ndarray  # [n + 1, D] float32 last hidden states, or [n + 1, 0] if not asked
 
 
-def allowed_tokens(model: LanguageModel) -> np.ndarray:
+class _Tokenized(Protocol):
+    tokenizer: TextTokenizer
+
+
+def allowed_tokens(model: _Tokenized) -> np.ndarray:
     """Returns which tokens may stand in a tree ``[V] bool``: those that write something, and the end."""
     pieces = model.tokenizer.pieces()
     allowed = np.array([len(piece) > 0 for piece in pieces], bool)
@@ -75,16 +80,12 @@ def score_trees(
     """Scores whole trees in the fastest exact way the model offers.
 
     Args:
-        model: any language model; back ends with tree attention score a tree in one forward pass.
+        model: any language model; back ends with a `score_trees` of their own know a faster way than path by path.
         trees: trees in the model's own vocabulary.
         best: how many of the likeliest next tokens to return for the prompt and every node; 0 costs nothing.
         worst: how many of the unlikeliest.
         hidden: whether to return hidden states.
     """
-    if getattr(model, "supports_tree_attention", False):
-        from treegym.models.tree_attention import score_trees_by_attention
-
-        return score_trees_by_attention(model, trees, best=best, worst=worst, hidden=hidden)  # type: ignore[arg-type]
     own = getattr(model, "score_trees", None)
     if own is not None:
         return own(trees, best=best, worst=worst, hidden=hidden)

@@ -88,13 +88,9 @@ class CachedStepper:
         """Reads one more token of every row and returns the states ``[B, D]``."""
         import torch
 
-        running, device = self._running, self._model.device
-        running.position = running.position + 1
-        running.mask = torch.cat([running.mask, running.mask.new_ones(len(tokens), 1)], dim=1)
-        ids = torch.tensor(tokens, device=device)[:, None]
         self._lengths = [length + 1 for length in self._lengths]
-        states = self._model.hidden(ids, positions=running.position, mask=running.mask, cache=running.cache)
-        return states[:, -1]
+        self._running.advance(self._model, torch.tensor(tokens))
+        return self._running.state
 
     def _admit(self, keys: list[Hashable], contexts: list[TokenIds]) -> Any:
         """Reads new contexts, joins them to the running batch, and returns their states ``[B, D]``."""
@@ -118,8 +114,7 @@ class CachedStepper:
         index = torch.tensor(rows, device=self._model.device)
         self._keys, self._lengths = [self._keys[row] for row in rows], [self._lengths[row] for row in rows]
         running = self._running
-        running.cache.batch_select_indices(index)
-        running.mask, running.position = running.mask[index], running.position[index]
+        running.keep(index)
         start = running.mask.shape[1] - max(self._lengths)
         if start > 0:
             running.mask = running.mask[:, start:]
@@ -140,6 +135,7 @@ def _joined(one: Any, other: Any) -> Any:
             setattr(mine, name, torch.cat(parts))
     one.mask = torch.cat([pad(one.mask, (first, 0)), pad(other.mask, (second, 0))])
     one.position = torch.cat([one.position, other.position])
+    one.state = torch.cat([one.state, other.state])
     return one
 
 

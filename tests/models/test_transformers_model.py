@@ -9,8 +9,7 @@ import torch
 from treegym.errors import ConfigError, DataError, MissingDependency
 from treegym.models.base import LanguageModel
 from treegym.models.char_tokenizer import CharTokenizer
-from treegym.models.loading import choose_attention
-from treegym.models.transformers_model import load_model
+from treegym.models.loading import choose_attention, load_model
 
 CONTEXTS = [[5, 6, 7], [9], [3, 4, 5, 6, 7, 8, 9, 10]]
 
