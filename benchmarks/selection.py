@@ -31,12 +31,12 @@ from treegym.envs.candidate_selection.world import SelectionWorld
 BUDGET = 10  # measurements that random search gets
 SETTINGS: dict[str, Any] = {"num_candidates": 20, "sets": 4}
 TRAINING: dict[str, Any] = {"num_candidates": 20, "sets": 64}
-STEPS = {"PPO": 6_000, "DAPO": 6_000, "VAPO": 6_000, "AlphaZero": 600}
+STEPS = {"PPO": 100_000, "DAPO": 100_000, "VAPO": 100_000, "AlphaZero": 20_000}
 PRIOR_WEIGHT = 0.5  # agents start by trusting the history of strategies, as tournament and rank do
 SWITCHES: dict[str, dict[str, Any]] = {
-    "PPO": {"learning_rate": 1e-3, "gamma": 1.0},
-    "DAPO": {"learning_rate": 1e-3},
-    "VAPO": {"learning_rate": 1e-3},
+    "PPO": {"learning_rate": 1e-3, "gamma": 1.0, "ent_coef": 0.01},
+    "DAPO": {"learning_rate": 1e-3, "ent_coef": 0.01},
+    "VAPO": {"learning_rate": 1e-3, "ent_coef": 0.01},
     "AlphaZero": {"num_simulations": 12, "n_episodes": 64},
 }
 

@@ -7,6 +7,7 @@ faster = create_universal_optimizer().optimize_model(model, inputs)
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ import numpy as np
 from treegym.envs.candidate_selection.candidates import Candidate
 from treegym.envs.candidate_selection.config import CoreConfig
 from treegym.envs.candidate_selection.core import HybridOptimizationCore as _Core
-from treegym.envs.candidate_selection.core import UniversalOptimizer
 from treegym.envs.candidate_selection.env import CandidateSelectionEnv
 from treegym.envs.candidate_selection.features import describe
 from treegym.envs.candidate_selection.fitness import ZONES
@@ -25,6 +25,7 @@ from treegym.envs.candidate_selection.recipe import rebuild
 from treegym.envs.candidate_selection.selector import CandidateSelector
 from treegym.envs.candidate_selection.strategies.base import HybridOptimizationStrategy
 from treegym.envs.candidate_selection.table import ModuleEntry, load_table
+from treegym.envs.candidate_selection.universal import UniversalOptimizer
 
 if TYPE_CHECKING:
     from treegym.agents.policies.child import ChildPolicy as PolicyNetwork
@@ -99,6 +100,7 @@ class HybridRLOptimizer:
                 policy_kwargs={"hidden": self.config.rl_hidden_dim, "prior_weight": PRIOR_WEIGHT},
                 **self._switches(name),
             )
+            _own_rate(agent, self.config.rl_value_learning_rate / self.config.rl_learning_rate)
             agent.learn(steps)
             self.agents[name] = agent
             self.validation[name] = _mean_return(agent, {**settings, "split": "validation"})
@@ -116,10 +118,11 @@ class HybridRLOptimizer:
             "gamma": c.rl_gamma,
             "clip_range": c.rl_epsilon_low,
             "clip_range_high": c.rl_epsilon_high,
-            "vf_coef": 0.5 * c.rl_value_learning_rate / c.rl_learning_rate,
         }
-        if name != "DAPO":  # it has no critic
+        if name == "PPO":
             switches["gae_lambda"] = c.rl_lambda
+        elif name == "VAPO":  # its lambda grows with the length of an episode: from here
+            switches["lambda_min"] = c.rl_lambda
         return switches
 
 
@@ -181,6 +184,24 @@ def create_universal_optimizer(
 ) -> UniversalOptimizer:
     """Returns an optimizer whose ``optimize_model(model, inputs)`` gives only the module back."""
     return UniversalOptimizer(create_hybrid_optimization_core(config, **options))
+
+
+def _own_rate(agent: Any, ratio: float) -> None:
+    """Gives an agent's critic a learning rate of its own: `ratio` times the policy's, whatever its schedule."""
+    critic = {id(parameter) for parameter in agent.scorer.critic_parameters()}
+    optimizers = [agent.optimizer, *([agent.critic_optimizer] if hasattr(agent, "critic_optimizer") else [])]
+    for optimizer in optimizers:
+        (group,) = optimizer.param_groups
+        own = [parameter for parameter in group["params"] if id(parameter) in critic]
+        if not own:
+            continue  # DAPO learns without a critic
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
+        optimizer.add_param_group({**group, "params": own})
+        optimizer.register_step_pre_hook(functools.partial(_follow, ratio=ratio))
+
+
+def _follow(optimizer: Any, args: Any, kwargs: Any, *, ratio: float) -> None:
+    optimizer.param_groups[1]["lr"] = ratio * optimizer.param_groups[0]["lr"]
 
 
 def _mean_return(agent: Any, settings: Mapping[str, Any]) -> float:

@@ -40,6 +40,7 @@ class CoreConfig:
     max_iterations: int = 10  # candidates measured at most
     max_accuracy_drop: float | None = None  # hard limit on lost accuracy; None: only the fitness counts
     seconds_per_candidate: float = 2.0  # time for measuring one
+    processes: int | None = None  # candidates tried and measured side by side; None: as there are processors
     timeout: float = 120.0  # after which a candidate is given up
     megabytes: int = 8_192  # memory beyond this costs a candidate its life
     rl_hidden_dim: int = 128
@@ -88,8 +89,10 @@ class CoreConfig:
         for name in ("tournament_size", "max_iterations", "rl_max_episodes", "rl_max_steps_per_episode", "megabytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 1")
-        if self.num_candidates is not None and (type(self.num_candidates) is not int or self.num_candidates < 1):
-            raise ConfigError(f"num_candidates is {self.num_candidates!r}; it must be a whole number from 1, or None")
+        for name in ("num_candidates", "processes"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1, or None")
         drop = self.max_accuracy_drop
         if drop is not None and (isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop <= 1):
             raise ConfigError(f"max_accuracy_drop is {drop!r}; it must be between 0 and 1")

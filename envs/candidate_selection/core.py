@@ -1,12 +1,14 @@
 """HybridOptimizationCore: finds, measures and applies the best combination of optimisations for a module.
 
 The original is never touched and never beaten by something worse: the winner must be fitter than it at the lower end
-of its measured interval, within the limit on lost accuracy; otherwise a copy of the original comes back.
+of its measured interval, within the limit on lost accuracy, and that again when it is measured once more, alone and on
+other inputs (the best of ten noisy figures flatters); otherwise a copy of the original comes back.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,20 +29,18 @@ from treegym.envs.candidate_selection.selector import CandidateSelector
 from treegym.envs.candidate_selection.strategies.base import HybridOptimizationStrategy
 from treegym.envs.candidate_selection.targets import Inputs, fresh_inputs
 from treegym.envs.candidate_selection.tracker import StrategyTracker, default_path
-from treegym.errors import ConfigError, TreeGymError
+from treegym.errors import ConfigError
 
 __all__ = [
     "Evaluated",
     "HybridOptimizationCore",
     "HybridOptimizationStrategy",
-    "UniversalOptimizer",
-    "create_hybrid_optimization_core",
-    "create_universal_optimizer",
 ]
 
 PATIENCE = 2  # measurements in a row without improvement after which the search has converged
 BROKEN = 0.2  # of expected fitness: more than candidates differ by
 OFFSPRING = 3  # ensembles that are added around a new best candidate
+SECOND_SEED = 50_000_017  # added to the seed of inputs when a winner is measured once more
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,19 @@ class HybridOptimizationCore:
         self.sample: tuple[Any, ...] = ()
         self._names: list[str] = []
         self._reasons: dict[str, str] = {}
+        self.unconfirmed: dict[str, str] = {}  # winners that were none when measured once more, and why
         self._chosen = Evaluated(ORIGINAL, None, self.base_fitness)
+        self.processes = self.config.processes or worker.processors()
 
     # ---------------------------------------------------------------- candidates
 
     def generate_optimization_candidates(self, module: nn.Module, inputs: Any = None) -> list[Candidate]:
         """Returns the candidates of a module: those strategies that apply to it and their best combinations."""
         source = self._inputs(module, inputs)
-        self.kind = kind_of(module)
+        sample = source(self.config.seed)
+        self.kind = kind_of(module, sample)
         self._names, self._reasons = applicable(
-            module, source(self.config.seed), self.config.optimization_strategies, self._limits()
+            module, sample, self.config.optimization_strategies, self._limits(), at_once=self.processes
         )
         count = self.config.num_candidates or count_for(module)
         ensembles = self.config.enable_ensemble_optimization
@@ -137,33 +140,44 @@ class HybridOptimizationCore:
             self._search(original, source, candidates)
         elif candidates:
             singles = [candidate for candidate in candidates if len(candidate.strategies) == 1]
-            self._evaluate(original, source, (singles or candidates)[0])
+            self._evaluate(original, source, (singles or candidates)[:1])
         self.tracker.save()
         optimized = self._winner(original, source)
         return optimized, self._result(candidates)
 
     def _search(self, original: nn.Module, source: Inputs, candidates: list[Candidate]) -> None:
-        """Measures candidates one by one, as selected; the best so far has offspring; stops by the thresholds."""
+        """Measures candidates as selected; the best so far has offspring; stops by the thresholds."""
         waiting = list(candidates)
         seen = set(waiting)
         best, stale = self.base_fitness, 0
         while waiting and len(self.evaluated) < self.config.max_iterations:
-            expected = [self._promise(candidate) for candidate in waiting]
-            candidate = self.candidate_selector.select_candidate(waiting, expected)
-            if self.candidate_selector.finished and self.evaluated:
+            chosen = self._select(waiting)
+            if not chosen:
                 break
-            waiting.remove(candidate)
-            found = self._evaluate(original, source, candidate)
-            improved = found.fitness - best if self._allowed(found) else 0.0
-            stale = 0 if improved > self.config.convergence_threshold else stale + 1
-            if improved > 0:
-                best = found.fitness
-                if self.config.enable_ensemble_optimization:
-                    waiting += self._offspring(candidate, seen)
+            for found in self._evaluate(original, source, chosen):
+                improved = found.fitness - best if self._allowed(found) else 0.0
+                stale = 0 if improved > self.config.convergence_threshold else stale + 1
+                if improved > 0:
+                    best = found.fitness
+                    if self.config.enable_ensemble_optimization:
+                        waiting += self._offspring(found.candidate, seen)
             if best >= self.config.performance_threshold or (
                 stale >= PATIENCE and len(self.evaluated) >= len(candidates)
             ):
                 break
+
+    def _select(self, waiting: list[Candidate]) -> list[Candidate]:
+        """Takes what is measured next, as many as run side by side, out of `waiting`; nothing: the policy is done."""
+        chosen: list[Candidate] = []
+        room = self.config.max_iterations - len(self.evaluated)
+        while waiting and len(chosen) < min(self.processes, room):
+            expected = [self._promise(candidate) for candidate in waiting]
+            candidate = self.candidate_selector.select_candidate(waiting, expected)
+            if self.candidate_selector.finished and (self.evaluated or chosen):
+                break
+            waiting.remove(candidate)
+            chosen.append(candidate)
+        return chosen
 
     def _promise(self, candidate: Candidate) -> float:
         """Returns the fitness that is expected, less a lot where the limit on accuracy is likely broken.
@@ -191,25 +205,32 @@ class HybridOptimizationCore:
         seen.update(larger[:OFFSPRING])
         return larger[:OFFSPRING]
 
-    def _evaluate(self, original: nn.Module, source: Inputs, candidate: Candidate) -> Evaluated:
-        """Measures one candidate in a child process and learns from it."""
+    def _evaluate(self, original: nn.Module, source: Inputs, candidates: list[Candidate]) -> list[Evaluated]:
+        """Measures candidates, each in a child process, and learns from them."""
         sample = source(self.config.seed)
-        settings = MeasureSettings(max_seconds=self.config.seconds_per_candidate, seed=self.config.seed)
 
-        def work() -> dict[str, Any]:
-            optimised = apply(original, candidate, sample)
-            return measure(original, optimised, source, settings, self.task).as_dict()
+        def work(candidate: Candidate) -> dict[str, Any]:
+            return self._measured(original, apply(original, candidate, sample), source, self.config.seed)
 
-        outcome = worker.run(work, self._limits(), fork=worker.can_fork(original))
+        works = [functools.partial(work, candidate) for candidate in candidates]
+        outcomes = worker.run_all(works, self._limits(), at_once=self.processes, fork=worker.can_fork(original))
+        found = [self._found(candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
+        for one in found:
+            self.evaluated.append(one)
+            if self.config.enable_adaptive_hybrid:
+                self.tracker.update(self.kind, one.candidate, one.measurement)
+            if self.progress is not None:
+                self.progress(one)
+        return found
+
+    def _measured(self, original: nn.Module, optimised: nn.Module, source: Inputs, seed: int) -> dict[str, Any]:
+        settings = MeasureSettings(max_seconds=self.config.seconds_per_candidate, seed=seed)
+        return measure(original, optimised, source, settings, self.task).as_dict()
+
+    def _found(self, candidate: Candidate, outcome: worker.Outcome) -> Evaluated:
         measurement = None if outcome.result is None else Measurement.from_dict(outcome.result)
         value = 0.0 if measurement is None else self.candidate_selector.evaluate_candidate_fitness(measurement)
-        found = Evaluated(candidate, measurement, value, outcome.reason)
-        self.evaluated.append(found)
-        if self.config.enable_adaptive_hybrid:
-            self.tracker.update(self.kind, candidate, measurement)
-        if self.progress is not None:
-            self.progress(found)
-        return found
+        return Evaluated(candidate, measurement, value, outcome.reason)
 
     def _allowed(self, found: Evaluated) -> bool:
         """Returns whether a candidate is surely better than the original, and loses no more accuracy than allowed."""
@@ -220,15 +241,21 @@ class HybridOptimizationCore:
         return bool(cautious > self.base_fitness)
 
     def _winner(self, original: nn.Module, source: Inputs) -> nn.Module:
-        """Applies the best candidate that is allowed, in this process; the original's copy if there is none."""
+        """Applies the best candidate that is allowed, in this process, and measures it once more; else the original."""
+        self.unconfirmed = {}
         for found in sorted((one for one in self.evaluated if self._allowed(one)), key=lambda one: -one.fitness):
+            name = found.candidate.name
             try:
                 optimised = apply(original, found.candidate, source(self.config.seed))
-            except (TreeGymError, RuntimeError) as error:  # it ran in its child; here, memory may be short
-                self.evaluated.append(Evaluated(found.candidate, None, 0.0, f"could not be applied: {error}"))
+            except Exception as error:  # noqa: BLE001 - a strategy's own code; what ran in a child may fail here
+                self.unconfirmed[name] = f"could not be applied: {type(error).__name__}: {error}"
                 continue
-            self._chosen = found
-            return optimised
+            work = functools.partial(self._measured, original, optimised, source, self.config.seed + SECOND_SEED)
+            again = self._found(found.candidate, worker.run(work, self._limits(), fork=worker.can_fork(original)))
+            if self._allowed(again):
+                self._chosen = again
+                return optimised
+            self.unconfirmed[name] = again.reason or "measured once more, it was not surely better within the limits"
         self._chosen = Evaluated(ORIGINAL, None, self.base_fitness)
         return original
 
@@ -265,6 +292,9 @@ class HybridOptimizationCore:
             ],
             "generated": [candidate.name for candidate in candidates],
             "not_applicable": dict(self._reasons),
+            "not_confirmed": dict(self.unconfirmed),
+            "strategy_weights": self.tracker.dynamic_weights(self.kind, self._names, self.weights),
+            "success_rates": self.tracker.success_rates(self.kind, self.weights),
             "pareto_front": [names[i] for i in front],
             "pareto_points": [rows[i].tolist() for i in front],
             "evaluations": len(self.evaluated),
@@ -296,47 +326,3 @@ def _metrics(found: Evaluated) -> list[float]:
     m = found.measurement
     assert m is not None
     return [m.speed.value, m.memory.value, m.accuracy.value]
-
-
-class UniversalOptimizer:
-    """The core for people who want only the module back."""
-
-    def __init__(self, core: HybridOptimizationCore) -> None:
-        self.core = core
-        self.result: dict[str, Any] = {}
-
-    def optimize_model(self, model: nn.Module, inputs: Any = None) -> nn.Module:
-        """Returns the optimised model; `result` holds the figures."""
-        optimised, self.result = self.core.hybrid_optimize_module(model, inputs)
-        return optimised
-
-    def optimize_models(
-        self, registry: Mapping[str, Callable[[], nn.Module]], inputs: Mapping[str, Any]
-    ) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
-        """Optimises a registry of modules (name -> build function), each on its inputs, one after the other.
-
-        Timings of modules measured at the same time on the same processor would disturb each other. A module that
-        cannot be optimised is reported in its result under "error"; the others go on.
-        """
-        done = {}
-        for name, build in registry.items():
-            module = build()
-            try:
-                done[name] = self.core.hybrid_optimize_module(module, inputs.get(name))
-            except TreeGymError as error:
-                done[name] = module, {"selected_strategy": "original", "error": str(error)}
-        return done
-
-
-def create_hybrid_optimization_core(
-    config: Mapping[str, Any] | CoreConfig | None = None, **options: Any
-) -> HybridOptimizationCore:
-    """Returns a core; `options` are those of `HybridOptimizationCore`."""
-    return HybridOptimizationCore(config, **options)
-
-
-def create_universal_optimizer(
-    config: Mapping[str, Any] | CoreConfig | None = None, **options: Any
-) -> UniversalOptimizer:
-    """Returns an optimizer whose ``optimize_model(model, inputs)`` gives only the module back."""
-    return UniversalOptimizer(create_hybrid_optimization_core(config, **options))

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from treegym.envs.candidate_selection.memory import footprint
-from treegym.envs.candidate_selection.strategies.base import map_tensors
+from treegym.envs.candidate_selection.strategies.base import map_tensors, tensors_of
 
 __all__ = ["describe", "kind_of"]
 
@@ -34,10 +35,9 @@ def describe(module: nn.Module, sample: tuple[Any, ...]) -> dict[str, float]:
     }
     dense = [layer for layer in layers if isinstance(layer, nn.Linear)]
     size = footprint(module)
-    rows: list[int] = []
-    map_tensors(sample, lambda tensor: rows.append(tensor.numel() // max(1, tensor.shape[-1])))
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    rows = [tensor.numel() // max(1, tensor.shape[-1]) if tensor.dim() else 1 for tensor in tensors_of(sample)]
+    counter, spotter = FlopCounterMode(display=False), _AttentionSpotter()
+    with torch.no_grad(), counter, spotter:
         module(*map_tensors(sample, torch.clone))
     flops = counter.get_total_flops()
     parameters = sum(parameter.numel() for parameter in module.parameters())
@@ -51,12 +51,12 @@ def describe(module: nn.Module, sample: tuple[Any, ...]) -> dict[str, float]:
         ),
         "log_rows": math.log2(1 + max(rows, default=0)),
         "linear_share": sum(layer.weight.numel() for layer in dense) / max(1, parameters),
-        "attention": float(_has_attention(module)),
+        "attention": float(spotter.found or _named_attention(module)),
     }
 
 
-def kind_of(module: nn.Module) -> str:
-    """Returns the kind of a module, from its layers and the names of its classes."""
+def kind_of(module: nn.Module, sample: tuple[Any, ...] | None = None) -> str:
+    """Returns the kind of a module: from its layers, the names of its classes and, with a sample, what it computes."""
     layers = list(module.modules())
     names = " ".join(dict.fromkeys(type(layer).__name__.lower() for layer in layers))
     attributes = " ".join(dict(module.named_modules())).lower()
@@ -75,14 +75,42 @@ def kind_of(module: nn.Module) -> str:
         return "llama"
     if has["recurrent"]:
         return "recurrent"
-    if _has_attention(module):
+    if _named_attention(module) or (sample is not None and _attends(module, sample)):
         return "conv_transformer" if has["convolution"] and has["batch_norm"] else "transformer"
     if has["convolution"]:
         return "generator" if any(word in names for word in ("generator", "upsampl", "decoder")) else "convolution"
     return "generator" if "autoencoder" in names else "dense"
 
 
-def _has_attention(module: nn.Module) -> bool:
+class _AttentionSpotter(TorchDispatchMode):
+    """Sees attention by what is computed, whatever classes are called: a product with the result of a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+        self._weights: dict[int, Tensor] = {}  # by address; kept, so that no address is used again
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if "scaled_dot_product" in name or "multi_head_attention" in name or "transformer_encoder_layer" in name:
+            self.found = True
+        known = any(isinstance(x, Tensor) and x.data_ptr() in self._weights for x in args)
+        if name in ("_softmax", "_safe_softmax") or (known and name in ("_to_copy", "clone", "dropout")):
+            self._weights[out.data_ptr()] = out
+        elif known and name == "bmm":
+            self.found = True
+        return out
+
+
+def _attends(module: nn.Module, sample: tuple[Any, ...]) -> bool:
+    spotter = _AttentionSpotter()
+    with torch.no_grad(), spotter:
+        module(*map_tensors(sample, torch.clone))
+    return spotter.found
+
+
+def _named_attention(module: nn.Module) -> bool:
     return any(
         isinstance(layer, nn.MultiheadAttention) or "attention" in type(layer).__name__.lower()
         for layer in module.modules()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,9 @@ from treegym.envs.candidate_selection.tracker import StrategyTracker
 
 __all__ = ["SLOW", "SUGGESTED", "applicable", "count_for", "extend", "propose"]
 
-SLOW = ("compile", "int4_weights")  # taken only when asked for by name: one compiles, the other is far off
+SLOW = ("compile",)  # taken only when asked for by name: its first call takes seconds to minutes
 LONGEST = 4  # strategies in an ensemble
+PARTS = 8  # strategies that ensembles are made of: those of the largest weight in the history
 
 # What tends to help each kind of module: priors that break ties, not rules.
 SUGGESTED: dict[str, tuple[str, ...]] = {
@@ -42,30 +44,27 @@ def count_for(module: nn.Module) -> int:
 
 
 def applicable(
-    module: nn.Module, sample: tuple[Any, ...], strategies: Sequence[str], limits: worker.Limits
+    module: nn.Module, sample: tuple[Any, ...], strategies: Sequence[str], limits: worker.Limits, *, at_once: int = 1
 ) -> tuple[list[str], dict[str, str]]:
-    """Tries every strategy alone on a copy, each in a child process; returns those that ran, and why others did not.
+    """Tries every strategy alone on a copy, in child processes; returns those that ran, and why others did not.
 
     Families stand for their strategies, without the slow ones; those are tried when named themselves.
     """
     warm_up_process()
     asked = set(strategies)
     names = [name for name in expand(list(strategies)) if name not in SLOW or name in asked]
-    good, reasons = [], {}
-    for name in names:
 
-        def attempt(name: str = name) -> dict[str, Any]:
-            import torch
+    def attempt(name: str) -> dict[str, Any]:
+        import torch
 
-            with torch.no_grad():
-                apply(module, Candidate((name,)), sample)(*map_tensors(sample, torch.clone))
-            return {}
+        with torch.no_grad():
+            apply(module, Candidate((name,)), sample)(*map_tensors(sample, torch.clone))
+        return {}
 
-        outcome = worker.run(attempt, limits, fork=worker.can_fork(module))
-        if outcome.result is None:
-            reasons[name] = outcome.reason
-        else:
-            good.append(name)
+    works = [functools.partial(attempt, name) for name in names]
+    outcomes = worker.run_all(works, limits, at_once=at_once, fork=worker.can_fork(module))
+    good = [name for name, outcome in zip(names, outcomes, strict=True) if outcome.result is not None]
+    reasons = {name: outcome.reason for name, outcome in zip(names, outcomes, strict=True) if outcome.result is None}
     return good, reasons
 
 
@@ -87,7 +86,9 @@ def propose(
     singles = sorted((Candidate((name,)) for name in names), key=worth, reverse=True)
     if not ensembles:
         return singles[:count]
-    several = [candidate for candidate in combinations(names, LONGEST) if len(candidate.strategies) > 1]
+    shares = tracker.dynamic_weights(kind, list(names), weights)
+    heaviest = sorted(names, key=lambda name: shares[name], reverse=True)[:PARTS]
+    several = [candidate for candidate in combinations(heaviest, LONGEST) if len(candidate.strategies) > 1]
     several.sort(key=worth, reverse=True)
     half = min(len(singles), (count + 1) // 2)
     chosen = singles[:half] + several[: count - half]

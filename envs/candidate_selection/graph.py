@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from treegym.envs.candidate_selection.strategies.base import NotApplicable, map_tensors, replace
+from treegym.envs.candidate_selection.strategies.base import NotApplicable, map_tensors, replace, tensors_of
 
 __all__ = ["Calls", "capture", "close", "rewrite", "single_use", "trace"]
 
@@ -73,7 +73,7 @@ def trace(module: nn.Module, kwargs: dict[str, Any], args: tuple[Any, ...]) -> f
 
 def close(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
     """Returns whether two outputs have the same tensors up to a relative error."""
-    ours, theirs = _tensors(a), _tensors(b)
+    ours, theirs = tensors_of(a), tensors_of(b)
     if len(ours) != len(theirs):
         return False
     for x, y in zip(ours, theirs, strict=True):
@@ -149,9 +149,3 @@ def _attempt(
 def single_use(node: Any) -> bool:
     """Returns whether exactly one other node reads this one."""
     return isinstance(node, fx.Node) and len(node.users) == 1
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_tensors(value, found.append)
-    return found

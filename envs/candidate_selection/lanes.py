@@ -64,8 +64,8 @@ class Lanes:
 
     def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
         """Moves every lane one step; lanes that are done begin anew (``next_step_reset``) or stand still."""
-        flags = [np.empty(self.count, bool) for _ in range(4)]
-        outcome = Outcome(np.empty(self.count), np.empty((self.count, 4), np.float32), *flags)
+        flags = [np.zeros(self.count, bool) for _ in range(4)]
+        outcome = Outcome(np.zeros(self.count), np.zeros((self.count, 4), np.float32), *flags)
         self.world.advance(self, actions, outcome, next_step_reset=next_step_reset)
         if self.world.zones is not None:
             outcome.reward[:] = np.interp(outcome.reward, *self.world.zones)

@@ -1,8 +1,9 @@
 """Measuring a candidate against the original: speed, memory and accuracy, each with its interval.
 
 Speed is the ratio of paired, interleaved timings: both modules get the same fresh input in every pair, in alternating
-order, and the pair's ratio cancels a drift of the machine. The outputs of the timed calls themselves are compared,
-after the clock has stopped: a candidate that caches, or skips work on inputs it thinks it knows, is slow or wrong.
+order, and the pair's ratio cancels a drift of the machine. No module sees an input twice, for speed or for memory, so
+remembering gains nothing; outputs are read before the clock stops, so putting work off gains nothing; and the outputs
+of the timed calls themselves are compared, so leaving work out is an error.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from treegym.envs.candidate_selection.measure_types import Interval, Measurement, MeasureSettings
 from treegym.envs.candidate_selection.memory import footprint, peak_allocation
 from treegym.envs.candidate_selection.strategies import STRATEGIES, load
-from treegym.envs.candidate_selection.strategies.base import map_tensors
+from treegym.envs.candidate_selection.strategies.base import map_tensors, tensors_of
 from treegym.errors import ConfigError
 
 __all__ = [
@@ -72,9 +73,7 @@ def check_module(module: nn.Module, inputs: Inputs, seed: int = 0) -> None:
                 f"the module does not run on the given input ({type(error).__name__}: {str(error)[:300]}); "
                 "inputs are a tuple of its positional arguments, on its device"
             ) from error
-    found: list[Tensor] = []
-    map_tensors(first, lambda tensor: found.append(tensor))
-    if not any(tensor.is_floating_point() for tensor in found):
+    if not _floats(first):
         raise ConfigError(
             f"the module's output has no floating-point tensor to compare (it is a {type(first).__name__})"
         )
@@ -83,12 +82,23 @@ def check_module(module: nn.Module, inputs: Inputs, seed: int = 0) -> None:
 
 
 def output_error(expected: Any, got: Any) -> float:
-    """Returns ``|got - expected| / |expected|`` over all floating-point outputs together; 1 where shapes differ."""
+    """Returns ``|got - expected| / |expected|`` over all floating-point outputs together; 1 where shapes differ.
+
+    Numbers that are not finite must be the same on both sides (as masked logits are); elsewhere they are an error of 1.
+    """
     ours, theirs = _floats(expected), _floats(got)
     if len(ours) != len(theirs) or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
         return 1.0
-    difference = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(ours, theirs, strict=True))
-    size = sum(float(a.double().square().sum()) for a in ours)
+    difference = size = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = a.double(), b.double()
+        finite = a.isfinite()
+        if not finite.all():
+            if not torch.equal(a[~finite].nan_to_num(nan=0.5), b[~finite].nan_to_num(nan=0.5)):
+                return 1.0
+            a, b = a[finite], b[finite]
+        difference += float((a - b).square().sum())
+        size += float(a.square().sum())
     if not math.isfinite(difference):
         return 1.0
     return min(1.0, math.sqrt(difference / size)) if size > 0 else float(difference > 0)
@@ -119,7 +129,7 @@ def measure(
             for module in order:
                 own = [map_tensors(x, torch.clone) for x in batch]  # a module may write into its input
                 start = clock()
-                outputs[module] = [module(*x) for x in own]
+                outputs[module] = [_consumed(module(*x)) for x in own]
                 spent[module] = clock() - start
             ratios.append(math.log(spent[original] / spent[candidate]))
             times[0].append(spent[original] / calls)
@@ -131,8 +141,11 @@ def measure(
                     break
             elif time.perf_counter() > deadline + settings.max_seconds:
                 break
-        x = inputs(settings.seed)
-        sizes = footprint(original) + peak_allocation(original, x), footprint(candidate) + peak_allocation(candidate, x)
+        earlier, x = inputs(settings.seed + 2_000_003), inputs(settings.seed + 2_000_005)
+        sizes = (
+            footprint(original) + peak_allocation(original, x, earlier),
+            footprint(candidate) + peak_allocation(candidate, x, earlier),
+        )
     low, high = _median_interval(ratios)
     saved = max(1, sizes[0]) / max(1, sizes[1])
     return Measurement(
@@ -194,13 +207,32 @@ def _clock(module: nn.Module, name: str) -> Callable[[], float]:
 
         return synchronised
     alone = torch.get_num_threads() == 1 or os.cpu_count() == 1
-    return time.process_time if name == "cpu" or (name == "auto" and alone) else time.perf_counter
+    return (
+        time.process_time if name == "cpu" or (name == "auto" and alone and _cpu_clock_is_fine()) else time.perf_counter
+    )
+
+
+def _cpu_clock_is_fine() -> bool:
+    """Returns whether CPU time is counted finely: under a limit on CPU time (``ulimit -t``) Linux counts 4 ms steps."""
+    for _ in range(3):
+        start, deadline = time.process_time(), time.perf_counter() + 0.01
+        while (now := time.process_time()) == start and time.perf_counter() < deadline:
+            pass
+        if start < now < start + 1e-4:
+            return True
+    return False
+
+
+def _consumed(output: Any) -> Any:
+    """Reads a number of every tensor of an output: what is computed only when it is asked for is computed now."""
+    for tensor in tensors_of(output):
+        if tensor.numel():
+            tensor[(-1,) * tensor.dim()].item()
+    return output
 
 
 def _floats(value: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_tensors(value, lambda tensor: found.append(tensor) if tensor.is_floating_point() else None)
-    return found
+    return [tensor for tensor in tensors_of(value) if tensor.is_floating_point()]
 
 
 @contextmanager

@@ -49,7 +49,8 @@ class MeasuredWorld(SelectionWorld):
 
         module, source = load_module(model, inputs)
         check_module(module, source)
-        sample, kind = source(0), kind_of(module)
+        sample = source(0)
+        kind = kind_of(module, sample)
         recorded = load_table(table)
         names, _ = applicable(module, sample, strategies, worker.Limits())
         weights = weights_of(settings.get("objective_weights"))

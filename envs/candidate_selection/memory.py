@@ -49,11 +49,14 @@ def _packed_bytes(value: Any, seen: set[int]) -> int:
     return 0
 
 
-def peak_allocation(module: nn.Module, inputs: tuple[Any, ...]) -> int:
-    """Returns the most bytes that one call has allocated at once, as the allocator saw it."""
+def peak_allocation(module: nn.Module, inputs: tuple[Any, ...], earlier: tuple[Any, ...] | None = None) -> int:
+    """Returns the most bytes that one call has allocated at once, as the allocator saw it.
+
+    A call on `earlier` (None: on the same inputs) comes first: what it keeps, workspaces, is not part of every call.
+    """
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     x = map_tensors(inputs, torch.clone)
-    module(*map_tensors(inputs, torch.clone))  # what the first call keeps (workspaces) is not part of every call
+    module(*map_tensors(inputs if earlier is None else earlier, torch.clone))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -10,7 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from treegym.envs.candidate_selection.transition import NODE, ROOT, STEPS, _start, random_root
+from treegym.envs.candidate_selection.transition import NODE, ROOT, STEPS, restart
 
 __all__ = ["advance", "observe"]
 
@@ -41,24 +41,14 @@ def advance(
     illegal: Any,
     success: Any,
 ) -> None:
-    """Moves every lane one step: adds a strategy, or stops with what there is."""
+    """Moves every lane one step: adds a strategy, or stops with what there is. What is written comes as zeros."""
     stop = following.shape[1]
     for b in range(len(done)):
-        terminated[b] = False
-        truncated[b] = False
-        illegal[b] = False
-        success[b] = False
-        reward[b] = 0.0
-        for i in range(4):
-            vector[b, i] = 0.0
-        lane = state[b]
         if done[b]:
             if next_step_reset:
-                root = pool[random_root(key[b], episode[b], len(pool))]
-                _start(lane, root, first[root], -1)
-                episode[b] += 1
-                done[b] = False
+                restart(b, state, pool, first, key, episode, done)
             continue
+        lane = state[b]
         here = lane[NODE]
         action = actions[b]
         lane[STEPS] += 1

@@ -27,6 +27,8 @@ def as_text(result: dict[str, Any]) -> str:
         )
     for name, reason in result.get("not_applicable", {}).items():
         lines.append(f"not tried: {name}: {reason}")
+    for name, reason in result.get("not_confirmed", {}).items():
+        lines.append(f"not confirmed: {name}: {reason}")
     lines.append(f"chosen: {result['selected_strategy']} ({result['kind']} module)")
     return "\n".join(lines)
 

@@ -26,6 +26,7 @@ __all__ = ["StrategyTracker", "default_path"]
 FORMAT = 1
 KEPT = 100  # newest results of a strategy on a kind
 FLOOR = 1e-3
+DOUBT = 2  # measurements that a strategy is believed to have come through before any was made
 Row = tuple[float, float, float]  # logs of speed ratio, memory ratio, accuracy
 
 
@@ -95,9 +96,16 @@ class StrategyTracker:
         return rates
 
     def dynamic_weights(self, kind: str, names: list[str], weights: np.ndarray) -> dict[str, float]:
-        """Returns a weight for each strategy, summing to 1: a softmax of the fitness it is expected to reach."""
+        """Returns a weight for each strategy, summing to 1.
+
+        A softmax of the fitness it is expected to reach, times the share of its measurements that came to an end.
+        """
+        if not names:
+            return {}
         gains = np.array([self.expected_fitness(kind, Candidate((name,)), weights) for name in names])
-        shares = np.exp((gains - gains.max(initial=0.0)) / 0.02)
+        done = np.array([len(self.results.get(kind, {}).get(name, [])) + DOUBT for name in names])
+        failed = np.array([self.failures.get(kind, {}).get(name, 0) for name in names])
+        shares = np.exp((gains - gains.max()) / 0.02) * done / (done + failed)
         return dict(zip(names, (shares / shares.sum()).tolist(), strict=True))
 
     def save(self) -> None:

@@ -12,22 +12,16 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["BEST", "MEASURED", "NODE", "ROOT", "STALE", "STATE", "STEPS", "advance", "begin", "observe", "random_root"]
+from treegym.envs.token_tree.transition import random_root
+
+__all__ = [
+    "BEST", "MEASURED", "NODE", "ROOT", "STALE", "STATE", "STEPS", "advance", "begin", "observe", "restart",
+]  # fmt: skip
 
 ROOT, STEPS, MEASURED, BEST, STALE = range(5)  # MEASURED: a bit for each candidate; BEST: -1 for none yet
 NODE = MEASURED  # the pipeline's: the record that the ensemble built so far is
 STATE = 5  # columns of the state
 PATIENCE = 2  # measurements in a row without improvement after which `convergence` ends an episode
-
-
-@numba.njit(cache=True, inline="always")
-def random_root(key: Any, episode: Any, count: Any) -> Any:
-    """Returns which of `count` roots the lane's next episode starts at (splitmix64 of its key and episode number)."""
-    z = np.uint64(key) + np.uint64(episode) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return np.int64(z % np.uint64(count))
 
 
 @numba.njit(cache=True, inline="always")
@@ -51,6 +45,15 @@ def begin(which: Any, forced: Any, pool: Any, first: Any, key: Any, episode: Any
             _start(state[b], root, first[root], -1)
             episode[b] += 1
             done[b] = False
+
+
+@numba.njit(cache=True, inline="always")
+def restart(b: Any, state: Any, pool: Any, first: Any, key: Any, episode: Any, done: Any) -> None:
+    """Begins lane b's next episode, at a random root of the pool."""
+    root = pool[random_root(key[b], episode[b], len(pool))]
+    _start(state[b], root, first[root], -1)
+    episode[b] += 1
+    done[b] = False
 
 
 @numba.njit(cache=True)
@@ -84,25 +87,16 @@ def advance(
 ) -> None:
     """Moves every lane one step. The first choice of a candidate measures it, the second commits to it.
 
-    The last action keeps the original. An action that names no candidate pays a penalty and moves nothing.
+    The last action keeps the original. An action that names no candidate pays a penalty and moves nothing. What is
+    written comes as zeros.
     """
     count = candidates.shape[1]
     for b in range(len(done)):
-        terminated[b] = False
-        truncated[b] = False
-        illegal[b] = False
-        success[b] = False
-        reward[b] = 0.0
-        for i in range(4):
-            vector[b, i] = 0.0
-        lane = state[b]
         if done[b]:
             if next_step_reset:
-                root = pool[random_root(key[b], episode[b], len(pool))]
-                _start(lane, root, first[root], -1)
-                episode[b] += 1
-                done[b] = False
+                restart(b, state, pool, first, key, episode, done)
             continue
+        lane = state[b]
         root = lane[ROOT]
         action = actions[b]
         lane[STEPS] += 1

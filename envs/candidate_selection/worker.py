@@ -7,18 +7,19 @@ is on a GPU, whose driver does not survive a fork) the work runs in this process
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-__all__ = ["Limits", "Outcome", "can_fork", "run"]
+__all__ = ["Limits", "Outcome", "can_fork", "processors", "run", "run_all"]
 
 _CHUNK = 65_536
 
@@ -40,6 +41,11 @@ class Outcome:
     isolated: bool = True
 
 
+def processors() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def can_fork(module: torch.nn.Module | None = None) -> bool:
     """Returns whether work on this module can run in a forked child."""
     on_gpu = module is not None and any(parameter.device.type != "cpu" for parameter in module.parameters())
@@ -48,28 +54,79 @@ def can_fork(module: torch.nn.Module | None = None) -> bool:
 
 def run(work: Callable[[], dict[str, Any]], limits: Limits | None = None, *, fork: bool = True) -> Outcome:
     """Runs `work` in a child under limits and returns its JSON-able result."""
+    return run_all([work], limits, fork=fork)[0]
+
+
+def run_all(
+    works: Sequence[Callable[[], dict[str, Any]]],
+    limits: Limits | None = None,
+    *,
+    at_once: int = 1,
+    fork: bool = True,
+) -> list[Outcome]:
+    """Runs every piece of work in a child of its own, `at_once` of them side by side; outcomes in the order given."""
     limits = limits or Limits()
     if not fork:
-        return _guarded(work)
+        return [_guarded(work) for work in works]
+    outcomes: dict[int, Outcome] = {}
+    waiting = list(enumerate(works))[::-1]
+    running: dict[int, _Running] = {}  # by the descriptor that is read from
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                index, work = waiting.pop()
+                child = _start(index, work, limits)
+                running[child.reader] = child
+            first = min(child.deadline for child in running.values())
+            ready, _, _ = select.select(list(running), [], [], max(0.0, first - time.monotonic()))
+            now = time.monotonic()
+            for reader, child in list(running.items()):
+                part = os.read(reader, _CHUNK) if reader in ready else None
+                if part:
+                    child.parts.append(part)
+                elif part is not None or now >= child.deadline:
+                    del running[reader]
+                    outcomes[child.index] = _finish(child, None if part is not None else limits.seconds)
+    finally:
+        for child in running.values():  # an interrupt, or an error of our own
+            _finish(child, limits.seconds)
+    return [outcomes[index] for index in range(len(works))]
+
+
+@dataclass
+class _Running:
+    """A child at work."""
+
+    index: int
+    pid: int
+    reader: int
+    deadline: float
+    parts: list[bytes]
+
+
+def _start(index: int, work: Callable[[], dict[str, Any]], limits: Limits) -> _Running:
     reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
+    pid = os.fork()
+    if pid == 0:
         os.close(reader)
         _child(work, writer, limits)
     os.close(writer)
-    try:
-        data, late = _read_until(reader, time.monotonic() + limits.seconds)
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    finally:
-        os.close(reader)
-    if late:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if late:
-        return Outcome(None, f"stopped after {limits.seconds:g} s")
+    with contextlib.suppress(OSError):  # the child does it too: whoever comes first
+        os.setpgid(pid, pid)
+    return _Running(index, pid, reader, time.monotonic() + limits.seconds, [])
+
+
+def _finish(child: _Running, late: float | None) -> Outcome:
+    """Ends a child, and whatever it has started; returns what came of it."""
+    os.close(child.reader)
+    if late is not None:
+        os.kill(child.pid, signal.SIGKILL)
+    _, status = os.waitpid(child.pid, 0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)  # compilers and helpers that outlive it
+    if late is not None:
+        return Outcome(None, f"stopped after {late:g} s")
+    data = b"".join(child.parts)
     if not data:
         return Outcome(None, _cause_of_death(status))
     answer = json.loads(data)
@@ -86,12 +143,14 @@ def _child(work: Callable[[], dict[str, Any]], writer: int, limits: Limits) -> N
         for descriptor in (0, 1, 2):
             os.dup2(sink, descriptor)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)  # a group of its own: what it starts ends with it
         torch.set_num_threads(1)
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         mapped = _mapped_bytes()
         ceiling = mapped + limits.megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no RLIMIT_CPU: with one Linux reads CPU clocks in 4 ms steps
         outcome = _guarded(work)
         data = json.dumps({"result": outcome.result, "reason": outcome.reason}).encode()
         while data:
@@ -112,21 +171,6 @@ def _guarded(work: Callable[[], dict[str, Any]]) -> Outcome:
             return Outcome(None, "ran out of its memory limit", isolated=False)
         kind = "" if type(error).__name__ == "NotApplicable" else f"{type(error).__name__}: "
         return Outcome(None, f"{kind}{text[0][:300] if text else 'no message'}", isolated=False)
-
-
-def _read_until(reader: int, deadline: float) -> tuple[bytes, bool]:
-    """Reads to the end of the pipe; the flag says that the deadline came first."""
-    parts: list[bytes] = []
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return b"", True
-        ready, _, _ = select.select([reader], [], [], left)
-        if ready:
-            part = os.read(reader, _CHUNK)
-            if not part:
-                return b"".join(parts), False
-            parts.append(part)
 
 
 def _mapped_bytes() -> int:

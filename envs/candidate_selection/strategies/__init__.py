@@ -60,14 +60,14 @@ STRATEGIES: dict[str, StrategyEntry] = {
         11,
         (1.1, 2.5, 0.99),
         ("fuse_activation", "workspaces", "int8_dynamic"),
-        "int8 weights, computed in floating point",
+        "int8 weights, computed in floating point (with bf16: in bf16)",
     ),
     "int4_weights": StrategyEntry(
         "quantization",
         12,
         (1.1, 3.5, 0.95),
         ("fuse_activation", "workspaces", "int8_dynamic", "int8_weights"),
-        "int4 weights in groups, each with a scale and a zero",
+        "int4 weights in groups, each with a scale and a zero; products in bf16",
     ),
     "bf16_linear": StrategyEntry(
         "quantization",
@@ -80,17 +80,19 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "quantization",
         14,
         (1.6, 2.0, 0.99),
-        ("int8_dynamic", "int8_weights", "int4_weights", "bf16_linear"),
+        ("int8_dynamic", "bf16_linear"),
         "the whole module in bf16",
     ),
     "fp16": StrategyEntry(
         "quantization",
         15,
         (1.6, 2.0, 0.995),
-        ("int8_dynamic", "int8_weights", "int4_weights", "bf16_linear", "bf16"),
+        ("int8_dynamic", "bf16_linear", "bf16"),
         "the whole module in fp16",
     ),
-    "compile": StrategyEntry("kernel_fusion", 16, (1.4, 1.1, 1.0), (), "torch.compile: generated fused kernels"),
+    "compile": StrategyEntry(
+        "kernel_fusion", 16, (1.4, 1.1, 1.0), ("fuse_activation",), "torch.compile: generated fused kernels"
+    ),
     "inference_mode": StrategyEntry("memory_pooling", 17, (1.05, 1.05, 1.0), ("compile",), "no autograd bookkeeping"),
 }
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+from dataclasses import replace as dataclass_replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cast", "HybridOptimizationStrategy", "NotApplicable", "linears", "map_tensors", "replace"]
+__all__ = ["Cast", "HybridOptimizationStrategy", "NotApplicable", "linears", "map_tensors", "replace", "tensors_of"]
 
 
 class NotApplicable(Exception):
@@ -45,7 +47,7 @@ class Cast(nn.Module):
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Applies `function` to every tensor in nested tuples, lists and dicts (model outputs included)."""
+    """Applies `function` to every tensor in nested tuples, lists, dicts and dataclasses (model outputs included)."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
@@ -55,7 +57,25 @@ def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
         return type(value)(*[map_tensors(item, function) for item in value])
     if isinstance(value, (list, tuple)):
         return type(value)(map_tensors(item, function) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {one.name: map_tensors(getattr(value, one.name), function) for one in fields(value) if one.init}
+        return dataclass_replace(value, **parts)
     return value
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """Returns the tensors that `map_tensors` would come to, in its order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        parts: Iterable[Any] = value.values()
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, one.name) for one in fields(value) if one.init]
+    else:
+        return []
+    return [tensor for part in parts for tensor in tensors_of(part)]
 
 
 def linears(module: nn.Module) -> list[tuple[str, nn.Linear]]:

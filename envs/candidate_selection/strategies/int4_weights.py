@@ -1,4 +1,7 @@
-"""Weight-only int4 in groups: PyTorch's packed kernel on a CPU, torchao's on a GPU."""
+"""Weight-only int4 in groups: PyTorch's packed kernel on a CPU (torchao's own for it), torchao's on a GPU.
+
+The CPU kernel is made for bf16: with float32 rows it is fifty times slower, so rows are cast on the way in.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,15 @@ class Int4Linear(nn.Module):
         self.scales: Tensor
         self.register_buffer("packed", torch.ops.aten._convert_weight_to_int4pack_for_cpu(q, 1))
         scale, zero = scale.squeeze(-1), (low + 8 * scale).squeeze(-1)
-        self.register_buffer("scales", torch.stack([scale, zero], dim=-1).transpose(0, 1).contiguous())
+        scales = torch.stack([scale, zero], dim=-1).transpose(0, 1)
+        self.register_buffer("scales", scales.to(torch.bfloat16).contiguous())
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        out = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, self.packed, GROUP, self.scales.to(x.dtype))
-        out = out.reshape(*x.shape[:-1], self.out_features)
+        flat = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
+        scales = self.scales.to(torch.bfloat16)  # a cast of the whole module to fp16 takes them along
+        out = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, self.packed, GROUP, scales)
+        out = out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
         return out if self.bias is None else out + self.bias
 
 

@@ -1,4 +1,8 @@
-"""Weight-only int8: weights are stored as int8 with a scale a channel and used in floating point."""
+"""Weight-only int8: weights are stored as int8 with a scale a channel and used in floating point.
+
+On a CPU torchao's weight-only int8 measured the same in speed, memory and error; this needs no package. Together with
+`bf16` products are made in bf16, which keeps the memory and wins the time.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,14 @@ from treegym.envs.candidate_selection.strategies.base import HybridOptimizationS
 __all__ = ["Int8Linear", "Strategy"]
 
 
+FEW_ROWS = 16  # up to here PyTorch's kernel that unpacks as it multiplies is faster than unpacking first (measured)
+
+
 class Int8Linear(nn.Module):
     """A linear layer that keeps int8 weights: a quarter of the memory, nearly the same output."""
+
+    weight: Tensor
+    scale: Tensor
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -24,7 +34,12 @@ class Int8Linear(nn.Module):
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        out = nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() <= FEW_ROWS * self.in_features:
+            flat = x.reshape(-1, self.in_features)
+            out = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale.to(x.dtype))
+            out = out.reshape(*x.shape[:-1], self.out_features)
+        else:
+            out = nn.functional.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
         return out if self.bias is None else out + self.bias.to(x.dtype)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from treegym.__main__ import main
 from treegym.envs.candidate_selection.candidates import Candidate, parse
 from treegym.envs.candidate_selection.config import CoreConfig
+from treegym.envs.candidate_selection.features import kind_of
 from treegym.envs.candidate_selection.measure_types import Interval, Measurement
 from treegym.envs.candidate_selection.pareto import hypervolume, pareto_front
 from treegym.envs.candidate_selection.selector import CandidateSelector
@@ -58,7 +59,13 @@ def test_config_knows_its_keys() -> None:
     assert (CoreConfig().rl_epsilon_low, CoreConfig().rl_epsilon_high, CoreConfig().rl_hidden_dim) == (0.1, 0.3, 128)
     with pytest.raises(ConfigError, match="Did you mean 'tournament_size'"):
         CoreConfig.of({"tournamentsize": 3})
-    for bad in ({"enable_dapo": 1}, {"selection_strategy": "rll"}, {"num_candidates": 0}, {"max_accuracy_drop": 2}):
+    for bad in (
+        {"processes": 0},
+        {"enable_dapo": 1},
+        {"selection_strategy": "rll"},
+        {"num_candidates": 0},
+        {"max_accuracy_drop": 2},
+    ):
         with pytest.raises(ConfigError):
             CoreConfig.of(bad)
 
@@ -151,12 +158,78 @@ def test_bad_modules_are_told() -> None:
 
 
 def test_registry_goes_on_after_a_failure() -> None:
+    def broken() -> nn.Module:
+        raise OSError("no weights")
+
     optimizer = create_universal_optimizer({**QUICK, "max_iterations": 1})
+    x = torch.randn(2, 128)
     done = optimizer.optimize_models(
-        {"good": _mlp, "bad": _mlp}, {"good": torch.randn(2, 128), "bad": torch.randn(2, 3)}
+        {"wrong": _mlp, "absent": "nowhere_at_all:build", "broken": broken, "good": _mlp},
+        {"wrong": torch.randn(2, 3), "absent": x, "broken": x, "good": x},
+        devices=("cpu",),
     )
-    assert "error" in done["bad"][1]
+    assert "does not run" in done["wrong"][1]["error"]
+    assert "cannot be imported" in done["absent"][1]["error"]
+    assert "OSError: no weights" in done["broken"][1]["error"]
     assert done["good"][1]["evaluations"] == 1
+    elsewhere = optimizer.optimize_models({"good": _mlp}, {"good": x}, devices=("cuda:77",))
+    assert "error" in elsewhere["good"][1]
+
+
+def test_a_winner_must_win_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from treegym.envs.candidate_selection import core as core_module
+
+    def lucky(original: nn.Module, optimised: nn.Module, source: object, settings: object, task: object) -> Measurement:
+        return _measurement(2.0 if settings.seed == 0 else 0.9)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(core_module, "measure", lucky)
+    core = create_hybrid_optimization_core({**QUICK, "optimization_strategies": ["inplace"]})
+    _, result = core.hybrid_optimize_module(_mlp(), torch.randn(4, 128))
+    assert result["candidates"][0]["measurement"]["speed"]["value"] == 2.0
+    assert result["selected_strategy"] == "original"
+    assert "once more" in result["not_confirmed"]["inplace"]
+    assert "not confirmed" in core.report()
+
+
+def test_attention_is_known_by_what_it_computes() -> None:
+    class Oddly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b, c = self.into(x).chunk(3, -1)
+            return self.out(torch.softmax(a @ b.transpose(-2, -1) / 4, -1) @ c)
+
+    x = (torch.randn(2, 5, 16),)
+    assert kind_of(Oddly()) == "dense"
+    assert kind_of(Oddly(), x) == "transformer"
+    assert kind_of(nn.Sequential(nn.Linear(16, 16), nn.Softmax(-1)), x) == "dense"
+    core = create_hybrid_optimization_core(QUICK)
+    core.generate_optimization_candidates(Oddly(), x)
+    assert core.kind == "transformer"
+
+
+def test_inputs_that_ignore_their_seed_are_imitated() -> None:
+    x = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    source = fresh_inputs(lambda seed: x)
+    assert not torch.equal(source(0)[0], source(1)[0])
+    honest = fresh_inputs(lambda seed: x + seed)
+    assert torch.equal(honest(3)[0], x + 3)
+    mask = torch.ones(64)
+    mask[40:] = 0.0
+    assert set(fresh_inputs((x, mask))(5)[1].tolist()) <= {0.0, 1.0}
+    assert fresh_inputs(_of_four_rows)(7)[0].shape == (4, 3)  # an argument with a default is no seed
+
+    def fails(seed: int) -> Tensor:
+        raise KeyError("no such file")
+
+    with pytest.raises(ConfigError, match="inputs cannot be made"):
+        fresh_inputs(fails)
+
+
+def _of_four_rows(rows: int = 4) -> Tensor:
+    return torch.randn(rows, 3)
 
 
 def test_fresh_inputs_imitate() -> None:

@@ -37,6 +37,22 @@ def test_the_better_agent_drives() -> None:
     assert (settings.clip_range, settings.clip_range_high, settings.gamma) == (0.1, 0.3, 0.99)
 
 
+@pytest.mark.parametrize("switches", [{"enable_dapo": False}, {"enable_dapo": False, "enable_vapo": False}])
+def test_the_critic_learns_at_its_own_rate(switches: dict[str, bool]) -> None:
+    def moved(rate: float) -> tuple[float, float]:
+        optimizer = HybridRLOptimizer({**LITTLE, **switches, "enable_orz": False, "rl_value_learning_rate": rate})
+        agent = optimizer.learn(600).agent
+        start = type(agent)("ChildPolicy", agent.env, seed=0, device="cpu", policy_kwargs=agent.policy_kwargs)
+        far = {"critic": 0.0, "actor": 0.0}
+        for (name, after), before in zip(agent.policy.named_parameters(), start.policy.parameters(), strict=True):
+            far["critic" if name.startswith("critic_") else "actor"] += float((after - before).detach().norm())
+        return far["critic"], far["actor"]
+
+    slow, fast = moved(1e-5), moved(1e-3)
+    assert fast[0] > 10 * slow[0]
+    assert slow[1] == pytest.approx(fast[1], rel=0.5)
+
+
 def test_rl_selection_on_a_live_module() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))

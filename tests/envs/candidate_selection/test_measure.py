@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +71,73 @@ def test_caching_is_found_out(base: nn.Module) -> None:
     assert m.accuracy.value < 0.5
 
 
+class Remembering(nn.Module):
+    """A cheat: looks its input up among those it has seen, by every number in it."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.seen: dict[bytes, Tensor] = {}
+        self.hits = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = x.numpy().tobytes()
+        self.hits += key in self.seen
+        if key not in self.seen:
+            self.seen[key] = self.base(x)
+        return self.seen[key]
+
+
+class Later(Tensor):
+    """Numbers that are worked out when they are first looked at."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        plain = [a.work() if isinstance(a, Later) else a for a in args]
+        return func(*plain, **(kwargs or {}))
+
+
+class Procrastinating(nn.Module):
+    """A cheat: returns at once, computes when the output is compared."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.empty(16, 64).as_subclass(Later)
+        out.work = lambda: self.base(x)  # type: ignore[attr-defined]
+        return out
+
+
+def test_no_input_comes_twice(base: nn.Module) -> None:
+    cheat = Remembering(base)
+    m = measure(base, cheat, inputs, FAST)
+    assert len(cheat.seen) > 10
+    assert cheat.hits == 0
+    assert m.memory.value == pytest.approx(1.0, abs=0.01)  # nor is a call for memory one that it remembers
+
+
+def test_work_put_off_is_timed(base: nn.Module) -> None:
+    m = measure(base, Procrastinating(base), inputs, FAST)
+    assert m.speed.value < 1.5  # it computes when read, which is before the clock stops
+    assert m.output_error == 0.0
+
+
+def test_numbers_that_are_not_finite_must_agree(base: nn.Module) -> None:
+    masked = torch.tensor([1.0, -torch.inf, torch.nan])
+    assert output_error(masked, masked.clone()) == 0.0
+    assert output_error(masked, torch.tensor([1.0, torch.inf, torch.nan])) == 1.0
+    assert output_error(masked, torch.tensor([1.0, 0.0, torch.nan])) == 1.0
+    assert output_error(torch.ones(2), torch.tensor([1.0, torch.nan])) == 1.0
+
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return base(x).masked_fill(torch.arange(64) % 7 == 0, -torch.inf)
+
+    check_module(Masked(), inputs)
+
+
 def test_output_error_by_hand() -> None:
     assert output_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.0])) == pytest.approx(0.2)  # |1| / |(3, 4)|
     assert output_error(torch.ones(2), torch.ones(3)) == 1.0
@@ -114,6 +184,37 @@ def test_child_that_dies_costs_only_itself() -> None:
     start = time.monotonic()
     assert "stopped after 0.3 s" in worker.run(lambda: time.sleep(60) or {}, worker.Limits(seconds=0.3)).reason
     assert time.monotonic() - start < 30
+
+
+def test_children_side_by_side_answer_in_order() -> None:
+    def work(i: int) -> dict[str, int]:
+        time.sleep(0.6 - 0.2 * i)
+        if i == 1:
+            raise ValueError("one of them")
+        return {"i": i}
+
+    start = time.monotonic()
+    outcomes = worker.run_all([partial(work, i) for i in range(3)], at_once=3)
+    assert time.monotonic() - start < 1.2 + 0.5  # one after the other they sleep 1.2 s
+    assert [outcome.result for outcome in outcomes] == [{"i": 0}, None, {"i": 2}]
+    assert outcomes[1].reason == "ValueError: one of them"
+
+
+def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+
+    def work() -> dict[str, int]:
+        note.write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+        time.sleep(60)
+        return {}
+
+    assert "stopped" in worker.run(work, worker.Limits(seconds=1.5)).reason
+    pid = int(note.read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]:
+            return
+        time.sleep(0.1)
+    raise AssertionError("a process that the child started lives on")
 
 
 def test_child_that_explodes_is_stopped() -> None:

@@ -107,12 +107,23 @@ def test_quantised_modules_are_smaller() -> None:
     whole = footprint(module)
     for name, at_most, error in (
         ("int8_dynamic", 0.35, 0.05), ("int8_weights", 0.35, 0.05), ("bf16", 0.51, 0.05), ("bf16_linear", 0.51, 0.05),
-        ("int4_weights", 0.35, 0.25),
+        ("int4_weights", 0.35, 0.25), ("int8_weights+bf16", 0.30, 0.05), ("int8_weights+fp16", 0.30, 0.05),
+        ("int4_weights+bf16", 0.30, 0.25), ("int4_weights+fp16", 0.30, 0.25),
     ):  # fmt: skip
         optimised = apply(module, parse(name), x)
         assert footprint(optimised) <= at_most * whole, name
         with torch.no_grad():
             assert close(module(*x), optimised(*x), error), name
+
+
+def test_few_rows_take_the_other_kernel() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 48))
+    optimised = apply(module, parse("int8_weights+bf16"), (torch.randn(2, 64),))
+    with torch.no_grad():
+        x = torch.randn(20, 64)
+        assert close(optimised(x)[:2], optimised(x[:2]), 0.02)  # 20 rows unpack the weights first, 2 as they multiply
+        assert close(module(x), optimised(x), 0.02)
 
 
 def test_inplace_never_writes_into_the_input() -> None:
