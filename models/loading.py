@@ -14,7 +14,7 @@ from treegym.errors import ConfigError, DataError, require, suggest
 if TYPE_CHECKING:
     from treegym.models.transformers_model import TransformersModel
 
-__all__ = ["DATA", "bundled_names", "choose_attention", "load_model", "resolve"]
+__all__ = ["DATA", "bundled_names", "choose_attention", "choose_device", "choose_dtype", "load_model", "resolve"]
 
 DATA = Path(__file__).resolve().parent / "data"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -78,6 +78,15 @@ def choose_attention(requested: str, *, device: str, dtype: str) -> str:
     return requested
 
 
+def choose_dtype(requested: str, *, device: str) -> str:
+    """Returns the precision: as requested, or bfloat16 on CUDA and float32 on the CPU."""
+    if requested not in DTYPES:
+        raise ConfigError(f"dtype is {requested!r}; it must be one of {', '.join(DTYPES)}")
+    if requested != "auto":
+        return requested
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
 def choose_device(requested: str | None) -> str:
     """Returns the device: as requested, or CUDA when there is one, else the CPU."""
     import torch
@@ -136,10 +145,8 @@ def load_model(
     from treegym.models.tokenizers import load_tokenizer
     from treegym.models.transformers_model import TransformersModel
 
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     chosen_device = choose_device(device)
-    chosen_dtype = ("float32" if chosen_device == "cpu" else "bfloat16") if dtype == "auto" else dtype
+    chosen_dtype = choose_dtype(dtype, device=chosen_device)
     chosen_attention = choose_attention(attention, device=chosen_device, dtype=chosen_dtype)
     offline = local or local_files_only
     tokenizer = load_tokenizer(where, local_files_only=offline, trust_remote_code=trust_remote_code)
