@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,22 @@ def test_completion_script_is_valid_bash(capsys: pytest.CaptureFixture[str]) -> 
     if shutil.which("bash"):
         checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
         assert checked.returncode == 0, checked.stderr
+
+
+def test_agents_of_installed_plugins_are_listed_and_describe_themselves(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "careful-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: careful\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[treegym.agents]\ncareful = careful_agents:Careful\n")
+    (tmp_path / "careful_agents.py").write_text(
+        "class Careful:\n    def __init__(self, env, *, seed=0, depth=3): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["agents"]) == 0
+    assert "plug-in: careful_agents:Careful" in capsys.readouterr().out
+    assert main(["agents", "--switches", "careful", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"depth": 3}
+    assert main(["agents", "--switches", "mcts", "--json"]) == 0
+    assert "num_simulations" in json.loads(capsys.readouterr().out)

@@ -1,9 +1,11 @@
-"""`treegym agents`: the registered agents, one line each."""
+"""`treegym agents`: the registered agents and those of plug-ins, one line each."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+from typing import Any
 
 __all__ = ["configure", "run"]
 
@@ -15,12 +17,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints name and summary of every agent, or the switches of one."""
-    from treegym.agents.registry import SUMMARIES, agent_class
+    from treegym.agents.registry import SUMMARIES
+    from treegym.bench.roster import known_agents
 
     if args.switches:
-        found = agent_class(args.switches)
-        settings = getattr(found, "settings_class", None)
-        known = {} if settings is None else {name: f.default for name, f in settings.__dataclass_fields__.items()}
+        known = _switches(args.switches)
         if args.json:
             print(json.dumps(known))
             return 0
@@ -28,10 +29,24 @@ def run(args: argparse.Namespace) -> int:
         for name, default in known.items():
             print(f"{name:<{width}}  {default!r}")
         return 0
+    plugins = {name: f"plug-in: {path}" for name, path in known_agents().items() if name not in SUMMARIES}
+    listed = {**SUMMARIES, **plugins}
     if args.json:
-        print(json.dumps(SUMMARIES))
+        print(json.dumps(listed))
         return 0
-    width = max(map(len, SUMMARIES))
-    for name, summary in SUMMARIES.items():
+    width = max(map(len, listed))
+    for name, summary in listed.items():
         print(f"{name:<{width}}  {summary}")
     return 0
+
+
+def _switches(name: str) -> dict[str, Any]:
+    """Returns what can be set about an agent, with its defaults."""
+    from treegym.bench.roster import resolve
+
+    found = resolve(name)
+    settings = getattr(found, "settings_class", None)
+    if settings is not None:
+        return {field: f.default for field, f in settings.__dataclass_fields__.items()}
+    given = inspect.signature(found).parameters.values()
+    return {p.name: p.default for p in given if p.default is not p.empty and p.name != "seed"}
