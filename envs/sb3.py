@@ -1,4 +1,4 @@
-"""A native batch as a Stable-Baselines3 `VecEnv`: no subprocesses, no copies of the environment."""
+"""For Stable-Baselines3: a native batch as a `VecEnv`, without subprocesses, and a callback that anneals rewards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,24 @@ from treegym.errors import ConfigError, require
 
 require("stable_baselines3", extra="agents", purpose="the VecEnv adapter")
 
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv  # noqa: E402 (after its absence was explained)
+from stable_baselines3.common.callbacks import BaseCallback  # noqa: E402 (after its absence was explained)
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv  # noqa: E402
 
-__all__ = ["NativeVecEnv"]
+
+class AnnealRewards(BaseCallback):
+    """Tells the environments how far training is, so that annealed reward terms (lmgt, zoning, ...) fall to zero.
+
+    Example: ``model.learn(100_000, callback=AnnealRewards())``.
+    """
+
+    def _on_rollout_start(self) -> None:
+        self.training_env.env_method("set_progress", 1.0 - self.model._current_progress_remaining)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+__all__ = ["AnnealRewards", "NativeVecEnv"]
 
 
 class NativeVecEnv(VecEnv):

@@ -79,6 +79,7 @@ class Completeness(Detector):
     """
 
     kind = "completeness"
+    costly = True
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class Proxy(Detector):
 
     def __init__(self, *, model: str | None = None) -> None:
         self.model = model
-        self.looks_ahead = model is None
+        self.looks_ahead, self.costly = model is None, model is not None
 
     def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
         done = (np.asarray(source.flags)[nodes] & EOS) != 0

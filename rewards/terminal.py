@@ -8,8 +8,9 @@ A spec is a name (``"eos"``), a table ``{name: options}``, or a composition: ``{
 from __future__ import annotations
 
 import inspect
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from treegym.errors import ConfigError, RewardError, suggest
 from treegym.rewards.base import import_path
 from treegym.rewards.path import PathView
 from treegym.rewards.registry import find
-from treegym.rewards.source import STOPPED, TreeSource
+from treegym.rewards.source import EOS, STOPPED, TreeSource
 
 __all__ = ["All", "AnyOf", "Decisions", "Detector", "FunctionDetector", "Terminal", "Then", "build_terminal"]
 
@@ -29,6 +30,7 @@ class Detector(ABC):
     kind: str = ""
     arguments: dict[str, Any]
     asked: int = 0
+    costly: bool = False  # whether a model is asked, so that decisions are worth sharing
     looks_ahead: bool = False  # whether a decision depends on a node's children, which a live tree may not know yet
 
     def __new__(cls, *positional: Any, **arguments: Any) -> Detector:
@@ -95,6 +97,10 @@ class _Composed(Detector):
 
     def parts(self) -> Sequence[Detector]:
         return self._parts
+
+    @property
+    def costly(self) -> bool:  # type: ignore[override]
+        return any(part.costly for part in self._parts)
 
     @property
     def looks_ahead(self) -> bool:  # type: ignore[override]
@@ -182,8 +188,18 @@ class Terminal:
         return np.zeros(len(asked), bool) if self.budget is None else depth >= self.budget
 
     def decisions(self, source: TreeSource) -> Decisions:
-        """Returns a memory of decisions for a tree that grows: each node is decided once."""
-        return Decisions(self, source)
+        """Returns a memory of decisions for a tree that grows: each node is decided once.
+
+        Where a model decides, all who ask about one tree in this process share the memory.
+        """
+        alone = self.detector is None or not self.detector.costly or self.looks_ahead
+        if alone or not isinstance(source, Hashable):
+            return Decisions(self, source)
+        try:
+            name = repr(self.spec)
+        except ConfigError:  # a function without a name: it cannot be told whether it is the same
+            return Decisions(self, source)
+        return _SHARED.setdefault(source, {}).setdefault(name, Decisions(self, weakref.proxy(source)))
 
     @property
     def looks_ahead(self) -> bool:
@@ -238,7 +254,7 @@ class Decisions:
     def store(self, flags: np.ndarray) -> int:
         """Marks the detected ends in a tree's writable `flags` ``[N] uint16``; returns how many were new."""
         detected = np.nonzero(self._known[: len(flags)] == 1)[0]
-        new = detected[(flags[detected] & STOPPED) == 0]
+        new = detected[(flags[detected] & (EOS | STOPPED)) == 0]  # the others are ends anyway
         flags[new] |= STOPPED
         return len(new)
 
@@ -278,6 +294,7 @@ def _tokens(options: Any) -> Any:
     return options
 
 
+_SHARED: weakref.WeakKeyDictionary[Any, dict[str, Decisions]] = weakref.WeakKeyDictionary()
 _COMPOSED: dict[str, type[_Composed]] = {"all": All, "any": AnyOf, "then": Then}
 
 

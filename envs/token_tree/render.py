@@ -20,7 +20,8 @@ def _label(world: TreeWorld, node: int) -> str:
     token = int(world.tree.token[node])
     if token == world.tree.eos_id:
         return "end"
-    return world.tree.text_of([token]).replace("\n", "\\n").replace(" ", "_") or f"<{token}>"
+    text = world.tree.text_of([token]).replace("\n", "\\n").replace(" ", "_") or f"<{token}>"
+    return text if len(text) <= 9 else text[:8] + "…"
 
 
 def _children(world: TreeWorld, node: int) -> np.ndarray:
@@ -75,19 +76,19 @@ def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) ->
     step = (_HEIGHT - 210) / max(len(shown), 2)
     middle = _WIDTH / 2
     at = (middle, 78.0)
-    _node(draw, at, "..." if len(path) > len(shown) else "", _PATH, fonts[16])
+    _node(draw, at, "..." if len(path) > len(shown) else "", _PATH, fonts)
     for level, here in enumerate(shown[1:], start=1):
         below = (middle, 78.0 + level * step)
         siblings = tree.children(shown[level - 1])
         position = int(here - siblings[0])
+        apart = min(64.0, (middle - 30) / max(1, position, len(siblings) - 1 - position))  # all within the picture
         for other, sibling in enumerate(siblings):
             if sibling != here:
-                side = (middle + (other - position) * 64, below[1])
+                side = (middle + (other - position) * apart, below[1])
                 draw.line([(at[0], at[1] + 15), (side[0], side[1] - 10)], fill="#dcdad3", width=1)
-                if 0 < side[0] < _WIDTH:
-                    draw.text((side[0] - 4, side[1] - 8), _label(world, int(sibling)), fill=_FAINT, font=fonts[13])
+                draw.text(side, _label(world, int(sibling)), fill=_FAINT, font=fonts[13], anchor="mm")
         draw.line([(at[0], at[1] + 15), below], fill=_PATH, width=3)
-        _node(draw, below, _label(world, here), _END if world.ends[here] else _PATH, fonts[16])
+        _node(draw, below, _label(world, here), _END if world.ends[here] else _PATH, fonts)
         at = below
     spacing = min(56, (_WIDTH - 80) / max(len(children), 1))
     for action, child in enumerate(children):
@@ -104,18 +105,18 @@ def _draw_child(
 ) -> None:
     tree, (x, y) = world.tree, at
     draw.line([(above[0], above[1] + 14), (x, y - 14)], fill="#b9b6ab", width=1)
-    _node(draw, at, _label(world, child), _END if world.ends[child] else _INK, fonts[16])
+    _node(draw, at, _label(world, child), _END if world.ends[child] else _INK, fonts)
     height = 60 * float(np.exp(tree.prior[child]))
     draw.rectangle((x - 9, y + 80 - height, x + 9, y + 80), fill="#a9c3dd")
     draw.line([(x - 12, y + 80), (x + 12, y + 80)], fill=_FAINT)
     for m in range(tree.num_teachers):
         if int(tree.proposers[child]) >> (m + 1) & 1:
-            top = y + 88 + 10 * m
-            draw.ellipse((x - 4, top, x + 4, top + 8), fill=_TEACHERS[m % len(_TEACHERS)])
+            left, top = x - 4 + 10 * (m // 4), y + 88 + 10 * (m % 4)
+            draw.ellipse((left, top, left + 8, top + 8), fill=_TEACHERS[m % len(_TEACHERS)])
 
 
-def _node(draw: Any, at: tuple[float, float], label: str, colour: str, font: Any) -> None:
-    x, y = at
+def _node(draw: Any, at: tuple[float, float], label: str, colour: str, fonts: dict[int, Any]) -> None:
+    (x, y), font = at, fonts[16 if len(label) < 3 else 13]
     draw.ellipse((x - 15, y - 15, x + 15, y + 15), fill=_PAPER, outline=colour, width=2)
     draw.text((x, y), label, fill=colour, font=font, anchor="mm")
 

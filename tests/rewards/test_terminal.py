@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from treegym.errors import ConfigError, RewardError
 from treegym.models.fake import FakeLanguageModel, FakeTokenizer
 from treegym.rewards import build, build_terminal, register_terminal
 from treegym.rewards.detection_report import detection_report
+from treegym.rewards.source import EOS
+from treegym.rewards.terminal import Detector
 
 
 def ends(spec, tree):
@@ -179,3 +183,38 @@ def test_function_that_fails_or_lies(small):
         build_terminal(lambda path: 1 / 0).on(small)
     with pytest.raises(RewardError, match="True or False was expected"):
         build_terminal(lambda path: "yes").on(small)
+
+
+def test_environments_of_one_tree_share_what_a_model_decided():
+    from treegym.envs.token_tree.env import TokenTreeEnv
+    from treegym.envs.token_tree.synthetic import synthetic_tree
+
+    tree = synthetic_tree(roots=6, depth=3, seed=0)
+
+    class Costly(Detector):
+        kind, costly, asked_about = "costly", True, 0
+
+        def ends(self, source, nodes):
+            Costly.asked_about += len(nodes)
+            return np.asarray(source.depth)[nodes] >= 2
+
+    for _ in range(3):
+        env = TokenTreeEnv(tree, terminal=build_terminal({"any": ["eos", Costly()]}), reward={"length": -1.0})
+        assert env.world.ends[tree.depth >= 2].all()
+    assert 0 < Costly.asked_about < tree.size
+
+
+def test_detected_ends_can_be_stored_in_a_tree_file(tmp_path, capsys):
+    from treegym.__main__ import main
+    from treegym.envs.token_tree.env import TokenTreeEnv
+    from treegym.envs.token_tree.tree import TokenTree
+
+    out = str(tmp_path / "a.tree")
+    words = ["tree", "score", "synthetic:roots=6,depth=3,seed=0", "--store", "ends", "--out", out, "--json"]
+    assert main([*words, "--terminal", '{"any": ["eos", {"minimum": {"tokens": 2}}]}']) == 0
+    figures = json.loads(capsys.readouterr().out)
+    tree = TokenTree.open(out)
+    tree.validate()
+    assert figures["new_ends"] == (tree.depth >= 2).sum() - ((tree.depth >= 2) & (tree.flags & EOS != 0)).sum()
+    again = TokenTreeEnv(out, terminal="stored", reward={"length": -1.0})
+    assert again.world.ends[tree.depth >= 2].all()

@@ -14,7 +14,7 @@ from treegym.errors import ConfigError
 
 __all__ = ["configure", "run"]
 
-STORABLE = ("judge", "verdict")
+STORABLE = ("judge", "verdict", "ends")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--terminal", default="stored", help="JSON text or a name: where episodes end (%(default)s)")
     parser.add_argument("--split", default="all", help="train, validation, test or all (default: %(default)s)")
     parser.add_argument("--report-ends", action="store_true", help="say how well the terminal detector finds true ends")
-    parser.add_argument("--store", choices=STORABLE, help="write the reward's single term into this column of the tree")
+    parser.add_argument(
+        "--store",
+        choices=STORABLE,
+        help="write the reward's single term into this column of the tree, or the detected ends into its flags",
+    )
     parser.add_argument(
         "--out", help="the tree or JSONL file to write (default with --store: the tree, replaced at once)"
     )
@@ -67,6 +71,8 @@ def _tree(args: argparse.Namespace) -> dict[str, Any]:
     tree = load_tree(args.file)
     if args.report_ends:
         return detection_report(terminal, tree)
+    if args.store == "ends":
+        return _store_ends(tree, terminal, args)
     if args.store and len(reward.names) != 1:
         raise ConfigError(f"--store {args.store} needs a reward of one term; {', '.join(reward.names)} came")
     decisions = terminal.decisions(tree)
@@ -103,6 +109,16 @@ def _tree(args: argparse.Namespace) -> dict[str, Any]:
         tree.save(out)
         figures["out"] = str(out)
     return figures
+
+
+def _store_ends(tree: Any, terminal: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """Marks where the terminal detector ends texts, so that ``terminal="stored"`` need not ask it again."""
+    decisions = terminal.decisions(tree)
+    ends = int(decisions(np.arange(tree.size)).sum())
+    tree.make_writable()
+    new = decisions.store(tree.flags)
+    tree.save(args.out or args.file)
+    return {"ends": ends, "new_ends": new, "out": str(args.out or args.file)}
 
 
 def _check_out(args: argparse.Namespace) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 import treegym  # noqa: F401
 from treegym.envs.flat import FlatVectorObservation
-from treegym.envs.sb3 import NativeVecEnv
+from treegym.envs.sb3 import AnnealRewards, NativeVecEnv
 
 torch.set_num_threads(1)
 TREE = "synthetic:roots=60,depth=5,branching=4,width=4,difficulty=0.1,seed=5"
@@ -136,3 +137,27 @@ def test_options_reach_the_lanes() -> None:
     env.set_options({"root": 1})
     env.reset()
     assert (env.vector.unwrapped.world.root_index[env.vector.unwrapped.nodes] == 1).all()
+
+
+@pytest.mark.parametrize("kind", ["batch", "one", "own agent"])
+def test_annealed_rewards_fall_while_training(kind: str) -> None:
+    settings = {"tree": TREE, "reward": {"verifier": 1.0, "lmgt": {"guide": "primary", "weight": 0.5}}}
+    if kind == "own agent":
+        from treegym.agents import PPO as OwnPPO
+
+        env = gym.make_vec("TokenTree-v0", num_envs=4, autoreset_mode="Disabled", **settings)
+        model, world = OwnPPO("ChildPolicy", env, seed=0), env.unwrapped.world
+    else:
+        env = (
+            NativeVecEnv("TokenTree-v0", num_envs=4, **settings)
+            if kind == "batch"
+            else gym.make("TokenTree-v0", **settings)
+        )
+        from stable_baselines3 import PPO
+
+        model = PPO("MultiInputPolicy", env, n_steps=32, batch_size=32, seed=0)
+        world = env.vector.unwrapped.world if kind == "batch" else env.unwrapped.world
+    before = world.cells["pays"].copy()
+    model.learn(1000, callback=AnnealRewards())
+    assert 0.2 < world.table.progress < 1.0
+    assert np.abs(world.cells["pays"]).sum() < np.abs(before).sum()
