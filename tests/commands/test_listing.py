@@ -52,7 +52,7 @@ def test_extras_are_those_of_the_package() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     offered = set(project["optional-dependencies"])
     assert set(doctor.EXTRAS) <= offered
-    assert offered - set(doctor.EXTRAS) <= {"dev", "docs", "flash"}
+    assert offered - set(doctor.EXTRAS) == {"dev"}
 
 
 def test_completion_script_is_valid_bash(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,8 @@ EXTRAS: dict[str, Extra] = {
     "selection": Extra(("torch", "pymoo"), "choosing optimisations for your own torch module"),
     "torchao": Extra(("torchao",), "quantised candidates in candidate selection"),
     "lora": Extra(("peft",), "training language models through adapters"),
+    "8bit": Extra(("bitsandbytes",), "language models in 8 or 4 bits on a GPU"),
+    "litellm": Extra(("litellm", "boto3"), "hosted models through LiteLLM, Bedrock among them"),
     "prompts": Extra(("reasoning-gym", "datasets"), "prompt sets beyond the bundled tasks"),
     "render": Extra(("pillow", "pygame"), "episodes as images and in a window"),
     "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
