@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from treegym.search.base import Evaluation, SearchResult, Simulator
-from treegym.search.paths import Tally, log_policy, positive, root_evaluation, root_streams
+from treegym.search.checks import positive
+from treegym.search.paths import Tally, World, log_policy, root_streams
 from treegym.search.states import StateStore, count
 
 __all__ = ["Scores", "ab_mcts"]
@@ -90,14 +91,19 @@ def ab_mcts(
     root_ids: np.ndarray | None = None,
     discount: float = 1.0,
     arms: Callable[[Any], np.ndarray] | None = None,
+    model_calls: int | None = None,
+    seconds: float | None = None,
 ) -> SearchResult:
     """Searches with AB-MCTS-A; scores are rewards on the way + value of the new state, best in about [0, 1].
 
     Args:
         arms: ``arms(states) -> int [B, A]`` says which arm (teacher) each action belongs to; one arm unless given.
+        model_calls: calls of the simulator's `expand` at most, the roots' not counted.
+        seconds: wall-clock time; a round under way is finished.
     """
     budget = positive("num_simulations", num_simulations)
-    given = root_evaluation(simulator, states)
+    world = World(simulator, model_calls=model_calls, seconds=seconds)
+    given = world.roots(states)
     prior = log_policy(given)
     size, actions = prior.shape
     streams = root_streams(seed, root_ids, size)
@@ -108,6 +114,8 @@ def ab_mcts(
     roots = [_Node(b, prior[b], None if table is None else table[b], 0.0) for b in range(size)]
     used = size
     for _ in range(budget):
+        if world.spent:
+            break
         asked: list[tuple[int, list[tuple[_Node, int]], int]] = []  # root, way to the parent, arm
         for b, root in enumerate(roots):
             if root.done:
@@ -126,8 +134,8 @@ def ab_mcts(
             break
         parents = np.array([way[-1][0].number for _, way, _ in asked])
         chosen = np.array([way[-1][1] for _, way, _ in asked], np.int32)
-        moved = simulator.step(store.get(parents), chosen)
-        ended = np.asarray(moved.terminated, np.bool_)
+        moved = world.step(store.get(parents), chosen)
+        ended = moved.terminated
         numbers = np.arange(used, used + len(asked))
         used += len(asked)
         store.put(numbers, moved.states)
@@ -135,7 +143,7 @@ def ab_mcts(
         judged: Evaluation | None = None
         if len(alive):
             below = store.get(numbers[alive])
-            judged = root_evaluation(simulator, below)
+            judged = world.expand(below)
             log_prior = log_policy(judged)
             table = arms(below) if arms is not None else None
         row = np.cumsum(~ended) - 1

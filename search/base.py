@@ -26,7 +26,10 @@ class Transition(NamedTuple):
 
 
 class Simulator(Protocol):
-    """A world that can be stepped from any state, in batches. States support ``states[index_array]``."""
+    """A world that can be stepped from any state, in batches. States support ``states[index_array]``.
+
+    A simulator whose states are numbers may say how many there are (``num_states``); they are then checked.
+    """
 
     num_actions: int
 

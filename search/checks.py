@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import Evaluation
+from treegym.search.base import Evaluation, Simulator, Transition
+from treegym.search.states import count
 
-__all__ = ["PROBLEMS", "check_evaluation"]
+__all__ = ["PROBLEMS", "check_evaluation", "check_range", "expanded", "positive", "stepped"]
 
 # What is wrong with a row, by the codes of the kernel `fill_dense`.
 PROBLEMS = {
@@ -34,3 +37,49 @@ def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str)
         row = int(np.flatnonzero(~np.isfinite(value))[0])
         raise ConfigError(f"{what}: the simulator's value of row {row} is {value[row]}; it must be finite")
     return Evaluation(logits, value, legal)
+
+
+def positive(name: str, number: Any) -> int:
+    """Returns a whole number from 1, or raises `ConfigError`."""
+    if not isinstance(number, (int, np.integer)) or number < 1:
+        raise ConfigError(f"{name} is {number!r}; it must be a whole number from 1")
+    return int(number)
+
+
+def check_range(simulator: Simulator, states: Any, what: str) -> None:
+    """Raises `ConfigError` for a state that a simulator with a number of states (``num_states``) does not have."""
+    known = getattr(simulator, "num_states", None)
+    if known is None or not isinstance(states, np.ndarray) or not np.issubdtype(states.dtype, np.integer):
+        return
+    bad = np.argwhere((states < 0) | (states >= known))
+    if len(bad):
+        row = int(bad[0, 0])
+        raise ConfigError(
+            f"{what}: state {states[tuple(bad[0])]} of row {row} is out of range; there are {known} states"
+        )
+
+
+def expanded(simulator: Simulator, states: Any, what: str) -> Evaluation:
+    """Returns the simulator's judgement of states, checked; `what` says which states these are."""
+    if not count(states):
+        raise ConfigError(f"{what}: there are no states to judge; search needs at least one root")
+    check_range(simulator, states, what)
+    try:
+        given = simulator.expand(states)
+    except IndexError as error:
+        raise ConfigError(f"{what}: the simulator cannot judge a state it was given or stepped to ({error})") from error
+    return check_evaluation(given, count(states), int(simulator.num_actions), what)
+
+
+def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transition:
+    """Returns what the simulator's step gives, one new state for each action."""
+    try:
+        moved = simulator.step(states, actions)
+    except IndexError as error:
+        raise ConfigError(
+            f"below the roots: the simulator cannot step a state it stepped to before ({error})"
+        ) from error
+    if count(moved.states) != len(actions):
+        raise ConfigError(f"the simulator's step gave {count(moved.states)} states for {len(actions)} actions")
+    check_range(simulator, moved.states, "after a step")
+    return Transition(moved.states, moved.reward, moved.terminated)

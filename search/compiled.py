@@ -14,7 +14,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
-from treegym.search.checks import PROBLEMS, check_evaluation
+from treegym.search.checks import PROBLEMS, expanded
 from treegym.search.kernels.dense import dense, dot
 from treegym.search.kernels.numeric import FAST
 from treegym.search.kernels.worlds import ModelDesk, ModelStarts, ModelWorld
@@ -75,8 +75,8 @@ def compiled_search(
     params = np.ascontiguousarray(simulator.params, np.float32)
     if start.ndim != 2 or params.ndim != 1:
         raise ConfigError(f"states have shape {start.shape} and params {params.shape}; expected [B, D] and [P]")
-    size, actions = len(start), int(simulator.num_actions)
-    roots = check_evaluation(simulator.expand(states), size, actions, "at the roots")
+    actions = int(simulator.num_actions)
+    roots = expanded(simulator, states, "at the roots")
     wide = start.shape[1]
 
     def make_desk(nodes: int) -> ModelDesk:

@@ -13,7 +13,8 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult, Simulator
-from treegym.search.paths import Tally, log_policy, positive, root_evaluation
+from treegym.search.checks import positive
+from treegym.search.paths import Tally, World, log_policy
 from treegym.search.states import StateStore, count
 
 __all__ = ["frontier_search"]
@@ -49,6 +50,8 @@ def frontier_search(
     branching: int | None = None,
     likelihood_weight: float = 0.0,
     root_ids: np.ndarray | None = None,
+    model_calls: int | None = None,
+    seconds: float | None = None,
 ) -> SearchResult:
     """Searches by frontier; plays the move that leads to the best return found.
 
@@ -60,11 +63,14 @@ def frontier_search(
             budget is spent), "best" (best first) or "depth" (deepest first).
         width: states a round.
         branching: children judged of each, the likeliest first; all unless given.
+        model_calls: calls of the simulator's `expand` at most, the roots' not counted.
+        seconds: wall-clock time; a round under way is finished.
     """
     if order not in ORDERS:
         raise ConfigError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}")
     budget, width = positive("num_simulations", num_simulations), positive("width", width)
-    given = root_evaluation(simulator, states)
+    world = World(simulator, model_calls=model_calls, seconds=seconds)
+    given = world.roots(states)
     prior = log_policy(given)
     size, actions = prior.shape
     branching = actions if branching is None else positive("branching", branching)
@@ -76,7 +82,7 @@ def frontier_search(
     waiting: list[list[_Open]] = [[] for _ in range(size)]  # what the beam left behind
     likelihood: dict[int, float] = dict.fromkeys(range(size), 0.0)
     rounds: list[tuple[int, _Open, int]] = []
-    while True:
+    while not world.spent:
         rounds.clear()
         for b, front in enumerate(fronts):
             room = budget - int(tally.evaluations[b])
@@ -97,13 +103,13 @@ def frontier_search(
         if not rounds:
             break
         chosen = np.array([a for _, _, a in rounds], np.int32)
-        moved = simulator.step(store.get(np.array([node.number for _, node, _ in rounds])), chosen)
-        ended = np.asarray(moved.terminated, np.bool_)
+        moved = world.step(store.get(np.array([node.number for _, node, _ in rounds])), chosen)
+        ended = moved.terminated
         numbers = np.arange(used, used + len(rounds))
         used += len(rounds)
         store.put(numbers, moved.states)
         alive = np.flatnonzero(~ended)
-        judged = root_evaluation(simulator, store.get(numbers[alive])) if len(alive) else None
+        judged = world.expand(store.get(numbers[alive])) if len(alive) else None
         log_priors = log_policy(judged) if judged is not None else np.zeros((0, actions))
         row = np.cumsum(~ended) - 1
         for i, (b, node, action) in enumerate(rounds):

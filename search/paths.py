@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import Evaluation, SearchResult, Simulator
-from treegym.search.checks import check_evaluation
+from treegym.search.base import Evaluation, SearchResult, Simulator, Transition
+from treegym.search.checks import expanded, stepped
 from treegym.search.output import root_ids_of
-from treegym.search.states import count
 
-__all__ = ["Tally", "log_policy", "positive", "root_evaluation", "root_streams"]
+__all__ = ["Tally", "World", "log_policy", "root_streams"]
 
 
-def root_evaluation(simulator: Simulator, states: Any) -> Evaluation:
-    """Judges the roots and checks what comes back; each must have a legal action."""
-    size = count(states)
-    given = check_evaluation(simulator.expand(states), size, int(simulator.num_actions), "at the roots")
-    stuck = np.flatnonzero(~given.legal.any(1))
-    if len(stuck):
-        raise ConfigError(f"root {int(stuck[0])} has no legal action")
-    return given
+class World:
+    """A simulator whose answers are checked and whose calls and time are limited, for the methods written in Python."""
+
+    def __init__(self, simulator: Simulator, *, model_calls: int | None = None, seconds: float | None = None) -> None:
+        """Starts the clock; judging the roots is not counted as a call."""
+        self.simulator = simulator
+        self._calls_left = math.inf if model_calls is None else model_calls
+        self._end = math.inf if seconds is None else time.monotonic() + seconds
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget in calls or seconds is spent."""
+        return self._calls_left <= 0 or time.monotonic() >= self._end
+
+    def roots(self, states: Any) -> Evaluation:
+        """Judges the roots."""
+        return self._judged(states, "at the roots")
+
+    def expand(self, states: Any) -> Evaluation:
+        """Judges states below the roots; costs a call."""
+        self._calls_left -= 1
+        return self._judged(states, "below the roots")
+
+    def _judged(self, states: Any, what: str) -> Evaluation:
+        given = expanded(self.simulator, states, what)
+        stuck = np.flatnonzero(~given.legal.any(1))
+        if len(stuck):
+            raise ConfigError(f"{what}: state {int(stuck[0])} has no legal action")
+        return given
+
+    def step(self, states: Any, actions: np.ndarray) -> Transition:
+        """Steps states; rewards float64 and finite, `terminated` bool."""
+        moved = stepped(self.simulator, states, actions)
+        reward, ended = np.asarray(moved.reward, np.float64), np.asarray(moved.terminated, np.bool_)
+        for name, array in (("reward", reward), ("terminated", ended)):
+            if array.shape != actions.shape:
+                raise ConfigError(f"the simulator's {name} has shape {array.shape}; expected {actions.shape}")
+        if not np.isfinite(reward).all():
+            row = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise ConfigError(f"the reward of step {row} is {reward[row]}; it must be finite")
+        return Transition(moved.states, reward, ended)
 
 
 def log_policy(given: Evaluation) -> np.ndarray:
@@ -41,14 +75,8 @@ def log_policy(given: Evaluation) -> np.ndarray:
 
 def root_streams(seed: int, root_ids: Any, size: int) -> list[np.random.Generator]:
     """Returns one generator a root, a function of (seed, root id) alone."""
-    return [np.random.default_rng([int(seed), int(name)]) for name in root_ids_of(root_ids, size)]
-
-
-def positive(name: str, number: int) -> int:
-    """Returns a whole number from 1, or raises `ConfigError`."""
-    if not isinstance(number, (int, np.integer)) or number < 1:
-        raise ConfigError(f"{name} is {number!r}; it must be a whole number from 1")
-    return int(number)
+    ids = root_ids_of(root_ids, size).astype(np.uint64)  # generators take no negative numbers
+    return [np.random.default_rng([int(seed) % 2**64, int(name)]) for name in ids]
 
 
 class Tally:

@@ -8,7 +8,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult
-from treegym.search.checks import PROBLEMS, check_evaluation
+from treegym.search.checks import PROBLEMS, check_evaluation, positive
 from treegym.search.kernels import batch, reroot, summary
 from treegym.search.kernels.walk import RAW, SORTED, Root, Settings
 from treegym.search.output import root_ids_of, root_noise
@@ -74,8 +74,7 @@ class Planner:
             options: settings of the method.
             root_ids: int [B], names of the roots' random streams; 0 .. B - 1 unless given.
         """
-        if num_simulations < 1:
-            raise ConfigError(f"num_simulations is {num_simulations}; it must be at least 1")
+        self.num_simulations = positive("num_simulations", num_simulations)
         logits = np.asarray(evaluation.prior_logits)
         if logits.ndim != 2 or 0 in logits.shape:
             raise ConfigError(f"the roots' prior_logits have shape {logits.shape}; expected [roots, actions]")
@@ -85,7 +84,6 @@ class Planner:
         self.size = len(logits)
         root = check_evaluation(evaluation, self.size, self.num_actions, "at the roots")
         self.method, self.options, self.seed = method, options or Options(), int(seed)
-        self.num_simulations = int(num_simulations)
         self.root_ids = root_ids_of(root_ids, self.size)
         self.capacity = self.num_simulations + 1
         self.trees: Nodes = allocate(self.size, self.capacity, self.num_actions)

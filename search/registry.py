@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Any, Protocol
+import inspect
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, cast
 
 from treegym.errors import ConfigError, suggest
 from treegym.search.base import SearchResult, Simulator
@@ -67,6 +69,15 @@ def load(name: str) -> Method:
     return _built_in(name)
 
 
+@functools.cache
+def _accepted(method: Callable[..., SearchResult]) -> frozenset[str] | None:
+    """Returns the settings that a method takes by name, None for one that looks at them itself."""
+    parameters = inspect.signature(method).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+
+
 def search(
     simulator: Simulator,
     states: Any,
@@ -86,4 +97,9 @@ def search(
         seed: seeds all noise; with ``root_ids=`` the result does not depend on how a batch is split.
         **options: settings of the method, such as ``discount=0.99`` or ``gumbel_scale=0.0``.
     """
-    return load(method)(simulator, states, num_simulations=num_simulations, seed=seed, **options)
+    found = load(method)
+    accepted = _accepted(cast(Hashable, found))
+    for option in options:
+        if accepted is not None and option not in accepted:
+            raise ConfigError(f"{option!r} is no setting of {method!r}.{suggest(option, accepted)}")
+    return found(simulator, states, num_simulations=num_simulations, seed=seed, **options)

@@ -10,7 +10,8 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult, Simulator
-from treegym.search.paths import Tally, log_policy, positive, root_evaluation, root_streams
+from treegym.search.checks import positive
+from treegym.search.paths import Tally, World, log_policy, root_streams
 from treegym.search.states import take
 
 __all__ = ["best_of_n", "best_of_policy", "greedy", "lookahead", "sample"]
@@ -18,7 +19,7 @@ __all__ = ["best_of_n", "best_of_policy", "greedy", "lookahead", "sample"]
 
 def greedy(simulator: Simulator, states: Any, *, num_simulations: int = 1, seed: int = 0, **_: Any) -> SearchResult:
     """Plays the most likely move; judges nothing but the root."""
-    given = root_evaluation(simulator, states)
+    given = World(simulator).roots(states)
     prior = log_policy(given)
     shape = prior.shape
     return SearchResult(
@@ -45,7 +46,7 @@ def sample(
     found = greedy(simulator, states)
     if temperature <= 0:
         return found
-    prior = log_policy(root_evaluation(simulator, states)) / temperature
+    prior = log_policy(World(simulator).roots(states)) / temperature
     streams = root_streams(seed, root_ids, len(prior))
     noise = np.stack([stream.gumbel(size=prior.shape[1]) for stream in streams])
     return found._replace(action=(prior + noise).argmax(1).astype(np.int32))
@@ -81,6 +82,8 @@ def best_of_n(
     horizon: int = 256,
     best_of: int | None = None,
     rerank: Callable[[Any, np.ndarray], np.ndarray] | None = None,
+    model_calls: int | None = None,
+    seconds: float | None = None,
 ) -> SearchResult:
     """Samples paths with the policy until `num_simulations` states a root were judged; plays the best path's move.
 
@@ -91,13 +94,16 @@ def best_of_n(
         horizon: longest path.
         best_of: k of the target policy (see `best_of_policy`); all samples unless given.
         rerank: ``rerank(last states, returns) -> scores`` ranks finished paths by something else than their return.
+        model_calls: calls of the simulator's `expand` at most, the roots' not counted.
+        seconds: wall-clock time; a step under way is finished.
     """
     budget, lanes, horizon = (
         positive("num_simulations", num_simulations),
         positive("lanes", lanes),
         positive("horizon", horizon),
     )
-    given = root_evaluation(simulator, states)
+    world = World(simulator, model_calls=model_calls, seconds=seconds)
+    given = world.roots(states)
     prior = log_policy(given)
     size, actions = prior.shape
     streams = root_streams(seed, root_ids, size)
@@ -105,6 +111,8 @@ def best_of_n(
     scores: list[list[float]] = [[] for _ in range(size)]
     firsts: list[list[int]] = [[] for _ in range(size)]
     while (tally.evaluations < budget).any() and sum(map(len, scores)) < size * budget:
+        if world.spent and scores[0]:  # every root has at least one path
+            break
         owners = np.repeat(np.flatnonzero(tally.evaluations < budget), lanes)
         owners = np.concatenate(
             [np.full(min(lanes, budget - len(scores[b])), b) for b in np.unique(owners) if len(scores[b]) < budget]
@@ -113,7 +121,7 @@ def best_of_n(
         if not len(owners):
             break
         walked = walk(
-            simulator, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
+            world, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
             budget=budget, horizon=horizon, discount=discount, temperature=temperature,
         )  # fmt: skip
         ranked = walked.returns if rerank is None else np.asarray(rerank(walked.states, walked.returns), np.float64)
@@ -143,14 +151,17 @@ def lookahead(
     temperature: float = 0.0,
     horizon: int = 8,
     candidates: int = 16,
+    model_calls: int | None = None,
+    seconds: float | None = None,
 ) -> SearchResult:
     """Simulates each candidate move for `horizon` steps of the policy and takes the one that is worth the most.
 
     A candidate is worth its rewards and the value of where it stood at the horizon; with a temperature, the mean of as
-    many such walks as the budget allows.
+    many such walks as the budget allows. `model_calls` and `seconds` as in `best_of_n`.
     """
     budget, horizon = positive("num_simulations", num_simulations), positive("horizon", horizon)
-    given = root_evaluation(simulator, states)
+    world = World(simulator, model_calls=model_calls, seconds=seconds)
+    given = world.roots(states)
     prior = log_policy(given)
     size, actions = prior.shape
     streams = root_streams(seed, root_ids, size)
@@ -160,11 +171,13 @@ def lookahead(
     open_ = np.isfinite(np.take_along_axis(prior, order, 1))
     rounds = 0
     while (tally.evaluations < budget).any() and (rounds == 0 or temperature > 0) and rounds < budget:
+        if world.spent and rounds:
+            break
         rounds += 1
         owners, column = np.nonzero(open_ & (tally.evaluations < budget)[:, None])
         forced = order[owners, column]
         walked = walk(
-            simulator, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
+            world, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
             budget=budget, horizon=horizon, discount=discount, temperature=temperature, first=forced,
         )  # fmt: skip
         for owner, action, value in zip(owners, walked.first, walked.returns, strict=True):
@@ -183,7 +196,7 @@ class Walked:
 
 
 def walk(
-    simulator: Simulator,
+    world: World,
     states: Any,
     prior: np.ndarray,
     value: np.ndarray,
@@ -219,20 +232,20 @@ def walk(
             chosen = first[alive]
         if not depth:
             moves[alive] = chosen
-        moved = simulator.step(store.get(alive), chosen.astype(np.int32))
-        ended = np.asarray(moved.terminated, np.bool_)
+        moved = world.step(store.get(alive), chosen.astype(np.int32))
+        ended = moved.terminated
         store.put(alive, moved.states)
-        returns[alive] += weight[alive] * np.asarray(moved.reward, np.float64)
+        returns[alive] += weight[alive] * moved.reward
         weight[alive] *= discount
         worth[alive[ended]] = 0.0
         alive = alive[~ended]
         if not len(alive):
             break
-        given = root_evaluation(simulator, store.get(alive))
+        given = world.expand(store.get(alive))
         np.add.at(evaluations, owners[alive], 1)
         policy[alive] = log_policy(given)
         worth[alive] = given.value
         alive = alive[evaluations[owners[alive]] < budget]
-        if not len(alive):
+        if not len(alive) or world.spent:
             break
     return Walked(store.get(np.arange(lanes)), returns + weight * worth, moves)

@@ -13,6 +13,7 @@ import numpy as np
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
 from treegym.search.base import Evaluation, SearchResult, Simulator
+from treegym.search.checks import expanded, stepped
 from treegym.search.planner import Planner
 from treegym.search.settings import Options
 from treegym.search.states import StateStore, count, restore, take
@@ -39,7 +40,7 @@ class Session:
         """Judges the roots; `run` does the rest. See `Planner` for the arguments."""
         self.simulator = simulator
         self.planner = Planner(
-            simulator.expand(states),
+            expanded(simulator, states, "at the roots"),
             method=method,
             num_simulations=num_simulations,
             seed=seed,
@@ -84,7 +85,7 @@ class Session:
         leaves = planner.ask()
         if not len(leaves.roots):
             return 0
-        moved = simulator.step(self._store.get(leaves.parents), leaves.actions)
+        moved = stepped(simulator, self._store.get(leaves.parents), leaves.actions)
         terminated = np.ascontiguousarray(moved.terminated, np.bool_)
         link = self._links(leaves, moved, terminated) if planner.options.transpositions else None
         fresh = ~terminated if link is None else ~terminated & (link < 0)
@@ -92,7 +93,8 @@ class Session:
         evaluation: Evaluation | None = None
         if len(alive):
             self.calls += 1
-            evaluation = simulator.expand(moved.states if len(alive) == len(fresh) else take(moved.states, alive))
+            below = moved.states if len(alive) == len(fresh) else take(moved.states, alive)
+            evaluation = expanded(simulator, below, "below the roots")
         numbers = planner.tell(moved.reward, terminated, evaluation, link=link)
         if link is None:
             self._store.put(numbers, moved.states)
@@ -142,7 +144,7 @@ class Session:
         self._known = {}
         if len(fresh):
             self.calls += 1
-            planner.plant(fresh, self.simulator.expand(take(states, fresh)))
+            planner.plant(fresh, expanded(self.simulator, take(states, fresh), "at the roots"))
         planner.start()
         kept = np.ones(planner.size, np.bool_)
         kept[fresh] = False

@@ -76,13 +76,19 @@ class Options:
             if not (isinstance(number, (int, float)) and low <= number <= high and math.isfinite(number)):
                 raise ConfigError(f"{name} is {number!r}; it must be a number from {low} to {high}")
         for name in ("tau", "c_base"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+            number = getattr(self, name)
+            if not (isinstance(number, (int, float)) and math.isfinite(number) and number > 0):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a positive number")
         for name in ("leaves", "max_considered"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number from 1")
-        if self.max_depth is not None and self.max_depth < 1:
+        if self.max_depth is not None and (not isinstance(self.max_depth, int) or self.max_depth < 1):
             raise ConfigError(f"max_depth is {self.max_depth!r}; it must be at least 1, or None for no limit")
+        alpha = self.dirichlet_alpha
+        if alpha is not None and not (isinstance(alpha, (int, float)) and math.isfinite(alpha) and alpha > 0):
+            raise ConfigError(f"dirichlet_alpha is {alpha!r}; it must be a positive number, or None")
+        if not isinstance(self.first_play, str) and not math.isfinite(self.first_play):
+            raise ConfigError(f"first_play is {self.first_play!r}; it must be a number, or one of {', '.join(_FIRST)}")
         if isinstance(self.first_play, str) and self.first_play not in _FIRST:
             raise ConfigError(f"first_play is {self.first_play!r}: no such rule.{suggest(self.first_play, _FIRST)}")
 

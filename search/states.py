@@ -89,12 +89,22 @@ def _room(like: Any, capacity: int) -> Any:
 
 def _put(data: Any, rows: np.ndarray, states: Any) -> None:
     if isinstance(data, dict):
+        if states.keys() != data.keys():
+            raise ConfigError(f"the simulator's states have the keys {sorted(states)}; the roots {sorted(data)}")
         for name, part in data.items():
             _put(part, rows, states[name])
     elif isinstance(data, tuple):
+        if len(states) != len(data):
+            raise ConfigError(f"the simulator's states are tuples of {len(states)}; the roots are of {len(data)}")
         for part, new in zip(data, states, strict=True):
             _put(part, rows, new)
     else:
+        if hasattr(states, "shape") and tuple(states.shape) != (len(rows), *data.shape[1:]):
+            raise ConfigError(
+                f"the simulator's states have shape {tuple(states.shape)}; expected {(len(rows), *data.shape[1:])}"
+            )
+        if isinstance(data, np.ndarray) and not np.can_cast(np.asarray(states).dtype, data.dtype, "same_kind"):
+            raise ConfigError(f"the simulator's states became {np.asarray(states).dtype}; the roots are {data.dtype}")
         data[rows] = states
 
 

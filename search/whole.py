@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from treegym.errors import ConfigError
+from treegym.search.checks import positive
 from treegym.search.kernels import whole
 from treegym.search.output import Out, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
 from treegym.search.planner import new_roots
@@ -50,10 +50,7 @@ def search_whole(
         root_ids: int [B], names of the roots' random streams; 0 .. B - 1 unless given.
         num_threads: threads that share the roots.
     """
-    if num_simulations < 1:
-        raise ConfigError(f"num_simulations is {num_simulations}; it must be at least 1")
-    if num_threads < 1:
-        raise ConfigError(f"num_threads is {num_threads}; it must be at least 1")
+    num_simulations, num_threads = positive("num_simulations", num_simulations), positive("num_threads", num_threads)
     size, nodes = len(widths), num_simulations + 1
     ids = root_ids_of(root_ids, size)
     settings = kernel_settings(method, options, simulations=num_simulations, visits=nodes, seed=int(seed))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.search import Evaluation, Planner, search, search_closed
+from treegym.search import Evaluation, Planner, Transition, names, search, search_closed
 
 
 def evaluation(logits: Any = None, value: Any = None, legal: Any = None) -> Evaluation:
@@ -98,8 +98,6 @@ class Faulty:
             reward[0] = np.nan
         if self.fault == "rows":
             reward = reward[:-1]
-        from treegym.search import Transition
-
         return Transition(states + 1, reward, np.zeros(len(states), bool))
 
 
@@ -157,3 +155,62 @@ def test_terminal_roots_are_refused(worlds: Any) -> None:
     leaf = int(np.flatnonzero(tree["terminal"])[0])
     with pytest.raises(ConfigError, match=rf"root {leaf} \(row 0\) is terminal"):
         search_closed(**tree, roots=np.array([leaf]), num_simulations=4)
+
+
+class Astray:
+    """A world of 20 numbered states whose step goes wrong; the same for every method."""
+
+    num_actions = 2
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        self.values = np.zeros(20, np.float32)
+        if fault == "number of states":
+            self.num_states = 20
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        size = len(states)
+        return Evaluation(np.zeros((size, 2), np.float32), self.values[states], np.ones((size, 2), bool))
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+        reward, ended = np.zeros(len(states)), np.zeros(len(states), bool)
+        after = {
+            "out of range": states + 100,
+            "number of states": states - 15,
+            "one state": states[:1],
+            "two columns": np.stack([states, states], 1),
+        }.get(self.fault, states)
+        if self.fault == "reward column":
+            reward = reward[:, None]
+        if self.fault == "reward":
+            reward[0] = np.inf
+        return Transition(after, reward, ended[:1] if self.fault == "one end" else ended)
+
+
+@pytest.mark.parametrize("method", ["puct", "beam", "best_of_n", "ab_mcts", "lookahead"])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("out of range", "below the roots: .*index 10[12] is out of bounds"),
+        ("number of states", "after a step: state -1. of row 0 is out of range; there are 20 states"),
+        ("one state", "step gave 1 states for"),
+        ("two columns", r"shape \(\d+, 2"),
+        ("reward column", r"reward has shape \(\d+, 1\)"),
+        ("reward", "reward of .* is inf; it must be finite"),
+        ("one end", r"terminated has shape \(1,\)"),
+    ],
+)
+def test_every_method_names_a_fault_of_the_simulator(method: str, fault: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        search(Astray(fault), np.array([1, 2]), method=method, num_simulations=8)
+
+
+@pytest.mark.parametrize("method", names())
+def test_no_roots_and_settings_that_do_not_exist(method: str) -> None:
+    with pytest.raises(ConfigError, match="at least one root"):
+        search(Astray(""), np.zeros(0, int), method=method, num_simulations=8)
+    if method not in ("greedy", "sample"):  # these take the settings of all others
+        with pytest.raises(ConfigError, match=r"'discunt' is no setting of .* Did you mean 'discount'"):
+            search(Astray(""), np.array([1]), method=method, num_simulations=8, discunt=0.5)
+        with pytest.raises(ConfigError, match=r"num_simulations is 2\.5"):
+            search(Astray(""), np.array([1]), method=method, num_simulations=2.5)  # type: ignore[arg-type]

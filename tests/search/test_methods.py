@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -165,3 +166,27 @@ def test_unknown_names_are_told_the_closest_and_own_methods_register(worlds: Any
     )
     with pytest.raises(ConfigError, match="exists already"):
         register("puct", lambda simulator, states, **settings: None)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize("method", ["puct", "beam", "best_first", "depth_first", "best_of_n", "ab_mcts", "lookahead"])
+def test_every_method_stops_when_calls_or_time_are_spent(worlds: Any, method: str) -> None:
+    world = worlds.random_world(9)
+    roots = np.flatnonzero(~world.terminal)[:3]
+    result = search(world, roots, method=method, num_simulations=10_000, model_calls=4)
+    assert world.calls <= 5  # the roots' own call and four more
+    assert world.legal[roots, result.action].all()
+    start = time.monotonic()
+    result = search(world, roots, method=method, num_simulations=10**6 if method == "puct" else 10**5, seconds=0.05)
+    assert time.monotonic() - start < 3.0
+    assert world.legal[roots, result.action].all()
+
+
+def test_a_beam_with_budget_left_goes_back_to_what_it_left_behind(worlds: Any) -> None:
+    tree = worlds.random_tree(1, roots=3, depth=3, branching=3)
+    tree["value"][:] = 0
+    found = [
+        search(worlds.TreeWorld(tree), np.arange(3), method="beam", num_simulations=budget, width=1).value.sum()
+        for budget in (3, 9, 400)
+    ]
+    assert found == sorted(found)
+    np.testing.assert_allclose(found[-1], worlds.optimum(tree, 1.0)[:3].sum(), atol=1e-5)
