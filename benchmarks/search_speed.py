@@ -65,8 +65,11 @@ class Peer:
         self.process.wait(timeout=60)
 
 
-def compare(peers: dict[str, Peer], cell: dict[str, Any], rounds: int) -> dict[str, Any]:
-    """Returns a row: simulations/s of everyone in one cell, visit equality and the ratio."""
+def compare(peers: dict[str, Peer], cell: dict[str, Any], rounds: int, limit: float = float("inf")) -> dict[str, Any]:
+    """Returns a row: simulations/s of everyone in one cell, visit equality and the ratio.
+
+    After `limit` seconds three rounds are enough.
+    """
     batch, actions, simulations = cell["batch"], cell["actions"], cell["simulations"]
     weights = random_weights(actions)
     fused, plain = CompiledNetwork(weights), CompiledNetwork(weights, compiled=False)
@@ -99,7 +102,10 @@ def compare(peers: dict[str, Peer], cell: dict[str, Any], rounds: int) -> dict[s
     for name in ("mctx", "lightzero"):
         if times[name][0] > 2 * ahead:  # no rival in this cell: once is enough
             del seconds[name]
-    for _ in range(rounds):
+    start = time.monotonic()
+    for done in range(rounds):
+        if done >= 3 and time.monotonic() - start > limit:
+            break
         for name, clock in seconds.items():
             times[name].append(clock())
     total = batch * simulations
@@ -113,6 +119,7 @@ def compare(peers: dict[str, Peer], cell: dict[str, Any], rounds: int) -> dict[s
         "ratio": median_ratio(times[rival][1:], times["ours"][1:]),
         "ratio_protocol": median_ratio(times[rival][1:], times["protocol"][1:]),
         "visits_equal_mctx": equal,
+        "rounds": len(times["ours"]) - 1,
     }
 
 
