@@ -84,8 +84,13 @@ class Replanning:
         kept = self._states.get(rows)
         self._states = StateStore(kept, len(rows))
         self._states.put(np.arange(len(rows)), kept)
+        arrays = {name: array[lanes] for name, array in old.arrays().items()}
+        used = int(arrays["tree.size"].max())  # the largest tree may have left
+        for name in arrays:
+            if name.startswith("tree.") and name != "tree.size":
+                arrays[name] = arrays[name][:, :used]
         self.planner = Planner.restore(
-            {name: array[lanes] for name, array in old.arrays().items()},
+            arrays,
             method=self.method,
             num_simulations=old.num_simulations,
             num_actions=old.num_actions,

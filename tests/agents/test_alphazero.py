@@ -22,6 +22,7 @@ from treegym.agents.selfplay import SelfPlay, n_step_returns, sampled
 from treegym.agents.simulators import TreeSimulator, visible_reward
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
+from treegym.registration import ENVS
 from treegym.search import Options, Session
 
 SMALL = {"n_envs": 32, "n_episodes": 32, "num_simulations": 32, "seed": 0}
@@ -171,6 +172,14 @@ def test_trees_that_are_kept_are_searched_on(tree_spec: str) -> None:
     np.testing.assert_array_equal(second.visits[stay], again.visits)
     np.testing.assert_array_equal(second.action[stay], again.action)
     np.testing.assert_array_equal(again.visits.sum(1), brought + 24)
+
+
+@pytest.mark.parametrize("env_id", ENVS)
+def test_trees_are_kept_in_every_world(env_id: str, tree_spec: str) -> None:
+    env = gym.make(env_id, tree=tree_spec) if "TokenTree" in env_id else gym.make(env_id)
+    few = {"n_envs": 8, "n_episodes": 8, "num_simulations": 16, "seed": 0}
+    agent = AlphaZero("ChildPolicy", env, reuse_tree=True, **few).learn(60, log_interval=0)
+    assert agent.num_timesteps >= 60
 
 
 def test_what_cannot_keep_its_tree_is_told_so(tree_env: gym.Env) -> None:
