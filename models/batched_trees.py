@@ -75,34 +75,61 @@ def score_trees_partly(
 ) -> list[TreeScores]:
     """Returns as much as a server with `given` log-probabilities a position can say: nothing about unlikely tokens.
 
-    Tokens that it has no opinion on get NaN; where it gives no log-probabilities at all, nothing is ranked either.
+    Whole paths are scored, one prompt a leaf, where the server does that; it takes no distribution over the vocabulary.
+    Else tokens that are not among the likeliest get NaN; where none are told, nothing is ranked either.
     """
-    results = []
-    for tree in trees:
-        contexts = _contexts(tree)
-        likely = min(best, given)
-        ids, values = (
-            model.top_logprobs(contexts, likely)
-            if likely
-            else (np.zeros((len(contexts), 0), np.int32), np.zeros((len(contexts), 0), np.float32))
-        )
-        logp = np.full(tree.size, np.nan, np.float32)
-        if scores_prompts:
-            steps = [contexts[parent + 1] for parent in tree.parents]
-            logp = np.array([row[0] for row in model.score(steps, [[int(t)] for t in tree.tokens])], np.float32)
-        elif likely:
-            hits = ids[tree.parents + 1] == tree.tokens[:, None]  # [n, k]
-            known = hits.any(axis=1)
-            logp[known] = values[tree.parents + 1][hits]
-        none = np.zeros((len(contexts), 0))
+    contexts = [context for tree in trees for context in _contexts(tree)] if min(best, given) else []
+    ids, values = _likeliest(model, contexts, best=best, given=given)
+    logp = _by_leaves(model, trees) if scores_prompts else [np.full(tree.size, np.nan, np.float32) for tree in trees]
+    results, start = [], 0
+    for tree, scores in zip(trees, logp, strict=True):
+        rows = slice(start, start + tree.size + 1)
+        start = rows.stop
+        best_ids = ids[rows] if contexts else np.zeros((tree.size + 1, 0), np.int32)
+        best_logp = values[rows] if contexts else np.zeros((tree.size + 1, 0), np.float32)
+        if not scores_prompts:
+            hits = best_ids[tree.parents + 1] == tree.tokens[:, None]  # [n, k]
+            scores[hits.any(axis=1)] = best_logp[tree.parents + 1][hits]
+        none = np.zeros((tree.size + 1, 0))
         results.append(
             TreeScores(
-                logp=logp,
-                best_ids=ids,
-                best_logp=values,
+                logp=scores,
+                best_ids=best_ids,
+                best_logp=best_logp,
                 worst_ids=none.astype(np.int32),
                 worst_logp=none.astype(np.float32),
                 hidden=none.astype(np.float32),
             )
         )
     return results
+
+
+def _likeliest(
+    model: LanguageModel, contexts: Sequence[Sequence[int]], *, best: int, given: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the likeliest tokens that may stand in a tree, ids ``[B, k]`` (-1: no more) and log-probabilities."""
+    if not contexts:
+        return np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32)
+    allowed = allowed_tokens(model)
+    # so many that enough are left when the others are taken out
+    ids, values = model.top_logprobs(contexts, min(best + int((~allowed).sum()), given))
+    order = np.argsort(~allowed[ids], axis=1, kind="stable")[:, :best]
+    ids, values = np.take_along_axis(ids, order, axis=1), np.take_along_axis(values, order, axis=1)
+    return np.where(allowed[ids], ids, -1).astype(np.int32), values
+
+
+def _by_leaves(model: LanguageModel, trees: Sequence[Branches]) -> list[np.ndarray]:
+    """Returns the log-probability of every node's token ``[n]`` of every tree, read off the paths to its leaves."""
+    leaves = [(index, leaf) for index, tree in enumerate(trees) for leaf in _leaves(tree)]
+    paths = [trees[index].path(leaf) for index, leaf in leaves]
+    told = model.score([trees[index].prompt for index, _ in leaves], paths)
+    logp = [np.full(tree.size, np.nan, np.float32) for tree in trees]
+    for (index, node), values in zip(leaves, told, strict=True):
+        for value in values[::-1]:
+            logp[index][node] = value
+            node = int(trees[index].parents[node])
+    return logp
+
+
+def _leaves(tree: Branches) -> list[int]:
+    return np.setdiff1d(np.arange(tree.size), tree.parents).tolist()

@@ -260,7 +260,8 @@ class RemoteModel:
     ) -> list[TreeScores]:
         """Scores whole trees in large batches; with few log-probabilities, as far as they go, and says so once."""
         given = self.dialect.logprobs
-        if given >= self._size:
+        needs_all = hidden or worst > 0 or not self.scores_prompts
+        if given >= self._size and needs_all:
             return score_trees_in_batches(self, trees, best=best, worst=worst, hidden=hidden)
         if hidden:
             raise BackendError(

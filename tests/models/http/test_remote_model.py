@@ -188,6 +188,18 @@ class TestServersThatTellLittle:
         np.testing.assert_array_equal(scores.logp, own.logp)
         assert scores.best_ids.shape == (3, 5)
 
+    def test_likely_tokens_are_those_that_may_stand_in_a_tree(self, server, fake):
+        """Paths are scored leaf by leaf, and padding, which a server ranks like any token, is taken out."""
+        tree = Branches((5, 6), np.array([7, 8, 9, 7], np.int32), np.array([-1, 0, 0, 2], np.int32))
+        [told] = RemoteModel(server, tokenizer=fake.tokenizer).score_trees([tree], best=fake.tokenizer.vocab_size)
+        [own] = score_trees_naively(fake, [tree], best=fake.tokenizer.vocab_size)
+        np.testing.assert_allclose(told.logp, own.logp, atol=1e-6)
+        kept = own.best_ids.shape[1]
+        assert kept == fake.tokenizer.vocab_size - 1
+        np.testing.assert_array_equal(told.best_ids[:, :kept], own.best_ids)
+        np.testing.assert_allclose(told.best_logp[:, :kept], own.best_logp, atol=1e-6)
+        assert (told.best_ids[:, kept:] == -1).all()
+
     def test_answers_are_read_from_text_where_tokens_are_not_told(self, proxy, fake, contexts, quick):
         def change(answer):
             for choice in answer.get("choices", []):
