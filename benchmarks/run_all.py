@@ -61,6 +61,7 @@ BARS: dict[str, dict[str, str]] = {
     "lm_train_speed": {"vs_trl_108k": "2", "vs_trl_800k": "2"},
     "backends": {
         "vllm_growth_speedup": "5", "tree_cache_speedup": "3", "speculative_speedup": "1.5", "serve_speedup": "4",
+        "speculative_acceptance": "0.60", "serve_p99_over_model_ms": "<5",
     },
 }  # fmt: skip
 
