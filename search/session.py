@@ -112,7 +112,7 @@ class Session:
         """
         if not hasattr(self.simulator, "key"):
             raise ConfigError("transpositions need a simulator with `key(states)`, a name for each state")
-        keys = np.asarray(self.simulator.key(moved.states)).tolist()
+        keys = self._keys(moved.states)
         planner = self.planner
         link = np.full(len(keys), -1, np.int32)
         for i, (root, depth, key) in enumerate(zip(leaves.roots.tolist(), leaves.depths.tolist(), keys, strict=True)):
@@ -121,8 +121,13 @@ class Session:
                 link[i] = node
         return link
 
+    def _keys(self, states: Any) -> list[Any]:
+        """Returns a name for each state: a number, a text, or a tuple where the simulator gives rows."""
+        keys = np.asarray(self.simulator.key(states))  # type: ignore[attr-defined]
+        return [_hashable(key) for key in keys.tolist()]
+
     def _remember(self, leaves: Any, moved: Any, terminated: np.ndarray, numbers: np.ndarray) -> None:
-        keys = np.asarray(self.simulator.key(moved.states)).tolist()  # type: ignore[attr-defined]
+        keys = self._keys(moved.states)
         for i in np.flatnonzero((numbers >= 0) & ~terminated).tolist():
             where = (int(leaves.roots[i]), int(leaves.depths[i]), keys[i])
             self._known.setdefault(where, int(numbers[i] % self.planner.capacity))
@@ -141,7 +146,8 @@ class Session:
         root, node = np.nonzero(renumber >= 0)
         self._store.put(root * planner.capacity + renumber[root, node], old.get(root * before + node))
         self._store.put(np.arange(planner.size) * planner.capacity, states)
-        self._known = {}
+        moved = ((r, d - 1, key, int(renumber[r, n])) for (r, d, key), n in self._known.items())
+        self._known = {(r, d, key): n for r, d, key, n in moved if n >= 0}
         if len(fresh):
             self.calls += 1
             planner.plant(fresh, expanded(self.simulator, take(states, fresh), "at the roots"))
@@ -188,9 +194,13 @@ class Session:
                 options=options,
             )
             session._store = restore(arrays, session.planner.size * session.planner.capacity)
-            session._known = {(int(r), int(d), k): int(n) for r, d, k, n in note["known"]}
+            session._known = {(int(r), int(d), _hashable(k)): int(n) for r, d, k, n in note["known"]}
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is not a saved search, or damaged ({error})") from error
         if int(simulator.num_actions) != session.planner.num_actions:
             raise DataError(f"{path}: has {session.planner.num_actions} actions, the simulator {simulator.num_actions}")
         return session
+
+
+def _hashable(key: Any) -> Any:
+    return tuple(_hashable(part) for part in key) if isinstance(key, list) else key

@@ -12,6 +12,7 @@ import pytest
 SCRIPT = """
 import numpy as np
 from treegym.search import Evaluation, Session, Options, Transition, search, search_closed
+from treegym.search.compiled import compiled_model, dense, dot
 
 rng = np.random.default_rng(0)
 S, A = 60, 5
@@ -42,6 +43,25 @@ first, count = np.array([1, 4, -1, -1, -1, -1]), np.array([3, 2, 0, 0, 0, 0])
 tables = {name: rng.normal(size=6).astype(np.float32) for name in ("reward", "prior_logits", "value")}
 search_closed(first_child=first, child_count=count, terminal=count == 0, roots=np.array([0, 1]), method="METHOD",
               num_simulations=20, root_noise=0.25, **tables)
+
+@compiled_model
+def hop(params, states, parent, action, new, logits, legal, told):
+    dense(states[parent], params[:20].reshape(4, 5), params, logits, False)
+    for d in range(4):
+        states[new, d] = states[parent, d] * np.float32(0.5) + params[action]
+    legal[1] = states[new, 0] > np.float32(0.0)
+    told[0] = params[action]
+    told[1] = dot(states[new], params)
+    told[2] = states[new, 1] - np.float32(1.0)
+
+class Hops:
+    num_actions, model, params = 5, hop, rng.normal(size=24).astype(np.float32)
+    def expand(self, states):
+        return Evaluation(np.zeros((len(states), 5)), np.zeros(len(states)), np.ones((len(states), 5), bool))
+    def step(self, states, actions):
+        raise NotImplementedError
+
+search(Hops(), rng.normal(size=(3, 4)).astype(np.float32), method="METHOD", num_simulations=30)
 print("within bounds")
 """
 
@@ -50,8 +70,10 @@ print("within bounds")
 @pytest.mark.parametrize("method", ["puct", "gumbel", "uct", "similarity", "rents"])
 def test_kernels_stay_within_their_arrays(method: str, tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    script = tmp_path / "script.py"  # a file: compiled models are cached beside it
+    script.write_text(SCRIPT.replace("METHOD", method))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("METHOD", method)],
+        [sys.executable, str(script)],
         env=environment,
         capture_output=True,
         text=True,

@@ -213,6 +213,24 @@ def test_transpositions_judge_each_state_once_and_find_the_optimum() -> None:
     assert result.value[0] == pytest.approx(joined.optimum(), abs=1e-4)
 
 
+def test_transpositions_outlive_moves_and_saving_and_keys_may_be_rows(tmp_path: Path) -> None:
+    class Rows(Lattice):
+        def key(self, states: np.ndarray) -> np.ndarray:
+            return states
+
+    world, root = Rows(), np.zeros((1, 2), np.int64)
+    session = Session(world, root, method="uct", num_simulations=300, options=Options(transpositions=True))
+    first = session.run()
+    assert world.judged <= 21
+    after = world.step(root, first.action)
+    session.advance(first.action, after.states)
+    session.save(tmp_path / "search.safetensors")
+    again = Session.load(tmp_path / "search.safetensors", world)
+    judged = world.judged
+    same(again.run(), session.run())
+    assert world.judged == judged  # every point below the move was known
+
+
 def test_transpositions_need_a_key(worlds: Any) -> None:
     world, roots = start(worlds)
     with pytest.raises(ConfigError, match="need a simulator with `key"):
