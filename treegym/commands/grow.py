@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from treegym.errors import ConfigError
 
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             progress=not args.quiet,
         )
     size = out.stat().st_size
-    figures = {
+    figures: dict[str, Any] = {
         "out": str(out),
         "prompts": tree.num_roots,
         "nodes": tree.size,
@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         "mode": tree.header["growth"]["mode"],
         "primary": primary.name,
         "teachers": [teacher.name for teacher in teachers],
+        "asked": {m.name: m.usage.summary() for m in (primary, *teachers) if hasattr(m, "usage")},  # of servers
     }
     if args.json:
         print(json.dumps(figures))
@@ -139,6 +140,11 @@ def run(args: argparse.Namespace) -> int:
             f"{out}: {tree.num_roots:,} prompts, {tree.size:,} nodes ({figures['nodes_per_prompt']} a prompt), "
             f"{size / 1e6:.1f} MB, {figures['seconds']} s"
         )
+        for name, usage in figures["asked"].items():
+            print(
+                f"{name}: {usage['requests']:,} requests ({usage['failures']:,} repeated), "
+                f"{usage['prompt_tokens']:,} tokens read and {usage['completion_tokens']:,} written"
+            )
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,19 @@ def test_as_many_as_are_told_will_do_where_no_unlikely_ones_are_wanted(llama, tm
         got, notice = grown(capsys, "--out", str(tmp_path / "b.tree"), *teacher, "--right", "6")
     assert got == "answers"
     assert "needs 6" in notice
+
+
+def test_the_command_tells_what_was_asked_of_servers(llama, tmp_path: Path, capsys) -> None:
+    with served(llama, None) as url:
+        arguments = ["--teacher", f"{url}#tokenizer=tiny-llama&name=far", "--teacher", "tiny-gpt2"]
+        assert main(["grow", *SMALL, "--out", str(tmp_path / "t.tree"), *arguments]) == 0
+        asked = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["asked"]
+        assert list(asked) == ["far"]
+        assert asked["far"]["requests"] > 0
+        assert asked["far"]["completion_tokens"] > 0
+        assert asked["far"]["failures"] == 0
+        assert main(["grow", *SMALL[:-1], "--out", str(tmp_path / "s.tree"), *arguments]) == 0
+    assert re.search(r"^far: [\d,]+ requests \(\d+ repeated\), [\d,]+ tokens read", capsys.readouterr().out, re.M)
 
 
 def test_a_server_that_tells_all_grows_what_was_asked_for(llama, tmp_path: Path, capsys) -> None:
