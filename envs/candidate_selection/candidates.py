@@ -14,7 +14,7 @@ from treegym.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ORIGINAL", "Candidate", "apply", "combinations", "parse"]
+__all__ = ["ORIGINAL", "Candidate", "apply", "combinations", "copied", "parse"]
 
 SEPARATOR = "+"
 ORIGINAL_NAME = "original"
@@ -64,13 +64,18 @@ def apply(module: nn.Module, candidate: Candidate, sample: tuple[Any, ...]) -> n
         NotApplicable: if one of the strategies finds nothing to do.
         ConfigError: if the module cannot be copied.
     """
-    try:
-        result = copy.deepcopy(module).eval()
-    except Exception as error:
-        raise ConfigError(f"the module cannot be copied ({type(error).__name__}: {error})") from error
+    result = copied(module)
     for name in candidate.strategies:
         result = load(name).apply(result, sample)
     return result.eval()
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Returns a deep copy in evaluation mode; raises ConfigError for a module that cannot be copied."""
+    try:
+        return copy.deepcopy(module).eval()
+    except Exception as error:
+        raise ConfigError(f"the module cannot be copied ({type(error).__name__}: {error})") from error
 
 
 def combinations(

@@ -7,7 +7,6 @@ other inputs (the best of ten noisy figures flatters); otherwise a copy of the o
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ import numpy as np
 from torch import nn
 
 from treegym.envs.candidate_selection import worker
-from treegym.envs.candidate_selection.candidates import ORIGINAL, Candidate, apply
+from treegym.envs.candidate_selection.candidates import ORIGINAL, Candidate, apply, copied
 from treegym.envs.candidate_selection.config import CoreConfig
 from treegym.envs.candidate_selection.features import kind_of
 from treegym.envs.candidate_selection.fitness import fitness, scores, weights_of
 from treegym.envs.candidate_selection.generate import applicable, count_for, extend, propose
+from treegym.envs.candidate_selection.guess import guessed_inputs
 from treegym.envs.candidate_selection.measure import Task, check_module, measure
 from treegym.envs.candidate_selection.measure_types import Measurement, MeasureSettings
 from treegym.envs.candidate_selection.pareto import pareto_front
@@ -125,13 +125,11 @@ class HybridOptimizationCore:
 
         Args:
             module: what to optimise; it is not touched.
-            inputs: its arguments: a tensor, a tuple, or a function (of a seed, for fresh ones).
+            inputs: its arguments: a tensor, a tuple, or a function (of a seed, for fresh ones). None: the module's
+                attribute `example_inputs` or, without one, what can be guessed from its layers.
         """
         source = self._inputs(module, inputs)
-        try:
-            original = copy.deepcopy(module).eval()
-        except Exception as error:
-            raise ConfigError(f"the module cannot be copied ({type(error).__name__}: {error})") from error
+        original = copied(module)
         check_module(original, source, self.config.seed)
         self.module, self.sample = original, source(self.config.seed)
         self.evaluated = []
@@ -314,12 +312,7 @@ class HybridOptimizationCore:
     def _inputs(self, module: nn.Module, inputs: Any) -> Inputs:
         if inputs is None:
             inputs = getattr(module, "example_inputs", None)
-        if inputs is None:
-            raise ConfigError(
-                "the module needs inputs to be measured on: pass inputs= (a tensor, a tuple of arguments, or a "
-                "function of a seed), or give the module an attribute example_inputs"
-            )
-        return fresh_inputs(inputs)
+        return guessed_inputs(module) if inputs is None else fresh_inputs(inputs)
 
 
 def _metrics(found: Evaluated) -> list[float]:

@@ -21,10 +21,12 @@ _TEMPLATE = '''"""Rebuilds the optimised module: {name}. Written by `treegym opt
 Measured: {summary}.
 """
 
+import sys
 from pathlib import Path
 
 from treegym.optimization import rebuild
 
+sys.path.insert(0, {folder!r})  # what is imported by name lay here
 TARGET = {target!r}
 INPUTS = {inputs!r}
 CANDIDATE = {candidate!r}
@@ -60,8 +62,9 @@ def save_recipe(
         f"output error {metrics['output_error']:.5f}"
     )
     text = _TEMPLATE.format(
-        name=result["selected_strategy"], summary=summary, target=target, inputs=inputs,
-        candidate=result["selected_strategy"], weights=weights.name,
+        name=result["selected_strategy"], summary=summary, target=_findable(target), folder=str(Path.cwd()),
+        inputs=None if inputs is None else _findable(inputs), candidate=result["selected_strategy"],
+        weights=weights.name,
     )  # fmt: skip
     atomic_write(recipe, text)
     atomic_write(figures, json.dumps(result, indent=1))
@@ -82,6 +85,12 @@ def rebuild(target: str, inputs: str | None, candidate: str, weights: str | Path
         raise DataError(f"{weights}: the weights are of another module than {target!r} ({missing}, {unexpected})")
     parsed: Candidate = parse(candidate)
     return apply(module.eval(), parsed, source(0))
+
+
+def _findable(target: str) -> str:
+    """Returns a target whose file, if it names one, is found from any working directory."""
+    where, _, name = target.rpartition(":")
+    return f"{Path(where).resolve()}:{name}" if where.endswith(".py") else target
 
 
 def _distinct(state: dict[str, Any]) -> dict[str, Tensor]:

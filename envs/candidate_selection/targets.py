@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from treegym.envs.candidate_selection import zoo
+from treegym.envs.candidate_selection.guess import guessed_inputs
 from treegym.envs.candidate_selection.strategies.base import map_tensors, tensors_of
 from treegym.errors import ConfigError, suggest
 
@@ -70,11 +71,10 @@ def load_module(target: str, inputs: str | None = None) -> tuple[nn.Module, Inpu
         name, size = zoo_target(target)
         return zoo.build(name, size), lambda seed: zoo.inputs(name, size, seed)
     module = build_module(target)
-    if inputs is None:
-        raise ConfigError(
-            f"{target!r} needs inputs: give --input module:function, which returns the module's arguments"
-        )
-    return module.eval(), fresh_inputs(load_function(inputs))
+    if inputs is not None:
+        return module.eval(), fresh_inputs(load_function(inputs))
+    example = getattr(module, "example_inputs", None)
+    return module.eval(), guessed_inputs(module) if example is None else fresh_inputs(example)
 
 
 def build_module(build: Callable[[], nn.Module] | str) -> nn.Module:

@@ -14,6 +14,7 @@ from treegym.__main__ import main
 from treegym.envs.candidate_selection.candidates import Candidate, parse
 from treegym.envs.candidate_selection.config import CoreConfig
 from treegym.envs.candidate_selection.features import kind_of
+from treegym.envs.candidate_selection.guess import guessed_inputs
 from treegym.envs.candidate_selection.measure_types import Interval, Measurement
 from treegym.envs.candidate_selection.pareto import hypervolume, pareto_front
 from treegym.envs.candidate_selection.selector import CandidateSelector
@@ -154,7 +155,29 @@ def test_bad_modules_are_told() -> None:
     with pytest.raises(ConfigError, match="does not run"):
         core.hybrid_optimize_module(_mlp(), torch.randn(1, 2))
     with pytest.raises(ConfigError, match="needs inputs"):
-        core.hybrid_optimize_module(_mlp())
+        core.hybrid_optimize_module(nn.Bilinear(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Sequential(nn.Linear(6, 4), nn.ReLU()), (16, 6)),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 62 * 62, 2)), (4, 3, 64, 64)),
+        (nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 2)), (4, 32)),
+        (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (16, 8)),
+        (nn.LSTM(5, 4), (4, 32, 5)),
+    ],
+)
+def test_inputs_are_guessed_from_layers(module: nn.Module, shape: tuple[int, ...]) -> None:
+    source = guessed_inputs(module)
+    assert tuple(source(0)[0].shape) == shape
+    assert not torch.equal(source(0)[0], source(1)[0])
+    assert module.training
+
+
+def test_a_module_alone_is_enough() -> None:
+    _, result = create_hybrid_optimization_core({**QUICK, "max_iterations": 1}).hybrid_optimize_module(_mlp())
+    assert result["evaluations"] == 1
 
 
 def test_registry_goes_on_after_a_failure() -> None:
@@ -246,7 +269,9 @@ def test_fresh_inputs_imitate() -> None:
         load_function("no_such_module_here:build")
 
 
-def test_command_writes_a_recipe_that_rebuilds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_a_recipe_that_rebuilds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "import torch\nfrom torch import nn\n"
@@ -254,7 +279,8 @@ def test_command_writes_a_recipe_that_rebuilds(tmp_path: Path, capsys: pytest.Ca
         "def inputs(seed):\n    return torch.randn(32, 64, generator=torch.Generator().manual_seed(seed))\n"
     )
     out = tmp_path / "out"
-    arguments = ["optimize", f"{file}:build", "--input", f"{file}:inputs", "--out", str(out), "--no-history"]
+    monkeypatch.chdir(tmp_path)
+    arguments = ["optimize", "mine.py:build", "--input", "mine.py:inputs", "--out", str(out), "--no-history"]
     code = main([*arguments, "--seconds", "0.15", "--max-iterations", "2", "--candidates", "2", "--json"])
     assert code == 0
     result = json.loads(capsys.readouterr().out)
@@ -262,6 +288,7 @@ def test_command_writes_a_recipe_that_rebuilds(tmp_path: Path, capsys: pytest.Ca
         "weights.safetensors", "recipe.py", "result.json", "pareto.svg",
     }  # fmt: skip
     module = rebuild(f"{file}:build", f"{file}:inputs", result["selected_strategy"], out / "weights.safetensors")
+    monkeypatch.chdir("/")  # the recipe works from anywhere
     again = load_function(f"{out / 'recipe.py'}:build")()
     x = torch.randn(3, 64)
     with torch.no_grad():
