@@ -55,7 +55,7 @@ test-vllm: setup  ## the tests against a real vLLM on the CPU, in an environment
 .venvs/trl/.done:
 	$(PYTHON) -m venv .venvs/trl
 	.venvs/trl/bin/pip install -q -c constraints.txt torch transformers
-	.venvs/trl/bin/pip install -q "trl==1.16.*"
+	.venvs/trl/bin/pip install -q -c constraints.txt "trl==1.16.*" gymnasium
 	@touch $@
 
 .venvs/rllib/.done:

@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +105,15 @@ def cells(*, quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     plan: dict[str, Callable[[], dict[str, Any]]] = {}
     for seed in range(1 if quick else SEEDS):
         for algorithm, steps in STEPS.items():
-            plan[f"{algorithm}-{seed}"] = lambda a=algorithm, s=seed, n=steps: reinforce(
-                a, s, 25_000 if quick else n, held_out, longer
+            plan[f"{algorithm}-{seed}"] = partial(
+                reinforce, algorithm, seed, 25_000 if quick else steps, held_out, longer
             )
-        plan[f"distilled-{seed}"] = lambda s=seed: distil(
-            s, rounds=1 if quick else 3, prompts=200 if quick else 3000, held_out=held_out, longer=longer
+        plan[f"distilled-{seed}"] = partial(
+            distil, seed, rounds=1 if quick else 3, prompts=200 if quick else 2000, held_out=held_out, longer=longer
         )
         for name in ("fine_tuning", "ewc", "si") if quick else METHODS:
-            plan[f"{name}-{seed}"] = lambda n=name, s=seed: sequence(
-                n, s, steps=60 if quick else 200, prompts=40 if quick else 100
+            plan[f"{name}-{seed}"] = partial(
+                sequence, name, seed, steps=60 if quick else 200, prompts=40 if quick else 100
             )
     return plan
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from treegym.errors import ConfigError, require, suggest
 __all__ = ["LMPolicy"]
 
 TRUNKS, OPTIMIZERS = ("shared", "own"), ("adamw", "adamw8bit")
+PACKED_TOKENS = 2048  # read at a time: what a layer makes of so many stays in the processor's cache
 PARTS, SMALLEST_PART = 4, 16  # while learning, a batch of episodes is read in so many parts, none smaller than this
 
 
@@ -236,8 +238,7 @@ class LMPolicy(ChildScorer, BasePolicy):
     def _read(self, episodes: _Episodes, trunk: nn.Module | None, llama: Llama | None) -> torch.Tensor:
         """Returns the states ``[N, D]`` after every step's context, by one pass over each episode's last one."""
         if llama is not None and episodes.width <= llama.places and fits(llama.trunk):
-            packed, steps = episodes.packed()
-            return llama.states(packed)[torch.from_numpy(steps)]
+            return torch.cat([llama.states(packed)[torch.from_numpy(steps)] for packed, steps in episodes.packed()])
         device = episodes.context.device
         longest = episodes.context[torch.as_tensor(episodes.ends, device=device)]  # [E, L]
         number = torch.as_tensor(episodes.number, device=device)
@@ -326,11 +327,16 @@ class _Episodes:
     def width(self) -> int:
         return self.context.shape[1]
 
-    def packed(self) -> tuple[Packed, np.ndarray]:
-        """Returns the tokens without padding, and where among them each step's context ends ``[N]``."""
-        last = self.context[torch.from_numpy(self.ends)].numpy()
-        packed, where = Packed.of_episodes(last, self.at[self._starts] + 1, self.at[self.ends] + 1)
-        return packed, where[self.number, self.at]
+    def packed(self) -> Iterator[tuple[Packed, np.ndarray]]:
+        """Yields tokens without padding, and where among them each step's context ends, some episodes at a time."""
+        first, last = self.at[self._starts] + 1, self.at[self.ends] + 1
+        part = (np.cumsum(last) - last) // PACKED_TOKENS  # [E] of each episode
+        cuts = [*np.flatnonzero(np.diff(part, prepend=-1)).tolist(), len(part)]
+        for begin, end in pairwise(cuts):
+            contexts = self.context[torch.from_numpy(self.ends[begin:end])].numpy()
+            packed, where = Packed.of_episodes(contexts, first[begin:end], last[begin:end])
+            steps = slice(int(self._starts[begin]), int(self.ends[end - 1]) + 1)
+            yield packed, where[self.number[steps] - begin, self.at[steps]]
 
 
 def _trunk(model: nn.Module) -> nn.Module:
