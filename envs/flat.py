@@ -33,7 +33,7 @@ class FlatObservation(gym.ObservationWrapper):
         return self.env.unwrapped.action_masks()  # type: ignore[attr-defined]
 
 
-class FlatVectorObservation(gym.vector.VectorObservationWrapper):
+class FlatVectorObservation(gym.vector.VectorWrapper):
     """Shows only ``obs["observations"]`` of every lane."""
 
     def __init__(self, env: gym.vector.VectorEnv) -> None:
@@ -41,8 +41,19 @@ class FlatVectorObservation(gym.vector.VectorObservationWrapper):
         self.observation_space = _flat_space(env.observation_space, "observations")
         self.single_observation_space = _flat_space(env.single_observation_space, "observations")
 
-    def observations(self, observations: Any) -> np.ndarray:
-        return observations["observations"]
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        seen, info = self.env.reset(seed=seed, options=options)
+        return seen["observations"], info
+
+    def step(self, actions: Any) -> tuple[np.ndarray, Any, Any, Any, dict[str, Any]]:
+        """Steps; what ended lanes saw last (``info["final_obs"]``) is flat, too."""
+        seen, reward, terminated, truncated, info = self.env.step(actions)
+        if "final_obs" in info:
+            final = np.full(self.num_envs, None, object)
+            for lane in np.flatnonzero(info["_final_obs"]):
+                final[lane] = info["final_obs"][lane]["observations"]
+            info = {**info, "final_obs": final}
+        return seen["observations"], reward, terminated, truncated, info
 
     def action_masks(self) -> np.ndarray:
         """Returns which actions are legal ``[B, K] bool``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,20 +12,34 @@ from treegym.rewards.base import Asked, Term
 from treegym.rewards.source import TreeSource, ancestors, path_sums
 from treegym.rewards.zoning import ZoneModel
 
+if TYPE_CHECKING:
+    from treegym.rewards.compose import Reward
+    from treegym.rewards.table import RewardTable
+
 __all__ = ["QUANTITIES", "Zoning", "measured"]
 
-QUANTITIES = ("depth", "loglikelihood", "similarity", "teachers")
+QUANTITIES = ("depth", "loglikelihood", "similarity", "teachers")  # known of every tree
+MEASURABLE = (*QUANTITIES, "return")
 
 
-def measured(source: TreeSource, nodes: np.ndarray, names: Sequence[str] = QUANTITIES) -> dict[str, np.ndarray]:
-    """Returns what is known about the path to each node without looking at any verdict, ``[B] float64`` by name.
+def measured(
+    source: TreeSource,
+    nodes: np.ndarray,
+    names: Sequence[str] = QUANTITIES,
+    *,
+    of: RewardTable | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns what is known about the path to each node, ``[B] float64`` by name.
 
     ``depth``; ``loglikelihood``: the primary's, mean a token; ``similarity``: mean over the path; ``teachers``: mean
-    number of models that proposed a token of the path.
+    number of models that proposed a token of the path; ``return``: what the reward `of` has paid so far. All but the
+    last look at no verdict.
     """
-    unknown = [name for name in names if name not in QUANTITIES]
+    unknown = [name for name in names if name not in MEASURABLE]
     if unknown:
-        raise ConfigError(f"zoning cannot measure {unknown[0]!r} on a tree.{suggest(unknown[0], QUANTITIES)}")
+        raise ConfigError(f"zoning cannot measure {unknown[0]!r} on a tree.{suggest(unknown[0], MEASURABLE)}")
+    if "return" in names and of is None:
+        raise ConfigError("zoning by 'return' needs `of`: the reward whose return so far is measured")
     above = ancestors(source, nodes)
     depth = np.asarray(source.depth)[above].astype(np.int64)
     at = np.searchsorted(above, nodes)
@@ -34,6 +48,11 @@ def measured(source: TreeSource, nodes: np.ndarray, names: Sequence[str] = QUANT
     for name in names:
         if name == "depth":
             columns[name] = depth[at].astype(np.float64)
+            continue
+        if name == "return":
+            assert of is not None
+            of.ensure(above)
+            columns[name] = path_sums(source, above, of.total[above])[at]
             continue
         if name == "loglikelihood":
             step = np.asarray(source.prior)[above].astype(np.float64)
@@ -51,6 +70,7 @@ class Zoning(Term):
 
     Args:
         model: a file written by ``ZoneModel.save``, or its JSON form.
+        of: where the zones are cut by ``return``: the reward whose return so far counts.
         every_step: credit the adjustment on every step (a shaping of the way) instead of at the end.
     """
 
@@ -61,6 +81,7 @@ class Zoning(Term):
         self,
         *,
         model: str | Mapping[str, Any],
+        of: Any = None,
         every_step: bool = False,
         anneal: Sequence[float] | None = (0.0, 1.0),
         **common: Any,
@@ -68,12 +89,22 @@ class Zoning(Term):
         super().__init__(anneal=anneal, **common)
         self.model = ZoneModel.load(model) if isinstance(model, str) else ZoneModel.from_dict(model)
         self.scope = "step" if every_step else "episode"
-        measured_names = [name for name in self.model.names if name not in QUANTITIES]
-        if measured_names:
+        others = [name for name in self.model.names if name not in MEASURABLE]
+        if others:
             raise ConfigError(
-                f"reward term {self.name!r}: its zoning was fitted with {measured_names[0]!r}, "
-                f"which cannot be measured on a tree.{suggest(measured_names[0], QUANTITIES)}"
+                f"reward term {self.name!r}: its zoning was fitted with {others[0]!r}, "
+                f"which cannot be measured on a tree.{suggest(others[0], MEASURABLE)}"
             )
+        if ("return" in self.model.names) != (of is not None):
+            raise ConfigError(f"reward term {self.name!r}: zones cut by 'return' and a reward `of` go together")
+        self._of: Reward | None = None
+        self._table: RewardTable | None = None  # of the tree asked about last
+        if of is not None:
+            from treegym.rewards.spec import build
+
+            self._of = build(of)
 
     def values(self, source: TreeSource, asked: Asked) -> np.ndarray:
-        return self.model.adjustment(measured(source, asked.nodes, self.model.names))
+        if self._of is not None and (self._table is None or self._table.source is not source):
+            self._table = self._of.on(source)
+        return self.model.adjustment(measured(source, asked.nodes, self.model.names, of=self._table))

@@ -120,3 +120,26 @@ def test_fitness():
         fitness(speed=1, memory=1, accuracy=1, weights={"sped": 1.0})
     with pytest.raises(ConfigError, match="above 0"):
         improvement(np.array([0.0]), np.array([1.0]))
+
+
+def test_zones_of_the_return_so_far(small):
+    ends = np.array([4, 6, 8])
+    reward = {"length": -0.5, "verifier": 1.0}  # returns so far at the ends: 0, -1 and -0.5
+    model = ZoneModel.fit(
+        {"return": np.array([-1.0, -1.0, 0.0, 0.0])}, np.array([0.0, 0.0, 1.0, 1.0]), bins=2, prior=2.0
+    )
+    # two examples a zone: 2 / (2 + 2) of the deviation of 1/2
+    assert model.adjustment({"return": np.array([-1.0, 0.0])}).tolist() == [-0.25, 0.25]
+    spec = {"zoning": {"model": model.to_dict(), "of": reward}}
+    table = build(spec).on(small)
+    assert table.terms[ends, 0] == pytest.approx(model.adjustment({"return": np.array([0.0, -1.0, -0.5])}))
+    assert table.raw(ends).tolist() == [0.0, 0.0, 0.0]
+    assert build(build(spec).spec) == build(spec)
+    for wrong in (
+        {"model": model.to_dict()},
+        {"model": ZoneModel.fit({"depth": np.arange(4.0)}, np.arange(4.0)).to_dict(), "of": reward},
+    ):
+        with pytest.raises(ConfigError, match="go together"):
+            build({"zoning": wrong})
+    with pytest.raises(ConfigError, match="needs `of`"):
+        measured(small, ends, ["return"])

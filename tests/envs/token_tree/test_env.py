@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import treegym
+from treegym.envs.flat import FlatVectorObservation
 from treegym.envs.token_tree.env import TokenTreeEnv
 from treegym.envs.token_tree.solve import best_path
 from treegym.envs.token_tree.tree import TokenTree
@@ -312,3 +313,39 @@ def test_a_detector_that_looks_ahead_decides_when_the_children_are_known() -> No
     assert env.step(0)[2] is False
     _, reward, terminated, _, info = env.step(1)
     assert (reward, terminated, info["is_success"]) == (1.0, True, True)
+
+
+def test_the_flat_batch_shows_flat_last_observations(spec: str) -> None:
+    flat = FlatVectorObservation(gym.make_vec("TokenTree-v0", num_envs=4, tree=spec, autoreset_mode="SameStep"))
+    flat.reset(seed=0)
+    ended = 0
+    for _ in range(30):
+        actions = [np.flatnonzero(mask)[0] for mask in flat.action_masks()]
+        seen, _, terminated, truncated, info = flat.step(np.array(actions))
+        assert seen in flat.observation_space
+        for lane in np.flatnonzero(terminated | truncated):
+            assert info["final_obs"][lane] in flat.single_observation_space
+            ended += 1
+    assert ended
+
+
+def test_going_back_in_the_middle_of_a_batch(spec: str) -> None:
+    for mode in ("NextStep", "SameStep"):
+        batch = gym.make_vec("TokenTree-v0", num_envs=5, tree=spec, autoreset_mode=mode)
+        seen, _ = batch.reset(seed=3)
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            seen, *_ = batch.step(np.array([rng.choice(np.flatnonzero(m)) for m in seen["action_mask"]]))
+        state = batch.unwrapped.clone_state()
+        walks = []
+        for _ in range(2):
+            again = batch.unwrapped.restore_state(state)
+            np.testing.assert_array_equal(again["observations"], seen["observations"])
+            walk, now = [], again
+            for _ in range(25):  # long enough for lanes to end and draw their next prompts
+                now, reward, *_ = batch.step(np.array([np.flatnonzero(m)[-1] for m in now["action_mask"]]))
+                walk.append((now["observations"].copy(), reward.copy()))
+            walks.append(walk)
+        for (a, b), (c, d) in zip(*walks, strict=True):
+            np.testing.assert_array_equal(a, c)
+            np.testing.assert_array_equal(b, d)
