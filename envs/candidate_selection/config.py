@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -14,6 +15,15 @@ __all__ = ["SELECTIONS", "CoreConfig"]
 
 SELECTIONS = ("tournament", "roulette", "rank", "rl")
 _ALIASES = {"hybrid_strategies": "optimization_strategies"}
+_ANY = sys.float_info.max  # finite; nan lies in no range
+_RANGES: dict[tuple[str, ...], tuple[float, float]] = {
+    ("tournament_size", "max_iterations", "rl_max_episodes", "rl_max_steps_per_episode", "megabytes", "rl_hidden_dim"):
+        (1, _ANY),
+    ("performance_threshold", "convergence_threshold", "rl_epsilon_high"): (0, _ANY),
+    ("seconds_per_candidate", "timeout"): (1e-3, _ANY),
+    ("rl_learning_rate", "rl_value_learning_rate"): (1e-9, 1),
+    ("rl_gamma", "rl_lambda", "rl_epsilon_low"): (0, 1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,8 @@ class CoreConfig:
                 raise ConfigError(f"there is no setting {key!r}.{suggest(key, [*known, *_ALIASES])}")
             values[name] = value
         if "optimization_strategies" in values:
-            values["optimization_strategies"] = tuple(values["optimization_strategies"])
+            named = values["optimization_strategies"]
+            values["optimization_strategies"] = (named,) if isinstance(named, str) else tuple(named)
         return cls(**values)
 
     def __post_init__(self) -> None:
@@ -86,9 +97,11 @@ class CoreConfig:
                 f"there is no selection strategy {self.selection_strategy!r}."
                 f"{suggest(self.selection_strategy, SELECTIONS)}"
             )
-        for name in ("tournament_size", "max_iterations", "rl_max_episodes", "rl_max_steps_per_episode", "megabytes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 1")
+        for names, (low, high) in _RANGES.items():
+            for name in names:
+                if not low <= getattr(self, name) <= high:
+                    limits = f"at least {low}" if high == _ANY else f"between {low} and {high}"
+                    raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {limits}")
         for name in ("num_candidates", "processes"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -96,6 +109,8 @@ class CoreConfig:
         drop = self.max_accuracy_drop
         if drop is not None and (isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop <= 1):
             raise ConfigError(f"max_accuracy_drop is {drop!r}; it must be between 0 and 1")
+        if not self.optimization_strategies:
+            raise ConfigError("optimization_strategies is empty; name families or strategies, such as quantization")
         expand(self.optimization_strategies)
         weights_of(self.objective_weights)
 

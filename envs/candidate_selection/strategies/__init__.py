@@ -145,5 +145,5 @@ def expand(names: tuple[str, ...] | list[str]) -> list[str]:
             if name in FAMILIES:  # low_rank, attention_fusion: a family and a strategy of the same name
                 result += [key for key, entry in STRATEGIES.items() if entry.family == name and key != name]
         else:
-            raise ConfigError(f"there is no strategy or family {name!r}.{suggest(name, [*STRATEGIES, *FAMILIES])}")
+            raise ConfigError(f"there is no strategy or family {name!r}.{suggest(name, {*STRATEGIES, *FAMILIES})}")
     return list(dict.fromkeys(result))

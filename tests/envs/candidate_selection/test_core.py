@@ -58,6 +58,14 @@ def test_config_knows_its_keys() -> None:
     config = CoreConfig.of({"hybrid_strategies": ["quantization"], "tournament_size": 2})
     assert config.optimization_strategies == ("quantization",)
     assert (CoreConfig().rl_epsilon_low, CoreConfig().rl_epsilon_high, CoreConfig().rl_hidden_dim) == (0.1, 0.3, 128)
+    assert CoreConfig.of({"optimization_strategies": "bf16"}).optimization_strategies == ("bf16",)
+    for bad in (
+        {"optimization_strategies": []}, {"rl_learning_rate": -1.0}, {"rl_gamma": 1.5}, {"rl_hidden_dim": 0},
+        {"performance_threshold": float("nan")}, {"seconds_per_candidate": 0.0}, {"timeout": float("inf")},
+        {"convergence_threshold": -0.1},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=next(iter(bad))):
+            CoreConfig.of(bad)
     with pytest.raises(ConfigError, match="Did you mean 'tournament_size'"):
         CoreConfig.of({"tournamentsize": 3})
     for bad in (
