@@ -79,6 +79,7 @@ def made_up_runs(*, skills: dict[str, float], seeds: int = 5, envs: int = 1, pro
                 "final": {**final, "kinds": by_kind, "prompts": list(range(prompts)), "scores": scores.tolist()},
                 "episodes": {"sha256": "", "count": prompts},
                 "training": None,
+                "hyperparameters": {},
                 "reference": {"random": 0.1, "optimum": 1.0},
                 "provenance": {"versions": {"treegym": "0"}, "git": "", "hardware": {}},
             }

@@ -103,6 +103,41 @@ def test_submitting_verifies_and_replaces_older_entries(folder: Path, tmp_path: 
     assert board.read_text() == before
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: run.pop("final"),
+        lambda run: run["final"].update(scores="many"),
+        lambda run: run["final"]["scores"].pop(),
+        lambda run: run["final"]["kinds"].update(chain=[]),
+        lambda run: run.update(curve=[{}]),
+        lambda run: run.update(curve=[]),
+        lambda run: run.update(cost=None),
+        lambda run: run.update(seed=2**70),
+        lambda run: run.update(training={"sha256": 3}),
+        lambda run: run["final"].update(score=float("inf")),
+        lambda run: run.update(hyperparameters=[1]),
+    ],
+)
+def test_a_damaged_run_is_one_sentence_everywhere(folder: Path, damage: Any) -> None:
+    path = folder / "runs" / "tiny--chance--0.json"
+    summary = json.loads(path.read_text())
+    damage(summary)
+    path.write_text(json.dumps(summary))
+    for look in (verify, leaderboard_of, lambda f: compare(f, f)):
+        with pytest.raises(DataError, match=r"tiny--chance--0\.json is damaged"):
+            look(folder)
+
+
+@pytest.mark.parametrize("board", ["[]", "{}", '{"format": 1, "entries": [{}]}', '{"format": 1, "entries": [3]}', "x"])
+def test_a_damaged_shared_leaderboard_is_left_alone(folder: Path, tmp_path: Path, board: str) -> None:
+    file = tmp_path / "board.json"
+    file.write_text(board)
+    with pytest.raises(DataError):
+        submit(folder, file, by="ada")
+    assert file.read_text() == board
+
+
 def test_comparing_a_folder_with_itself_and_with_other_seeds(
     folder: Path, tmp_path: Path, small_table: dict[str, Any]
 ) -> None:

@@ -97,7 +97,7 @@ def read_episodes(path: str | os.PathLike[str]) -> tuple[dict[int, Episodes], st
             raise ValueError("no episodes")
         grouped: dict[int, list[dict[str, Any]]] = {}
         for row in rows:
-            grouped.setdefault(int(row["checkpoint"]), []).append(row)
+            grouped.setdefault(int(np.int32(row["checkpoint"])), []).append(row)
         return {number: _table(Episodes, group) for number, group in grouped.items()}, digest
 
 

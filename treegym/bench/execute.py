@@ -7,6 +7,7 @@ times and the provenance follows from the job alone.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import math
 import time
@@ -108,7 +109,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
         "agent": job.agent.name,
         "seed": job.seed,
         "job": job.as_json(),
-        "hyperparameters": _hyperparameters(agent),
+        "hyperparameters": _hyperparameters(agent, job),
         "cost": {
             **_rounded(costs),
             "episodes": 0 if training is None else training["count"],
@@ -137,7 +138,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
 
 def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None, Recorder | None]:
     """Returns the agent, and what makes it learn within its budget and who records it (None if it does not learn)."""
-    kwargs = {**job.agent.kwargs, **job.agent.per_env.get(job.env.name, {})}
+    kwargs = _kwargs(job)
     found = resolve(job.agent.agent)
     native = gym.spec(job.env.id).vector_entry_point is not None
     ours, sb3 = is_ours(found), is_sb3(found)
@@ -161,6 +162,10 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None,
     recorder = Recorder(job.env, world.num_envs, getattr(world, "lanes", None))
     recorder.observe(world)
     return agent, lambda: _learn_with_callback(agent, meter, recorder, steps), recorder
+
+
+def _kwargs(job: Job) -> dict[str, Any]:
+    return {**job.agent.kwargs, **job.agent.per_env.get(job.env.name, {})}
 
 
 def _vec_env(env: VectorEnv) -> Any:
@@ -239,8 +244,16 @@ def _rounded(costs: dict[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 4) for name, value in costs.items()}
 
 
-def _hyperparameters(agent: Any) -> dict[str, Any]:
-    """Returns the settings an agent really ran with, defaults included, as far as it tells."""
+def _hyperparameters(agent: Any, job: Job) -> dict[str, Any]:
+    """Returns the settings an agent really ran with, defaults included: as it tells them, or as it was made."""
     describe = getattr(agent, "settings_dict", None)
-    values = describe() if callable(describe) else {}
-    return json.loads(json.dumps(values, default=str))
+    if callable(describe):
+        values = describe()
+    else:
+        try:
+            parameters = inspect.signature(resolve(job.agent.agent)).parameters.values()
+        except (TypeError, ValueError):  # made by something that has no signature
+            parameters = {}.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "seed"}
+        values = {**defaults, **_kwargs(job)}
+    return json.loads(json.dumps(values, default=str), parse_constant=str)

@@ -222,7 +222,7 @@ def _planners(agents: Mapping[str, AgentRuns]) -> str:
 
 
 def _sees(summary: Mapping[str, Any]) -> str:
-    settings = {**summary.get("hyperparameters", {}), **summary.get("job", {}).get("agent", {}).get("kwargs", {})}
+    settings = summary["hyperparameters"]
     return str(settings.get("planner_sees", settings.get("sees", "")))
 
 

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import treegym
+from treegym.bench.shape import SUMMARY, misfit
 from treegym.bench.suite import FORMAT, Job, Suite, parse_suite
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
 
 __all__ = ["ResultFolder", "strict_json"]
-
-_REQUIRED = ("format", "fingerprint", "env", "agent", "seed", "cost", "curve", "final", "episodes", "training")
 
 
 class ResultFolder:
@@ -67,9 +66,11 @@ class ResultFolder:
         if not marker.is_file():
             raise DataError(f"{self.path} is not a result folder: it has no suite.json (make one with `treegym bench`)")
         table = strict_json(marker)
-        if table.get("suite", {}).get("format") != FORMAT:
+        suite = table.get("suite")
+        found = suite.get("format") if isinstance(suite, dict) else None
+        if found != FORMAT:
             raise DataError(
-                f"{self.path} holds results in format {table.get('suite', {}).get('format')!r}, and treegym "
+                f"{self.path} holds results in format {found!r}, and treegym "
                 f"{treegym.__version__} reads format {FORMAT}; use the version that wrote it ({table.get('version')!r})"
             )
         return table
@@ -126,9 +127,12 @@ def suite_from_json(value: Mapping[str, Any], *, where: str) -> Suite:
 
 def _summary(path: Path) -> dict[str, Any]:
     summary = strict_json(path)
-    missing = [key for key in _REQUIRED if key not in summary]
-    if missing or summary["format"] != FORMAT:
-        raise DataError(f"{path} is not a run of format {FORMAT} (missing: {', '.join(missing) or 'nothing'})")
+    if summary.get("format") != FORMAT:
+        raise DataError(f"{path} is not a run of format {FORMAT}")
+    if (fault := misfit(summary, SUMMARY)) is not None:
+        raise DataError(f"{path} is damaged: {fault.lstrip('.')} is missing or not what it should be")
+    if len(summary["final"]["prompts"]) != len(summary["final"]["scores"]) or not summary["curve"]:
+        raise DataError(f"{path} is damaged: its prompts and scores differ in number, or it has no curve")
     return summary
 
 

@@ -22,11 +22,13 @@ from treegym.bench.episodes import read_episodes, read_training
 from treegym.bench.execute import final_of, summary_of
 from treegym.bench.leaderboard import build_leaderboard
 from treegym.bench.results import ResultFolder, strict_json
+from treegym.bench.shape import misfit
 from treegym.bench.suite import EnvEntry, Suite
 from treegym.errors import DataError, TreeGymError
 
 __all__ = ["Verification", "submit", "verify"]
 
+_ENTRY = {"suite": str, "suite_fingerprint": str, "agent": str, "by": str, "iqm": [(float, None)], "*": None}
 _SHOWN = 20  # problems listed; more say no more
 
 
@@ -69,8 +71,7 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, seed: int = 0) 
     arenas: dict[str, Arena | None] = {}
     schools: dict[str, _School | None] = {}
     summaries = []
-    for file in sorted(folder.runs.glob("*.json")):
-        summary = strict_json(file)
+    for file, summary in folder.named_summaries():
         summaries.append(summary)
         found.runs += 1
         job = jobs.get(file.stem)
@@ -130,7 +131,7 @@ def _check_training(folder: ResultFolder, name: str, summary: Mapping[str, Any],
     claimed = summary["training"]
     if digest != claimed["sha256"] or len(episodes) != claimed["count"]:
         yield f"{name}: the training episodes are not those that were written (their SHA-256 or number differs)"
-    charged = summary["cost"]["env_steps"]
+    charged = summary["cost"].get("env_steps") or 0
     inside = claimed["env_steps"] == charged and int(episodes.length.sum()) <= charged
     if not inside or (np.diff(episodes.env_steps, append=charged) < 0).any():
         yield f"{name}: the steps of the training episodes are not those that were charged"
@@ -226,9 +227,9 @@ def submit(folder: str | os.PathLike[str], board_file: str | os.PathLike[str], *
         raise DataError(f"{folder} does not verify, so nothing was submitted: {found.problems[0]}")
     target = Path(board_file)
     shared = strict_json(target) if target.exists() else {"format": 1, "entries": []}
-    entries = shared.get("entries")
-    if shared.get("format") != 1 or not isinstance(entries, list):
-        raise DataError(f"{target} is not a leaderboard file of format 1")
+    entries: Any = shared.get("entries")
+    if shared.get("format") != 1 or misfit(entries, [_ENTRY]) is not None:
+        raise DataError(f"{target} is not a leaderboard file of format 1, or it is damaged")
     board = found.leaderboard
     fresh = [
         {
