@@ -242,3 +242,22 @@ def test_an_optimizer_of_8_bits_needs_its_package(env: gym.vector.VectorEnv) -> 
     if importlib.util.find_spec("bitsandbytes") is None:
         with pytest.raises(MissingDependency, match=r"treegym\[8bit\]"):
             PPO("LMPolicy", env, device="cpu", policy_kwargs={"optimizer": "adamw8bit"})
+
+
+@pytest.mark.parametrize("switches", [{"gradient_checkpointing": True}, {"dtype": "bfloat16"}])
+def test_checkpointing_and_half_precision_give_about_the_same_gradients(
+    env: gym.vector.VectorEnv, policy: LMPolicy, switches: dict[str, Any]
+) -> None:
+    other = LMPolicy(env.single_observation_space, env.single_action_space, **switches)
+    assert other._llama is None  # both need the model's own layers
+    steps = _walked(policy, env)
+    lane = {key: np.concatenate([step[0][key][:1] for step in steps[:4]]) for key in policy.needs}
+    actions = torch.from_numpy(np.concatenate([step[1][:1] for step in steps[:4]]))
+    found = []
+    for each in (policy, other):
+        each.set_training_mode(True)
+        judged = each.evaluate(each.tensors(lane), actions, episode_lengths=np.array([4]))
+        judged.log_prob.sum().backward()
+        found.append(each.lm.base_model.layers[0].mlp.up_proj.weight.grad.float())
+    tolerance = 0.1 if "dtype" in switches else 1e-4
+    torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance * float(found[0].abs().max()))

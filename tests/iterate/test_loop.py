@@ -157,6 +157,7 @@ def test_a_killed_run_ends_as_one_that_was_not(small_tree: str, tmp_path: Path) 
     process.wait()
     assert not (tmp_path / "killed" / "round-002" / "row.json").exists()
     resumed = iterate(settings, tmp_path / "killed")
+    assert not list((tmp_path / "killed").glob(".round.*"))
     whole = iterate(settings, tmp_path / "whole")
     assert resumed == whole
     for name in ("model/model.safetensors", "tree.tree"):

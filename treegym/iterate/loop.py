@@ -35,9 +35,12 @@ def iterate(settings: IterateSettings, out: str | Path, *, report: Report | None
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     _check_settings(settings, folder)
+    for stale in folder.glob(".round.*"):
+        shutil.rmtree(stale)  # of a run that was killed
     rows = rows_of(folder)
     if not rows:
         rows = [_start(settings, folder)]
+        write_scalars(folder, rows[0])
         if report:
             report(rows[0])
     for number in range(len(rows), settings.rounds + 1):
