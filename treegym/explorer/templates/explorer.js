@@ -186,7 +186,8 @@ function filter() {
 async function start() {
   meta = await store.meta();
   const left = meta.roots.length - (meta.carried ?? meta.roots).length + meta.roots_left_out;
-  byId("facts").textContent = `${meta.nodes.toLocaleString("en")} nodes, ${(meta.roots.length + meta.roots_left_out).toLocaleString("en")} prompts${left ? ` (${left.toLocaleString("en")} not in this file)` : ""}`;
+  const listed = meta.roots.length + meta.roots_left_out;
+  byId("facts").textContent = `${meta.nodes.toLocaleString("en")} nodes, ${listed.toLocaleString("en")} ${listed === 1 ? "prompt" : "prompts"}${left ? ` (${left.toLocaleString("en")} not in this file)` : ""}`;
   byId("teachers").replaceChildren(...meta.teachers.flatMap((name, m) => { const dot = make("i", "dot"); dot.style.background = `var(--t${m % 8})`; return [dot, document.createTextNode(name)]; }));
   filter();
   byId("filter").addEventListener("input", filter);
