@@ -157,6 +157,10 @@ def test_time_limits_bootstrap_terminals_do_not() -> None:
     whole = agent.collector(_Silent()).episodes(4)
     assert whole.terminated.all()
     assert not whole.bootstrap.any()
+    pieces = PPO("MlpPolicy", gym.make("CartPole-v1"), seed=0, n_steps=100).collector(_Silent()).pieces(100)
+    assert pieces.terminated[:-1].all()
+    assert not pieces.bootstrap[:-1].any()
+    assert pieces.bootstrap[-1] != 0  # cut at the edge
 
 
 def test_learners_beat_chance_on_a_tree(tree_spec: str) -> None:

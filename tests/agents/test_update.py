@@ -127,6 +127,26 @@ def test_the_first_ratio_is_one(tree_env: gym.Env) -> None:
     assert abs(figures[0]["approx_kl"]) < 1e-6
 
 
+@pytest.mark.parametrize(("kind", "normalised"), [(PPO, True), (DAPO, False)])
+def test_advantages_are_normalised_per_minibatch_or_not_at_all(
+    tree_env: gym.Env, kind: type[PolicyGradient], normalised: bool
+) -> None:
+    agent = kind("ChildPolicy", tree_env, n_envs=8, seed=0, n_episodes=32, batch_size=40, n_epochs=1)
+    lesson = _lesson(agent)
+    lesson = lesson._replace(advantages=np.linspace(1.0, 3.0, len(lesson.actions), dtype=np.float32))
+    seen: list[np.ndarray] = []
+    gradients = agent.gradients
+    agent.gradients = lambda part: seen.append(part.advantages) or gradients(part)  # type: ignore[func-returns-value,method-assign]
+    agent.learn(0)  # a logger
+    agent.take_steps(lesson)
+    assert [len(part) for part in seen] == [40, 40, 16]
+    if normalised:
+        np.testing.assert_allclose([part.mean() for part in seen], 0.0, atol=1e-5)
+        np.testing.assert_allclose([part.std(ddof=1) for part in seen], 1.0, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(np.sort(np.concatenate(seen)), lesson.advantages)
+
+
 @pytest.mark.parametrize("policy", ["MultiInputPolicy", "ChildPolicy"])
 def test_fused_and_plain_training_stay_together(tree_env: gym.Env, policy: str) -> None:
     trained = []
