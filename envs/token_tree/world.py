@@ -133,11 +133,12 @@ class TreeWorld:
     def _prepare(self) -> None:
         """Computes the tables, or extends them over nodes that a live tree has grown: the cost is that of the new."""
         tree, old = self.tree, self._size
-        self._check_width(old)
-        self._make_room(tree.size)
         fresh, nodes = slice(old, tree.size), np.arange(old, tree.size)
         parents = np.unique(tree.parent[fresh])
         parents = parents[(parents >= 0) & (parents < old)].astype(np.int64)  # have children now
+        self._check_width(nodes)
+        self._check_width(parents)
+        self._make_room(tree.size)
         self.first_child, self.child_count, self.token = tree.first_child, tree.child_count, tree.token
         self._decide(nodes)
         turned = self._decide_again(parents) if self._terminal.looks_ahead else parents[:0]
@@ -217,10 +218,10 @@ class TreeWorld:
         if tree.has("context"):
             cells["context"][fresh] = tree.context[fresh]
 
-    def _check_width(self, start: int) -> None:
-        counts = self.tree.child_count[start:]
+    def _check_width(self, nodes: np.ndarray) -> None:
+        counts = self.tree.child_count[nodes]
         if len(counts) and counts.max() > self.num_actions:
-            node = start + int(np.argmax(counts))
+            node = int(nodes[np.argmax(counts)])
             raise ConfigError(
                 f"node {node} has {counts.max()} children, but max_children is {self.num_actions}; "
                 f"pass max_children={counts.max()} or more"
@@ -245,6 +246,8 @@ class TreeWorld:
     def prepare_nodes(self, nodes: np.ndarray) -> None:
         """Makes nodes ready to be stood on: grown, where the tree is live, and judged."""
         if self.grower is not None:
+            if self.tree.size != self._size:  # another world of this tree has let it grow
+                self._prepare()
             edge = np.unique(nodes[(self.first_child[nodes] < 0) & ~self.ends[nodes] & ~self.cut_off[nodes]])
             edge = edge[(self.tree.flags[edge] & EXPANDED) == 0]
             if len(edge):

@@ -349,3 +349,33 @@ def test_going_back_in_the_middle_of_a_batch(spec: str) -> None:
         for (a, b), (c, d) in zip(*walks, strict=True):
             np.testing.assert_array_equal(a, c)
             np.testing.assert_array_equal(b, d)
+
+
+class _Threes:
+    """Gives every node three children, the last of them an end."""
+
+    def grow(self, tree: TokenTree, nodes: np.ndarray) -> None:
+        count = len(nodes)
+        tree.add_children(nodes, [3] * count, [0, 1, 2] * count, prior=-1.1, verdict=[np.nan, np.nan, 1.0] * count)
+
+
+def test_two_environments_walk_one_live_tree() -> None:
+    tree = TokenTree.empty(tokens=["a", "b", ""], eos_id=2)
+    tree.add_root("prompt")
+    first, second = (TokenTreeEnv(tree, grower=_Threes(), max_tokens=6) for _ in range(2))
+    for env in (first, second, first):
+        env.reset(seed=0)
+        for action in (0, 1, 1):
+            _, _, terminated, truncated, info = env.step(action)
+            assert (terminated, truncated) == (False, False)
+        assert info["text"] == "abb"
+        assert env.step(2)[2] is True
+
+
+def test_a_grower_of_too_many_children_is_named_every_time() -> None:
+    tree = TokenTree.empty(tokens=["a", "b", ""], eos_id=2)
+    tree.add_root("prompt")
+    env = TokenTreeEnv(tree, grower=_Threes(), max_children=2)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="pass max_children=3 or more"):
+            env.reset(seed=0)
