@@ -32,7 +32,9 @@ BUNDLED = Path(__file__).parents[1] / "envs" / "token_tree" / "data" / "bundled.
 IN_KERNEL = ("puct", "gumbel", "uct", "ments", "rents", "similarity")
 NO_BUDGET = ("greedy", "sample")  # these judge nothing but where they stand
 BUDGETS = (16, 64, 256, 1024, 4096)
-PYTHON_LIMIT = 1024  # best_of_n goes on drawing paths that it knows already; the others have seen whole trees by then
+PYTHON_LIMIT = (
+    1024  # for best_of_n, which goes on drawing paths that it knows; the others have seen whole trees by then
+)
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the log-likelihood; the best on the validation roots is taken
 
 
@@ -69,80 +71,102 @@ def value_by_depth(tree: TokenTree, reward: np.ndarray, roots: np.ndarray) -> np
     return (total / np.maximum(weight, 1e-9))[depth].astype(np.float32)
 
 
-def answers(world: ClosedTree, roots: np.ndarray, method: str, budget: int) -> np.ndarray:
-    """Returns the end that is written from each root, int64."""
-    at, alive = roots.astype(np.int64), np.ones(len(roots), bool)
+def answers(world: ClosedTree, roots: np.ndarray, method: str, budget: int) -> tuple[np.ndarray, bool]:
+    """Returns the end that is written from each root, int64, and whether every search left some of its budget."""
+    at, alive, spare = roots.astype(np.int64), np.ones(len(roots), bool), True
     options: dict[str, Any] = {"gumbel_scale": 0.0} if method in IN_KERNEL else {}
     for move in range(200):
         if not alive.any():
             break
         here = np.flatnonzero(alive)
-        names_of_streams = {} if method == "greedy" else {"root_ids": here}
-        found = world.search(at[here], method=method, num_simulations=budget, seed=move, **options, **names_of_streams)
+        streams = {} if method == "greedy" else {"root_ids": here}
+        found = world.search(at[here], method=method, num_simulations=budget, seed=move, **options, **streams)
+        spare = spare and found.simulations < budget
         after = world.step(at[here], found.action)
         at[here] = after.states
         alive[here] = ~after.terminated
-    return at
+    return at, spare
 
 
-def main() -> None:
-    """Runs the benchmark."""
-    arguments = parse(__doc__ or "")
-    tree = TokenTree.open(BUNDLED)
-    ends, parent = np.asarray(tree.child_count) == 0, np.asarray(tree.parent)
-    verdict = np.nan_to_num(np.asarray(tree.verdict, np.float32))
-    judge = np.nan_to_num(np.asarray(tree.judge, np.float32)) * ends
-    likelihood = np.where(parent >= 0, np.asarray(tree.prior, np.float32), np.float32(0.0))
-    roots = np.asarray(tree.root_node)[tree.roots_in("test")][: 24 if arguments.quick else None]
+class Bundled:
+    """The bundled tree, what planners may be told of it, and how good an answer is."""
 
-    def world_of(reward: np.ndarray, **judged: Any) -> ClosedTree:
-        return ClosedTree(tree, reward=reward, terminal=ends, **judged)
+    def __init__(self, test_roots: int | None = None) -> None:
+        """Opens the tree; `test_roots` cuts the held-out roots."""
+        self.tree = tree = TokenTree.open(BUNDLED)
+        self.ends, self.parent = np.asarray(tree.child_count) == 0, np.asarray(tree.parent)
+        self.verdict = np.nan_to_num(np.asarray(tree.verdict, np.float32)) * self.ends
+        self.judge = np.nan_to_num(np.asarray(tree.judge, np.float32)) * self.ends
+        self.likelihood = np.where(self.parent >= 0, np.asarray(tree.prior, np.float32), np.float32(0.0))
+        self.training, self.validation, test = (
+            np.asarray(tree.root_node)[tree.roots_in(split)] for split in ("train", "validation", "test")
+        )
+        self.roots = test[:test_roots]
+        weights = initial_weights(np.asarray(tree.first_child), np.asarray(tree.child_count))
+        self.similarity = similarity_scores(tree, weights)
+        choice = {
+            weight: float(self.right(self.best(self._mixed(weight), self.validation)).mean()) for weight in WEIGHTS
+        }
+        self.weight = max(choice, key=lambda weight: (choice[weight], weight))
+        print("a perfect planner on the validation roots, by the weight of the log-likelihood:", choice)
+        self.told = {"rewards": self._mixed(self.weight), "judge": self.judge, "verifier": self.verdict}
 
-    def right(ended: np.ndarray) -> np.ndarray:
-        return verdict[ended] >= 0.5
+    def _mixed(self, weight: float) -> np.ndarray:
+        return (self.judge + np.float32(weight) * self.likelihood).astype(np.float32)
 
-    training, validation = (np.asarray(tree.root_node)[tree.roots_in(split)] for split in ("train", "validation"))
-    choice = {
-        weight: float(right(optimum(world_of(judge + weight * likelihood), parent, validation)).mean())
-        for weight in WEIGHTS
-    }
-    weight = max(choice, key=lambda weight: (choice[weight], weight))
-    print("the perfect planner's accuracy on validation roots, by the weight of the log-likelihood:", choice)
-    told = {"rewards": judge + weight * likelihood, "judge": judge, "verifier": verdict * ends}
-    similarity = similarity_scores(tree, initial_weights(np.asarray(tree.first_child), np.asarray(tree.child_count)))
-    highest = verdict[optimum(world_of(told["verifier"]), parent, roots)]
-    rows: list[dict[str, Any]] = []
-    for sees, reward in told.items():
-        value = value_by_depth(tree, reward, training)
-        world, by_similarity = world_of(reward, value=value), world_of(reward, value=value, policy=similarity)
+    def world(self, reward: np.ndarray, **judged: Any) -> ClosedTree:
+        """Returns the tree with that reward."""
+        return ClosedTree(self.tree, reward=reward, terminal=self.ends, **judged)
+
+    def best(self, reward: np.ndarray, roots: np.ndarray) -> np.ndarray:
+        """Returns the ends that a perfect planner finds."""
+        return optimum(self.world(reward), self.parent, roots)
+
+    def right(self, ended: np.ndarray) -> np.ndarray:
+        """Returns whether answers are right, bool."""
+        return self.verdict[ended] >= 0.5
+
+    def measure(self, sees: str, budgets: tuple[int, ...]) -> list[dict[str, Any]]:
+        """Returns a row for each method and budget."""
+        reward, rows = self.told[sees], []
+        value = value_by_depth(self.tree, reward, self.training)
+        world, by_similarity = (self.world(reward, value=value, **p) for p in ({}, {"policy": self.similarity}))
+        highest = self.verdict[self.best(self.verdict, self.roots)]
         for method in ("optimum", *names()):
             before: np.ndarray | None = None
-            for budget in (16, 256) if arguments.quick else BUDGETS:
-                once = method == "optimum" or method in NO_BUDGET
-                if before is not None and (once or (method not in IN_KERNEL and budget > PYTHON_LIMIT)):
+            ended, spare, start = self.best(reward, self.roots), False, time.process_time()
+            for budget in budgets:
+                if before is not None and (method in ("optimum", *NO_BUDGET)):
                     continue
-                start = time.process_time()
-                if method == "optimum":
-                    ended = optimum(world, parent, roots)
-                else:
-                    ended = answers(by_similarity if method == "similarity" else world, roots, method, budget)
-                correct = right(ended)
-                change = correct.astype(float) - (correct if before is None else before)
+                if method != "optimum" and not spare:  # else a larger budget changes nothing
+                    if method not in IN_KERNEL and budget > PYTHON_LIMIT:
+                        continue
+                    ended, spare = answers(
+                        by_similarity if method == "similarity" else world, self.roots, method, budget
+                    )
+                    spare = spare and method not in IN_KERNEL
+                correct = self.right(ended).astype(float)
+                change = correct - (correct if before is None else before)
                 rows.append(
                     {
                         "planner_sees": sees,
                         "method": method,
                         "simulations": budget,
                         "accuracy": float(correct.mean()),
-                        "error": math.sqrt(correct.mean() * (1 - correct.mean()) / len(roots)),
-                        "regret": float((highest - verdict[ended]).mean()),
-                        "told": float(_returns(reward, parent, ended).mean()),
+                        "error": float(correct.std() / math.sqrt(len(correct))),
+                        "regret": float((highest - self.verdict[ended]).mean()),
+                        "told": float(_returns(reward, self.parent, ended).mean()),
                         "change": float(change.mean()),
-                        "change_error": float(change.std() / math.sqrt(len(roots))),
+                        "change_error": float(change.std() / math.sqrt(len(change))),
                         "cpu_s": time.process_time() - start,
                     }
                 )
-                before = correct.astype(float)
+                before, start = correct, time.process_time()
+        return rows
+
+
+def report(rows: list[dict[str, Any]], weight: float) -> None:
+    """Prints the table, the falls and the closing line, and draws the plot."""
     print(table(rows))
     fell = [row for row in rows if row["change"] < -2 * row["change_error"]]
     print("\nfalls by more than twice their error, as the budget grew:")
@@ -154,11 +178,19 @@ def main() -> None:
         if row["simulations"] == 256
     }
     figures["regret_closed_at_256"] = figures["regret_closed_at_256_rewards_gumbel"]
-    for sees in told:
+    for sees in sorted({row["planner_sees"] for row in rows}):
         figures[f"falls_{sees}"] = sum(row["planner_sees"] == sees for row in fell)
         figures[f"largest_fall_{sees}"] = max(max(0.0, -row["change"]) for row in rows if row["planner_sees"] == sees)
     _plot(rows)
     emit("search_quality", figures, rows)
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    arguments = parse(__doc__ or "")
+    bundled = Bundled(24 if arguments.quick else None)
+    budgets = (16, 256) if arguments.quick else BUDGETS
+    report([row for sees in bundled.told for row in bundled.measure(sees, budgets)], bundled.weight)
 
 
 def _returns(reward: np.ndarray, parent: np.ndarray, ended: np.ndarray) -> np.ndarray:

@@ -261,7 +261,7 @@ def main() -> None:
     for batch, actions, simulations in grid:
         for method in ("puct", "gumbel"):
             cell = {"method": method, "batch": batch, "actions": actions, "simulations": simulations}
-            rows.append(compare(peers, cell, 3 if arguments.quick else 10))
+            rows.append(compare(peers, cell, 3 if arguments.quick else 10, limit=20.0))
             print(table(rows[-1:]), file=sys.stderr, flush=True)
     for peer in peers.values():
         peer.close()
