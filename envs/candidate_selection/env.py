@@ -8,7 +8,7 @@ from treegym.envs.candidate_selection.base_env import WorldEnv
 from treegym.envs.candidate_selection.world import SelectionWorld
 from treegym.errors import ConfigError
 
-__all__ = ["KEYWORDS", "MEASURED_KEYWORDS", "CandidateSelectionEnv", "selection_world"]
+__all__ = ["KEYWORDS", "MEASURED_KEYWORDS", "CandidateSelectionEnv", "selection_world", "takes_measured"]
 
 KEYWORDS = (
     "source", "table", "split", "num_candidates", "sets", "objective_weights", "evaluation_cost", "illegal_penalty",
@@ -20,17 +20,24 @@ SOURCES = ("recorded", "measured")
 
 def selection_world(settings: dict[str, Any]) -> SelectionWorld:
     """Returns the world of an environment's keyword arguments."""
-    source = settings.pop("source", "recorded")
-    if source not in SOURCES:
-        raise ConfigError(f"source is {source!r}; it must be one of {', '.join(SOURCES)}")
-    if source == "recorded":
-        for name in MEASURED_KEYWORDS:
-            if name in settings:
-                raise ConfigError(f"{name!r} goes with source='measured'; recorded candidates need none")
+    if not takes_measured(settings):
         return SelectionWorld(**settings)
     from treegym.envs.candidate_selection.measured import MeasuredWorld
 
     return MeasuredWorld(**settings)
+
+
+def takes_measured(settings: dict[str, Any]) -> bool:
+    """Takes ``source`` out of the settings; returns whether it is "measured", and checks that the others go with it."""
+    source = settings.pop("source", "recorded")
+    if source not in SOURCES:
+        raise ConfigError(f"source is {source!r}; it must be one of {', '.join(SOURCES)}")
+    given = [name for name in MEASURED_KEYWORDS if name in settings]
+    if source == "recorded" and given:
+        raise ConfigError(f"{given[0]!r} goes with source='measured'; recorded candidates need none")
+    if source == "measured" and "model" not in settings:
+        raise ConfigError("source='measured' needs model='my_module:build', the module to measure")
+    return bool(source == "measured")
 
 
 class CandidateSelectionEnv(WorldEnv):

@@ -7,7 +7,7 @@ policy that learned there can choose here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,38 @@ from treegym.envs.candidate_selection.tracker import StrategyTracker
 from treegym.envs.candidate_selection.world import SelectionWorld
 from treegym.errors import ConfigError
 
-__all__ = ["FAILED", "MeasuredWorld", "with_module"]
+__all__ = ["FAILED", "FOUNDING", "LiveTarget", "MeasuredWorld", "live_target", "with_module"]
 
 FAILED = (1e-3, 1e-3, 0.0)  # metrics of a candidate that could not be measured: nobody wants it
+FOUNDING = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion")  # families of strategies
 Measure = Callable[[Candidate], "tuple[float, float, float] | None"]
+
+
+class LiveTarget(NamedTuple):
+    """A module that is measured live, and what is known of it."""
+
+    entry: ModuleEntry
+    names: list[str]  # of the strategies that apply
+    measure: Measure
+    recorded: SelectionTable
+    tracker: StrategyTracker
+
+
+def live_target(
+    model: str, inputs: str | None, strategies: Sequence[str], table: str | None, seconds: float
+) -> LiveTarget:
+    """Builds a module, looks at it and finds the strategies that apply."""
+    from treegym.envs.candidate_selection.features import describe, kind_of
+    from treegym.envs.candidate_selection.measure import check_module
+    from treegym.envs.candidate_selection.targets import load_module
+
+    module, source = load_module(model, inputs)
+    check_module(module, source)
+    sample = source(0)
+    names, _ = applicable(module, sample, strategies, worker.Limits(), at_once=worker.processors())
+    entry = ModuleEntry(model, 0, kind_of(module, sample), "test", describe(module, sample))
+    recorded = load_table(table)
+    return LiveTarget(entry, names, live_measure(module, source, seconds), recorded, StrategyTracker(table=recorded))
 
 
 class MeasuredWorld(SelectionWorld):
@@ -37,31 +65,22 @@ class MeasuredWorld(SelectionWorld):
         *,
         model: str,
         inputs: str | None = None,
-        strategies: Sequence[str] = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion"),
+        strategies: Sequence[str] = FOUNDING,
         seconds: float = 1.0,
         num_candidates: int = 5,
         table: str | None = None,
         **settings: Any,
     ) -> None:
-        from treegym.envs.candidate_selection.features import describe, kind_of
-        from treegym.envs.candidate_selection.measure import check_module
-        from treegym.envs.candidate_selection.targets import load_module
-
-        module, source = load_module(model, inputs)
-        check_module(module, source)
-        sample = source(0)
-        kind = kind_of(module, sample)
-        recorded = load_table(table)
-        names, _ = applicable(module, sample, strategies, worker.Limits())
+        target = live_target(model, inputs, strategies, table, seconds)
         weights = weights_of(settings.get("objective_weights"))
-        tracker = StrategyTracker(table=recorded)
-        candidates = propose(names, kind, tracker, weights, num_candidates)
+        candidates = propose(target.names, target.entry.kind, target.tracker, weights, num_candidates)
         if not candidates:
             raise ConfigError(f"none of the strategies {list(strategies)} applies to {model!r}")
-        self._prepare(candidates, live_measure(module, source, seconds))
-        entry = ModuleEntry(model, 0, kind, "test", describe(module, sample))
+        self._prepare(candidates, target.measure)
         super().__init__(
-            table=with_module(recorded, entry, candidates), num_candidates=num_candidates, **{**settings, "sets": 1}
+            table=with_module(target.recorded, target.entry, candidates),
+            num_candidates=num_candidates,
+            **{**settings, "sets": 1},
         )
         self._settle()
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from treegym.envs.candidate_selection.base_env import WorldEnv
 from treegym.envs.candidate_selection.base_vector import WorldVectorEnv
+from treegym.envs.candidate_selection.env import MEASURED_KEYWORDS, takes_measured
 from treegym.envs.candidate_selection.pipeline_world import PipelineWorld
-from treegym.errors import ConfigError
 
 __all__ = ["KEYWORDS", "OptimizationPipelineEnv", "OptimizationPipelineVectorEnv"]
 
@@ -18,12 +18,10 @@ KEYWORDS = (
 
 
 def _pipeline_world(settings: dict[str, Any]) -> PipelineWorld:
-    source = settings.pop("source", "recorded")
-    if source != "recorded":
-        raise ConfigError(
-            f"source is {source!r}; OptimizationPipeline has recorded measurements only. "
-            "Use CandidateSelection-v0 with source='measured', or treegym optimize, for a module of your own"
-        )
+    if takes_measured(settings):
+        from treegym.envs.candidate_selection.measured_pipeline import MeasuredPipelineWorld
+
+        return MeasuredPipelineWorld(**settings)
     return PipelineWorld(**settings)
 
 
@@ -31,11 +29,12 @@ class OptimizationPipelineEnv(WorldEnv):
     """Action s adds strategy s to the ensemble, which is measured, at a cost; the last action stops.
 
     The reward of a step is the change in fitness less the cost: the return is the fitness gained less all costs.
-    Only ensembles that were recorded can be built; they are the same whichever way round one gets to them. A root is a
-    module. Keyword arguments are those of `CandidateSelectionEnv` that apply.
+    Only ensembles that were recorded can be built (``source="measured"``: those of up to four strategies that apply);
+    they are the same whichever way round one gets to them. A root is a module. Keyword arguments are those of
+    `CandidateSelectionEnv` that apply.
     """
 
-    KEYWORDS: ClassVar = KEYWORDS
+    KEYWORDS: ClassVar = (*KEYWORDS, *MEASURED_KEYWORDS)
     NAME: ClassVar = "OptimizationPipeline"
 
     @classmethod
@@ -46,7 +45,7 @@ class OptimizationPipelineEnv(WorldEnv):
 class OptimizationPipelineVectorEnv(WorldVectorEnv):
     """B episodes of OptimizationPipeline at once."""
 
-    KEYWORDS: ClassVar = KEYWORDS
+    KEYWORDS: ClassVar = (*KEYWORDS, *MEASURED_KEYWORDS)
     NAME: ClassVar = "OptimizationPipeline"
 
     @classmethod

@@ -96,8 +96,6 @@ class PipelineWorld:
         front[:, : len(names)] = fixed[table.module]
         at = len(names)
         self.steps_column = at
-        front[:, at + 1 : at + 4] = (self.score - base) * shown
-        front[:, at + 4] = GAIN_SCALE * (self.fitness - self.base_fitness)
         front[:, at + 5] = table.contains.sum(1) / 4.0
         children[:, :, : self.num_actions] = np.eye(self.num_actions)
         at = self.num_actions
@@ -109,8 +107,15 @@ class PipelineWorld:
         prior = PRIOR_SCALE * (expected / shown) @ np.array([0.4, 0.3, 0.3])
         children[:, :strategies, at + 7] = np.clip(prior, -PRIOR_LIMIT, PRIOR_LIMIT)[table.module]
         self.rows = rows
+        self.show_scores()
         self.low = np.full(self.layout.size, -PRIOR_LIMIT, np.float32)
         self.high = np.full(self.layout.size, PRIOR_LIMIT, np.float32)
+
+    def show_scores(self) -> None:
+        """Writes the scores and the gain of every ensemble into its row."""
+        front, at = self.layout.split(self.rows)[0], self.steps_column
+        front[:, at + 1 : at + 4] = (self.score - np.array([0.5, 0.5, 1.0])) * np.array([2.0, 2.0, 1.0])
+        front[:, at + 4] = GAIN_SCALE * (self.fitness - self.base_fitness)
 
     def _solve(self) -> Solution:
         """Walks the lattice from small ensembles to large: what can be reached, at what cost, within the budget."""

@@ -84,6 +84,34 @@ def test_agents_take_the_batch_and_its_roots() -> None:
     assert info["action_mask"][int(action)] == 1
 
 
+def test_live_pipeline_measures_what_is_built() -> None:
+    settings = {"model": "zoo:mlp/0", "strategies": ["inplace", "bf16"], "seconds": 0.1}
+    env = gym.make("OptimizationPipeline-v0", source="measured", **settings)
+    assert env.spec is not None
+    assert env.spec.nondeterministic
+    env.reset(seed=0)
+    world = env.unwrapped.world  # type: ignore[attr-defined]
+    names = world.action_names(env.unwrapped.lanes.state[0])  # type: ignore[attr-defined]
+    assert {name for name in names if name} == {"inplace", "bf16", "stop"}
+    total = 0.0
+    for measured, name in enumerate(("bf16", "inplace"), start=1):
+        seen, reward, *_ = env.step(names.index(name))
+        total += reward
+        assert world.known.sum() == measured
+        assert env.observation_space.contains(seen)
+    record = int(np.flatnonzero(world.known)[-1])
+    assert world.table.name(record) == "inplace+bf16"
+    assert total == pytest.approx(float(world.fitness[record]) - world.base_fitness - 2 * world.cost)
+    env.reset(seed=1)
+    assert env.step(names.index("bf16"))[1] == pytest.approx(
+        float(world.fitness[int(np.flatnonzero(world.known)[0])]) - world.base_fitness - world.cost
+    )  # remembered
+    with pytest.raises(ConfigError, match="needs model"):
+        gym.make("OptimizationPipeline-v0", source="measured")
+    with pytest.raises(ConfigError, match="goes with source"):
+        gym.make("OptimizationPipeline-v0", model="zoo:mlp/0")
+
+
 def test_live_environment_measures_when_first_chosen() -> None:
     env = gym.make(
         "CandidateSelection-v0", source="measured", model="zoo:mlp/0", strategies=["inplace", "bf16"], seconds=0.1,
