@@ -19,6 +19,7 @@ __all__ = [
     "STOPPED",
     "TreeSource",
     "ancestors",
+    "distinct",
     "flagged_ends",
     "path_of",
     "path_sums",
@@ -119,9 +120,16 @@ def path_of(source: TreeSource, node: int) -> np.ndarray:
     return np.array(nodes[::-1], dtype=np.int64)
 
 
+def distinct(nodes: np.ndarray) -> np.ndarray:
+    """Returns nodes each once and rising; costs nothing where they are that already, as whole trees are."""
+    if len(nodes) < 2 or (nodes[1:] > nodes[:-1]).all():
+        return nodes
+    return np.unique(nodes)
+
+
 def ancestors(source: TreeSource, nodes: np.ndarray) -> np.ndarray:
     """Returns `nodes` and everything above them, roots too, each once and in rising order."""
-    front = np.unique(nodes)
+    front = distinct(nodes)
     found = [front]
     while front.size:
         above = np.asarray(source.parent)[front]

@@ -9,7 +9,7 @@ import numpy as np
 
 from treegym.errors import BackendError, ConfigError, DataError, RewardError, TreeGymError
 from treegym.rewards.base import Asked, Part, Scored, Term
-from treegym.rewards.source import TreeSource, ancestors, flagged_ends, path_sums
+from treegym.rewards.source import TreeSource, ancestors, distinct, flagged_ends, path_sums
 
 if TYPE_CHECKING:
     from treegym.rewards.compose import Reward
@@ -93,7 +93,7 @@ class RewardTable:
             return
         if self.source.size > self._size:
             self._grow()
-        wanted = np.unique(np.asarray(nodes, dtype=np.int64))
+        wanted = distinct(np.asarray(nodes, dtype=np.int64))
         wanted = wanted[np.isnan(self._total[wanted])]
         if wanted.size:
             self._total[wanted] = self._credit(wanted)
@@ -103,7 +103,7 @@ class RewardTable:
         column = self._column[id(term)]
         pending = nodes[self._status[nodes, column] == PENDING]
         if pending.size:
-            self._evaluate(term, column, np.unique(pending))
+            self._evaluate(term, column, distinct(pending))
         return self._terms[nodes, column]
 
     def returns(self, part: Part, nodes: np.ndarray, *, leave_out: bool = False) -> np.ndarray:

@@ -19,7 +19,7 @@ from treegym.errors import ConfigError, RewardError, suggest
 from treegym.rewards.base import import_path
 from treegym.rewards.path import PathView
 from treegym.rewards.registry import find
-from treegym.rewards.source import EOS, STOPPED, TreeSource
+from treegym.rewards.source import EOS, STOPPED, TreeSource, distinct
 
 __all__ = ["All", "AnyOf", "Decisions", "Detector", "FunctionDetector", "Terminal", "Then", "build_terminal"]
 
@@ -242,7 +242,7 @@ class Decisions:
             grown = np.full(max(self.source.size, 2 * len(self._known)), -1, np.int8)
             grown[: len(self._known)] = self._known
             self._known = grown
-        open_ = np.unique(nodes[self._known[nodes] < 0])
+        open_ = distinct(nodes[self._known[nodes] < 0])
         if open_.size:
             self._known[open_] = self.terminal.on(self.source, open_)
         return self._known[nodes] == 1

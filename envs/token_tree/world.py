@@ -134,8 +134,8 @@ class TreeWorld:
         """Computes the tables, or extends them over nodes that a live tree has grown: the cost is that of the new."""
         tree, old = self.tree, self._size
         fresh, nodes = slice(old, tree.size), np.arange(old, tree.size)
-        parents = np.unique(tree.parent[fresh])
-        parents = parents[(parents >= 0) & (parents < old)].astype(np.int64)  # have children now
+        parents = np.unique(tree.parent[fresh]).astype(np.int64) if old else nodes[:0]
+        parents = parents[(parents >= 0) & (parents < old)]  # have children now
         self._check_width(nodes)
         self._check_width(parents)
         self._make_room(tree.size)
