@@ -232,7 +232,8 @@ def _consumed(output: Any) -> Any:
 
 
 def _floats(value: Any) -> list[Tensor]:
-    return [tensor for tensor in tensors_of(value) if tensor.is_floating_point()]
+    numbers = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors_of(value)]
+    return [tensor for tensor in numbers if tensor.is_floating_point()]
 
 
 @contextmanager
