@@ -18,7 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym optimize`."""
     parser.add_argument("module", help="what builds your module: my_module:build, file.py:build or zoo:NAME/SIZE")
     parser.add_argument(
-        "--input", metavar="MODULE:FUNCTION", help="what returns the module's arguments (of a seed, for fresh ones)"
+        "--input",
+        metavar="MODULE:FUNCTION",
+        help="what returns the module's arguments (of a seed, for fresh ones); default: guessed from its layers",
     )
     parser.add_argument("--task", metavar="MODULE:FUNCTION", help="a score of the module, higher is better")
     parser.add_argument(
@@ -34,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", type=int, metavar="N", help="candidates to start from (default: 5 to 10)")
     parser.add_argument("--max-iterations", type=int, default=10, metavar="N", help="candidates measured at most")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="time for measuring one candidate")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="candidates side by side (default: a processor each)"
+    )
     parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="give a candidate up after this")
     parser.add_argument("--megabytes", type=int, default=8192, metavar="MB", help="memory a candidate may take")
     parser.add_argument("--history", metavar="FILE", help="strategy history (default: in your state directory)")
@@ -52,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         "num_candidates": args.candidates,
         "max_iterations": args.max_iterations,
         "seconds_per_candidate": args.seconds,
+        "processes": args.processes,
         "timeout": args.timeout,
         "megabytes": args.megabytes,
         "enable_adaptive_hybrid": not args.no_history,
