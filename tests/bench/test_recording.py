@@ -136,6 +136,27 @@ def test_judge_calls_and_discarded_groups_are_charged(tmp_path: Path, small_tabl
     assert 0 < costs["verified"]["discarded_groups"] < costs["verified"]["episodes"] / 4
 
 
+def test_environments_without_a_tree_and_policies_with_their_own_backward_pass(
+    tmp_path: Path, small_table: dict[str, Any]
+) -> None:
+    small_table["seeds"], small_table["budget"], small_table["evaluation"] = [0], {"env_steps": 600}, {"episodes": 5}
+    small_table["envs"] = [
+        {"name": "pole", "id": "CartPole-v1", "metric": "return", "scale": [0, 500], "num_envs": 4, "kwargs": {}}
+    ]
+    small_table["agents"] = [
+        {"name": "PPO", "agent": "ppo", "kwargs": {"n_steps": 25, "n_epochs": 3, "batch_size": 50}},
+        {"name": "SB3", "agent": "stable_baselines3:PPO", "kwargs": {"n_steps": 25, "n_epochs": 3, "batch_size": 50}},
+        {"name": "Chance", "agent": "random"},
+    ]
+    assert run_suite(parse_suite(small_table, where="test"), tmp_path / "out", workers=2).failed == {}
+    runs = {run["agent"]: run for run in ResultFolder(tmp_path / "out").summaries()}
+    for name in ("PPO", "SB3"):
+        assert runs[name]["training"]["count"] > 0
+        # 600 steps are judged once to act, and three times to learn from all but the last rollout at most.
+        assert runs[name]["cost"]["forward_passes"] >= 600 + 3 * 500
+    assert verify(tmp_path / "out").sound
+
+
 def test_sums_along_paths_are_those_of_walking_them() -> None:
     tree = gym.make("TokenTree-v0", tree="synthetic:roots=3,depth=4,branching=3").unwrapped.world.tree
     pays = np.random.default_rng(0).normal(size=tree.size)

@@ -18,7 +18,7 @@ from treegym.bench.episodes import Episodes
 from treegym.bench.suite import EnvEntry
 from treegym.errors import ConfigError, DataError
 
-__all__ = ["Arena", "Player", "accepts", "best_of_root", "make_batch"]
+__all__ = ["Arena", "Player", "accepts", "best_of_root", "has_native_batch", "make_batch"]
 
 DEFAULT_EPISODES = 100  # in worlds without a fixed set of prompts
 SEED = 20_011  # evaluation episodes are seeded apart from training's 0, 1, 2, ...
@@ -49,10 +49,23 @@ def accepts(env_id: str, keyword: str) -> bool:
         return keyword in known
 
 
+def has_native_batch(env_id: str) -> bool:
+    """Returns whether an environment steps many lanes as one batch in the way of ours: autoreset can be switched off.
+
+    Other vector entry points (some of Gymnasium's own) know no seeds for single lanes; their single environments do.
+    """
+    entry: Any = gym.spec(env_id).vector_entry_point
+    if isinstance(entry, str):
+        entry = gym.envs.registration.load_env_creator(entry)
+    if entry is None:
+        return False
+    return "autoreset_mode" in getattr(entry, "KEYWORDS", ()) or "autoreset_mode" in inspect.signature(entry).parameters
+
+
 def make_batch(env_id: str, num_envs: int, kwargs: Mapping[str, Any], **vector: Any) -> gym.vector.VectorEnv:
     """Returns a vector environment: the native batch where there is one, else single environments side by side."""
     try:
-        if gym.spec(env_id).vector_entry_point is not None:
+        if has_native_batch(env_id):
             return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **vector, **kwargs)
         return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", **kwargs)
     except (TypeError, gym.error.Error) as error:
@@ -82,7 +95,7 @@ class Arena:
             self.prompts = _spread(np.asarray(pool, np.int64), episodes)  # [P] int64, roots
         else:
             self.prompts = np.arange(episodes or DEFAULT_EPISODES, dtype=np.int64)
-        self._lanes = min(LANES if gym.spec(entry.id).vector_entry_point is not None else 16, len(self.prompts))
+        self._lanes = min(LANES if has_native_batch(entry.id) else 16, len(self.prompts))
         self._envs: Any = make_batch(entry.id, self._lanes, kwargs)
         probe.close()
         self.kinds = self._kinds(world)  # [P] str

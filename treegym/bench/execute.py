@@ -15,13 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from treegym.bench.arena import Arena, make_batch
+from treegym.bench.arena import Arena, has_native_batch, make_batch
 from treegym.bench.episodes import Episodes, write_episodes, write_training
-from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes, count_simulations
+from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes, count_learning, count_simulations
 from treegym.bench.provenance import provenance
 from treegym.bench.recording import Recorder
 from treegym.bench.roster import is_ours, is_sb3, make_agent, resolve
@@ -140,9 +139,8 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None,
     """Returns the agent, and what makes it learn within its budget and who records it (None if it does not learn)."""
     kwargs = _kwargs(job)
     found = resolve(job.agent.agent)
-    native = gym.spec(job.env.id).vector_entry_point is not None
     ours, sb3 = is_ours(found), is_sb3(found)
-    disabled = {"autoreset_mode": "Disabled"} if (ours or sb3) and native else {}
+    disabled = {"autoreset_mode": "Disabled"} if (ours or sb3) and has_native_batch(job.env.id) else {}
     env: Any = make_batch(job.env.id, job.env.num_envs, {**job.env.kwargs, **disabled})
     recorder = Recorder(job.env, env.num_envs, getattr(env.unwrapped, "lanes", None))
     if sb3 and not ours:
@@ -155,6 +153,7 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None,
     steps = int(job.budget["env_steps"]) if set(job.budget) == {"env_steps"} else _UNLIMITED
     if not count_forward_passes(getattr(agent, "policy", None), meter):
         meter.forward_passes = None
+    count_learning(agent, meter)
     count_simulations(agent, meter)
     if not (ours or sb3):
         return agent, lambda: _learn_by_stepping(agent, meter, steps), recorder

@@ -15,7 +15,7 @@ from typing import Any
 
 from treegym.errors import ConfigError
 
-__all__ = ["BudgetSpent", "Meter", "count_forward_passes", "count_simulations"]
+__all__ = ["BudgetSpent", "Meter", "count_forward_passes", "count_learning", "count_simulations"]
 
 JUDGING = ("infer", "judge", "evaluate", "both", "logits", "values")
 
@@ -124,6 +124,22 @@ def count_forward_passes(policy: Any, meter: Meter) -> bool:
             setattr(policy, name, _counted(method, meter))
             found = True
     return found
+
+
+def count_learning(agent: Any, meter: Meter) -> None:
+    """Makes a learner with a hand-written backward pass report the states it learns from: that goes past its policy."""
+    make_perceptron = getattr(agent, "_perceptron", None)
+    if not callable(make_perceptron):
+        return
+
+    @functools.wraps(make_perceptron)
+    def perceptron() -> Any:
+        found = make_perceptron()
+        if found is not None and "learn" not in vars(found):
+            found.learn = _counted(found.learn, meter)
+        return found
+
+    agent._perceptron = perceptron
 
 
 def count_simulations(agent: Any, meter: Meter) -> None:

@@ -17,6 +17,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from gymnasium import spaces
+
 from treegym.errors import ConfigError, suggest
 
 __all__ = ["PLUGIN_GROUP", "check_agent", "check_env", "known_agents", "make_agent", "resolve"]
@@ -106,11 +108,18 @@ def make_agent(name: str, env: Any, *, seed: int, kwargs: Mapping[str, Any]) -> 
     given = dict(kwargs)
     try:
         if is_sb3(found):
-            policy = given.pop("policy", "ChildPolicy" if is_ours(found) else "MultiInputPolicy")
+            policy = given.pop("policy", _policy(found, env))
             return found(policy, env, seed=seed, **given)
         return found(env, seed=seed, **given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"agent {name!r} cannot be made with {given}: {error}") from error
+
+
+def _policy(found: Any, env: Any) -> str:
+    """Returns the policy that suits an environment when the suite names none."""
+    if is_ours(found):
+        return "ChildPolicy" if hasattr(env.unwrapped, "layout") else "MlpPolicy"
+    return "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
 
 
 def is_sb3(found: Any) -> bool:
