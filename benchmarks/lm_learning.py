@@ -35,8 +35,8 @@ from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
 
-STEPS = {"ppo": 200_000, "dapo": 400_000, "vapo": 400_000}  # tokens
-RATES = {"ppo": "lin_5e-4", "dapo": 1.5e-4, "vapo": "lin_2.5e-4"}  # found on seeds from 100 on
+STEPS = {"ppo": 80_000, "dapo": 400_000, "vapo": 400_000}  # tokens
+RATES = {"ppo": "lin_3e-4", "dapo": 1.5e-4, "vapo": "lin_2.5e-4"}  # found on seeds from 100 on
 SEEDS, MAX_ANSWER = 5, 24
 T_HALF_WIDTH = {5: 2.776 / 5**0.5}  # of a 95 % interval of the mean, in standard deviations, by the number of seeds
 
