@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import threading
 import time
 from collections import deque
@@ -28,8 +29,9 @@ class Batcher:
     """Feeds a model with batches of at most `max_batch_size` sequences.
 
     An idle batcher that gets a job waits for company until none has come for a quarter of `max_wait_ms`, or
-    `max_wait_ms` have passed since the first, or the batch is full. A busy one never waits: what arrives joins the
-    running batch at its next token.
+    `max_wait_ms` have passed since the first, or the batch is full. Where the last wait was in vain and nothing has come
+    within `max_wait_ms` of another since, requests come one by one and it does not wait. A busy one never waits: what
+    arrives joins the running batch at its next token.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Batcher:
         self._embeddings: deque[tuple[list[list[int]], concurrent.futures.Future[np.ndarray]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._alone = False  # whether the last wait for company was in vain, and nobody came at the same time since
+        self._arrived = -math.inf  # when the last jobs came
         self._thread = threading.Thread(target=self._run, name="treegym-batcher", daemon=True)
         self._thread.start()
 
@@ -69,6 +73,9 @@ class Batcher:
             if len(self._waiting) + len(jobs) > self.max_queue:
                 self.metrics.rejected += 1
                 raise Full(f"{len(self._waiting)} sequences are waiting and {self.max_queue} may")
+            now = time.monotonic()
+            self._alone = self._alone and now - self._arrived > self._max_wait
+            self._arrived = now
             self._waiting.extend(jobs)
             self._changed.notify_all()
 
@@ -113,7 +120,7 @@ class Batcher:
                     if self._closing:
                         return
                     self._changed.wait()
-                if self._waiting and not self._active:
+                if self._waiting and not self._active and not self._alone:
                     self._gather()
                 while self._waiting and len(self._active) < self.max_batch_size:
                     self._active.append(self._waiting.popleft())
@@ -127,13 +134,14 @@ class Batcher:
     def _gather(self) -> None:
         """Waits for company; holds the lock, which the condition gives up while it waits."""
         deadline = time.monotonic() + self._max_wait
-        seen = len(self._waiting)
+        first = seen = len(self._waiting)
         while len(self._waiting) < self.max_batch_size and not self._closing:
             left = min(deadline - time.monotonic(), self._max_wait / 4)
             if left <= 0:
                 return
             self._changed.wait(left)
             if len(self._waiting) == seen:
+                self._alone = seen == first
                 return
             seen = len(self._waiting)
 

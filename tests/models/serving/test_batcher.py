@@ -107,6 +107,33 @@ def test_an_idle_batcher_waits_for_company_but_not_long(slow):
     batcher.close(5.0)
 
 
+def test_where_requests_come_one_by_one_it_does_not_wait_again(slow, monkeypatch):
+    waits: list[int] = []
+    gather = Batcher._gather
+    monkeypatch.setattr(Batcher, "_gather", lambda self: (waits.append(1), gather(self))[1])
+    batcher = Batcher(slow, max_batch_size=4, max_wait_ms=40.0)
+
+    def ask(*rows):
+        jobs = [job([5, row], max_tokens=1) for row in rows]
+        for one in jobs:
+            batcher.submit([one])
+        for one in jobs:
+            one.done.result(30)
+        time.sleep(0.05)  # longer than max_wait_ms
+
+    ask(6)
+    assert len(waits) == 1  # in vain
+    ask(7)
+    ask(8)
+    assert len(waits) == 1
+    slow.gate.clear()
+    threading.Timer(0.02, slow.gate.set).start()
+    ask(6, 7)  # two at a time: company may be worth waiting for again
+    ask(6)
+    assert len(waits) >= 2
+    batcher.close(5.0)
+
+
 def test_a_full_queue_takes_none_of_a_request(batcher, slow):
     slow.gate.clear()
     first = job([5], max_tokens=1)
