@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from treegym.agents import DAPO, GRPO, PPO, VAPO, DrGRPO
+from treegym.agents.kernels import adam_step
 from treegym.agents.lesson import Lesson
 from treegym.agents.policy_gradient import PolicyGradient
 
@@ -145,6 +146,24 @@ def test_advantages_are_normalised_per_minibatch_or_not_at_all(
         np.testing.assert_allclose([part.std(ddof=1) for part in seen], 1.0, atol=1e-4)
     else:
         np.testing.assert_array_equal(np.sort(np.concatenate(seen)), lesson.advantages)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5])
+def test_the_optimizer_by_hand_steps_as_adamw_does(limit: float) -> None:
+    rng = np.random.default_rng(0)
+    weights = torch.nn.Parameter(torch.from_numpy(rng.normal(size=200).astype(np.float32)))
+    theirs = torch.optim.AdamW([weights], lr=0.01, eps=1e-5, weight_decay=0.1)
+    ours, mean, square = weights.detach().numpy().copy(), np.zeros(200, np.float32), np.zeros(200, np.float32)
+    for step in range(1, 8):
+        gradient = rng.normal(size=200).astype(np.float32)
+        weights.grad = torch.from_numpy(gradient.copy())
+        if limit:
+            torch.nn.utils.clip_grad_norm_([weights], limit)
+        theirs.step()
+        norm = adam_step(ours, gradient, mean, square, float(step), 0.01, 1e-5, 0.1, limit)
+        assert norm == pytest.approx(float(np.linalg.norm(gradient)), rel=1e-5)
+    np.testing.assert_allclose(ours, weights.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(square, theirs.state[weights]["exp_avg_sq"].numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["MultiInputPolicy", "ChildPolicy"])
