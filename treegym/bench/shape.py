@@ -28,26 +28,39 @@ SUMMARY: Any = {
 }  # fmt: skip
 
 
-def misfit(value: Any, shape: Any, where: str = "") -> str | None:
-    """Returns where a value departs from a shape, or None when it fits."""
+def misfit(value: Any, shape: Any) -> str | None:
+    """Returns where a value departs from a shape, such as ``.final.score``, or None when it fits."""
     if isinstance(shape, tuple):
-        found = [misfit(value, alternative, where) for alternative in shape]
-        return None if None in found else found[-1] if isinstance(value, dict) else where
+        if any(_is(value, kind) for kind in shape if not isinstance(kind, (dict, list))):
+            return None
+        inner = next((kind for kind in shape if isinstance(kind, dict)), None)
+        return misfit(value, inner) if inner is not None and isinstance(value, dict) else ""
     if isinstance(shape, dict):
         if not isinstance(value, dict):
-            return where
+            return ""
         for key in shape.keys() - {"*"} - value.keys():
-            return f"{where}.{key}"
+            return f".{key}"
         others = shape.get("*")
-        checks = ((key, shape.get(key, others)) for key in value)
-        faults = (misfit(value[key], wanted, f"{where}.{key}") for key, wanted in checks if wanted is not None)
-        return next((fault for fault in faults if fault is not None), None)
+        for key, entry in value.items():
+            wanted = shape.get(key, others)
+            if wanted is not None and (fault := misfit(entry, wanted)) is not None:
+                return f".{key}{fault}"
+        return None
     if isinstance(shape, list):
         if not isinstance(value, list):
-            return where
-        faults = (misfit(entry, shape[0], f"{where}[{i}]") for i, entry in enumerate(value))
-        return next((fault for fault in faults if fault is not None), None)
-    return None if _is(value, shape) else where
+            return ""
+        if shape[0] in (int, float) and _are_numbers(value, shape[0]):
+            return None  # the long lists, without a call for every entry
+        for i, entry in enumerate(value):
+            if (fault := misfit(entry, shape[0])) is not None:
+                return f"[{i}]{fault}"
+        return None
+    return None if _is(value, shape) else ""
+
+
+def _are_numbers(values: list[Any], kind: type) -> bool:
+    allowed, bound = ({int}, _LARGEST) if kind is int else ({int, float}, 1e100)
+    return set(map(type, values)) <= allowed and all(-bound < value < bound for value in values)
 
 
 def _is(value: Any, kind: type | None) -> bool:

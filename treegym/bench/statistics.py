@@ -162,11 +162,16 @@ def student_t_quantile(probability: float, freedom: float) -> float:
     return (low + high) / 2
 
 
+@lru_cache(maxsize=1)
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(200)
+
+
 def student_t_cdf(value: float, freedom: float) -> float:
     """Returns the share of Student's t distribution below a value."""
     # With t = sqrt(v) tan(a) the density's tail becomes the integral of cos(a)^(v - 1) over a finite interval.
     angle = math.atan(value / math.sqrt(freedom))
-    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = _quadrature()
     points = (nodes + 1) * angle / 2
     area = float(weights @ np.cos(points) ** (freedom - 1)) * angle / 2
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
