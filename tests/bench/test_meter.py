@@ -125,3 +125,18 @@ def test_evaluation_is_charged_to_nobody() -> None:
     assert meter.evaluation_passes == 5
     assert meter.evaluation_cpu > 0
     assert meter.cpu_seconds - before < meter.evaluation_cpu
+
+
+def test_networks_inside_a_policy_are_counted() -> None:
+    import gymnasium as gym
+    import torch
+    from stable_baselines3 import DQN
+
+    agent = DQN("MlpPolicy", gym.make("CartPole-v1"), device="cpu")
+    meter, _ = _meter({"forward_passes": 100})
+    assert count_forward_passes(agent.policy, meter)
+    agent.q_net(torch.zeros(7, 4))
+    agent.q_net_target(torch.zeros(3, 4))
+    assert meter.forward_passes == 10
+    agent.predict(np.zeros((5, 4), np.float32), deterministic=True)
+    assert meter.forward_passes == 15

@@ -116,14 +116,14 @@ def count_forward_passes(policy: Any, meter: Meter) -> bool:
     call inside another is the same pass.
     """
     ours = [name for name in JUDGING if callable(getattr(policy, name, None))]
-    names = ours if {"infer", "evaluate"} <= set(ours) else ["extract_features"]
-    found = False
-    for name in names:
-        method = getattr(policy, name, None)
-        if method is not None:
-            setattr(policy, name, _counted(method, meter))
-            found = True
-    return found
+    if {"infer", "evaluate"} <= set(ours):
+        judges = [(policy, name) for name in ours]
+    else:  # networks inside a policy, such as DQN's, judge by themselves
+        parts = policy.modules() if hasattr(policy, "modules") else [policy]
+        judges = [(part, "extract_features") for part in parts if callable(getattr(part, "extract_features", None))]
+    for part, name in judges:
+        setattr(part, name, _counted(getattr(part, name), meter))
+    return bool(judges)
 
 
 def count_learning(agent: Any, meter: Meter) -> None:
