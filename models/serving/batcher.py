@@ -29,9 +29,9 @@ class Batcher:
     """Feeds a model with batches of at most `max_batch_size` sequences.
 
     An idle batcher that gets a job waits for company until none has come for a quarter of `max_wait_ms`, or
-    `max_wait_ms` have passed since the first, or the batch is full. Where the last wait was in vain and nothing has come
-    within `max_wait_ms` of another since, requests come one by one and it does not wait. A busy one never waits: what
-    arrives joins the running batch at its next token.
+    `max_wait_ms` have passed since the first, or the batch is full. After a wait in vain it waits no more until two
+    come within `max_wait_ms`: requests come one by one. A busy one never waits: what arrives joins the running
+    batch at its next token.
     """
 
     def __init__(
