@@ -71,7 +71,7 @@ class ResultFolder:
         if found != FORMAT:
             raise DataError(
                 f"{self.path} holds results in format {found!r}, and treegym "
-                f"{treegym.__version__} reads format {FORMAT}; use the version that wrote it ({table.get('version')!r})"
+                f"{treegym.__version__} reads format {FORMAT}; give another folder, or use the version that wrote it ({table.get('version')!r})"
             )
         return table
 
