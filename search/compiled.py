@@ -11,30 +11,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import numba
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
 from treegym.search.checks import PROBLEMS, expanded
 from treegym.search.kernels.dense import dense, dot
 from treegym.search.kernels.numeric import FAST
-from treegym.search.kernels.worlds import ModelDesk, ModelStarts, ModelWorld
+from treegym.search.kernels.worlds import MODEL, ModelDesk, ModelStarts, ModelWorld
 from treegym.search.settings import Options
 from treegym.search.tree import aligned
 from treegym.search.whole import search_whole
 
 __all__ = ["CompiledSimulator", "compiled_model", "compiled_search", "dense", "dot"]
-
-_F32 = numba.types.float32
-MODEL = numba.types.void(
-    _F32[::1],  # params [P]
-    _F32[:, ::1],  # states [N, D]: read row `parent`, write row `new`
-    numba.types.int64,  # parent
-    numba.types.int64,  # action
-    numba.types.int64,  # new
-    _F32[::1],  # logits [A], to be written
-    numba.types.boolean[::1],  # legal [A], all True: set to False what is not
-    _F32[::1],  # told [3], to be written: reward, value, terminated (above 0; 0 unless written)
-)
 
 
 def compiled_model(function: Any) -> Any:
@@ -73,6 +62,8 @@ def compiled_search(
     """Searches from each of B states, states float32 [B, D], each search inside one kernel."""
     start = np.ascontiguousarray(states, np.float32)
     params = np.ascontiguousarray(simulator.params, np.float32)
+    if not isinstance(simulator.model, CFunc):
+        raise ConfigError(f"the simulator's model is {simulator.model!r}; it must be made by `compiled_model`")
     if start.ndim != 2 or params.ndim != 1:
         raise ConfigError(f"states have shape {start.shape} and params {params.shape}; expected [B, D] and [P]")
     actions = int(simulator.num_actions)

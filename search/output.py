@@ -39,7 +39,7 @@ class Noise(NamedTuple):
     """Noise at the root, and the temperature of the move."""
 
     share: np.float32  # of Dirichlet noise in the prior
-    gumbel: float  # scale of Gumbel noise
+    gumbel: float  # scale of Gumbel noise; below 0: the method has no use for it
     temperature: float
     gammas: np.ndarray  # [B or 1, W] float64, Gamma draws behind the Dirichlet noise
 
@@ -63,7 +63,7 @@ def root_noise(method: str, options: Options, seed: int, ids: np.ndarray, widths
     gammas = np.ones((len(ids) if share > 0 else 1, slots))
     if share > 0:
         gamma_draws(seed, ids, widths.astype(np.int32), options.dirichlet_alpha or 0.0, gammas)
-    return Noise(np.float32(share), float(options.gumbel_scale) if gumbel else 0.0, float(options.temperature), gammas)
+    return Noise(np.float32(share), float(options.gumbel_scale) if gumbel else -1.0, float(options.temperature), gammas)
 
 
 def root_ids_of(root_ids: Any, size: int) -> np.ndarray:
@@ -78,6 +78,8 @@ def root_ids_of(root_ids: Any, size: int) -> np.ndarray:
 
 def part_of(arrays: Any, part: slice) -> Any:
     """Returns the same rows of every array of a named tuple (arrays of one row stay whole)."""
+    if part == slice(None):
+        return arrays
     return type(arrays)(*(a[part] if isinstance(a, np.ndarray) and len(a) != 1 else a for a in arrays))
 
 
@@ -87,7 +89,7 @@ def in_parts(work: Callable[[slice], None], size: int, num_threads: int) -> None
     edges = [size * i // threads for i in range(threads + 1)]
     parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
     if threads == 1:
-        work(parts[0])
+        work(slice(None))
         return
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(work, part) for part in parts]:

@@ -69,7 +69,7 @@ def search_whole(
             root,
             desk,
             world,
-            starts[part] if isinstance(starts, np.ndarray) else type(starts)(*(array[part] for array in starts)),
+            starts[part] if isinstance(starts, np.ndarray) else part_of(starts, part),
             ids[part],
             settings,
             num_simulations,

@@ -25,11 +25,12 @@ def perturb_one(tree, root, seed, root_noise, gumbel_scale, gammas):  # type: ig
             noise = np.float32(gammas[k] / mass)
             tree.prior[0, k] = (np.float32(1.0) - root_noise) * tree.prior[0, k] + root_noise * noise
     for k in range(width):
-        gumbel = 0.0
-        if gumbel_scale > 0.0:
-            gumbel = -gumbel_scale * np.log(-np.log(uniform(seed, root.stream[0], k)))
-        root.noisy[k] = np.float32(gumbel) + np.log(tree.prior[0, k])
         root.before[k] = tree.visits[0, k]
+        if gumbel_scale >= 0.0:
+            gumbel = 0.0
+            if gumbel_scale > 0.0:
+                gumbel = -gumbel_scale * np.log(-np.log(uniform(seed, root.stream[0], k)))
+            root.noisy[k] = np.float32(gumbel) + np.log(tree.prior[0, k])
 
 
 @kernel

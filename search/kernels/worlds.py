@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
+from numba import types
+from numba.extending import overload, typeof_impl
 
 from treegym.search.kernels.numeric import INLINED, finite, inlined, unusable
 from treegym.search.kernels.walk import RAW, attach, fill_dense, finish_priors
@@ -19,6 +20,19 @@ __all__ = ["ClosedDesk", "ClosedWorld", "ModelDesk", "ModelStarts", "ModelWorld"
 # What is wrong in a closed tree comes as -1 - (node * PER_NODE + code); in a model as a code of `checks.PROBLEMS`.
 PER_NODE, STRUCTURE, NUMBERS = 2, 0, 1
 NOT_FINITE = 4
+
+
+_F32 = types.float32
+MODEL = types.void(
+    _F32[::1],  # params [P]
+    _F32[:, ::1],  # states [N, D]: read row `parent`, write row `new`
+    types.int64,  # parent
+    types.int64,  # action
+    types.int64,  # new
+    _F32[::1],  # logits [A], to be written
+    types.boolean[::1],  # legal [A], all True: set to False what is not
+    _F32[::1],  # told [3], to be written: reward, value, terminated (above 0; 0 unless written)
+)
 
 
 class ClosedWorld(NamedTuple):
@@ -77,6 +91,15 @@ def begin(mode: int, tree: Any, desk: Any, world: Any, starts: Any, b: int) -> A
 def grow(mode: int, tree: Any, desk: Any, world: Any, node: int, slot: int) -> Any:
     """Attaches the child below `slot` of `node`; returns 0 or what is wrong, and the evaluations it took."""
     raise NotImplementedError("called from kernels only")
+
+
+# All compiled models have one type; working it out for every search took as long as a short search.
+_MODEL_WORLD = types.NamedTuple([types.FunctionType(MODEL), types.Array(_F32, 1, "C")], ModelWorld)
+
+
+@typeof_impl.register(ModelWorld)
+def _type_of_model_world(world: ModelWorld, context: Any) -> Any:
+    return _MODEL_WORLD
 
 
 @overload(begin, jit_options=INLINED)

@@ -214,3 +214,13 @@ def test_no_roots_and_settings_that_do_not_exist(method: str) -> None:
             search(Astray(""), np.array([1]), method=method, num_simulations=8, discunt=0.5)
         with pytest.raises(ConfigError, match=r"num_simulations is 2\.5"):
             search(Astray(""), np.array([1]), method=method, num_simulations=2.5)  # type: ignore[arg-type]
+
+
+def test_a_model_that_was_not_compiled_is_refused() -> None:
+    class Plain(Astray):
+        params = np.zeros(1, np.float32)
+
+        def model(self) -> None: ...
+
+    with pytest.raises(ConfigError, match="must be made by `compiled_model`"):
+        search(Plain(""), np.zeros((1, 1), np.float32), method="puct", num_simulations=4)
