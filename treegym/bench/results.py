@@ -70,8 +70,8 @@ class ResultFolder:
         found = suite.get("format") if isinstance(suite, dict) else None
         if found != FORMAT:
             raise DataError(
-                f"{self.path} holds results in format {found!r}, and treegym {treegym.__version__} reads format {FORMAT}; "
-                f"give another folder, or use the version that wrote it ({table.get('version')!r})"
+                f"{self.path} holds results in format {found!r}, and treegym {treegym.__version__} reads format "
+                f"{FORMAT}; give another folder, or use the version that wrote it ({table.get('version')!r})"
             )
         return table
 
