@@ -27,7 +27,7 @@ from treegym.models.tasks.splits import sample
 __all__ = ["METHODS", "sequence"]
 
 TOLD = ("packnet", "supsup", "progressive")  # these are told which kind is asked
-SETTINGS: dict[str, dict[str, Any]] = {"ewc": {"strength": 30.0}, "si": {"strength": 1.0}, "packnet": {"prune": 0.7}}
+SETTINGS: dict[str, dict[str, Any]] = {"ewc": {"strength": 30.0}, "si": {"strength": 2.0}, "packnet": {"prune": 0.7}}
 METHODS: dict[str, dict[str, Any]] = {name: SETTINGS.get(name, {}) for name in KNOWN}
 
 

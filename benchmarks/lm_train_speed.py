@@ -209,21 +209,20 @@ def main() -> None:
                 cells += rows
                 figures[f"vs_trl_{size}"] = statistics.median(row["ratio"] for row in rows)
                 figures[f"memory_vs_trl_{size}"] = rows[-1]["ours_peak_mb"] / rows[-1]["trl_peak_mb"]
-            print(table(cells))
-            lessons = [] if quick else learning(Path(folder), log, seeds=3, updates=200, prompts=400)
+            print(table(cells), flush=True)
+            costs = cost_by_length(Path(folder), repeats=1 if quick else 3)
+            print(table(costs), flush=True)
+            lessons = [] if quick else learning(Path(folder), log, seeds=3, updates=150, prompts=400)
         except SystemExit:
             log.seek(0)
             print(log.read()[-4000:], file=sys.stderr)
             raise
-        for name in ("ours", "theirs") if lessons else ():
-            accuracies = [row[f"{name}_accuracy"] for row in lessons]
-            half = T_HALF_WIDTH[len(lessons)] * statistics.stdev(accuracies)
-            mean = statistics.mean(accuracies)
-            figures |= {f"accuracy_{name}": mean, f"accuracy_{name}_low": mean - half}
-            figures[f"accuracy_{name}_high"] = mean + half
-        costs = cost_by_length(Path(folder), repeats=1 if quick else 5)
     print(table(lessons))
-    print(table(costs))
+    for name in ("ours", "theirs") if lessons else ():
+        accuracies = [row[f"{name}_accuracy"] for row in lessons]
+        half = T_HALF_WIDTH[len(lessons)] * statistics.stdev(accuracies)
+        mean = statistics.mean(accuracies)
+        figures |= {f"accuracy_{name}": mean, f"accuracy_{name}_low": mean - half, f"accuracy_{name}_high": mean + half}
     figures["cost_per_token_256_over_16"] = costs[-1]["us_a_token"] / costs[0]["us_a_token"]
     emit("lm_train_speed", figures, [*cells, *lessons, *costs])
 

@@ -71,8 +71,7 @@ class _Kept:
     middle: torch.Tensor  # [M, D] after attention
     scale_after: np.ndarray
     normed_after: torch.Tensor
-    gate_up: torch.Tensor  # [M, 2F]
-    active: torch.Tensor  # [M, F]
+    gate_up: torch.Tensor  # [M, 2F]; what follows from it is computed again, to save memory
 
 
 def fits(trunk: Any) -> bool:
@@ -198,7 +197,7 @@ def _layer_forward(
     swiglu_forward(gate_up.numpy(), active.numpy())
     if keep is not None:
         keep.append(
-            _Kept(x, scale, normed, qkv, mixed, logs, middle, scale_after, normed_after, gate_up, active)
+            _Kept(x, scale, normed, qkv, mixed, logs, middle, scale_after, normed_after, gate_up)
         )  # fmt: skip
     return torch.addmm(middle, active, layer.down.t())
 
@@ -207,7 +206,9 @@ def _layer_backward(
     shape: Shape, packed: Packed, layer: Layer, kept: _Kept, by_x: torch.Tensor
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Returns the gradients by the layer's input and by its weights, in the order of `_weights_of`."""
-    by_down = by_x.t() @ kept.active
+    active = torch.empty(len(by_x), kept.gate_up.shape[1] // 2)
+    swiglu_forward(kept.gate_up.numpy(), active.numpy())
+    by_down = by_x.t() @ active
     by_active = by_x @ layer.down
     by_gate_up = torch.empty_like(kept.gate_up)
     swiglu_backward(kept.gate_up.numpy(), by_active.numpy(), by_gate_up.numpy())
@@ -252,6 +253,8 @@ class _Trunk(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *by_states: torch.Tensor) -> tuple[Any, ...]:
         weights = list(ctx.saved_tensors)
+        if not ctx.keep:
+            raise RuntimeError("the packed layers keep what a backward pass needs for one pass; read the tokens again")
         shape, packed = ctx.shape, ctx.packed
         by_norm = torch.zeros_like(weights[-1])
         by_x = torch.zeros_like(ctx.last)
@@ -260,8 +263,8 @@ class _Trunk(torch.autograd.Function):
             by_x.numpy(), by_norm.numpy(),
         )  # fmt: skip
         gradients: list[torch.Tensor] = []
-        for layer, kept in zip(reversed(layers_of(weights)), reversed(ctx.keep), strict=True):
-            by_x, by_layer = _layer_backward(shape, packed, layer, kept, by_x)
+        for layer in reversed(layers_of(weights)):
+            by_x, by_layer = _layer_backward(shape, packed, layer, ctx.keep.pop(), by_x)
             gradients = by_layer + gradients
         by_embedding = torch.zeros_like(weights[0]).index_add_(0, torch.from_numpy(packed.ids), by_x)
         every = [by_embedding, *gradients, by_norm]
