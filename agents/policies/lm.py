@@ -27,6 +27,7 @@ from treegym.agents.masking import masked_entropy, masked_log_softmax
 from treegym.agents.policies.base import MASK, ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
 from treegym.agents.policies.lm_checks import (
+    check_arguments,
     check_processes,
     check_reference,
     check_space,
@@ -86,6 +87,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         optimizer: str = "adamw",
         **kwargs: Any,
     ) -> None:
+        check_arguments(LMPolicy, kwargs)
         BasePolicy.__init__(self, observation_space, action_space, **kwargs)
         check_space(observation_space)
         check_processes()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from inspect import signature
 from typing import Any
 
 from gymnasium import spaces
 
 from treegym.agents.policies.base import MASK
-from treegym.errors import ConfigError, DataError
+from treegym.errors import ConfigError, DataError, suggest
 
-__all__ = ["check_processes", "check_reference", "check_space", "check_tokens", "check_vocabulary"]
+__all__ = ["check_arguments", "check_processes", "check_reference", "check_space", "check_tokens", "check_vocabulary"]
+
+HANDED = ("self", "observation_space", "action_space", "lr_schedule", "kwargs")  # not for users to give
 
 
 def check_processes() -> None:
@@ -21,6 +24,17 @@ def check_processes() -> None:
             f"{count} processes were launched (WORLD_SIZE), but LMPolicy trains in one, on one device; start it "
             "without accelerate or torchrun, and use gradient_checkpointing, lora_rank or micro_batch for large models"
         )
+
+
+def check_arguments(policy: type, given: dict[str, Any]) -> None:
+    """Raises ConfigError where the policy's constructor does not know an argument, nor SB3's below it."""
+    known = [
+        name for kind in policy.__mro__ if "__init__" in vars(kind) for name in signature(kind.__init__).parameters
+    ]
+    for name in given:
+        if name not in known:
+            own = [name for name in signature(vars(policy)["__init__"]).parameters if name not in HANDED]
+            raise ConfigError(f"{policy.__name__} has no argument {name!r}.{suggest(name, own)}")
 
 
 def check_space(space: spaces.Space) -> None:

@@ -138,6 +138,8 @@ def test_wrong_spaces_vocabularies_and_settings(env: gym.vector.VectorEnv) -> No
         LMPolicy(plain.observation_space, plain.action_space)
     with pytest.raises(ConfigError, match="must be one of"):
         LMPolicy(env.single_observation_space, env.single_action_space, value_trunk="none")
+    with pytest.raises(ConfigError, match=r"no argument 'lora_ran'\. Did you mean 'lora_rank'"):
+        LMPolicy(env.single_observation_space, env.single_action_space, lora_ran=2)
     synthetic = gym.make("TokenTree-v0", tree="synthetic:roots=4", view="tokens")
     with pytest.raises(ConfigError, match="vocabulary"):
         LMPolicy(synthetic.observation_space, synthetic.action_space)
