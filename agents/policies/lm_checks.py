@@ -29,7 +29,10 @@ def check_processes() -> None:
 def check_arguments(policy: type, given: dict[str, Any]) -> None:
     """Raises ConfigError where the policy's constructor does not know an argument, nor SB3's below it."""
     known = [
-        name for kind in policy.__mro__ if "__init__" in vars(kind) for name in signature(kind.__init__).parameters
+        name
+        for kind in policy.__mro__
+        if "__init__" in vars(kind)
+        for name in signature(vars(kind)["__init__"]).parameters
     ]
     for name in given:
         if name not in known:
