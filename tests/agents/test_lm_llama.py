@@ -143,3 +143,12 @@ def test_values_of_episodes_move_the_critic_alone(value_trunk: str) -> None:
     values.sum().backward()
     critic = {id(parameter) for parameter in policy.critic_parameters()}
     assert all((parameter.grad is not None) <= (id(parameter) in critic) for parameter in policy.parameters())
+
+
+def test_an_update_reads_every_token_once() -> None:
+    contexts, first, last = _episodes()
+    packed, _ = Packed.of_episodes(contexts, first, last)
+    shared = len({contexts[episode, :n].tobytes() for episode, n in enumerate(first)})
+    assert shared == 6
+    assert len(packed.ids) == first[::3].sum() + (last - first).sum()
+    assert packed.place.max() == last.max() - 1
