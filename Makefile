@@ -26,7 +26,7 @@ bench: setup  ## compare the agents on the bundled worlds: leaderboard and HTML 
 
 test: setup unit  ## run the tests
 
-check: setup lint types unit  ## what CI runs: format, lint, strict types, tests
+check: setup lint types unit  ## format, lint, strict types, tests: what CI runs, but for the tests against vLLM
 
 format: setup
 	$(BIN)/ruff format .
