@@ -30,6 +30,7 @@ class _Open:
     number: int  # where its state is kept; the older first among equals
     first: int  # the move at the root that leads here
     gained: float  # discounted rewards up to here
+    score: float  # what the path through here looks like: rewards so far + discounted value
     weight: float  # discount ** depth
     depth: int
     log_prior: np.ndarray  # [A] float64
@@ -78,7 +79,7 @@ def frontier_search(
     store = StateStore(states, size * (budget + 1))
     store.put(np.arange(count(states)), states)
     used = size
-    fronts = [[_Open((0.0,), b, -1, 0.0, 1.0, 0, prior[b])] for b in range(size)]
+    fronts = [[_Open((0.0,), b, -1, 0.0, 0.0, 1.0, 0, prior[b])] for b in range(size)]
     waiting: list[list[_Open]] = [[] for _ in range(size)]  # what the beam left behind
     likelihood: dict[int, float] = dict.fromkeys(range(size), 0.0)
     rounds: list[tuple[int, _Open, int]] = []
@@ -86,6 +87,8 @@ def frontier_search(
         rounds.clear()
         for b, front in enumerate(fronts):
             room = budget - int(tally.evaluations[b])
+            if room == 0:
+                continue
             if not front:
                 front, waiting[b] = waiting[b], []
             front.sort()
@@ -97,6 +100,7 @@ def frontier_search(
             pairs = [(b, node, int(a)) for node in taken for a in _likeliest(node.log_prior, branching)]
             if len(pairs) > room:  # the budget ends here: the likeliest paths first
                 pairs.sort(key=lambda pair: -(likelihood[pair[1].number] + pair[1].log_prior[pair[2]]))
+                waiting[b] += {pair[1].number: pair[1] for pair in pairs[room:]}.values()  # their estimates still count
                 pairs = pairs[:room]
             tally.evaluations[b] += len(pairs)  # charged as planned, ended or not
             rounds += pairs
@@ -118,15 +122,21 @@ def frontier_search(
             first = action if node.first < 0 else node.first
             worth = 0.0 if judged is None or ended[i] else float(judged.value[row[i]])
             score = gained + weight * worth
-            tally.add(b, first, score)
-            if not ended[i]:
+            if ended[i]:
+                tally.add(b, first, score)
+            else:
+                tally.visits[b, first] += 1
                 path = likelihood[node.number] + float(node.log_prior[action])
                 likelihood[int(numbers[i])] = path
-                score += likelihood_weight * path
-                rank = (-node.depth - 1.0, -score, -path) if order == "depth" else (-score, -path)
+                worthy = score + likelihood_weight * path
+                rank = (-node.depth - 1.0, -worthy, -path) if order == "depth" else (-worthy, -path)
                 fronts[b].append(
-                    _Open(rank, int(numbers[i]), first, gained, weight, node.depth + 1, log_priors[row[i]])
+                    _Open(rank, int(numbers[i]), first, gained, score, weight, node.depth + 1, log_priors[row[i]])
                 )
+    for b in range(size):  # the estimate of a state whose children were judged counts no longer
+        for node in (*fronts[b], *waiting[b]):
+            if node.first >= 0:
+                tally.best[b, node.first] = max(tally.best[b, node.first], node.score)
     return tally.result(prior)
 
 

@@ -190,3 +190,11 @@ def test_a_beam_with_budget_left_goes_back_to_what_it_left_behind(worlds: Any) -
     ]
     assert found == sorted(found)
     np.testing.assert_allclose(found[-1], worlds.optimum(tree, 1.0)[:3].sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["beam", "best_first", "depth_first"])
+def test_an_estimate_counts_no_longer_once_what_is_below_is_known(worlds: Any, method: str) -> None:
+    tree = worlds.random_tree(4, roots=3, depth=3, branching=3)
+    tree["value"][:] = 50.0  # a value network that promises far too much
+    result = search(worlds.TreeWorld(tree), np.arange(3), method=method, num_simulations=400)
+    np.testing.assert_allclose(result.value, worlds.optimum(tree, 1.0)[:3], atol=1e-5)
