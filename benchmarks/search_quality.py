@@ -31,6 +31,7 @@ from treegym.search import names
 BUNDLED = Path(__file__).parents[1] / "envs" / "token_tree" / "data" / "bundled.tree"
 IN_KERNEL = ("puct", "gumbel", "uct", "ments", "rents", "similarity")
 NO_BUDGET = ("greedy", "sample")  # these judge nothing but where they stand
+CHARGED = ("beam", "best_first", "depth_first", "lookahead")  # what they leave of a budget, a larger one leaves too
 BUDGETS = (16, 64, 256, 1024, 4096)
 PYTHON_LIMIT = (
     1024  # for best_of_n, which goes on drawing paths that it knows; the others have seen whole trees by then
@@ -144,7 +145,7 @@ class Bundled:
                     ended, spare = answers(
                         by_similarity if method == "similarity" else world, self.roots, method, budget
                     )
-                    spare = spare and method not in IN_KERNEL
+                    spare = spare and method in CHARGED
                 correct = self.right(ended).astype(float)
                 change = correct - (correct if before is None else before)
                 rows.append(
