@@ -35,8 +35,7 @@ from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
 
-STEPS = {"ppo": 80_000, "dapo": 400_000, "vapo": 400_000}  # tokens
-RATES = {"ppo": "lin_3e-4", "dapo": 1.5e-4, "vapo": "lin_2.5e-4"}  # found on seeds from 100 on
+STEPS = {"ppo": 80_000, "dapo": 400_000, "vapo": 300_000}  # tokens; settings are those of `treegym iterate`
 SEEDS, MAX_ANSWER = 5, 24
 T_HALF_WIDTH = {5: 2.776 / 5**0.5}  # of a 95 % interval of the mean, in standard deviations, by the number of seeds
 
@@ -51,7 +50,7 @@ def reinforce(algorithm: str, seed: int, steps: int, held_out: PromptSet, longer
     env = FreeTextVectorEnv(256, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify)
     agent = getattr(agents, algorithm.upper())(
         "LMPolicy", env, seed=seed, device="cpu", policy_kwargs={"model": "tiny-primary"},
-        **{**DEFAULTS[algorithm], "learning_rate": RATES[algorithm]},
+        **DEFAULTS[algorithm],
     )  # fmt: skip
     before = time.process_time()
     agent.learn(steps)

@@ -16,11 +16,12 @@ GROUNDS = ("tree", "text")
 GROWTHS = ("answers", "step", "mixed")
 
 _COMMON: dict[str, Any] = {"gamma": 1.0, "n_episodes": 256, "n_epochs": 2, "batch_size": 1024}
+_ON_POLICY: dict[str, Any] = {**_COMMON, "n_epochs": 1, "batch_size": 512}  # a second pass unsettled long runs
 # Switches of the learners for a language model of a hundred thousand weights; `options` overrides them.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": {**_COMMON, "learning_rate": "lin_3e-4"},
-    "dapo": {**_COMMON, "group_size": 16, "max_resamples": 2, "learning_rate": 1.5e-4},
-    "vapo": {**_COMMON, "group_size": 8, "pretrain_updates": 10, "learning_rate": 2e-4},
+    "dapo": {**_ON_POLICY, "group_size": 16, "max_resamples": 2, "learning_rate": "lin_3e-4"},
+    "vapo": {**_ON_POLICY, "group_size": 8, "pretrain_updates": 10, "vf_coef": 0.1, "learning_rate": "lin_3e-4"},
 }
 
 
@@ -45,7 +46,7 @@ class IterateSettings:
     simulations: int = 64  # for expert: simulations a token
     epochs: int = 4  # for expert: passes over what was found
     batch: int = 64  # examples a supervised step
-    learning_rate: float | None = None  # None: 3e-4 falling to 0 for ppo, 1.5e-4 for dapo, 2e-4 for vapo
+    learning_rate: float | None = None  # of ppo, dapo and vapo; None: 3e-4 falling to 0 within a round
     anchor: float = 0.3  # on trees: weight of the loss that keeps probability on the children; 0: off
     imitation_rate: float = 1e-3  # learning rate of supervised steps
     reference: int = 256  # examples mixed in after a round whose reward fell; 0: never
