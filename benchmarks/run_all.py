@@ -137,8 +137,12 @@ def main() -> int:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BARS)}")
     results: dict[str, Any] = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {}
     failed = 0
-    printed = [closing_object(path.read_text(encoding="utf-8"), quick=False) for path in args.read]
-    known = [(result.get("benchmark", str(path)), result) for path, result in zip(args.read, printed, strict=True)]
+    known = []
+    for path in args.read:
+        result = closing_object(path.read_text(encoding="utf-8"), quick=False)
+        if result.get("benchmark") not in BARS:
+            parser.error(f"{path} does not end in the closing line of a benchmark")
+        known.append((result["benchmark"], result))
     names = args.names or ([] if args.read else list(BARS))
     for name, result in (*known, *((name, run(name, quick=args.quick)) for name in names)):
         failed += "problem" in result
