@@ -45,6 +45,7 @@ def test_equal_episodes_give_equal_bytes(tmp_path: Path, episodes: Episodes) -> 
     "content",
     [b"", b"not gzip", gzip.compress(b""), gzip.compress(b"{}\n"), gzip.compress(b'{"checkpoint": 0}\n'),
      gzip.compress(b'[1]\n'), gzip.compress(b"\xff\n")],
+    ids=["empty", "no gzip", "no line", "no field", "no checkpoint's fields", "no object", "no text"],
 )  # fmt: skip
 def test_damaged_files_are_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "e.jsonl.gz"
