@@ -35,7 +35,7 @@ from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
 
-STEPS = {"ppo": 80_000, "dapo": 200_000, "vapo": 200_000}  # tokens; settings are those of `treegym iterate`
+STEPS = {"ppo": 80_000, "dapo": 700_000, "vapo": 400_000}  # tokens; settings are those of `treegym iterate`
 SEEDS, MAX_ANSWER = 5, 24
 T_HALF_WIDTH = {5: 2.776 / 5**0.5}  # of a 95 % interval of the mean, in standard deviations, by the number of seeds
 
