@@ -19,12 +19,12 @@ from treegym.agents.masking import masked_log_softmax_array
 from treegym.agents.memory import path_memory
 from treegym.agents.policies.base import MEMORY, ChildScorer, as_rows, mask_of
 from treegym.agents.world import scalar_reward
+from treegym.envs.token_tree.simulator import visible_reward as told_reward
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 from treegym.search import Evaluation, Transition
 
 __all__ = [
-    "DEPLOYABLE",
     "SEES",
     "CloneSimulator",
     "LanesSimulator",
@@ -34,11 +34,6 @@ __all__ = [
 ]
 
 SEES = ("value", "verifier")
-# reward terms that need neither the reference answer nor the verdict
-DEPLOYABLE = frozenset(
-    {"diversity", "judge", "kl", "length", "lmgt", "loglikelihood", "perplexity", "reward_model", "similarity",
-     "soft_overlong"}
-)  # fmt: skip
 
 
 def visible_reward(world: TreeWorld, nodes: np.ndarray, *, sees: str) -> np.ndarray:
@@ -49,15 +44,7 @@ def visible_reward(world: TreeWorld, nodes: np.ndarray, *, sees: str) -> np.ndar
     """
     if sees not in SEES:
         raise ConfigError(f"planner_sees must be one of {', '.join(SEES)}, got {sees!r}")
-    table = world.table
-    if not table.complete:
-        table.ensure(nodes)
-    if sees == "verifier":
-        return table.total[nodes].astype(np.float32)
-    columns = [t for t, name in enumerate(table.names) if name in DEPLOYABLE and table.weights[t] != 0]
-    if not columns:
-        return np.zeros(len(nodes), np.float32)
-    return (table.vector(nodes)[:, columns] @ table.weights[columns]).astype(np.float32)
+    return told_reward(world.table, nodes, planner_sees="verifier" if sees == "verifier" else "rewards")
 
 
 def rows_at(world: TreeWorld, nodes: np.ndarray, policy: ChildScorer | None) -> dict[str, np.ndarray]:
@@ -116,6 +103,15 @@ class TreeSimulator:
         return rows_at(self.world, nodes, self.policy)
 
 
+def _judged(policy: ChildScorer | None, rows: dict[str, np.ndarray], num_actions: int) -> Evaluation:
+    """Returns what a policy says of states; without one, no opinion."""
+    legal = mask_of(rows, num_actions)
+    if policy is None:
+        return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(legal), np.float32), legal)
+    logits, values = policy.infer(rows)
+    return Evaluation(logits, values, legal)
+
+
 class LanesSimulator:
     """Candidate selection as a `Simulator`: a state is a row of the lanes' state ``[B, S] int64``."""
 
@@ -127,11 +123,7 @@ class LanesSimulator:
     def expand(self, states: np.ndarray) -> Evaluation:
         rows = self.lanes.world.observe(np.ascontiguousarray(states))
         self.evaluated += len(states)
-        legal = mask_of(rows, self.num_actions)
-        if self.policy is None:
-            return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(states), np.float32), legal)
-        logits, values = self.policy.infer(rows)
-        return Evaluation(logits, values, legal)
+        return _judged(self.policy, rows, self.num_actions)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
         lanes = type(self.lanes)(self.lanes.world, len(states))
@@ -161,11 +153,7 @@ class CloneSimulator:
         seen = [as_rows(observation, self.env.observation_space)[0] for _, observation in states]
         rows = {key: np.concatenate([row[key] for row in seen]) for key in seen[0]}
         self.evaluated += len(states)
-        legal = mask_of(rows, self.num_actions)
-        if self.policy is None:
-            return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(states), np.float32), legal)
-        logits, values = self.policy.infer(rows)
-        return Evaluation(logits, values, legal)
+        return _judged(self.policy, rows, self.num_actions)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
         after = np.empty(len(states), object)

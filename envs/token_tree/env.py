@@ -141,9 +141,8 @@ class TokenTreeEnv(gym.Env):
         self, seen: dict[str, np.ndarray], vector: np.ndarray, success: bool, illegal: bool, *, stepped: bool = False
     ) -> dict[str, Any]:
         failed = stepped and not illegal and self.world.table.failed.item(self.lanes.at[0])
-        raw = (
-            vector if not failed else self.world.table.terms[self.lanes.at[0]]
-        )  # there a failure is NaN, never a score
+        # In the table a failure is NaN, never a score.
+        raw = self.world.table.terms[self.lanes.at[0]] if failed else vector
         info = {
             "action_mask": seen["action_mask"].copy(),
             "root": self._root,

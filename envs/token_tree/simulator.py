@@ -55,7 +55,7 @@ def visible_reward(table: Any, nodes: np.ndarray, *, planner_sees: str = "reward
     if not columns:
         return np.zeros(len(nodes), np.float32)
     weights = np.asarray(table.weights)[columns]
-    return (np.asarray(table.terms)[nodes][:, columns] @ weights).astype(np.float32)
+    return (table.vector(nodes)[:, columns] @ weights).astype(np.float32)
 
 
 class ClosedTree:
