@@ -72,9 +72,8 @@ class CompiledNetwork:
         if compiled:
             from search_network_kernel import network  # beside this file; compiles, so only when asked for
 
-            self.model: Any = network
-            none = np.zeros(max(HIDDEN, self.num_actions), np.float32)  # the bias of layers without one
-            self.params = np.concatenate([*(part.ravel() for part in weights), none])
+            self.model: Any = network(self.num_actions)
+            self.params = np.concatenate([part.ravel() for part in weights])
 
     def expand(self, states: np.ndarray) -> Any:
         """Judges a batch of states."""

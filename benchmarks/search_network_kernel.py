@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
-from treegym.search.compiled import compiled_model, dense, dot
+from treegym.search.compiled import compiled_model, dense_layer, dot_product
 
 __all__ = ["network"]
 
 _STATE, _HIDDEN = 16, 32
-_V = _STATE * _HIDDEN  # where the weights of each layer start in `params`
+_V = _STATE * _HIDDEN  # where the weights of each layer start in `params`; W starts at 0
 _R = _V + _HIDDEN * _STATE
 _VALUE = _R + _HIDDEN
 _U = _VALUE + _STATE
+_NONE = -1  # no bias
+
+_enter = dense_layer(_STATE, _HIDDEN, "relu")
+_leave = dense_layer(_HIDDEN, _STATE, "softsign")
+_reward, _value = dot_product(_HIDDEN), dot_product(_STATE)
 
 
-@compiled_model
-def network(params, states, parent, action, new, logits, legal, told):  # type: ignore[no-untyped-def]
-    """Steps row `parent` of `states` by `action` into row `new` and judges it. `params` end in zeros: no bias."""
-    actions = len(logits)
-    policy = _U + actions * _HIDDEN
-    none = params[policy + _STATE * actions :]
-    after, hidden = states[new, :_STATE], states[new, _STATE:]
-    bias = params[_U + action * _HIDDEN : _U + (action + 1) * _HIDDEN]
-    dense(states[parent, :_STATE], params[:_V].reshape(_STATE, _HIDDEN), bias, hidden, True)
-    told[0] = dot(hidden, params[_R:_VALUE])
-    dense(hidden, params[_V:_R].reshape(_HIDDEN, _STATE), none, after, False)
-    for i in range(_STATE):
-        after[i] /= np.float32(1.0) + abs(after[i])
-    dense(after, params[policy : policy + _STATE * actions].reshape(_STATE, actions), none, logits, False)
-    estimate = dot(after, params[_VALUE:_U])
-    told[1] = estimate / (np.float32(1.0) + abs(estimate))
+@functools.cache
+def network(actions: int) -> Any:
+    """Returns the network for so many actions."""
+    policy = dense_layer(_STATE, actions)
+    where = _U + actions * _HIDDEN
+
+    @compiled_model
+    def step(params, states, parent, action, new, logits, legal, told):  # type: ignore[no-untyped-def]
+        """Steps row `parent` of `states` by `action` into row `new` and judges it."""
+        after, hidden = states[new], states[new, _STATE:]
+        _enter(states[parent], params, 0, _U + action * _HIDDEN, hidden)
+        told[0] = _reward(hidden, params, _R)
+        _leave(hidden, params, _V, _NONE, after)
+        policy(after, params, where, _NONE, logits)
+        estimate = _value(after, params, _VALUE)
+        told[1] = estimate / (np.float32(1.0) + abs(estimate))
+
+    return step

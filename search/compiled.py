@@ -16,14 +16,14 @@ from numba.core.ccallback import CFunc
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
 from treegym.search.checks import PROBLEMS, expanded
-from treegym.search.kernels.dense import dense, dot
+from treegym.search.kernels.dense import dense_layer, dot_product
 from treegym.search.kernels.numeric import FAST
 from treegym.search.kernels.worlds import MODEL, ModelDesk, ModelStarts, ModelWorld
 from treegym.search.settings import Options
 from treegym.search.tree import aligned
 from treegym.search.whole import search_whole
 
-__all__ = ["CompiledSimulator", "compiled_model", "compiled_search", "dense", "dot"]
+__all__ = ["CompiledSimulator", "compiled_model", "compiled_search", "dense_layer", "dot_product"]
 
 
 def compiled_model(function: Any) -> Any:

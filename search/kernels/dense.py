@@ -1,138 +1,156 @@
 """Small dense layers for compiled models: a block of outputs stays in vector registers over all rows of weights.
 
 Left to the compiler, a loop over a small layer becomes one long chain of additions, or no vectors at all. Here a block
-of 16 or 8 outputs is one vector value and four sums run side by side. Columns: O outputs, I inputs.
+of 16 or 8 outputs is one vector value and four sums run side by side. A layer is made for its sizes: where they are
+known only when it runs, working out addresses takes as long as a small layer itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numba
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["dense", "dot"]
+from treegym.errors import ConfigError
+
+__all__ = ["ACTIVATIONS", "dense_layer", "dot_product"]
 
 _INT64 = ir.IntType(64)
 _FLOAT = ir.FloatType()
 _SUMS = 4  # as many additions are under way at once
-# sums keep the order they are written in: reassociated they would become one chain again
-_ORDERED = {"nnan", "nsz", "arcp", "contract"}
 
 
-def _ordered(function: Callable[..., Any]) -> Any:
-    return numba.njit(fastmath=_ORDERED, nogil=True, error_model="numpy", forceinline=True, _nrt=False)(function)
+def _blocks(outputs: int) -> Iterator[tuple[int, Any]]:
+    """Yields the blocks that columns are taken in: where one starts, and its type."""
+    start = 0
+    for width in (16, 8, 1):
+        while start + width <= outputs:
+            yield start, ir.VectorType(_FLOAT, width) if width > 1 else _FLOAT
+            start += width
 
 
-def _load(builder: Any, data: Any, index: Any, vector: Any) -> Any:
-    value = builder.load(builder.bitcast(builder.gep(data, [index]), vector.as_pointer()))
+def _place(builder: Any, data: Any, index: Any, kind: Any) -> Any:
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+
+def _load(builder: Any, data: Any, index: Any, kind: Any) -> Any:
+    value = builder.load(_place(builder, data, index, kind))
     value.align = 4
     return value
 
 
-def _add_product(builder: Any, total: Any, a: Any, b: Any) -> None:
-    """Adds a * b to the sum kept at `total`."""
-    product = builder.fmul(a, b, flags=("contract",))
-    builder.store(builder.fadd(product, builder.load(total), flags=("contract",)), total)
+def _spread(builder: Any, value: Any, kind: Any) -> Any:
+    """Returns a vector of one number over and over."""
+    if kind == _FLOAT:
+        return value
+    undefined = ir.Constant(kind, ir.Undefined)
+    one = builder.insert_element(undefined, value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None))
 
 
-@intrinsic(prefer_literal=True)
-def _block(typing_context, x, weights, bias, out, column, lanes, relu):  # type: ignore[no-untyped-def]
-    """Writes ``out[column : column + lanes]``; `lanes` is a constant."""
-    signature = types.void(x, weights, bias, out, column, lanes, relu)
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        arrays = [
-            context.make_array(kind)(context, builder, array)
-            for kind, array in zip(signature.args[:4], arguments[:4], strict=True)
-        ]
-        inputs, table, start, target = (array.data for array in arrays)
-        column, width = arguments[4], signature.args[5].literal_value
-        vector = ir.VectorType(_FLOAT, width)
-        zero, undefined = ir.Constant(vector, None), ir.Constant(vector, ir.Undefined)
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
-        rows, stride = builder.extract_value(arrays[0].shape, 0), builder.extract_value(arrays[1].shape, 1)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(_SUMS)]
-        builder.store(_load(builder, start, column, vector), sums[0])
-
-        def add_row(row: Any, total: Any) -> None:
-            one = builder.insert_element(undefined, builder.load(builder.gep(inputs, [row])), ir.IntType(32)(0))
-            many = builder.shuffle_vector(one, undefined, everywhere)
-            at = builder.add(builder.mul(row, stride), column)
-            _add_product(builder, total, many, _load(builder, table, at, vector))
-
-        whole = builder.and_(rows, _INT64(-_SUMS))
-        with cgutils.for_range_slice(builder, _INT64(0), whole, _INT64(_SUMS), _INT64) as (row, _):
-            for k in range(_SUMS):
-                add_row(builder.add(row, _INT64(k)), sums[k])
-        with cgutils.for_range_slice(builder, whole, rows, _INT64(1), _INT64) as (row, _):
-            add_row(row, sums[0])
-        a, b, c, d = (builder.load(total) for total in sums)
-        found = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
-        positive = builder.select(builder.fcmp_ordered(">", found, zero), found, zero)
-        found = builder.select(context.cast(builder, arguments[6], signature.args[6], types.boolean), positive, found)
-        place = builder.bitcast(builder.gep(target, [column]), vector.as_pointer())
-        builder.store(found, place).align = 4
-        return context.get_dummy_value()
-
-    return signature, generate
+def _relu(builder: Any, x: Any) -> Any:
+    zero = ir.Constant(x.type, None)
+    return builder.select(builder.fcmp_ordered(">", x, zero), x, zero)
 
 
-@intrinsic(prefer_literal=True)
-def _part(typing_context, x, y, start, lanes):  # type: ignore[no-untyped-def]
-    """Returns the dot product of `lanes` (a constant) entries from `start` on."""
-    signature = types.float32(x, y, start, lanes)
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        width = signature.args[3].literal_value
-        vector = ir.VectorType(_FLOAT, width)
-        a, b = (
-            _load(builder, context.make_array(kind)(context, builder, array).data, arguments[2], vector)
-            for kind, array in zip(signature.args[:2], arguments[:2], strict=True)
-        )
-        kind = ir.FunctionType(_FLOAT, [_FLOAT, vector])
-        add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{width}f32")
-        return builder.call(add, [ir.Constant(_FLOAT, 0.0), builder.fmul(a, b)], fastmath=("reassoc",))
-
-    return signature, generate
+def _softsign(builder: Any, x: Any) -> Any:
+    zero = ir.Constant(x.type, None)
+    size = builder.select(builder.fcmp_ordered("<", x, zero), builder.fsub(zero, x), x)
+    return builder.fdiv(x, builder.fadd(size, _spread(builder, _FLOAT(1.0), x.type)))
 
 
-@_ordered
-def dense(x, weights, bias, out, relu):  # type: ignore[no-untyped-def]
-    """Writes ``x @ weights + bias`` into `out`, negative entries as 0 when `relu`.
+ACTIVATIONS: dict[str | None, Callable[[Any, Any], Any]] = {None: lambda _, x: x, "relu": _relu, "softsign": _softsign}
 
-    float32 and contiguous: x [I], weights [I, O], bias [O or more], out [O].
+
+def _block(builder: Any, kind: Any, inputs: int, stride: int, x: Any, weights: Any, start: Any) -> Any:
+    """Returns a block of ``start + x @ weights``, whose rows are `stride` apart."""
+    zero = ir.Constant(kind, None)
+    sums = [cgutils.alloca_once_value(builder, start if k == 0 else zero) for k in range(_SUMS)]
+
+    def add_row(row: Any, total: Any) -> None:
+        weight = _load(builder, weights, builder.mul(row, _INT64(stride)), kind)
+        product = builder.fmul(_spread(builder, _load(builder, x, row, _FLOAT), kind), weight, flags=("contract",))
+        builder.store(builder.fadd(product, builder.load(total), flags=("contract",)), total)
+
+    whole = inputs - inputs % _SUMS
+    with cgutils.for_range_slice(builder, _INT64(0), _INT64(whole), _INT64(_SUMS), _INT64) as (row, _):
+        for k in range(_SUMS):
+            add_row(builder.add(row, _INT64(k)), sums[k])
+    for row in range(whole, inputs):
+        add_row(_INT64(row), sums[row % _SUMS])
+    a, b, c, d = (builder.load(total) for total in sums)
+    return builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+
+
+@functools.cache
+def dense_layer(inputs: int, outputs: int, activation: str | None = None) -> Any:
+    """Returns ``layer(x, params, weights, bias, out)`` for compiled models; it writes activation(x W + b) into `out`.
+
+    x, params and out are contiguous float32; `weights` and `bias` say where in `params` W [inputs, outputs], row by
+    row, and b [outputs] start; a layer with a negative `bias` has none. Nothing is checked when it runs.
     """
-    columns = weights.shape[1]
-    column = 0
-    while column + 16 <= columns:
-        _block(x, weights, bias, out, column, 16, relu)
-        column += 16
-    while column + 8 <= columns:
-        _block(x, weights, bias, out, column, 8, relu)
-        column += 8
-    for c in range(column, columns):
-        total = bias[c]
-        for i in range(len(x)):
-            total += x[i] * weights[i, c]
-        out[c] = max(total, np.float32(0.0)) if relu else total
+    if inputs < 1 or outputs < 1:
+        raise ConfigError(f"a dense layer has {inputs} inputs and {outputs} outputs; at least 1 of each is needed")
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"activation is {activation!r}; known are {list(ACTIVATIONS)}")
+
+    @intrinsic
+    def layer(typing_context, x, params, weights, bias, out):  # type: ignore[no-untyped-def]
+        signature = types.void(x, params, types.int64, types.int64, out)
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            given, table, target = (
+                context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1, 4)
+            )
+            nothing = cgutils.alloca_once_value(builder, ir.Constant(ir.ArrayType(_FLOAT, outputs), None))
+            none = builder.bitcast(nothing, _FLOAT.as_pointer())
+            has_bias = builder.icmp_signed(">=", arguments[3], _INT64(0))
+            start = builder.select(has_bias, builder.gep(table, [arguments[3]]), none)
+            first = builder.gep(table, [arguments[2]])
+            for column, kind in _blocks(outputs):
+                at = builder.gep(first, [_INT64(column)])
+                found = _block(builder, kind, inputs, outputs, given, at, _load(builder, start, _INT64(column), kind))
+                value = ACTIVATIONS[activation](builder, found)
+                builder.store(value, _place(builder, target, _INT64(column), kind)).align = 4
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return layer
 
 
-@_ordered
-def dot(x, y):  # type: ignore[no-untyped-def]
-    """Returns ``x @ y``; float32 and contiguous, y [I or more]."""
-    total = np.float32(0.0)
-    at = 0
-    while at + 16 <= len(x):
-        total += _part(x, y, at, 16)
-        at += 16
-    while at + 8 <= len(x):
-        total += _part(x, y, at, 8)
-        at += 8
-    for i in range(at, len(x)):
-        total += x[i] * y[i]
-    return total
+@functools.cache
+def dot_product(length: int) -> Any:
+    """Returns ``product(x, params, weights)`` for compiled models: x times the `length` numbers from `weights` on."""
+
+    @intrinsic
+    def product(typing_context, x, params, weights):  # type: ignore[no-untyped-def]
+        signature = types.float32(x, params, types.int64)
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            given, table = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1))
+            first = builder.gep(table, [arguments[2]])
+            sums: dict[Any, Any] = {}
+            for at, kind in _blocks(length):
+                a, b = _load(builder, given, _INT64(at), kind), _load(builder, first, _INT64(at), kind)
+                term = builder.fmul(a, b, flags=("contract",))
+                sums[kind] = builder.fadd(sums[kind], term, flags=("contract",)) if kind in sums else term
+            total: Any = _FLOAT(0.0)
+            for kind, value in sums.items():
+                total = builder.fadd(total, value if kind == _FLOAT else _sum(builder, value))
+            return total
+
+        return signature, generate
+
+    return product
+
+
+def _sum(builder: Any, vector: Any) -> Any:
+    """Returns the sum of a vector's entries, added up in pairs."""
+    kind = ir.FunctionType(_FLOAT, [_FLOAT, vector.type])
+    add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{vector.type.count}f32")
+    return builder.call(add, [_FLOAT(0.0), vector], fastmath=("reassoc",))

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = """
 import numpy as np
 from treegym.search import Evaluation, Session, Options, Transition, search, search_closed
-from treegym.search.compiled import compiled_model, dense, dot
+from treegym.search.compiled import compiled_model, dense_layer, dot_product
 
 rng = np.random.default_rng(0)
 S, A = 60, 5
@@ -44,14 +44,16 @@ tables = {name: rng.normal(size=6).astype(np.float32) for name in ("reward", "pr
 search_closed(first_child=first, child_count=count, terminal=count == 0, roots=np.array([0, 1]), method="METHOD",
               num_simulations=20, root_noise=0.25, **tables)
 
+policy, estimate = dense_layer(4, 5), dot_product(4)
+
 @compiled_model
 def hop(params, states, parent, action, new, logits, legal, told):
-    dense(states[parent], params[:20].reshape(4, 5), params, logits, False)
+    policy(states[parent], params, 0, 0, logits)
     for d in range(4):
         states[new, d] = states[parent, d] * np.float32(0.5) + params[action]
     legal[1] = states[new, 0] > np.float32(0.0)
     told[0] = params[action]
-    told[1] = dot(states[new], params)
+    told[1] = estimate(states[new], params, 0)
     told[2] = states[new, 1] - np.float32(1.0)
 
 class Hops:

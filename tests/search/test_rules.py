@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from treegym.errors import ConfigError
 from treegym.search import Evaluation, Options, Planner, search
 from treegym.search.settings import considered_visits, halving_table
 from treegym.search.tree import allocate, bytes_used
@@ -135,21 +136,36 @@ def test_a_compiled_simulator_gives_the_same_search(worlds: Any) -> None:
 def test_dense_layers_and_dot_products_equal_numpys(inputs: int, columns: int) -> None:
     import numba
 
-    from treegym.search.compiled import dense, dot
+    from treegym.search.compiled import dense_layer, dot_product
+
+    bare, linear, raised = (dense_layer(inputs, columns, kind) for kind in (None, "softsign", "relu"))
+    product = dot_product(inputs)
+    size = inputs * columns
 
     @numba.njit(error_model="numpy")
-    def layers(x: Any, weights: Any, bias: Any, linear: Any, raised: Any) -> float:
-        dense(x, weights, bias, linear, False)
-        dense(x, weights, bias, raised, True)
-        return dot(x, bias)
+    def layers(x: Any, params: Any, out: Any) -> float:
+        bare(x, params, 1, -1, out[0])
+        linear(x, params, 1, 1 + size, out[1])
+        raised(x, params, 1, 1 + size, out[2])
+        return product(x, params, 1)
 
     rng = np.random.default_rng(inputs)
-    x, weights = rng.normal(size=inputs).astype(np.float32), rng.normal(size=(inputs, columns)).astype(np.float32)
-    bias = rng.normal(size=max(inputs, columns)).astype(np.float32)
-    linear, raised = np.full((2, columns + 1), 7.0, np.float32)
-    product = layers(x, weights, bias, linear[:columns], raised[:columns])
-    expected = x.astype(float) @ weights + bias[:columns]
-    np.testing.assert_allclose(linear[:columns], expected, atol=1e-5)
-    np.testing.assert_allclose(raised[:columns], np.maximum(expected, 0), atol=1e-5)
-    assert linear[-1] == raised[-1] == 7.0  # nothing behind the layer was written
-    assert product == pytest.approx(float(x.astype(float) @ bias[:inputs]), abs=1e-5)
+    x, params = rng.normal(size=inputs).astype(np.float32), rng.normal(size=1 + size + columns).astype(np.float32)
+    out = np.full((3, columns + 1), 7.0, np.float32)
+    found = layers(x, params, out)
+    plain = x.astype(float) @ params[1 : 1 + size].reshape(inputs, columns)
+    biased = plain + params[1 + size :]
+    np.testing.assert_allclose(out[0, :-1], plain, atol=1e-5)
+    np.testing.assert_allclose(out[1, :-1], biased / (1 + np.abs(biased)), atol=1e-5)
+    np.testing.assert_allclose(out[2, :-1], np.maximum(biased, 0), atol=1e-5)
+    assert (out[:, -1] == 7.0).all()  # nothing behind the layer was written
+    assert found == pytest.approx(float(x.astype(float) @ params[1 : 1 + inputs]), abs=1e-5)
+
+
+def test_a_dense_layer_of_no_size_or_of_an_unknown_activation_is_refused() -> None:
+    from treegym.search.compiled import dense_layer
+
+    with pytest.raises(ConfigError, match="0 inputs and 3 outputs"):
+        dense_layer(0, 3)
+    with pytest.raises(ConfigError, match="activation is 'sine'"):
+        dense_layer(3, 3, "sine")
