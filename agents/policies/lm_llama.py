@@ -60,18 +60,13 @@ class Layer(NamedTuple):
 
 @dataclass
 class _Kept:
-    """What the backward pass of a layer needs."""
+    """What the backward pass of a layer needs; the rest, the larger part, is computed again from it."""
 
     x: torch.Tensor  # [M, D] before the layer
-    scale: np.ndarray  # [M]
-    normed: torch.Tensor  # [M, D]
     qkv: torch.Tensor  # [M, (H + 2G) d], rotated
     mixed: torch.Tensor  # [M, H d]
     logs: np.ndarray  # [M, H]
     middle: torch.Tensor  # [M, D] after attention
-    scale_after: np.ndarray
-    normed_after: torch.Tensor
-    gate_up: torch.Tensor  # [M, 2F]; what follows from it is computed again, to save memory
 
 
 def fits(trunk: Any) -> bool:
@@ -180,8 +175,7 @@ def forward(shape: Shape, packed: Packed, weights: list[torch.Tensor], keep: lis
 def _layer_forward(
     shape: Shape, packed: Packed, layer: Layer, x: torch.Tensor, keep: list[_Kept] | None
 ) -> torch.Tensor:
-    normed, scale = norm(x, layer.before, shape.eps)
-    qkv = normed @ layer.qkv.t()
+    qkv = norm(x, layer.before, shape.eps)[0] @ layer.qkv.t()
     rotate(qkv.numpy(), packed.place, shape.cos, shape.sin, shape.heads + shape.groups, 1.0)
     mixed, logs = torch.empty(len(x), shape.heads * shape.size), np.empty((len(x), shape.heads), np.float32)
     attend_forward(
@@ -191,34 +185,38 @@ def _layer_forward(
     if packed.store is not None:
         packed.store(qkv)
     middle = torch.addmm(x, mixed, layer.out.t())
-    normed_after, scale_after = norm(middle, layer.after, shape.eps)
-    gate_up = normed_after @ layer.gate_up.t()
-    active = torch.empty(len(x), gate_up.shape[1] // 2)
-    swiglu_forward(gate_up.numpy(), active.numpy())
     if keep is not None:
-        keep.append(
-            _Kept(x, scale, normed, qkv, mixed, logs, middle, scale_after, normed_after, gate_up)
-        )  # fmt: skip
-    return torch.addmm(middle, active, layer.down.t())
+        keep.append(_Kept(x, qkv, mixed, logs, middle))
+    del qkv, mixed
+    gate_up = norm(middle, layer.after, shape.eps)[0] @ layer.gate_up.t()
+    return torch.addmm(middle, _activated(gate_up), layer.down.t())
+
+
+def _activated(gate_up: torch.Tensor) -> torch.Tensor:
+    """Returns ``silu(gate) * up [M, F]`` of ``[M, 2F]``."""
+    active = torch.empty(len(gate_up), gate_up.shape[1] // 2)
+    swiglu_forward(gate_up.numpy(), active.numpy())
+    return active
 
 
 def _layer_backward(
     shape: Shape, packed: Packed, layer: Layer, kept: _Kept, by_x: torch.Tensor
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Returns the gradients by the layer's input and by its weights, in the order of `_weights_of`."""
-    active = torch.empty(len(by_x), kept.gate_up.shape[1] // 2)
-    swiglu_forward(kept.gate_up.numpy(), active.numpy())
-    by_down = by_x.t() @ active
-    by_active = by_x @ layer.down
-    by_gate_up = torch.empty_like(kept.gate_up)
-    swiglu_backward(kept.gate_up.numpy(), by_active.numpy(), by_gate_up.numpy())
-    gradient_gate_up = by_gate_up.t() @ kept.normed_after
+    normed, scale = norm(kept.middle, layer.after, shape.eps)
+    gate_up = normed @ layer.gate_up.t()
+    by_down = by_x.t() @ _activated(gate_up)
+    by_gate_up = torch.empty_like(gate_up)
+    swiglu_backward(gate_up.numpy(), (by_x @ layer.down).numpy(), by_gate_up.numpy())
+    del gate_up
+    gradient_gate_up = by_gate_up.t() @ normed
     by_after = torch.zeros_like(layer.after)
     by_middle = by_x  # its own from here on: what was read of it above is done
     rms_backward(
-        (by_gate_up @ layer.gate_up).numpy(), kept.middle.numpy(), layer.after.numpy(), kept.scale_after,
+        (by_gate_up @ layer.gate_up).numpy(), kept.middle.numpy(), layer.after.numpy(), scale,
         by_middle.numpy(), by_after.numpy(),
     )  # fmt: skip
+    del by_gate_up
     by_out = by_middle.t() @ kept.mixed
     by_qkv = torch.zeros_like(kept.qkv)
     attend_backward(
@@ -226,10 +224,11 @@ def _layer_backward(
         kept.mixed.numpy(), kept.logs, (by_middle @ layer.out).numpy(), by_qkv.numpy(),
     )  # fmt: skip
     rotate(by_qkv.numpy(), packed.place, shape.cos, shape.sin, shape.heads + shape.groups, -1.0)
-    gradient_qkv = by_qkv.t() @ kept.normed
+    normed, scale = norm(kept.x, layer.before, shape.eps)
+    gradient_qkv = by_qkv.t() @ normed
     by_before = torch.zeros_like(layer.before)
     rms_backward(
-        (by_qkv @ layer.qkv).numpy(), kept.x.numpy(), layer.before.numpy(), kept.scale, by_middle.numpy(),
+        (by_qkv @ layer.qkv).numpy(), kept.x.numpy(), layer.before.numpy(), scale, by_middle.numpy(),
         by_before.numpy(),
     )  # fmt: skip
     wide, narrow = shape.heads * shape.size, shape.groups * shape.size

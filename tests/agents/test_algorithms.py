@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,24 @@ def test_every_learner_solves_a_trivial_environment(identity: Any, kind: Any) ->
     agent.learn(4000, log_interval=0)
     mean, _ = evaluate_policy(agent, identity(), 40, warn=False)
     assert mean == 1.0
+
+
+@pytest.mark.parametrize("kind", [PPO, DAPO, VAPO, AlphaZero])
+def test_a_learner_nobody_holds_is_gone_at_once(kind: Any, tree_env: gym.Env, tmp_path: Path) -> None:
+    """Weights, buffers and the optimizer's state would otherwise pile up over the runs of one process."""
+
+    def learn() -> weakref.ref[Any]:
+        agent = kind("ChildPolicy", tree_env, seed=0, n_episodes=8)
+        agent.learn(16, callback=CheckpointCallback(tmp_path, every=10**6), log_interval=0)
+        return weakref.ref(agent)
+
+    learn()  # torch keeps the stack of the first optimizer's making, where it imports what it needs
+    gc.collect()
+    gc.disable()
+    try:
+        assert learn()() is None
+    finally:
+        gc.enable()
 
 
 def test_dynamic_sampling_ends_and_its_cost_is_counted(identity: Any, capsys: pytest.CaptureFixture[str]) -> None:
