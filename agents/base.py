@@ -29,6 +29,7 @@ from treegym.agents import checkpoint
 from treegym.agents.callbacks import StepsBar
 from treegym.agents.policies import policy_class
 from treegym.agents.policies.base import MASK, ChildScorer, as_rows
+from treegym.agents.processes import Processes, launched
 from treegym.agents.rollout import Collector, Stopped, Trajectories
 from treegym.agents.settings import Settings
 from treegym.agents.standing import place_of
@@ -57,8 +58,10 @@ class Agent(BaseAlgorithm):
     """
 
     settings_class: ClassVar[type[Settings]] = Settings
+    joint: ClassVar[bool] = False  # whether several processes can learn together
     settings: Any
     policy_kwargs: dict[str, Any]
+    num_timesteps: int
     ep_info_buffer: deque[dict[str, float]] | None
     ep_success_buffer: deque[float] | None
 
@@ -78,6 +81,7 @@ class Agent(BaseAlgorithm):
     ) -> None:
         self.settings = self.settings_class.of(type(self).__name__, switches)
         self.policy_name = policy if isinstance(policy, str) else f"{policy.__module__}:{policy.__qualname__}"
+        self.processes = Processes(join=self.joint)
         world = None if env is None else make_world(env, num_envs=self.settings.n_envs)
         super().__init__(
             policy if not isinstance(policy, str) else policy_class(policy),
@@ -85,8 +89,8 @@ class Agent(BaseAlgorithm):
             learning_rate=0.0,  # SB3's slot; the learning rate is one of the settings
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
+            tensorboard_log=None if self.processes.rank else tensorboard_log,
+            verbose=0 if self.processes.rank else verbose,
             device=device,
             support_multi_env=True,
             seed=seed,
@@ -103,6 +107,7 @@ class Agent(BaseAlgorithm):
         self.iteration = 0
         self._stop_training = False
         self._setup_model()
+        self.rng = self.processes.generator(self.rng)
 
     # ------------------------------------------------------------------ building
 
@@ -199,8 +204,14 @@ class Agent(BaseAlgorithm):
     ) -> Self:
         """Learns for at least `total_timesteps` environment steps; arguments as in Stable-Baselines3.
 
-        With ``reset_num_timesteps=False`` these come on top of those taken already.
+        With ``reset_num_timesteps=False`` these come on top of those taken already. Of several processes, the steps of
+        all count.
         """
+        if not self.joint and launched() > 1:
+            raise ConfigError(
+                f"{launched()} processes were launched (WORLD_SIZE), but {type(self).__name__} learns in one; start it "
+                "without accelerate or torchrun, or use PPO, DAPO or VAPO"
+            )
         if self.world is None:
             raise ConfigError("there is no environment to learn in: call set_env, or load the checkpoint with env=...")
         total_timesteps, callbacks = self._begin(
@@ -213,7 +224,14 @@ class Agent(BaseAlgorithm):
             while self.num_timesteps < total_timesteps:
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 callbacks.on_rollout_start()
-                rollout = self.collect(callbacks)
+                before = self.num_timesteps
+                try:
+                    rollout = self.collect(callbacks)
+                except Stopped:
+                    rollout = None
+                if self.processes.any(rollout is None):
+                    break
+                self.num_timesteps = before + int(self.processes.totals(self.num_timesteps - before)[0])
                 callbacks.update_locals({"rollout": rollout})
                 callbacks.on_rollout_end()
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -221,8 +239,6 @@ class Agent(BaseAlgorithm):
                 self.iteration += 1
                 if log_interval and self.iteration % log_interval == 0:
                     self.dump_logs()
-        except Stopped:
-            pass
         finally:
             self._let_go()
         callbacks.on_training_end()

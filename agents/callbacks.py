@@ -10,6 +10,7 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
+from treegym.agents.processes import writes
 from treegym.errors import ConfigError
 from treegym.files import atomic_write
 
@@ -63,6 +64,8 @@ class CheckpointCallback(BaseCallback):
         steps = self.model.num_timesteps
         self._last = steps
         self.model.save(self.folder / f"step-{steps:012d}.zip")
+        if not writes():
+            return
         if self.keep is not None:
             for old in sorted(self.folder.glob("step-*.zip"))[: -self.keep]:
                 old.unlink()

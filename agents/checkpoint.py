@@ -68,7 +68,8 @@ def save(agent: Any, path: Any) -> None:
         text = json.dumps(data, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"this agent cannot be saved: its policy_kwargs must be JSON values ({error})") from error
-    _write(path, text, weights | {f"{_STATE}{name}": np.asarray(array) for name, array in arrays.items()})
+    if agent.processes.rank == 0:
+        _write(path, text, weights | {f"{_STATE}{name}": np.asarray(array) for name, array in arrays.items()})
 
 
 def _write(path: Any, text: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -183,6 +184,8 @@ def _rebuild(
     )
     if env is not None:
         agent.watch_given(env)
+    if agent.processes.sharded:
+        raise ConfigError(f"{path}: a checkpoint cannot be taken up in shards; launch without FSDP, or start anew")
     weights = within(arrays, _WEIGHTS)
     agent.policy.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
     counters = data["counters"]
@@ -193,6 +196,7 @@ def _rebuild(
     agent.ep_info_buffer = deque(data["log"]["episodes"], maxlen=agent._stats_window_size)
     agent.ep_success_buffer = deque(data["log"]["successes"], maxlen=agent._stats_window_size)
     agent.rng.bit_generator.state = data["rng"]
+    agent.rng = agent.processes.generator(agent.rng)
     agent.set_training_state(data["state"], within(arrays, _STATE))
     return agent
 

@@ -148,7 +148,7 @@ class DAPO(GroupSampling):
         return np.repeat(advantages, rollout.lengths), np.zeros(rollout.steps, np.float32)
 
     def update(self, rollout: Trajectories) -> None:
-        if rollout.episodes:
+        if self.processes.any(rollout.episodes > 0):
             super().update(self.shape(rollout)[0])
 
     def _say(self, sentence: str) -> None:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Lesson", "Whole", "episode_batches"]
+__all__ = ["NOTHING", "Lesson", "Whole", "episode_batches"]
+
+NOTHING = np.empty(0, np.int64), np.empty(0, np.int64)  # a batch of no steps and no episodes
 
 
 class Lesson(NamedTuple):

@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from treegym.agents.base import Agent
 from treegym.agents.fused import Perceptron, loss_by_kernel
 from treegym.agents.gradient_settings import GradientSettings
-from treegym.agents.lesson import Lesson, Whole, episode_batches
+from treegym.agents.lesson import NOTHING, Lesson, Whole, episode_batches
 from treegym.agents.losses import aggregate, clipped_surrogate, correct_nll, kl_estimate, value_loss
 from treegym.agents.policies.base import ChildScorer, mask_of
 from treegym.agents.rollout import Collector, Trajectories, uncounted
@@ -32,12 +32,15 @@ from treegym.errors import LossIsNaN
 
 __all__ = ["PolicyGradient", "adapted_beta"]
 
+FIGURES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+
 
 class PolicyGradient(Agent):
     """Collects, weighs, steps. See the module's docstring."""
 
     settings_class: ClassVar[type[Settings]] = GradientSettings
     settings: GradientSettings
+    joint: ClassVar[bool] = True
     uses_critic: ClassVar[bool] = True
 
     def _setup_learning(self) -> None:
@@ -46,12 +49,17 @@ class PolicyGradient(Agent):
         self.clip_schedule = as_schedule(s.clip_range, name="clip_range")
         self.entropy_schedule = as_schedule(s.ent_coef, name="ent_coef")
         self.kl_beta = s.kl_coef
+        self.processes.share(self.policy)
         self.reference: ChildScorer | None = self.scorer.frozen() if s.kl_coef else None
+        if self.processes.sharded:
+            self.scorer.shard()
         parameters = list(self.policy.parameters()) if self.uses_critic else self.scorer.actor_parameters()
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = self.scorer.make_optimizer(
             trainable, lr=self.lr_schedule(1.0), eps=s.adam_eps, weight_decay=s.weight_decay
         )
+        if self.processes.sharded:
+            self.policy.set_training_mode(False)  # whole again, after the optimizer took the shards
         self._collector: Collector | None = None
         self._fast: Perceptron | None = None
 
@@ -160,7 +168,7 @@ class PolicyGradient(Agent):
     def take_steps(self, lesson: Lesson) -> None:
         """Takes the gradient steps of one rollout."""
         s = self.settings
-        if not len(lesson.actions):
+        if not self.processes.any(len(lesson.actions) > 0):
             return  # every group was uninformative or every episode filtered: nothing to learn from
         rate = self.lr_schedule(self._current_progress_remaining)
         for group in self.optimizer.param_groups:
@@ -172,11 +180,11 @@ class PolicyGradient(Agent):
         logged: list[dict[str, float]] = []
         stopped = False
         for _ in range(s.n_epochs):
-            for index, lengths in self.minibatches(lesson):
+            for batch in self.processes.in_step(self.minibatches(lesson)):
+                index, lengths = NOTHING if batch is None else batch
                 part = lesson.part(index, with_rows=flat is None)._replace(lengths=lengths)
-                if s.normalize_advantage and len(index) > 1:
-                    advantages = part.advantages
-                    part = part._replace(advantages=(advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8))
+                if s.normalize_advantage and (len(index) > 1 or not self.processes.alone):
+                    part = part._replace(advantages=self.processes.standardised(part.advantages))
                 if perceptron is not None and flat is not None:
                     figures = perceptron.learn(
                         flat[torch.from_numpy(index)], part, mask[index], self.whole(part), self.kl_beta
@@ -208,7 +216,7 @@ class PolicyGradient(Agent):
         """Returns the hand-written backward pass for this policy, if it is plain enough to have one."""
         if not self.settings.fused or not self.uses_critic or not Perceptron.fits(self.policy, self.optimizer):
             return None
-        if self.settings.micro_batch is not None:
+        if self.settings.micro_batch is not None or not self.processes.alone:
             return None
         if self._fast is None or not self._fast.bound():
             self._fast = Perceptron(self.policy, self.optimizer, self.settings)
@@ -219,16 +227,20 @@ class PolicyGradient(Agent):
         """Accumulates the gradients of one update batch, micro-batch by micro-batch."""
         whole = self.whole(part)
         self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
-        for piece in self._micro_batches(part):
+        sums = dict.fromkeys(FIGURES, 0.0)
+        for piece in self.processes.in_step(self._micro_batches(part)):
+            if piece is None:
+                self.scorer.idle()
+                continue
             if self.settings.fused and self.scorer.unit == "step":
                 figures = self._backward_by_kernel(piece, whole)
             else:
                 loss, figures = self.loss(piece, whole)
                 loss.backward()
             for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + value
-        return sums
+                sums[name] += value
+        self.processes.sum_gradients(self.optimizer.param_groups[0]["params"])
+        return dict(zip(sums, self.processes.totals(*sums.values()), strict=True))
 
     def _backward_by_kernel(self, lesson: Lesson, whole: Whole) -> dict[str, float]:
         """Does what ``self.loss(...).backward()`` does, with the loss in one compiled pass."""
@@ -256,10 +268,13 @@ class PolicyGradient(Agent):
         """Returns what normalises the loss of one update batch."""
         low = self.clip_schedule(self._current_progress_remaining)
         high = self.settings.clip_range_high
+        tokens, episodes, correct_tokens = self.processes.totals(
+            len(part.actions), float((1.0 / part.length).sum()), int(part.correct.sum())
+        )
         return Whole(
-            tokens=len(part.actions),
-            episodes=float((1.0 / part.length).sum()),
-            correct_tokens=int(part.correct.sum()),
+            tokens=int(tokens),
+            episodes=episodes,
+            correct_tokens=int(correct_tokens),
             clip_low=low,
             clip_high=low if high is None else high,
             ent_coef=self.entropy_schedule(self._current_progress_remaining),
@@ -269,8 +284,7 @@ class PolicyGradient(Agent):
     def step_optimizer(self) -> None:
         """Clips the gradients and takes the step."""
         if self.settings.max_grad_norm is not None:
-            parameters = self.optimizer.param_groups[0]["params"]
-            torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+            self.processes.clip(self.optimizer.param_groups[0]["params"], self.settings.max_grad_norm)
         self.optimizer.step()
 
     def minibatches(self, lesson: Lesson) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -284,6 +298,8 @@ class PolicyGradient(Agent):
 
     def _micro_batches(self, part: Lesson) -> Iterator[Lesson]:
         size = self.settings.micro_batch
+        if not len(part.actions):
+            return
         if size is None or size >= len(part.actions):
             yield part
         elif self.scorer.unit == "episode":
@@ -307,6 +323,8 @@ class PolicyGradient(Agent):
 
     def _reference_log_probs(self, rollout: Trajectories) -> np.ndarray:
         assert self.reference is not None
+        if not rollout.steps:
+            return np.zeros(0, np.float32)
         with torch.no_grad():
             judged = self.reference.evaluate(
                 self.reference.tensors(rollout.rows),
@@ -322,13 +340,12 @@ class PolicyGradient(Agent):
         own = torch.from_numpy(rollout.log_probs)
         reference = torch.from_numpy(self._reference_log_probs(rollout))
         kl = kl_estimate(own, reference, kind=s.kl_estimator).numpy()
-        self.logger.record("train/kl_to_reference", float(kl.mean()))
+        mean, (steps,) = self.processes.mean(kl), self.processes.totals(rollout.steps)
+        self.logger.record("train/kl_to_reference", mean)
         if s.kl_in == "reward":
             rollout = rollout.with_(rewards=rollout.rewards - np.float32(self.kl_beta) * kl)
         if s.kl_target is not None:
-            self.kl_beta = adapted_beta(
-                self.kl_beta, float(kl.mean()), target=s.kl_target, steps=rollout.steps, horizon=s.kl_horizon
-            )
+            self.kl_beta = adapted_beta(self.kl_beta, mean, target=s.kl_target, steps=int(steps), horizon=s.kl_horizon)
             self.logger.record("train/kl_coef", self.kl_beta)
         return rollout
 

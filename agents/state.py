@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+
+from treegym.agents.processes import whole
 
 __all__ = ["array_of", "optimizer_state", "set_optimizer_state", "within"]
 
@@ -22,12 +24,21 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], d
     arrays: dict[str, np.ndarray] = {}
     numbers: dict[str, dict[str, Any]] = {}
     for index, entry in state["state"].items():
-        for key, value in entry.items():
+        for key, value in _flat(entry):
             if isinstance(value, torch.Tensor):
                 arrays[f"{index}.{key}"] = array_of(value)
             else:
                 numbers.setdefault(str(index), {})[key] = value
     return {"groups": [{"lr": group["lr"]} for group in state["param_groups"]], "numbers": numbers}, arrays
+
+
+def _flat(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields what is remembered of a parameter; bitsandbytes wraps a part of it, and takes it back unwrapped."""
+    for key, value in entry.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield key, value
 
 
 def set_optimizer_state(
@@ -47,5 +58,5 @@ def set_optimizer_state(
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
-    """Returns a tensor as an array on the CPU."""
-    return tensor.detach().cpu().numpy()
+    """Returns a tensor as an array on the CPU, all of it where it is in shards."""
+    return whole(tensor.detach()).cpu().numpy()

@@ -14,7 +14,7 @@ import torch
 
 from treegym.agents.advantages import discounted_returns, gae, lambda_for_length
 from treegym.agents.dapo import GroupSampling, GroupSettings
-from treegym.agents.lesson import Lesson
+from treegym.agents.lesson import NOTHING, Lesson
 from treegym.agents.rollout import Trajectories
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
 from treegym.errors import ConfigError
@@ -113,7 +113,8 @@ class VAPO(GroupSampling):
         explained = 0.0
         recent: deque[float] = deque(maxlen=8)  # one minibatch is a noisy witness
         for _ in range(s.n_epochs):
-            for index, lengths in self.minibatches(lesson):
+            for batch in self.processes.in_step(self.minibatches(lesson)):
+                index, lengths = NOTHING if batch is None else batch
                 part = lesson.part(index)._replace(lengths=lengths)
                 recent.append(self._critic_step(part))
                 explained = float(np.mean(recent))
@@ -128,14 +129,17 @@ class VAPO(GroupSampling):
     def _critic_step(self, part: Lesson) -> float:
         """Takes one step and returns the share of the returns' variance that the critic explained before it."""
         policy = self.scorer
-        obs = policy.tensors(part.rows)
-        values = policy.episode_values(obs, part.lengths)
-        targets = torch.as_tensor(part.targets, device=values.device)
-        loss = ((values - targets) ** 2).mean()
+        share = len(part.actions) / self.processes.totals(len(part.actions))[0]
         self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        explained = 0.0
+        if share:
+            values = policy.episode_values(policy.tensors(part.rows), part.lengths)
+            targets = torch.as_tensor(part.targets, device=values.device)
+            (((values - targets) ** 2).mean() * share).backward()
+            explained = explained_variance(values.detach().cpu().numpy(), part.targets)
+        self.processes.sum_gradients(self.critic_optimizer.param_groups[0]["params"])
         self.critic_optimizer.step()
-        return explained_variance(values.detach().cpu().numpy(), part.targets)
+        return self.processes.totals(explained * share)[0]
 
     def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         values, arrays = super().training_state()

@@ -28,6 +28,8 @@ from gymnasium import spaces
 from torch import nn
 
 from treegym.agents.masking import choose, greedy, masked_entropy, masked_log_softmax
+from treegym.agents.processes import is_shard
+from treegym.errors import ConfigError
 
 __all__ = ["ChildScorer", "Judged", "Observations", "as_rows", "mask_of"]
 
@@ -129,8 +131,17 @@ class ChildScorer(nn.Module):
 
     def make_optimizer(self, parameters: list[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
         """Returns the optimizer of learning, with AdamW's settings."""
+        if any(is_shard(parameter) for parameter in parameters):  # such and others cannot be stepped in one call
+            return torch.optim.AdamW(parameters, foreach=False, **settings)
         cpu = all(parameter.device.type == "cpu" for parameter in parameters)
         return torch.optim.AdamW(parameters, fused=cpu or None, **settings)
+
+    def shard(self) -> None:
+        """Puts weights in shards over several processes; only large networks are worth it."""
+        raise ConfigError(f"{type(self).__name__} is small: launch without FSDP, every process then has a copy")
+
+    def idle(self) -> None:
+        """Does what a backward pass does together with the other processes, where this one has nothing to learn."""
 
     def evaluate(
         self,

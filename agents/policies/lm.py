@@ -28,7 +28,6 @@ from treegym.agents.policies.base import MASK, ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
 from treegym.agents.policies.lm_checks import (
     check_arguments,
-    check_processes,
     check_reference,
     check_space,
     check_tokens,
@@ -39,6 +38,7 @@ from treegym.agents.policies.lm_llama import Llama, fits
 from treegym.agents.policies.lm_llama_walk import LlamaWalk
 from treegym.agents.policies.lm_pack import Packed
 from treegym.agents.policies.lm_walk import Walk
+from treegym.agents.processes import gather, shard, whole, writes
 from treegym.errors import ConfigError, require, suggest
 
 __all__ = ["LMPolicy"]
@@ -90,7 +90,6 @@ class LMPolicy(ChildScorer, BasePolicy):
         check_arguments(LMPolicy, kwargs)
         BasePolicy.__init__(self, observation_space, action_space, **kwargs)
         check_space(observation_space)
-        check_processes()
         if value_trunk not in TRUNKS:
             raise ConfigError(f"value_trunk is {value_trunk!r}; it must be one of {', '.join(TRUNKS)}")
         if not anchor >= 0.0:
@@ -126,6 +125,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self._layers = torch.compile(_trunk(self.lm), dynamic=True) if compile_model else None
+        self._shards: list[Any] = []
         self._walk, self._llama_walk = Walk(), LlamaWalk()
         self._llama: Llama | None = None
         self._llama_critic: Llama | None = None
@@ -150,9 +150,25 @@ class LMPolicy(ChildScorer, BasePolicy):
         """Returns AdamW, with moments of 8 bits if so asked for."""
         if self.optimizer_name == "adamw":
             return super().make_optimizer(parameters, **settings)
+        if self._shards:
+            raise ConfigError('layers in shards are stepped by optimizer="adamw"; of moments of 8 bits there are none')
         bits = require("bitsandbytes", extra="8bit", purpose="an optimizer with moments of 8 bits")
         made: torch.optim.Optimizer = bits.optim.AdamW8bit(parameters, **settings)
         return made
+
+    def shard(self) -> None:
+        """Puts the weights of the layers in shards over the processes; all other weights are copies."""
+        if hasattr(self.lm, "merge_and_unload"):
+            raise ConfigError("adapters (lora_rank) are learned without shards: launch without FSDP")
+        blocks = [child for child in _trunk(self.lm).children() if isinstance(child, nn.ModuleList)]
+        if len(blocks) != 1:
+            raise ConfigError(f"{self.model_name}: which modules its layers are is not known, so it has no shards")
+        self._shards = shard(blocks[0])
+
+    def idle(self) -> None:
+        if self._shards:
+            nothing = torch.zeros(1, 1, dtype=torch.long, device=next(self.parameters()).device)
+            (self.hidden(nothing).sum() * 0.0).backward()
 
     # ---------------------------------------------------------------- forward passes
 
@@ -173,6 +189,8 @@ class LMPolicy(ChildScorer, BasePolicy):
 
     def scores(self, states: torch.Tensor, obs: Observations) -> torch.Tensor:
         """Returns the logits ``[N, K] float32`` of the children of states ``[N, D]``."""
+        if self._shards and obs["children"].dim() == 3 and torch.is_grad_enabled():
+            raise ConfigError("children of several tokens need passes of their own, which shards cannot take in step")
         return child_scores(
             states, obs["children"], obs["context"], hidden=self.hidden, vocabulary=self.vocabulary
         )  # fmt: skip
@@ -255,7 +273,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         """
         count = len(contexts)
         size = max(SMALLEST_PART, -(-count // PARTS))
-        if count <= size:
+        if count <= size or self._shards:  # shards are gathered as often in every process
             return self.hidden(contexts, trunk)[episode, at]
         order = torch.argsort((contexts >= 0).sum(1), stable=True)
         rank = torch.empty_like(order)
@@ -288,6 +306,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         """Switches modes; weights may change in training, so what was kept of contexts is forgotten."""
         self._walk.forget()
         self._llama_walk.forget()
+        gather(self._shards, together=not mode)
         super().set_training_mode(mode)
 
     def critic_parameters(self) -> Iterator[nn.Parameter]:
@@ -296,13 +315,23 @@ class LMPolicy(ChildScorer, BasePolicy):
             yield from self.critic_trunk.parameters()
 
     def save_model(self, directory: str | Path) -> None:
-        """Writes the language model as `transformers` does, with its tokenizer: the bundled way."""
+        """Writes the language model as `transformers` does, with its tokenizer: the bundled way.
+
+        Of several processes the first one writes; with layers in shards all have to call this.
+        """
         from treegym.models.saving import save_model
 
-        save_model(self.merged(), self.tokenizer, directory)
+        model = self.merged()
+        if writes():
+            save_model(model, self.tokenizer, directory)
 
     def merged(self) -> Any:
-        """Returns the language model; adapters, if there are any, are merged into a copy of it."""
+        """Returns the language model; adapters or shards, if there are any, are joined in a copy of it."""
+        if self._shards:
+            model = type(self.lm)(self.lm.config)
+            model.load_state_dict({name: whole(tensor) for name, tensor in self.lm.state_dict().items()})
+            gather(self._shards, together=True)
+            return model
         return copy.deepcopy(self.lm).merge_and_unload() if hasattr(self.lm, "merge_and_unload") else self.lm
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LMPolicy:

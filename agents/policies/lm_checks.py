@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from inspect import signature
 from typing import Any
 
@@ -11,19 +10,9 @@ from gymnasium import spaces
 from treegym.agents.policies.base import MASK
 from treegym.errors import ConfigError, DataError, suggest
 
-__all__ = ["check_arguments", "check_processes", "check_reference", "check_space", "check_tokens", "check_vocabulary"]
+__all__ = ["check_arguments", "check_reference", "check_space", "check_tokens", "check_vocabulary"]
 
 HANDED = ("self", "observation_space", "action_space", "lr_schedule", "kwargs")  # not for users to give
-
-
-def check_processes() -> None:
-    """Raises ConfigError where a launcher started several processes: each would train a model of its own, unnoticed."""
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count.isdigit() and int(count) > 1:
-        raise ConfigError(
-            f"{count} processes were launched (WORLD_SIZE), but LMPolicy trains in one, on one device; start it "
-            "without accelerate or torchrun, and use gradient_checkpointing, lora_rank or micro_batch for large models"
-        )
 
 
 def check_arguments(policy: type, given: dict[str, Any]) -> None:

@@ -58,6 +58,13 @@ def _folder(folder: Path, number: int) -> Path:
 
 
 def _check_settings(settings: IterateSettings, folder: Path) -> None:
+    from treegym.agents.processes import launched
+
+    if launched() > 1:
+        raise ConfigError(
+            f"{launched()} processes were launched (WORLD_SIZE), but rounds run in one; start `treegym iterate` "
+            "without accelerate or torchrun, or train with DAPO, PPO or VAPO themselves, which learn in several"
+        )
     path = folder / "settings.json"
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
