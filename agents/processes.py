@@ -1,7 +1,8 @@
 """Several processes, one model: each collects episodes of its own, and all take the same step on the joint batch.
 
-    accelerate launch --cpu --num_processes 2 train.py                  # or torchrun --nproc-per-node 2 train.py
-    accelerate launch --use_fsdp --fsdp_version 2 train.py              # layers, gradients and moments in shards
+    accelerate launch --multi_gpu --num_processes 2 train.py                   # each has a copy of the model
+    accelerate launch --use_fsdp --fsdp_version 2 --num_processes 2 train.py   # layers, gradients, moments in shards
+    torchrun --nproc-per-node 2 train.py                                       # as the first, also without a GPU
 
 Every process runs the same script. Counts, moments and gradients are summed over the processes, so a step is the one
 that a single process would take on all the episodes together. Weights are copies; with FSDP2 the layers of a language

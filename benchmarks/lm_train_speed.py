@@ -2,11 +2,13 @@
 
 - speed: `vs_trl_*`, at 108 k and at 800 k parameters; the two run in processes of their own, in turn, and each tells
   its own CPU time (`lm_contest.py` says what is equal);
-- memory: `memory_vs_trl_*`, the peak of the whole process over TRL's, each size in fresh processes;
+- memory: `memory_vs_trl_*`, the peak of the whole process over TRL's, each size in fresh processes. Each side has an
+  environment of what it needs and no more: `transformers` loads scipy, torchao and others wherever it finds them. Our
+  kernels, which an installation compiles once, are compiled beforehand;
 - learning: held-out accuracy of the bundled primary after the same number of completions, with 95 % intervals;
 - `cost_per_token_256_over_16`: what an update costs a token of completions of 256 tokens, over 16; 1 is linear.
 
-TRL lives in `.venvs/trl` (``make .venvs/trl/.done``).
+TRL lives in `.venvs/trl`, ours in `.venvs/lm` (``make .venvs/trl/.done`` makes both).
 """
 
 from __future__ import annotations
@@ -31,17 +33,17 @@ RATE, LEARNING_RATE = 1e-4, 2e-4
 LENGTHS = (16, 32, 64, 128, 256)
 T_HALF_WIDTH = {3: 4.303 / 3**0.5, 5: 2.776 / 5**0.5}  # of a 95 % interval of the mean, in standard deviations
 ROOT = Path(__file__).resolve().parents[1]
-PEER = ROOT / ".venvs" / "trl" / "bin" / "python"
+PEER, OWN = (ROOT / ".venvs" / name / "bin" / "python" for name in ("trl", "lm"))
 
 
 class Side:
     """A contestant in a process of its own."""
 
     def __init__(self, which: str, log: Any) -> None:
-        python = str(PEER) if which == "theirs" else sys.executable
+        python = PEER if which == "theirs" else OWN if OWN.is_file() else Path(sys.executable)
         self.process = subprocess.Popen(
-            [python, str(ROOT / "benchmarks" / "lm_contest.py"), which], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=log, text=True, cwd=ROOT,
+            [str(python), str(ROOT / "benchmarks" / "lm_contest.py"), which],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
         )  # fmt: skip
 
     def run(self, **job: Any) -> dict[str, float]:
@@ -82,6 +84,13 @@ def make_model(size: str, folder: Path, *, places: int = 64) -> tuple[str, int]:
     return str(folder / size), sum(parameter.numel() for parameter in model.parameters())
 
 
+def compile_kernels(folder: Path, log: Any) -> None:
+    """Learns a step in a process of its own, so that compiled kernels are in the cache."""
+    side = Side("ours", log)
+    side.run(model=make_model("108k", folder)[0], problems=[("12+34=", "46")], updates=1)
+    side.close()
+
+
 def speed(size: str, folder: Path, log: Any, *, rounds: int, updates: int) -> list[dict[str, Any]]:
     """Runs the two sides in turn, both new processes; returns a row a round."""
     from treegym.models.tasks import problems
@@ -101,7 +110,7 @@ def speed(size: str, folder: Path, log: Any, *, rounds: int, updates: int) -> li
                     "size": size, "parameters": parameters, "ratio": each["theirs"] / each["ours"],
                     "ours_per_cpu_s": 1 / each["ours"], "trl_per_cpu_s": 1 / each["theirs"],
                     "ours_tokens": mine["tokens"], "trl_tokens": peer["tokens"],
-                    "ours_peak_mb": mine["peak_mb"], "trl_peak_mb": peer["peak_mb"],
+                    "ours_peak_mb": mine["peak_mb"], "trl_peak_mb": peer["peak_mb"], "ours_in_own": OWN.is_file(),
                 }
             )  # fmt: skip
     finally:
@@ -199,11 +208,14 @@ def main() -> None:
     found = PEER.is_file() and subprocess.run([PEER, "-c", "import trl"], capture_output=True, check=False)
     if not found or found.returncode:
         peer_absent("TRL", "make .venvs/trl/.done")
+    if not OWN.is_file():
+        print("no .venvs/lm: our side runs here, with all that is installed here in its memory", file=sys.stderr)
     quick = arguments.quick
     figures: dict[str, float] = {}
     cells: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as log:
         try:
+            compile_kernels(Path(folder), log)
             for size in SIZES:
                 rows = speed(size, Path(folder), log, rounds=1 if quick else 5, updates=3 if quick else 20)
                 cells += rows

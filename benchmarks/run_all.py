@@ -58,7 +58,10 @@ BARS: dict[str, dict[str, str]] = {
         "gain_ppo": "2.0", "gain_dapo": "2.0", "gain_vapo": "2.0", "accuracy_distilled": "0.90",
         "forgetting_ewc": "<0.5", "forgetting_si": "<0.5",
     },
-    "lm_train_speed": {"vs_trl_108k": "2", "vs_trl_800k": "2"},
+    "lm_train_speed": {
+        "vs_trl_108k": "2", "vs_trl_800k": "2", "memory_vs_trl_108k": "<1", "memory_vs_trl_800k": "<1",
+        "cost_per_token_256_over_16": "<2",
+    },
     "backends": {
         "vllm_growth_speedup": "5", "tree_cache_speedup": "3", "speculative_speedup": "1.5", "serve_speedup": "4",
         "speculative_acceptance": "0.60", "serve_p99_over_model_ms": "<5",
