@@ -67,6 +67,9 @@ class CompiledNetwork:
 
     def __init__(self, weights: Weights, *, compiled: bool = True) -> None:
         """Flattens the weights; with ``compiled=False`` only the NumPy side is offered."""
+        from treegym.search import Evaluation, Transition  # not there under the peers' interpreter
+
+        self._evaluation, self._transition = Evaluation, Transition
         self.weights = weights
         self.num_actions = weights.p.shape[1]
         if compiled:
@@ -77,17 +80,13 @@ class CompiledNetwork:
 
     def expand(self, states: np.ndarray) -> Any:
         """Judges a batch of states."""
-        from treegym.search import Evaluation
-
         logits, value = self.weights.judge(states[:, :STATE])
-        return Evaluation(logits, value, np.ones(logits.shape, np.bool_))
+        return self._evaluation(logits, value, np.ones(logits.shape, np.bool_))
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Any:
         """Steps a batch of states."""
-        from treegym.search import Transition
-
         after, reward = self.weights.step(states[:, :STATE], actions)
-        return Transition(after, reward, np.zeros(len(after), np.bool_))
+        return self._transition(after, reward, np.zeros(len(after), np.bool_))
 
     def roots(self, batch: int) -> np.ndarray:
         """Returns the root states; a compiled model's rows have room for the hidden layer too."""

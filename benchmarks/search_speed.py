@@ -89,7 +89,7 @@ def compare(peers: dict[str, Peer], cell: dict[str, Any], rounds: int, limit: fl
     equal = float((np.asarray(seen["batched"]["visits"]) == ours(fused).visits).all(1).mean())
     best = min(settings, key=lambda setting: seen[setting]["seconds"])
     ours(plain)
-    repeat = max(1, 20_000 // (batch * simulations))  # repeated, so that caches are warm for everyone
+    repeat = max(1, 100_000 // (batch * simulations))  # repeated, so that caches are warm for everyone
     seconds: dict[str, Callable[[], float]] = {
         "ours": lambda: cpu_seconds(lambda: [ours(fused) for _ in range(repeat)]) / repeat,
         "protocol": lambda: cpu_seconds(lambda: ours(plain)),

@@ -50,5 +50,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Loads the kernels only when they are asked for: importing the package stays cheap."""
     if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,9 +8,8 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult
-from treegym.search.kernels.worlds import NUMBERS, PER_NODE, ClosedDesk, ClosedWorld
+from treegym.search.kernels.worlds import NUMBERS, PER_NODE, ClosedWorld
 from treegym.search.settings import make_options
-from treegym.search.tree import aligned
 from treegym.search.whole import search_whole
 
 __all__ = ["search_closed"]
@@ -68,18 +67,13 @@ def search_closed(
     start = np.ascontiguousarray(roots, np.int32)
     widest = _check(world, start, num_actions)
 
-    def make_desk(nodes: int) -> ClosedDesk:
-        return ClosedDesk(
-            where=np.empty(nodes, np.int32),
-            scores=aligned((widest,), np.float32),
-            path_node=np.empty(nodes + 1, np.int32),
-            path_slot=np.empty(nodes + 1, np.int32),
-        )
+    def make_place(lanes: int, nodes: int) -> np.ndarray:
+        return np.empty((lanes, nodes), np.int32)
 
     out, problems = search_whole(
         world,
         start,
-        make_desk,
+        make_place,
         widths=world.child_count[start],
         slots=widest,
         actions=widest,

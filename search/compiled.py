@@ -70,21 +70,17 @@ def compiled_search(
     roots = expanded(simulator, states, "at the roots")
     wide = start.shape[1]
 
-    def make_desk(nodes: int) -> ModelDesk:
-        return ModelDesk(
-            states=aligned((nodes, wide), np.float32),
-            logits=aligned((actions,), np.float32),
-            legal=np.empty(actions, np.bool_),
-            told=np.empty(3, np.float32),
-            scores=aligned((actions,), np.float32),
-            path_node=np.empty(nodes + 1, np.int32),
-            path_slot=np.empty(nodes + 1, np.int32),
-        )
+    def make_place(lanes: int, nodes: int) -> np.ndarray:
+        return aligned((lanes, nodes, wide), np.float32)
+
+    def make_told() -> ModelDesk:
+        return ModelDesk(aligned((actions,), np.float32), np.empty(actions, np.bool_), np.empty(3, np.float32))
 
     out, problems = search_whole(
         ModelWorld(simulator.model, params),
         ModelStarts(start, roots.prior_logits, roots.value, roots.legal),
-        make_desk,
+        make_place,
+        make_told=make_told,
         widths=roots.legal.sum(1),
         wide=wide,
         slots=actions,

@@ -11,7 +11,7 @@ from treegym.search.base import Evaluation, SearchResult
 from treegym.search.checks import PROBLEMS, check_evaluation, positive
 from treegym.search.kernels import batch, reroot, summary
 from treegym.search.kernels.walk import RAW, SORTED, Root, Settings
-from treegym.search.output import root_ids_of, root_noise
+from treegym.search.output import new_out, root_ids_of, root_noise
 from treegym.search.settings import Options, is_plain, kernel_settings
 from treegym.search.tree import TERMINAL, Nodes, allocate, check_trees
 
@@ -348,25 +348,10 @@ class Planner:
 
     def result(self) -> SearchResult:
         """Returns what the search has found so far; may be called at any time between `tell` and `ask`."""
-        shape = (self.size, self.num_actions)
-        action = np.zeros(self.size, np.int32)
-        policy = np.zeros(shape, np.float32)
-        visits = np.zeros(shape, np.int32)
-        q = np.full(shape, np.nan, np.float32)
-        value = np.zeros(self.size, np.float32)
-        summary.summarise(
-            self.trees,
-            self.roots,
-            self.settings,
-            float(self.options.temperature),
-            self._scores,
-            action,
-            policy,
-            visits,
-            q,
-            value,
-        )
-        return SearchResult(action, policy, visits, q, value, int(self.evaluations.max(initial=0)))
+        out = new_out(self.size, self.num_actions)
+        summary.summarise(self.trees, self.roots, self.settings, float(self.options.temperature), self._scores, out)
+        out.evaluations[:] = self.evaluations
+        return out.result()
 
 
 def new_roots(ids: np.ndarray, slots: int) -> Root:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from treegym.search.checks import positive
-from treegym.search.kernels import whole
+from treegym.search.kernels import abreast, rules, whole
+from treegym.search.kernels.rows import WIDE
 from treegym.search.output import Out, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
 from treegym.search.planner import new_roots
 from treegym.search.settings import Options, is_plain, kernel_settings
@@ -16,12 +18,15 @@ from treegym.search.tree import allocate
 
 __all__ = ["search_whole"]
 
+_ABREAST = 4  # searches from which eight abreast, some of them idle, take less time than one after another
+
 
 def search_whole(
     world: Any,
     starts: Any,
-    make_desk: Callable[[int], Any],
+    make_place: Callable[[int, int], np.ndarray],
     *,
+    make_told: Callable[[], Any] = tuple,
     widths: np.ndarray,
     wide: int = 0,
     slots: int,
@@ -38,7 +43,8 @@ def search_whole(
     Args:
         world: a world of `treegym.search.kernels.worlds`.
         starts: what that world needs of the roots: an array [B] or a named tuple of them.
-        make_desk: makes the scratch arrays for so many nodes.
+        make_place: makes the scratch array, for so many searches of so many nodes, of what the nodes stand for.
+        make_told: makes the scratch arrays that a model writes its judgement into.
         widths: int [B], children of each root.
         wide: what else the size of the scratch arrays depends on.
         slots: W, the most children a node can have.
@@ -56,18 +62,22 @@ def search_whole(
     settings = kernel_settings(method, options, simulations=num_simulations, visits=nodes, seed=int(seed))
     noise = root_noise(method, options, int(seed), ids, widths, slots)
     out, problems = new_out(size, actions), np.zeros(size, np.int64)
-    run = whole.search_roots(settings.rule, is_plain(settings))
+    plain = is_plain(settings)
+    narrow = plain and slots <= WIDE and settings.rule in (rules.PUCT, rules.GUMBEL)
 
-    def make() -> tuple[Any, Any, Any]:
-        trees, root = allocate(1, nodes, slots), new_roots(np.zeros(1, np.int64), slots)
-        return type(trees)(*(array[0] for array in trees)), type(root)(*(array[0] for array in root)), make_desk(nodes)
+    def make(lanes: int) -> tuple[Any, ...]:
+        trees, roots = allocate(lanes, nodes, slots), new_roots(np.zeros(lanes, np.int64), max(slots, WIDE))
+        paths = np.empty((2, lanes, nodes + 1), np.int32)
+        scores = np.empty(slots, np.float32)
+        desk = whole.Desk(trees, roots, make_place(lanes, nodes), make_told(), scores, *paths)
+        return (desk,) if lanes == 1 else (desk, abreast.new_flight(desk))
 
     def work(part: slice) -> None:
-        tree, root, desk = scratch((type(world), nodes, slots, wide), make)
+        together = narrow and len(ids[part]) >= _ABREAST
+        lanes = WIDE if together else 1
+        run = abreast.search_abreast(settings.rule) if together else whole.search_roots(settings.rule, plain, narrow)
         run(
-            tree,
-            root,
-            desk,
+            *scratch((type(world), lanes, nodes, slots, wide), functools.partial(make, lanes)),
             world,
             starts[part] if isinstance(starts, np.ndarray) else part_of(starts, part),
             ids[part],

@@ -11,7 +11,7 @@ from treegym.search.kernels.numeric import inlined, kernel
 from treegym.search.kernels.walk import Root, attach, backup, descend, fill_dense
 from treegym.search.tree import Nodes
 
-__all__ = ["gather", "plant", "scatter", "tree_of"]
+__all__ = ["gather", "plant", "scatter", "tree_of", "with_size"]
 
 
 @inlined
@@ -30,6 +30,25 @@ def tree_of(trees, b):  # type: ignore[no-untyped-def]
         trees.reward[b],
         trees.status[b],
         trees.size[b],
+    )
+
+
+@inlined
+def with_size(nodes, size):  # type: ignore[no-untyped-def]
+    """Returns the same nodes, of which `size` [1] says how many are in use."""
+    return Nodes(
+        nodes.prior,
+        nodes.visits,
+        nodes.q,
+        nodes.child,
+        nodes.action,
+        nodes.width,
+        nodes.seen,
+        nodes.value,
+        nodes.raw,
+        nodes.reward,
+        nodes.status,
+        size,
     )
 
 
@@ -68,7 +87,7 @@ def gather(rule: int, plain: bool) -> Any:
             mine = 0
             while mine < each and root.done[0] < budget[b] and not tree.status[0] & 2:
                 path_node, path_slot = paths[0, waiting], paths[1, waiting]
-                depth = descend(rule, plain, tree, settings, root, scores, path_node, path_slot)
+                depth = descend(rule, plain, False, tree, settings, root, scores, path_node, path_slot)
                 node, slot = path_node[depth - 1], path_slot[depth - 1]
                 child = tree.child[node, slot]
                 if child == -2:

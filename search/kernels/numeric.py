@@ -16,6 +16,7 @@ import numpy as np
 __all__ = [
     "FAST",
     "INLINED",
+    "POSITIVE",
     "argmax",
     "exp32",
     "finite",
@@ -34,6 +35,9 @@ __all__ = [
 FAST = {"nnan", "nsz", "arcp", "contract", "reassoc"}
 # How a part of a kernel is compiled. No references are held (``_nrt=False``), see `kernel`.
 INLINED = {"fastmath": FAST, "nogil": True, "error_model": "numpy", "forceinline": True, "_nrt": False}
+
+# masked with it, an index is known not to be negative, and the compiler drops Python's wrap-around
+POSITIVE = np.int64(0x7FFFFFFF)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from treegym.search.kernels import narrow
 from treegym.search.kernels.numeric import argmax, exp32, inlined, position, uniform
 
-__all__ = ["gumbel", "gumbel_root", "puct", "select", "similarity", "soft", "uct"]
+__all__ = ["considered_next", "gumbel", "gumbel_root", "puct", "select", "select_narrow", "similarity", "soft", "uct"]
 
 _EPSILON = np.float32(1e-8)
 _LOWEST = np.float32(-3.0e38)
@@ -203,6 +204,26 @@ def _open_slot(tree, node, width, chosen, scores):  # type: ignore[no-untyped-de
 
 
 @inlined
+def considered_next(width, settings, done):  # type: ignore[no-untyped-def]
+    """Returns the new visits of the root's children that sequential halving considers next; -1 when it is over."""
+    table = settings.halving
+    return table[min(width, table.shape[0] - 1), done] if done < table.shape[1] else np.int32(-1)
+
+
+@inlined
+def select_narrow(rule, tree, settings, root, node):  # type: ignore[no-untyped-def]
+    """Returns the slot of `node` to visit next: `select` with the usual settings, where no node has over 8 slots."""
+    offset, width = np.int64(node * tree.prior.shape[1]), np.float32(tree.width[node])
+    if rule == PUCT:
+        explore = settings.explore[min(tree.seen[node], len(settings.explore) - 1)]
+        asked = narrow.Asked(offset, width, tree.value[node], explore, np.float32(-1), root.noisy)
+        return narrow.puct(tree, asked)
+    considered = np.float32(considered_next(tree.width[0], settings, root.done[0]) if node == 0 else -1)
+    asked = narrow.Asked(offset, width, tree.raw[node], np.float32(0), considered, root.noisy)
+    return narrow.gumbel(tree, settings, asked)
+
+
+@inlined
 def select(rule, plain, tree, settings, root, node, scores, stream):  # type: ignore[no-untyped-def]
     """Returns the slot of `node` to visit next.
 
@@ -216,10 +237,8 @@ def select(rule, plain, tree, settings, root, node, scores, stream):  # type: ig
     if rule == PUCT:
         slot = puct(plain, tree, settings, node, width, scores)
     elif rule == GUMBEL:
-        table = settings.halving
-        done = root.done[0]
-        if node == 0 and done < table.shape[1]:
-            considered = table[min(tree.width[0], table.shape[0] - 1), done]
+        considered = considered_next(tree.width[0], settings, root.done[0]) if node == 0 else -1
+        if considered >= 0:
             slot = gumbel_root(plain, tree, settings, tree.width[0], scores, root.noisy, root.before, considered)
         else:
             slot = gumbel(plain, tree, settings, node, width, scores)

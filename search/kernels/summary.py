@@ -42,15 +42,16 @@ def perturb(trees, roots, seed, noise):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def summarise_one(tree, root, settings, temperature, scores, action, policy, visits, q, value):  # type: ignore[no-untyped-def]
-    """Writes one root's results; `policy`, `visits` and `q` are rows over all actions, filled for illegal ones."""
+def summarise_one(tree, root, settings, temperature, scores, out, b):  # type: ignore[no-untyped-def]
+    """Writes one root's results into row b of `out`, whose rows over all actions are filled for illegal ones."""
+    policy, visits, q = out.policy[b], out.visits[b], out.q[b]
     width = tree.width[0]
     for k in range(width):
         name = tree.action[0, k]
         visits[name] = tree.visits[0, k]
         if tree.visits[0, k] > 0:
             q[name] = tree.q[0, k]
-    value[0] = tree.value[0]
+    out.value[b] = tree.value[0]
     solved = settings.solve and tree.status[0] & 2
     if solved:
         for k in range(width):
@@ -67,7 +68,7 @@ def summarise_one(tree, root, settings, temperature, scores, action, policy, vis
         for k in range(width):
             most = max(most, tree.visits[0, k] - root.before[k])
         slot = gumbel_root(False, tree, settings, width, scores, root.noisy, root.before, most)
-        action[0] = tree.action[0, slot]
+        out.action[b] = tree.action[0, slot]
         return
     else:
         low, high = tree.value[0], tree.value[0]
@@ -92,7 +93,7 @@ def summarise_one(tree, root, settings, temperature, scores, action, policy, vis
             policy[name] = np.float32(tree.visits[0, k]) / total
         else:
             policy[name] = tree.prior[0, k]
-    action[0] = tree.action[0, best]
+    out.action[b] = tree.action[0, best]
     if temperature > 0.0 and total > 0 and not solved:
         most = np.int32(1)
         for k in range(width):
@@ -104,23 +105,12 @@ def summarise_one(tree, root, settings, temperature, scores, action, policy, vis
         for k in range(width):
             rest -= (np.float64(tree.visits[0, k]) / most) ** (1.0 / temperature)
             if rest <= 0.0 and tree.visits[0, k] > 0:
-                action[0] = tree.action[0, k]
+                out.action[b] = tree.action[0, k]
                 break
 
 
 @kernel
-def summarise(trees, roots, settings, temperature, scores, action, policy, visits, q, value):  # type: ignore[no-untyped-def]
+def summarise(trees, roots, settings, temperature, scores, out):  # type: ignore[no-untyped-def]
     """Writes the results of every root; see `summarise_one`."""
-    for b in range(len(value)):
-        summarise_one(
-            tree_of(trees, b),
-            root_of(roots, b),
-            settings,
-            temperature,
-            scores,
-            action[b : b + 1],
-            policy[b],
-            visits[b],
-            q[b],
-            value[b : b + 1],
-        )
+    for b in range(len(out.value)):
+        summarise_one(tree_of(trees, b), root_of(roots, b), settings, temperature, scores, out, b)

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from treegym.search.kernels.numeric import exp32, inlined, unusable
-from treegym.search.kernels.rules import select
+from treegym.search.kernels.numeric import POSITIVE, exp32, inlined, unusable
+from treegym.search.kernels.rules import select, select_narrow
 
 __all__ = ["RAW", "SORTED", "Root", "Settings", "attach", "backup", "descend", "fill_dense"]
 
-_POSITIVE = np.int64(0x7FFFFFFF)
 SORTED, RAW = 1, 2  # bits of how a row of logits becomes slots
 MEAN, SOFT_BACKUP, MAX_BACKUP = 0, 1, 2  # how a node's value follows from its children (`settings.backup`)
 
@@ -52,32 +51,35 @@ class Root(NamedTuple):
 
 
 @inlined
-def descend(rule, plain, tree, settings, root, scores, path_node, path_slot):  # type: ignore[no-untyped-def]
+def descend(rule, plain, narrow, tree, settings, root, scores, path_node, path_slot):  # type: ignore[no-untyped-def]
     """Goes down from the root until a child that is not there, a terminal, a solved node or the depth limit.
 
-    Writes the way into ``path_node``/``path_slot`` and returns its length; the last entry's child says what was met.
+    `rule`, `plain` and `narrow` are constants, see `select` and `select_narrow`. Writes the way into
+    ``path_node``/``path_slot`` and returns its length; the last entry's child says what was met.
     """
-    # masked, so that the compiler knows that indices are not negative and drops Python's wrap-around
     node, depth = np.int64(0), np.int64(0)
     while True:
         draw = 0
         if rule == 4:
             draw = root.draws[0]
             root.draws[0] += 1
-        slot = np.int64(select(rule, plain, tree, settings, root, node, scores, draw)) & _POSITIVE
+        if narrow:
+            slot = np.int64(select_narrow(rule, tree, settings, root, node)) & POSITIVE
+        else:
+            slot = np.int64(select(rule, plain, tree, settings, root, node, scores, draw)) & POSITIVE
         path_node[depth] = node
         path_slot[depth] = slot
         depth += 1
         child = tree.child[node, slot]
         if child < 0 or tree.status[child] != 0 or (not plain and depth >= settings.max_depth):
             return depth
-        node = np.int64(child) & _POSITIVE
+        node = np.int64(child) & POSITIVE
 
 
 @inlined
 def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untyped-def]
     """Adds a node below `slot` of `node` (below nothing when ``node < 0``) without its slots; returns its number."""
-    new = np.int64(tree.size[0]) & _POSITIVE
+    new = np.int64(tree.size[0]) & POSITIVE
     tree.size[0] = new + 1
     tree.width[new] = 0
     tree.seen[new] = 1
@@ -176,8 +178,8 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):  # type: 
     """Carries `value` of the path's end to the root: visits, Q of each step, the value of each node on the way."""
     discount = np.float32(settings.discount)
     for d in range(depth - 1, -1, -1):
-        node, slot = np.int64(path_node[d]) & _POSITIVE, np.int64(path_slot[d]) & _POSITIVE
-        child = np.int64(tree.child[node, slot]) & _POSITIVE
+        node, slot = np.int64(path_node[d]) & POSITIVE, np.int64(path_slot[d]) & POSITIVE
+        child = np.int64(tree.child[node, slot]) & POSITIVE
         reward = tree.reward[child]
         value = reward + discount * value
         tree.visits[node, slot] += 1

@@ -15,7 +15,7 @@ from numba.extending import overload, typeof_impl
 from treegym.search.kernels.numeric import INLINED, finite, inlined, unusable
 from treegym.search.kernels.walk import RAW, attach, fill_dense, finish_priors
 
-__all__ = ["ClosedDesk", "ClosedWorld", "ModelDesk", "ModelStarts", "ModelWorld", "begin", "grow"]
+__all__ = ["ClosedWorld", "ModelDesk", "ModelStarts", "ModelWorld", "begin", "grow"]
 
 # What is wrong in a closed tree comes as -1 - (node * PER_NODE + code); in a model as a code of `checks.PROBLEMS`.
 PER_NODE, STRUCTURE, NUMBERS = 2, 0, 1
@@ -46,15 +46,6 @@ class ClosedWorld(NamedTuple):
     value: np.ndarray  # [M] float32, the evaluator's estimate of what comes after the node
 
 
-class ClosedDesk(NamedTuple):
-    """Scratch arrays of one thread; starts are the world's nodes [B] int32."""
-
-    where: np.ndarray  # [N] int32, the world's node that a node of the search tree stands for
-    scores: np.ndarray  # [W] float32
-    path_node: np.ndarray  # [N + 1] int32
-    path_slot: np.ndarray  # [N + 1] int32
-
-
 class ModelWorld(NamedTuple):
     """A compiled model and its parameters."""
 
@@ -72,23 +63,22 @@ class ModelStarts(NamedTuple):
 
 
 class ModelDesk(NamedTuple):
-    """Scratch arrays of one thread."""
+    """What a model writes its judgement into."""
 
-    states: np.ndarray  # [N, D] float32
     logits: np.ndarray  # [A] float32
     legal: np.ndarray  # [A] bool
     told: np.ndarray  # [3] float32
-    scores: np.ndarray  # [A] float32
-    path_node: np.ndarray  # [N + 1] int32
-    path_slot: np.ndarray  # [N + 1] int32
 
 
-def begin(mode: int, tree: Any, desk: Any, world: Any, starts: Any, b: int) -> Any:
-    """Plants the root of search b in the empty tree; returns 0 or what is wrong. `mode` as in `fill_dense`."""
+def begin(mode: int, tree: Any, place: Any, desk: Any, world: Any, starts: Any, b: int) -> Any:
+    """Plants the root of search b in the empty tree; returns 0 or what is wrong. `mode` as in `fill_dense`.
+
+    `place` says what the nodes stand for: the nodes of a closed tree [N] int32, or the states of a model [N, D].
+    """
     raise NotImplementedError("called from kernels only")
 
 
-def grow(mode: int, tree: Any, desk: Any, world: Any, node: int, slot: int) -> Any:
+def grow(mode: int, tree: Any, place: Any, desk: Any, world: Any, node: Any, slot: Any) -> Any:
     """Attaches the child below `slot` of `node`; returns 0 or what is wrong, and the evaluations it took."""
     raise NotImplementedError("called from kernels only")
 
@@ -103,12 +93,12 @@ def _type_of_model_world(world: ModelWorld, context: Any) -> Any:
 
 
 @overload(begin, jit_options=INLINED)
-def _begin(mode, tree, desk, world, starts, b):  # type: ignore[no-untyped-def]
+def _begin(mode, tree, place, desk, world, starts, b):  # type: ignore[no-untyped-def]
     return {ClosedWorld: _closed_begin, ModelWorld: _model_begin}[world.instance_class]
 
 
 @overload(grow, jit_options=INLINED)
-def _grow(mode, tree, desk, world, node, slot):  # type: ignore[no-untyped-def]
+def _grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no-untyped-def]
     return {ClosedWorld: _closed_grow, ModelWorld: _model_grow}[world.instance_class]
 
 
@@ -139,18 +129,18 @@ def _open(mode, tree, world, flat, new):  # type: ignore[no-untyped-def]
     return 0
 
 
-def _closed_begin(mode, tree, desk, world, starts, b):  # type: ignore[no-untyped-def]
+def _closed_begin(mode, tree, place, desk, world, starts, b):  # type: ignore[no-untyped-def]
     flat = np.int64(starts[b])
     new = attach(tree, -1, 0, np.float32(0.0), world.value[flat], False)
-    desk.where[new] = flat
+    place[new] = flat
     return _open(mode, tree, world, flat, new)
 
 
-def _closed_grow(mode, tree, desk, world, node, slot):  # type: ignore[no-untyped-def]
-    flat = np.int64(world.first_child[desk.where[node]]) + slot
+def _closed_grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no-untyped-def]
+    flat = np.int64(world.first_child[place[node]]) + slot
     ends = world.terminal[flat]
     new = attach(tree, node, slot, world.reward[flat], world.value[flat], ends)
-    desk.where[new] = flat
+    place[new] = flat
     if not finite(world.reward[flat]):
         return -1 - (flat * PER_NODE + NUMBERS), 0
     if ends:
@@ -158,20 +148,20 @@ def _closed_grow(mode, tree, desk, world, node, slot):  # type: ignore[no-untype
     return _open(mode, tree, world, flat, new), 1
 
 
-def _model_begin(mode, tree, desk, world, starts, b):  # type: ignore[no-untyped-def]
-    for d in range(desk.states.shape[1]):
-        desk.states[0, d] = starts.states[b, d]
+def _model_begin(mode, tree, place, desk, world, starts, b):  # type: ignore[no-untyped-def]
+    for d in range(place.shape[1]):
+        place[0, d] = starts.states[b, d]
     new = attach(tree, -1, 0, np.float32(0.0), starts.value[b], False)
     return fill_dense(tree, new, starts.logits[b], starts.legal[b], mode)
 
 
-def _model_grow(mode, tree, desk, world, node, slot):  # type: ignore[no-untyped-def]
+def _model_grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no-untyped-def]
     logits, legal, told = desk.logits, desk.legal, desk.told
     new = np.int64(tree.size[0])
     for a in range(len(legal)):
         legal[a] = True
     told[2] = np.float32(0.0)
-    world.model(world.params, desk.states, np.int64(node), np.int64(tree.action[node, slot]), new, logits, legal, told)
+    world.model(world.params, place, np.int64(node), np.int64(tree.action[node, slot]), new, logits, legal, told)
     ends = told[2] > np.float32(0.0)
     if not (finite(told[0]) and (ends or finite(told[1]))):
         return NOT_FINITE, 0
