@@ -353,6 +353,8 @@ class Agent(BaseAlgorithm):
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         """Writes the whole state of training as a zip of JSON and safetensors, atomically."""
         checkpoint.save(self, path)
+        if self.processes.sharded:
+            self.policy.set_training_mode(False)  # weights were taken as shards; from here on they are whole again
 
     @classmethod
     def load(cls, path: str | Path, env: Any = None, device: str | torch.device = "auto", **kwargs: Any) -> Self:  # type: ignore[override]

@@ -45,6 +45,8 @@ class CheckpointCallback(BaseCallback):
         self._last = 0
 
     def _on_training_start(self) -> None:
+        if self.validate is not None and self.model.processes.sharded:
+            raise ConfigError("with layers in shards every process must save, but one alone validates: leave it out")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._last = self.num_timesteps
 

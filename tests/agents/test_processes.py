@@ -73,9 +73,9 @@ def process(folder: Path) -> None:
         agent.update = keep
         while update < UPDATES:
             agent.learn(1, reset_num_timesteps=False)
+            agent.save(folder / f"{case}.zip")
         np.savez(folder / f"{case}-{rank}.npz", **weights(agent))
         (folder / f"{case}-{rank}.json").write_text(json.dumps([agent.num_timesteps, agent.rng.random()]))
-        agent.save(folder / f"{case}.zip")
         agent.policy.save_model(folder / f"{case}-model")
 
 

@@ -141,6 +141,13 @@ def test_a_finished_run_is_not_run_again_and_can_be_extended(small_tree: str, tm
         iterate(_settings(small_tree, simulations=8), tmp_path)
 
 
+def test_rounds_run_in_one_process(small_tree: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes were launched"):
+        iterate(_settings(small_tree), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_killed_run_ends_as_one_that_was_not(small_tree: str, tmp_path: Path) -> None:
     code = (
         "import sys, torch; torch.set_num_threads(1)\n"
