@@ -6,8 +6,9 @@ A load-balancing loss keeps the router from sending everything to one expert (ar
 
     balance = E * sum_e (share of tokens sent to e) * (mean gate of e)
 
-A new task brings new experts; the old ones are frozen. The router and the rest of the network are trained on, so this
-limits forgetting and does not exclude it.
+A new task brings new experts with rows of their own in the router; the old ones are frozen, and with them, unless told
+otherwise, the rest of the network. Old inputs may still be sent to new experts: this limits forgetting and does not
+exclude it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ class Mixture(nn.Module):
     def __init__(self, expert: nn.Module, size: int, *, count: int, top_k: int, generator: torch.Generator) -> None:
         super().__init__()
         self.experts = nn.ModuleList([expert])
-        self.router = nn.Linear(size, 1, bias=False)
-        nn.init.zeros_(self.router.weight)
+        self.router = nn.ParameterList([torch.zeros(1, size)])  # a row for each expert
         self.top_k = top_k
         self.balance = torch.zeros(())  # of the last pass
         for _ in range(count - 1):
@@ -42,14 +42,10 @@ class Mixture(nn.Module):
         self.experts.append(copy.deepcopy(self.experts[-1]))
         for parameter in self.experts[-1].parameters():
             parameter.requires_grad_(True)
-        old = self.router
-        self.router = nn.Linear(old.in_features, len(self.experts), bias=False)
-        with torch.no_grad():
-            self.router.weight[:-1] = old.weight
-            self.router.weight[-1] = 0.02 * torch.randn(old.in_features, generator=generator)
+        self.router.append(0.02 * torch.randn(1, self.router[0].shape[-1], generator=generator))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        gates = torch.softmax(self.router(hidden), dim=-1)  # [..., E]
+        gates = torch.softmax(hidden @ torch.cat(list(self.router)).T, dim=-1)  # [..., E]
         top, chosen = gates.topk(min(self.top_k, len(self.experts)), dim=-1)
         top = top / top.sum(-1, keepdim=True)
         weights = torch.zeros_like(gates).scatter(-1, chosen, top)
@@ -66,16 +62,24 @@ class Experts(Method):
         experts: at the start, and how many each new task adds.
         top_k: experts a token is sent to.
         balance: weight of the load-balancing loss.
+        freeze_trunk: whether all but the new experts stands still after the first task.
         seed: of the routers' new rows.
     """
 
     def __init__(
-        self, model: nn.Module, *, experts: int = 2, top_k: int = 2, balance: float = 0.01, seed: int = 0
+        self,
+        model: nn.Module,
+        *,
+        experts: int = 2,
+        top_k: int = 2,
+        balance: float = 0.01,
+        freeze_trunk: bool = True,
+        seed: int = 0,
     ) -> None:
         super().__init__(model)
         if experts < 1 or top_k < 1:
             raise ConfigError(f"experts is {experts} and top_k {top_k}; both must be at least 1")
-        self.balance, self._per_task = balance, experts
+        self.balance, self.freeze_trunk, self._per_task = balance, freeze_trunk, experts
         self._generator = torch.Generator().manual_seed(seed)
         self.mixtures: list[Mixture] = []
         size = next(p.shape[-1] for p in blocks_of(model).parameters() if p.dim() == 1)
@@ -89,8 +93,10 @@ class Experts(Method):
         super().begin()
         if self.tasks == 1:
             return
+        if self.freeze_trunk:
+            self.model.requires_grad_(False)
         for mixture in self.mixtures:
-            mixture.experts.requires_grad_(False)
+            mixture.requires_grad_(False)
             for _ in range(self._per_task):
                 mixture.add_expert(self._generator)
 

@@ -160,14 +160,20 @@ def test_a_mask_keeps_the_top_scores_and_passes_gradients_on() -> None:
     assert scores.grad.tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_new_experts_leave_old_ones_alone() -> None:
-    method = make_method("experts", _model(), experts=1, top_k=1)
+@pytest.mark.parametrize("freeze_trunk", [True, False])
+def test_new_experts_leave_old_ones_alone(freeze_trunk: bool) -> None:
+    method = make_method("experts", _model(), experts=1, top_k=1, freeze_trunk=freeze_trunk)
     _learn(method, 0, steps=10)
-    old = copy.deepcopy(method.mixtures[0].experts[0].state_dict())
+    old = copy.deepcopy(method.model.state_dict())
     _learn(method, 1, steps=10)
-    assert len(method.mixtures[0].experts) == 2
-    for name, value in method.mixtures[0].experts[0].state_dict().items():
-        assert torch.equal(value, old[name])
+    assert len(method.mixtures[0].experts) == len(method.mixtures[0].router) == 2
+    moved = [
+        name for name, value in method.model.state_dict().items() if name in old and not torch.equal(value, old[name])
+    ]
+    guarded = [name for name in old if ".experts.0." in name or ".router.0" in name]
+    assert guarded
+    assert not set(moved) & set(guarded)
+    assert bool(moved) is not freeze_trunk  # the trunk moves unless it is frozen
     assert float(method.extra_loss().detach()) >= 0.0
 
 
