@@ -27,7 +27,7 @@ from treegym.agents.policies.base import ChildScorer, mask_of
 from treegym.agents.rollout import Collector, Trajectories, uncounted
 from treegym.agents.schedules import as_schedule
 from treegym.agents.settings import Settings
-from treegym.agents.state import optimizer_state, set_optimizer_state, within
+from treegym.agents.state import array_of, optimizer_state, set_optimizer_state, within
 from treegym.errors import LossIsNaN
 
 __all__ = ["PolicyGradient", "adapted_beta"]
@@ -366,7 +366,7 @@ class PolicyGradient(Agent):
         state: dict[str, Any] = {"optimizer": values, "kl_beta": self.kl_beta}
         arrays = {f"optimizer.{key}": array for key, array in arrays.items()}
         if self.reference is not None:
-            arrays |= {f"reference.{key}": t.detach().cpu().numpy() for key, t in self.reference.state_dict().items()}
+            arrays |= {f"reference.{key}": array_of(t) for key, t in self.reference.state_dict().items()}
         if self._collector is not None and self._collector.running and self.world is not None:
             world = self.world.state()
             if world:

@@ -58,5 +58,6 @@ def set_optimizer_state(
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
-    """Returns a tensor as an array on the CPU, all of it where it is in shards."""
-    return whole(tensor.detach()).cpu().numpy()
+    """Returns a tensor, all of it where it is in shards, as an array; NumPy has no bfloat16, so it becomes float32."""
+    found = whole(tensor.detach()).cpu()
+    return (found.float() if found.dtype == torch.bfloat16 else found).numpy()

@@ -246,16 +246,30 @@ def test_an_optimizer_of_8_bits_needs_its_package(env: gym.vector.VectorEnv) -> 
             PPO("LMPolicy", env, device="cpu", policy_kwargs={"optimizer": "adamw8bit"})
 
 
-def test_moments_of_8_bits_learn_as_others_do_and_go_on_after_a_checkpoint(tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes", reason="the extra 8bit is not installed")
+def _on_text(**policy: Any) -> PPO:
     tokenizer, prompts = load_model("tiny-primary").tokenizer, load_prompts("bundled:train=40", seed=1)
     env = FreeTextVectorEnv(32, prompts=prompts.roots, tokenizer=tokenizer, verify=prompts.verify, max_tokens=12)
+    policy = {"model": "tiny-primary", **policy}
+    return PPO("LMPolicy", env, seed=0, device="cpu", policy_kwargs=policy, n_episodes=32, n_epochs=1, kl_coef=0.05)
 
-    def learner(optimizer: str) -> PPO:
-        policy = {"model": "tiny-primary", "optimizer": optimizer}
-        return PPO("LMPolicy", env, seed=0, device="cpu", policy_kwargs=policy, n_episodes=32, n_epochs=1)
 
-    agent, plain = learner("adamw8bit"), learner("adamw")
+@pytest.mark.parametrize("policy", [{"optimizer": "adamw8bit"}, {"dtype": "bfloat16"}, {"lora_rank": 4}])
+def test_learning_goes_on_to_the_bit_after_a_checkpoint(policy: dict[str, Any], tmp_path: Path) -> None:
+    if "optimizer" in policy:
+        pytest.importorskip("bitsandbytes", reason="the extra 8bit is not installed")
+    agent = _on_text(**policy)
+    agent.learn(300)
+    agent.save(tmp_path / "agent.zip")
+    again = PPO.load(tmp_path / "agent.zip", env=agent.world.env, device="cpu")
+    for each in (agent, again):
+        each.learn(300, reset_num_timesteps=False)
+    for ours, theirs in zip(agent.policy.parameters(), again.policy.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_moments_of_8_bits_learn_as_others_do() -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra 8bit is not installed")
+    agent, plain = _on_text(optimizer="adamw8bit"), _on_text()
     start = [parameter.detach().clone() for parameter in agent.policy.parameters()]
     for each in (agent, plain):
         each.learn(600)
@@ -264,12 +278,6 @@ def test_moments_of_8_bits_learn_as_others_do_and_go_on_after_a_checkpoint(tmp_p
     assert sum(moment.dtype == torch.uint8 for moment in kept) > 10
     for old, ours, theirs in zip(start, agent.policy.parameters(), plain.policy.parameters(), strict=True):
         assert (ours - theirs).norm() < 0.5 * (theirs - old).norm() + 1e-6
-    agent.save(tmp_path / "agent.zip")
-    again = PPO.load(tmp_path / "agent.zip", env=env, device="cpu")
-    for each in (agent, again):
-        each.learn(300, reset_num_timesteps=False)
-    for ours, theirs in zip(agent.policy.parameters(), again.policy.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("switches", [{"gradient_checkpointing": True}, {"dtype": "bfloat16"}])
