@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from treegym.rewards import PathView
+
 
 class Chance:
     """Chooses any legal child; does not learn."""
@@ -74,3 +76,15 @@ class Dying(Chance):
 
     def predict(self, *_: Any, **__: Any):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def opinion(path: PathView) -> float:
+    """A judge that likes short answers, and says nothing of some."""
+    if is_unanswered(path.tokens):
+        raise ConnectionError("the judge does not answer")
+    return 1.0 / path.depth
+
+
+def is_unanswered(tokens: np.ndarray) -> bool:
+    """Returns whether `opinion` fails on this path: on every third or so."""
+    return bool(tokens.sum() % 3 == 0)

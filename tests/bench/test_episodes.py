@@ -22,6 +22,7 @@ def episodes() -> Episodes:
         length=np.array([4, 9], np.int32),
         regret=np.array([0.0, np.nan]),
         end=np.array([17, -1]),
+        failed=np.array([0, 2], np.int32),
     )
 
 

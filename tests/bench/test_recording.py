@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ import pytest
 import treegym  # noqa: F401 - registers the environments
 from treegym.agents import AlphaZero
 from treegym.bench.claims import contradictions, path_sums
-from treegym.bench.episodes import read_training
+from treegym.bench.episodes import Episodes, read_episodes, read_training
 from treegym.bench.export import export_parquet
+from treegym.bench.leaderboard import leaderboard_of
 from treegym.bench.recording import Recorder
 from treegym.bench.results import ResultFolder
 from treegym.bench.runner import run_suite
 from treegym.bench.suite import EnvEntry, parse_suite
 from treegym.bench.verify import verify
+from treegym.envs.token_tree.flags import EOS
 from treegym.errors import ConfigError
+from treegym.report.html import as_html
+from treegym.report.tables import as_markdown, as_text
 
 pytestmark = pytest.mark.usefixtures("contestants_on_path")
 
@@ -134,6 +139,91 @@ def test_judge_calls_and_discarded_groups_are_charged(tmp_path: Path, small_tabl
     assert costs["judged"]["forward_passes"] > costs["judged"]["env_steps"] + costs["judged"]["judge_calls"]
     # The primary is right on some prompts always and on some never, so some groups of four teach nothing.
     assert 0 < costs["verified"]["discarded_groups"] < costs["verified"]["episodes"] / 4
+
+
+@pytest.fixture
+def judged(tmp_path: Path, small_table: dict[str, Any]) -> Path:
+    """Results of agents whose reward is a judge that fails on some answers; the last is evaluated by the verifier."""
+    reward = {"contestants:opinion": {"on_error": "mask"}, "length": -0.01}
+    [tiny] = small_table["envs"]
+    small_table["seeds"], small_table["budget"], small_table["evaluation"] = [0], {"env_steps": 600}, {"episodes": 15}
+    small_table["envs"] = [{**tiny, "kwargs": {**tiny["kwargs"], "reward": reward}, "metric": "return"}]
+    small_table["envs"] += [{**small_table["envs"][0], "name": "checked", "evaluation": {"reward": {"verifier": 1.0}}}]
+    small_table["agents"] = [
+        {"name": "PPO", "agent": "ppo", "kwargs": {"n_episodes": 32}},
+        {"name": "SB3", "agent": "sb3_contrib:MaskablePPO", "kwargs": {"n_steps": 16, "n_epochs": 1}},
+        {"name": "Unmasked", "agent": "stable_baselines3:PPO", "kwargs": {"n_steps": 16, "n_epochs": 1}},
+        {"name": "Learner", "agent": "contestants:Learner"},
+        {"name": "Chance", "agent": "contestants:Chance"},
+    ]
+    outcome = run_suite(parse_suite(small_table, where="test"), tmp_path / "out", workers=1)
+    assert outcome.failed == {}
+    return tmp_path / "out"
+
+
+def test_episodes_whose_reward_failed_are_counted_and_reported(judged: Path, small_table: dict[str, Any]) -> None:
+    from contestants import is_unanswered
+
+    results = ResultFolder(judged)
+    tree = gym.make("TokenTree-v0", tree=small_table["envs"][0]["kwargs"]["tree"]).unwrapped.world.tree
+
+    def unanswered(ends: np.ndarray) -> list[int]:
+        return [int((tree.flags[end] & EOS > 0) and is_unanswered(tree.path(end))) for end in ends]
+
+    expected: dict[str, list[list[int]]] = {}
+    for path, summary in results.named_summaries():
+        evaluated = Episodes.join(read_episodes(results.episodes_path(path.stem))[0].values())
+        assert evaluated.failed.tolist() == unanswered(evaluated.end)
+        counts = [[int(evaluated.failed.sum()), len(evaluated)]]
+        if summary["training"] is None:
+            counts.insert(0, [0, 0])
+        else:
+            trained, _ = read_training(results.training_path(path.stem))
+            assert trained.failed.tolist() == unanswered(trained.end)
+            counts.insert(0, [int(trained.failed.sum()), len(trained)])
+        assert summary["failed_rewards"] == {"training": counts[0][0], "evaluation": counts[1][0]}
+        expected[summary["env"], summary["agent"]] = counts
+    assert all(0 < failed < of for (failed, of), _ in expected.values() if of)
+    assert all(expected[env, "Chance"][1][0] for env in ("tiny", "checked"))
+    board = leaderboard_of(judged)
+    found = {(row["env"], row["agent"]): [row["training"], row["evaluation"]] for row in board["failed_rewards"]}
+    assert found == expected
+    [warning] = [said for said in board["warnings"] if "reward failed" in said]
+    failed, of = (sum(counts[0][i] for counts in expected.values()) for i in (0, 1))
+    assert f"in {failed:,} of {of:,} training episodes" in warning
+    for shown in (html.unescape(as_html(board)), as_markdown(board), as_text(board)):
+        assert warning in shown
+    failed, of = expected["tiny", "PPO"][0]
+    assert f"| tiny | PPO | {failed} of {of} |" in as_markdown(board)
+    assert f'<td class="n">{failed} of {of}</td>' in as_html(board)
+    assert verify(judged).problems == []
+    summary_path = judged / "runs" / "tiny--ppo--0.json"  # nor can they be hidden
+    summary = json.loads(summary_path.read_text())
+    summary_path.write_text(json.dumps({**summary, "failed_rewards": {"training": 0, "evaluation": 0}}))
+    problems = [problem for problem in verify(judged).problems if "failed rewards" in problem]
+    assert [problem.split()[4] for problem in problems] == ["evaluation", "training"]
+
+
+def test_runs_from_before_failures_were_counted_still_read(folder: Path) -> None:
+    results = ResultFolder(folder)
+    for path, summary in results.named_summaries():
+        old = {key: value for key, value in summary.items() if key != "failed_rewards"}
+        for part, file in (("episodes", results.episodes_path), ("training", results.training_path)):
+            if old[part] is None:
+                continue
+            rows = [json.loads(line) for line in gzip.decompress(file(path.stem).read_bytes()).splitlines()]
+            assert all(row.pop("failed") == 0 for row in rows)
+            lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            file(path.stem).write_bytes(gzip.compress(lines))
+            old[part] = {**old[part], "sha256": hashlib.sha256(lines).hexdigest()}
+        path.write_text(json.dumps(old))
+    assert verify(folder).problems == []
+    board = leaderboard_of(folder)
+    assert "failed_rewards" not in board
+    assert not any("reward failed" in said for said in board["warnings"])
+    assert "failed rewards" not in as_html(board) + as_markdown(board)
+    trained, _ = read_training(results.training_path("tiny--ppo--0"))
+    assert set(trained.failed) == {-1}
 
 
 def test_environments_without_a_tree_and_policies_with_their_own_backward_pass(

@@ -101,7 +101,8 @@ class Arena:
         self.kinds = self._kinds(world)  # [P] str
         self._best_of_root = best_of_root(world) if self.world is None else None  # [R] float64
         self._best: np.ndarray | None = None  # [N] float64
-        self._in_training: np.ndarray | None = None  # [N] float64, what the training reward pays on the way to a node
+        # [N] float64 each: what the training reward pays on the way to a node, and at how many steps it fails
+        self._in_training: tuple[np.ndarray, np.ndarray] | None = None
 
     def close(self) -> None:
         self._envs.close()
@@ -132,6 +133,7 @@ class Arena:
         correct = np.zeros(lanes, np.bool_)
         best = np.full(lanes, np.nan)
         end = np.full(lanes, -1, np.int64)
+        failed = np.zeros(lanes, np.int32)
         state: Any = None
         start = np.ones(lanes, np.bool_)
         actions = np.zeros(lanes, np.int64)
@@ -149,6 +151,8 @@ class Arena:
             reward = np.asarray(reward, np.float64)
             ret[alive] += (reward if reward.ndim == 1 else reward.sum(axis=1))[alive]
             length[alive] += 1
+            if "reward_failed" in info:
+                failed += np.asarray(info["reward_failed"], np.bool_) & alive
             ended = alive & (np.asarray(terminated) | np.asarray(truncated))
             if ended.any():
                 correct[ended] = np.asarray(info.get("is_success", np.zeros(lanes)), np.bool_)[ended]
@@ -159,7 +163,7 @@ class Arena:
             alive = alive & ~ended
             start = np.zeros(lanes, np.bool_)
             if not alive.any():
-                return self._episodes(chosen, ret, correct, length, best, end)
+                return self._episodes(chosen, ret, correct, length, best, end, failed)
         raise DataError(f"{self.entry.id} did not end an episode within {STEP_LIMIT} steps; give it a time limit")
 
     def _episodes(
@@ -170,16 +174,19 @@ class Arena:
         length: np.ndarray,
         best: np.ndarray,
         end: np.ndarray,
+        failed: np.ndarray,
     ) -> Episodes:
         count = len(chosen)
-        ret, correct, length, best, end = ret[:count], correct[:count], length[:count], best[:count], end[:count]
+        ret, correct, length = ret[:count], correct[:count], length[:count]
+        best, end, failed = best[:count], end[:count], failed[:count]
         true, proxy = correct.astype(np.float64), ret
         if self.world is not None:
             verdict = np.asarray(self.world.tree.verdict)[end].astype(np.float64)
             true = np.where(np.isnan(verdict), true, verdict)
             best = self.best_values()[np.asarray(self.tree.root_node)[self.prompts[chosen]]]
             if "reward" in self.entry.evaluation:
-                proxy = self._returns_in_training(end)
+                proxy, failures = self._returns_in_training(end)
+                failed = failed + failures.astype(np.int32)
         elif self._best_of_root is not None:
             best = self._best_of_root[self.prompts[chosen]]
         return Episodes(
@@ -192,6 +199,7 @@ class Arena:
             length=length,
             regret=np.maximum(best - ret, 0.0),
             end=end,
+            failed=failed,
         )
 
     def digest(self) -> str:
@@ -235,8 +243,8 @@ class Arena:
         """Returns the columns in which episodes contradict the tree at the nodes they ended in."""
         return contradictions(self.world, episodes, self.best_values())
 
-    def _returns_in_training(self, end: np.ndarray) -> np.ndarray:
-        """Returns what the reward that agents train on pays for the paths to these nodes."""
+    def _returns_in_training(self, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what the reward that agents train on pays for the paths to these nodes, and how often it fails."""
         if self._in_training is None:
             from treegym.rewards import build
 
@@ -244,8 +252,9 @@ class Arena:
             assert world is not None
             table = build(self.entry.kwargs.get("reward")).on(self.tree, ends=world.ends, truncated=world.cut_off)
             table.ensure(np.arange(self.tree.size))
-            self._in_training = path_sums(self.tree, np.asarray(table.total, np.float64))
-        return self._in_training[end]
+            self._in_training = path_sums(self.tree, table.total), path_sums(self.tree, table.failed)
+        paid, failures = self._in_training
+        return paid[end], failures[end]
 
     def _kinds(self, world: Any) -> np.ndarray:
         names = None

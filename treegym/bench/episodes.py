@@ -42,9 +42,15 @@ class Episodes:
     end: (
         np.ndarray
     )  # [E] int64, the node an episode ended in, so that its text can be looked up; -1 where there is none
+    failed: np.ndarray  # [E] int32, steps at which a reward term failed; -1 where that was not counted
 
     def __len__(self) -> int:
         return len(self.prompt)
+
+    @property
+    def with_failures(self) -> int:
+        """How many of the episodes were paid without a reward term that failed, or with its default."""
+        return int((self.failed > 0).sum())
 
     def metric(self, name: str) -> np.ndarray:
         """Returns a score column by the name it has in suites and files."""
@@ -72,9 +78,10 @@ class TrainingEpisodes(Episodes):
 _NAMES = {f.name: "return" if f.name == "ret" else f.name for f in fields(TrainingEpisodes)}
 _TYPES: dict[str, Any] = {
     "prompt": np.int32, "kind": np.str_, "ret": np.float64, "correct": np.bool_, "true": np.float64,
-    "proxy": np.float64, "length": np.int32, "regret": np.float64, "end": np.int64, "start": np.int64,
-    "env_steps": np.int64,
+    "proxy": np.float64, "length": np.int32, "regret": np.float64, "end": np.int64, "failed": np.int32,
+    "start": np.int64, "env_steps": np.int64,
 }  # fmt: skip
+_LATER = {"failed": -1}  # columns that older files lack, and what stands for them
 
 _Kind = TypeVar("_Kind", bound=Episodes)
 
@@ -139,7 +146,8 @@ def _sound(path: str | os.PathLike[str]) -> Iterator[None]:
 def _table(kind: type[_Kind], rows: list[dict[str, Any]]) -> _Kind:
     columns = {}
     for f in fields(kind):
-        values = [row[_NAMES[f.name]] for row in rows]
+        name = _NAMES[f.name]
+        values = [row.get(name, _LATER[name]) if name in _LATER else row[name] for row in rows]
         if _TYPES[f.name] is np.float64:
             values = [math.nan if value is None else float(value) for value in values]
         columns[f.name] = np.array(values, dtype=_TYPES[f.name])

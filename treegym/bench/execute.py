@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from treegym.bench.arena import Arena, has_native_batch, make_batch
-from treegym.bench.episodes import Episodes, write_episodes, write_training
+from treegym.bench.episodes import Episodes, TrainingEpisodes, write_episodes, write_training
 from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes, count_learning, count_simulations
 from treegym.bench.provenance import provenance
 from treegym.bench.recording import Recorder
@@ -95,6 +95,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
     final = evaluated[max(evaluated)]
     evaluation_cpu = meter.evaluation_cpu
     training = None
+    seen: TrainingEpisodes | None = None
     if recorder is not None:
         seen = recorder.episodes()
         digest = write_training(out / "runs" / f"{job.id}.training.jsonl.gz", seen)
@@ -128,6 +129,10 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
         "final": final_of(final, job.env.metric),
         "episodes": {"sha256": digest, "count": sum(len(episodes) for episodes in evaluated.values())},
         "training": training,
+        "failed_rewards": {
+            "training": 0 if seen is None else seen.with_failures,
+            "evaluation": sum(episodes.with_failures for episodes in evaluated.values()),
+        },
         "provenance": provenance(),
     }
     atomic_write(out / "runs" / f"{job.id}.json", json.dumps(summary, allow_nan=False) + "\n")

@@ -54,6 +54,7 @@ def _schema(pa: Any, about: Mapping[str, Any]) -> Any:
         "seed": pa.int64(), "checkpoint": pa.int32(), "env_steps": pa.int64(), "prompt": pa.int32(),
         "return": pa.float64(), "correct": pa.bool_(), "true": pa.float64(), "proxy": pa.float64(),
         "length": pa.int32(), "regret": pa.float64(), "start": pa.int64(), "end": pa.int64(),
+        "failed": pa.int32(),
     }  # fmt: skip
     fields = [pa.field(name, text) for name in _NAMED] + [pa.field(name, kind) for name, kind in numbers.items()]
     return pa.schema(fields, metadata={"treegym": json.dumps(about)})

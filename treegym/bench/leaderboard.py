@@ -103,6 +103,7 @@ def build_leaderboard(suite: Suite, summaries: Iterable[Mapping[str, Any]], *, s
         row["rating"] = ratings.get(row["name"])
     order = [row["name"] for row in rows]
     expected = len(suite.envs) * len(suite.agents) * len(suite.seeds)
+    failed = _failed_rewards(runs)
     return {
         "format": FORMAT,
         "version": treegym.__version__,
@@ -122,10 +123,11 @@ def build_leaderboard(suite: Suite, summaries: Iterable[Mapping[str, Any]], *, s
             env: next(iter(agents.values())).summaries[0].get("reference", {}) for env, agents in runs.items()
         },
         "provenance": _provenance(everyone),
-        "warnings": _warnings(suite, runs, everyone, expected),
+        "warnings": [*_warnings(suite, runs, everyone, expected), *_said_of_failures(failed)],
         "agents": rows,
         "improvement": _improvement(order, suite, runs, seed),
         "differences": _differences(order, suite, runs, seed),
+        **({"failed_rewards": failed} if failed else {}),
         "thresholds": [round(float(x), 2) for x in THRESHOLDS],
     }
 
@@ -247,6 +249,37 @@ def _warnings(
     if any("+changes" in str(run.get("provenance", {}).get("git")) for run in everyone):
         said.append("Some runs come from a checkout with uncommitted changes.")
     return said
+
+
+def _failed_rewards(runs: Mapping[str, Mapping[str, AgentRuns]]) -> list[dict[str, Any]]:
+    """Returns, where rewards failed, in how many episodes they did and of how many, as ``[failed, of]``."""
+    rows = []
+    for env, agents in runs.items():
+        for name, entry in agents.items():
+            # Runs from before failures were counted say nothing about their episodes.
+            counted = [run for run in entry.summaries if run.get("failed_rewards") is not None]
+            training, evaluation = (
+                sum(run["failed_rewards"][p] for run in counted) for p in ("training", "evaluation")
+            )
+            if training or evaluation:
+                trained = sum(run["training"]["count"] for run in counted if run["training"] is not None)
+                evaluated = sum(run["episodes"]["count"] for run in counted)
+                rows.append(
+                    {"env": env, "agent": name, "training": [training, trained], "evaluation": [evaluation, evaluated]}
+                )
+    return rows
+
+
+def _said_of_failures(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not failed:
+        return []
+    (a, b), (c, d) = ([sum(row[phase][i] for row in failed) for i in (0, 1)] for phase in ("training", "evaluation"))
+    names = ", ".join(dict.fromkeys(row["agent"] for row in failed))
+    return [
+        f"A reward failed (a judge that did not answer, say) in {a:,} of {b:,} training episodes and {c:,} of {d:,} "
+        f"evaluation episodes of {names}: the term that failed was left out there, or stood at its default, so what "
+        "these agents learned from, and their returns, are not the whole reward's."
+    ]
 
 
 def _provenance(everyone: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Recorder:
         self._judges = _judges(self._world)
         self._return = np.zeros(count)
         self._length = np.zeros(count, np.int32)
+        self._failed = np.zeros(count, np.int32)  # steps at which a reward term failed
         self._start = np.full(count, -1, np.int64)  # node, where an episode was begun elsewhere than at its prompt
         self._ended: list[tuple[np.ndarray, ...]] = []  # a tuple of columns for every step in which episodes ended
 
@@ -46,8 +47,13 @@ class Recorder:
         step, reset, set_state = world.step, world.reset, world.set_state
 
         def recorded_step(actions: np.ndarray, active: np.ndarray) -> Any:
+            stood = None if self._tree is None else self._lanes.node.copy()
             outcome = step(actions, active)
-            self.stepped(active, outcome.reward, outcome.terminated | outcome.truncated, outcome.success, outcome.info)
+            # Lanes are driven without info; an illegal action moves nothing, so no reward was looked up for it.
+            info = outcome.info
+            if stood is not None:
+                info = {"reward_failed": self._world.table.failed[self._lanes.node] & (self._lanes.node != stood)}
+            self.stepped(active, outcome.reward, outcome.terminated | outcome.truncated, outcome.success, info)
             return outcome
 
         def recorded_reset(which: np.ndarray, **where: Any) -> None:
@@ -63,7 +69,7 @@ class Recorder:
 
     def begun(self, which: np.ndarray) -> None:
         """Forgets what the lanes of ``which [B] bool`` did: they start anew."""
-        self._return[which], self._length[which], self._start[which] = 0.0, 0, -1
+        self._return[which], self._length[which], self._failed[which], self._start[which] = 0.0, 0, 0, -1
 
     def stepped(
         self, active: np.ndarray, reward: np.ndarray, done: np.ndarray, success: np.ndarray | None, info: Any
@@ -73,6 +79,7 @@ class Recorder:
         reward = np.asarray(reward, np.float64)
         self._return[active] += (reward if reward.ndim == 1 else reward.sum(axis=1))[active]
         self._length[active] += 1
+        self._failed[active] += _told(info, "reward_failed", np.flatnonzero(active), otherwise=0.0) > 0.0
         ended = np.flatnonzero(active & done)
         if not len(ended):
             return
@@ -87,7 +94,8 @@ class Recorder:
                 correct > 0.5,
                 unknown if self._tree is None else self._lanes.node[ended].copy(),
                 unknown if not hasattr(self._lanes, "root") else self._lanes.root[ended].copy(),
-                _best_returns(info, ended),
+                _told(info, "best_return", ended, otherwise=np.nan),
+                self._failed[ended].copy(),
                 np.full(len(ended), self.env_steps, np.int64),
             )
         )
@@ -98,8 +106,9 @@ class Recorder:
     def episodes(self) -> TrainingEpisodes:
         """Returns the episodes that have ended so far."""
         nothing = (np.zeros(0), *(np.zeros(0, np.int64) for _ in range(2)), np.zeros(0, np.bool_),
-                   *(np.zeros(0, np.int64) for _ in range(2)), np.zeros(0), np.zeros(0, np.int64))  # fmt: skip
-        ret, length, start, correct, end, prompt, best, env_steps = (
+                   *(np.zeros(0, np.int64) for _ in range(2)), np.zeros(0), np.zeros(0, np.int32),
+                   np.zeros(0, np.int64))  # fmt: skip
+        ret, length, start, correct, end, prompt, best, failed, env_steps = (
             np.concatenate(column) for column in zip(nothing, *self._ended, strict=True)
         )
         true = correct.astype(np.float64)
@@ -121,6 +130,7 @@ class Recorder:
             length=length.astype(np.int32),
             regret=np.maximum(best - ret, 0.0),
             end=end,
+            failed=failed,
             start=start,
             env_steps=env_steps,
         )
@@ -138,9 +148,9 @@ def _judges(world: Any) -> int:
     return 0 if part is None else sum(isinstance(term, Judge) for term in part.terms())
 
 
-def _best_returns(info: Any, ended: np.ndarray) -> np.ndarray:
-    """Returns the best possible returns that an environment told at the end of its episodes; NaN where it did not."""
+def _told(info: Any, name: str, lanes: np.ndarray, *, otherwise: float) -> np.ndarray:
+    """Returns a number that environments told of some lanes in their info ``[.] float64``, `otherwise` where not."""
     if isinstance(info, Mapping) and "lanes" in info:
-        return np.array([float(info["lanes"][lane].get("best_return", np.nan)) for lane in ended])
-    told = info.get("best_return") if isinstance(info, Mapping) else None
-    return np.full(len(ended), np.nan) if told is None else np.asarray(told, np.float64)[ended]
+        return np.array([float(info["lanes"][lane].get(name, otherwise)) for lane in lanes], np.float64)
+    told = info.get(name) if isinstance(info, Mapping) else None
+    return np.full(len(lanes), otherwise) if told is None else np.asarray(told, np.float64)[lanes]

@@ -129,6 +129,7 @@ def _summary(path: Path) -> dict[str, Any]:
     summary = strict_json(path)
     if summary.get("format") != FORMAT:
         raise DataError(f"{path} is not a run of format {FORMAT}")
+    summary.setdefault("failed_rewards", None)  # older runs did not count them
     if (fault := misfit(summary, SUMMARY)) is not None:
         raise DataError(f"{path} is damaged: {fault.lstrip('.')} is missing or not what it should be")
     if len(summary["final"]["prompts"]) != len(summary["final"]["scores"]) or not summary["curve"]:

@@ -22,6 +22,7 @@ SUMMARY: Any = {
     },
     "episodes": {"sha256": str, "count": int},
     "training": (None, {"sha256": str, "count": int, "env_steps": int}),
+    "failed_rewards": (None, {"training": int, "evaluation": int}),
     "hyperparameters": {},
     "reference": {"*": float},
     "provenance": {"versions": {"*": str}, "git": str, "hardware": {"*": (str, float)}},

@@ -117,8 +117,16 @@ def _check_run(
             yield f"{name}: checkpoint {point['checkpoint']} does not follow from the episodes"
     if not _same(final_of(checkpoints[max(checkpoints)], metric), summary["final"]):
         yield f"{name}: the final scores do not follow from the episodes"
+    failures = sum(episodes.with_failures for episodes in checkpoints.values())
+    yield from _check_failures(name, summary, "evaluation", failures)
     if summary["training"] is not None:
         yield from _check_training(folder, name, summary, found)
+
+
+def _check_failures(name: str, summary: Mapping[str, Any], phase: str, failures: int) -> Iterator[str]:
+    claimed = summary["failed_rewards"]
+    if claimed is not None and claimed[phase] != failures:
+        yield f"{name}: the number of {phase} episodes with failed rewards does not follow from the episodes"
 
 
 def _check_training(folder: ResultFolder, name: str, summary: Mapping[str, Any], found: Verification) -> Iterator[str]:
@@ -135,6 +143,7 @@ def _check_training(folder: ResultFolder, name: str, summary: Mapping[str, Any],
     inside = claimed["env_steps"] == charged and int(episodes.length.sum()) <= charged
     if not inside or (np.diff(episodes.env_steps, append=charged) < 0).any():
         yield f"{name}: the steps of the training episodes are not those that were charged"
+    yield from _check_failures(name, summary, "training", episodes.with_failures)
 
 
 def _arena(env: EnvEntry, suite: Suite, found: Verification) -> Arena | None:

@@ -17,7 +17,7 @@ from treegym.report.charts import (
     styles,
 )
 from treegym.report.svg import marker_swatch
-from treegym.report.tables import interval, number, provenance_line
+from treegym.report.tables import failures, interval, number, provenance_line
 
 __all__ = ["as_html"]
 
@@ -66,6 +66,18 @@ def as_html(board: Mapping[str, Any]) -> str:
     parts.append(
         _section("cost", "Cost", '<div class="charts">' + _figure(cost_chart(board)) + _cost_table(board) + "</div>")
     )
+    header, counts = failures(board)
+    if counts:
+        parts.append(
+            _section(
+                "failures",
+                "Episodes with failed rewards",
+                "<p>A reward term failed at one of their steps at least and was left out of what was paid, or stood at "
+                'its default; a failure is never a score of 0.</p><div class="scroll">'
+                + _table(header, counts)
+                + "</div>",
+            )
+        )
     parts.append(_section("method", "How this was measured", _method(board)))
     title = f"TreeGym benchmark: {board['suite']}"
     return (

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_csv", "as_markdown", "as_text", "interval", "number"]
+__all__ = ["as_csv", "as_markdown", "as_text", "failures", "interval", "number"]
 
 _COSTS = ("env_steps", "forward_passes", "cpu_seconds")
 
@@ -65,6 +65,16 @@ def references(board: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def failures(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the rows of the table of rewards that failed; no rows where none did."""
+    header = ["environment", "agent", "training episodes", "evaluation episodes"]
+    counts = [
+        [row["env"], row["agent"], *("{:,} of {:,}".format(*row[phase]) for phase in ("training", "evaluation"))]
+        for row in board.get("failed_rewards", ())
+    ]
+    return header, counts
+
+
 def as_text(board: Mapping[str, Any]) -> str:
     """Returns the leaderboard for a terminal."""
     header, rows = _rows(board)
@@ -101,6 +111,9 @@ def as_markdown(board: Mapping[str, Any]) -> str:
         leads = [[d["first"], d["second"], interval(d["lead"])] for d in board["differences"]]
         parts += _markdown_table(["agent", "ahead of", "mean difference [95 %, over runs and prompts]"], leads)
         parts.append("")
+    titles, counts = failures(board)
+    if counts:
+        parts += ["## Episodes with failed rewards", "", *_markdown_table(titles, counts), ""]
     for env in board["prompts"]:
         kinds = sorted({kind for row in board["agents"] for kind in row["envs"][env]["kinds"]})
         parts += [f"## Regret by task kind: {env}", ""]
