@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-__all__ = ["PEER_ABSENT", "cpu_seconds", "emit", "interleaved", "parse", "peer_absent", "table"]
+__all__ = [
+    "PEER_ABSENT", "cpu_seconds", "emit", "interleaved", "mean_interval", "median_ratio", "parse", "peer_absent",
+    "table",
+]  # fmt: skip
 
 PEER_ABSENT = 3  # exit code when a peer to compare with is not installed
 
@@ -62,6 +65,17 @@ def interleaved(
 def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
     """Returns the median of the round-by-round ratios."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns Student's 95 % interval of the mean (the value itself if there is one)."""
+    from treegym.bench.statistics import student_t_quantile  # peers' environments do without treegym
+
+    middle = statistics.mean(values)
+    if len(values) < 2:
+        return middle, middle
+    half = student_t_quantile(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return middle - half, middle + half
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

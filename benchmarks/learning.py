@@ -111,15 +111,6 @@ def baselines() -> dict[str, float]:
     return found
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Returns the 95 % t-interval of the mean."""
-    if len(values) < 2:
-        return values[0], values[0]
-    quantile = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
-    half = quantile * statistics.stdev(values) / len(values) ** 0.5
-    return statistics.mean(values) - half, statistics.mean(values) + half
-
-
 def main() -> None:
     args = common.parse(__doc__ or "")
     seeds, steps = (SEEDS[:1], 4_000) if args.quick else (SEEDS, STEPS)
@@ -149,7 +140,7 @@ def main() -> None:
         correct = [result.correct for result in mine]
         if part:  # the same seeds with it and without
             points = [100 * (off - on) for off, on in zip(correct, whole[agent], strict=True)]
-            low, high = interval(points)
+            low, high = common.mean_interval(points)
             ablated.append(
                 {"agent": agent, "without": part, "correct": statistics.mean(correct),
                  "points": statistics.mean(points), "low": low, "high": high, "paper": ABLATIONS[agent][part][1],
@@ -158,7 +149,7 @@ def main() -> None:
             continue
         whole[agent] = correct
         closed = [(value - floor) / (oracle - floor) for value in correct]
-        low, high = interval(closed)
+        low, high = common.mean_interval(closed)
         rows.append(
             {"agent": agent, "correct": statistics.mean(correct),
              "without_search": statistics.mean(r.without_search for r in mine), "gap_closed": statistics.mean(closed),

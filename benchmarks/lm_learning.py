@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import emit, table
+from common import emit, mean_interval, table
 from lm_sequence import METHODS, sequence
 
 from treegym.envs.free_text import FreeTextVectorEnv
@@ -37,7 +37,6 @@ from treegym.models import load_model, tasks
 
 STEPS = {"ppo": 80_000, "dapo": 700_000, "vapo": 400_000}  # tokens; settings are those of `treegym iterate`
 SEEDS, MAX_ANSWER = 5, 24
-T_HALF_WIDTH = {5: 2.776 / 5**0.5}  # of a 95 % interval of the mean, in standard deviations, by the number of seeds
 
 
 def reinforce(algorithm: str, seed: int, steps: int, held_out: PromptSet, longer: PromptSet) -> dict[str, Any]:
@@ -128,10 +127,9 @@ def summary(found: list[dict[str, Any]]) -> dict[str, float]:
         figures[f"accuracy_{algorithm}"] = statistics.mean(accuracies)
         figures[f"longer_{algorithm}"] = statistics.mean(cell["longer"] for cell in mine)
         figures[f"gain_{algorithm}"] = figures[f"accuracy_{algorithm}"] / start
-        if len(mine) in T_HALF_WIDTH:
-            half = T_HALF_WIDTH[len(mine)] * statistics.stdev(accuracies)
-            figures[f"accuracy_{algorithm}_low"] = figures[f"accuracy_{algorithm}"] - half
-            figures[f"accuracy_{algorithm}_high"] = figures[f"accuracy_{algorithm}"] + half
+        if len(mine) == SEEDS:
+            low, high = mean_interval(accuracies)
+            figures |= {f"accuracy_{algorithm}_low": low, f"accuracy_{algorithm}_high": high}
     stages = [cell for cell in found if "method" in cell]
     for name in dict.fromkeys(cell["method"] for cell in stages):
         for figure in ("forgetting", "transfer", "at_end"):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import emit, parse, peer_absent, table
+from common import emit, mean_interval, parse, peer_absent, table
 
 SIZES = {  # hidden, intermediate, layers
     "108k": (64, 192, 2),
@@ -31,7 +31,6 @@ SIZES = {  # hidden, intermediate, layers
 }
 RATE, LEARNING_RATE = 1e-4, 2e-4
 LENGTHS = (16, 32, 64, 128, 256)
-T_HALF_WIDTH = {3: 4.303 / 3**0.5, 5: 2.776 / 5**0.5}  # of a 95 % interval of the mean, in standard deviations
 ROOT = Path(__file__).resolve().parents[1]
 PEER, OWN = (ROOT / ".venvs" / name / "bin" / "python" for name in ("trl", "lm"))
 
@@ -232,9 +231,9 @@ def main() -> None:
     print(table(lessons))
     for name in ("ours", "theirs") if lessons else ():
         accuracies = [row[f"{name}_accuracy"] for row in lessons]
-        half = T_HALF_WIDTH[len(lessons)] * statistics.stdev(accuracies)
-        mean = statistics.mean(accuracies)
-        figures |= {f"accuracy_{name}": mean, f"accuracy_{name}_low": mean - half, f"accuracy_{name}_high": mean + half}
+        low, high = mean_interval(accuracies)
+        figures |= {f"accuracy_{name}": statistics.mean(accuracies)}
+        figures |= {f"accuracy_{name}_low": low, f"accuracy_{name}_high": high}
     figures["cost_per_token_256_over_16"] = costs[-1]["us_a_token"] / costs[0]["us_a_token"]
     emit("lm_train_speed", figures, [*cells, *lessons, *costs])
 

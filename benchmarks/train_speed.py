@@ -108,7 +108,7 @@ def main() -> None:
     steps = 4096 if args.quick else 65_536
     for label, build in (("treegym PPO", tree_ours), ("MaskablePPO", tree_peer)):
         gaps = [regret(build(seed).learn(steps), held_out) for seed in seeds]
-        low, high = interval(gaps)
+        low, high = common.mean_interval(gaps)
         cells.append(
             {"env": f"TokenTree-v0, {steps} steps", "agent": label, "regret": statistics.mean(gaps), "low": low,
              "high": high}
@@ -117,16 +117,6 @@ def main() -> None:
     print(common.table([cell for cell in cells if "regret" in cell]))
     print("regret: gap to the exact optimum on the 400 held-out roots, 95 % t-interval over seeds")
     common.emit("train_speed", figures, cells)
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Returns the 95 % t-interval of the mean (the values themselves if there is one)."""
-    if len(values) < 2:
-        return values[0], values[0]
-    quantile = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
-    half = quantile * statistics.stdev(values) / len(values) ** 0.5
-    middle = statistics.mean(values)
-    return middle - half, middle + half
 
 
 if __name__ == "__main__":
