@@ -94,9 +94,11 @@ def run(name: str, *, quick: bool) -> dict[str, Any]:
 def closing_object(printed: str, *, quick: bool) -> dict[str, Any]:
     """Returns the JSON object that a benchmark's output ends with, or what is wrong with it."""
     try:
-        result: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+        result: Any = json.loads(printed.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        return {"problem": "its last line is no JSON object"}
+        result = None
+    if not isinstance(result, dict) or not {"benchmark", "figures", "machine"} <= result.keys():
+        return {"problem": "its last line is not the JSON object that a benchmark closes with"}
     return {**result, "quick": quick, "date": datetime.now(UTC).date().isoformat()}
 
 
@@ -142,9 +144,14 @@ def main() -> int:
     failed = 0
     known = []
     for path in args.read:
-        result = closing_object(path.read_text(encoding="utf-8"), quick=False)
-        if result.get("benchmark") not in BARS:
-            parser.error(f"{path} does not end in the closing line of a benchmark")
+        try:
+            result = closing_object(path.read_text(encoding="utf-8"), quick=False)
+        except (OSError, UnicodeDecodeError) as error:
+            parser.error(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+        if "problem" in result:
+            parser.error(f"{path} holds no benchmark's output: {result['problem']}")
+        if str(result["benchmark"]) not in BARS:
+            parser.error(f"{path}: there is no benchmark {result['benchmark']!r}; there are {', '.join(BARS)}")
         known.append((result["benchmark"], result))
     names = args.names or ([] if args.read else list(BARS))
     for name, result in (*known, *((name, run(name, quick=args.quick)) for name in names)):
