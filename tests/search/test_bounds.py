@@ -41,7 +41,7 @@ if not to.terminated.any():
     session.run()
 first, count = np.array([1, 4, -1, -1, -1, -1]), np.array([3, 2, 0, 0, 0, 0])
 tables = {name: rng.normal(size=6).astype(np.float32) for name in ("reward", "prior_logits", "value")}
-search_closed(first_child=first, child_count=count, terminal=count == 0, roots=np.array([0, 1]), method="METHOD",
+search_closed(first_child=first, child_count=count, terminal=count == 0, roots=np.array([0, 1] * 6), method="METHOD",
               num_simulations=20, root_noise=0.25, **tables)
 
 policy, estimate = dense_layer(4, 5), dot_product(4)
@@ -63,7 +63,10 @@ class Hops:
     def step(self, states, actions):
         raise NotImplementedError
 
-search(Hops(), rng.normal(size=(3, 4)).astype(np.float32), method="METHOD", num_simulations=30)
+for batch in (3, 11):  # one after another, and eight abreast
+    for solve in (False, True):
+        states = rng.normal(size=(batch, 4)).astype(np.float32)
+        search(Hops(), states, method="METHOD", num_simulations=30, solve=solve)
 print("within bounds")
 """
 

@@ -11,6 +11,7 @@ import pytest
 from treegym.errors import ConfigError
 from treegym.search import search_closed
 from treegym.search.kernels import narrow, rows
+from treegym.search.tree import aligned
 
 WIDE = rows.WIDE
 METHODS = ("puct", "gumbel")
@@ -146,3 +147,13 @@ def test_a_fault_below_one_of_many_roots_is_named(method: str) -> None:
     world["reward"][below] = np.nan
     with pytest.raises(ConfigError, match=f"from root 7: .* of node {below} "):
         search_closed(**world, roots=np.arange(12), method=method, num_simulations=60)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 8), (7, 3, 2)])
+def test_behind_every_tree_there_is_room_for_a_row(shape: tuple[int, ...]) -> None:
+    array = aligned(shape, np.float32)
+    room = array
+    while room.base is not None:
+        room = room.base
+    behind = room.ctypes.data + room.nbytes - (array.ctypes.data + array.nbytes)
+    assert behind >= WIDE * array.itemsize
