@@ -5,23 +5,38 @@ A subclass has `num_envs`, `lanes` (with `seed`, `begin`, `observe`, `done`) and
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from treegym.envs.single import checked_render_mode, checked_root
 from treegym.errors import ConfigError
 
-__all__ = ["NativeVectorEnv", "autoreset_of"]
+__all__ = ["NativeVectorEnv"]
 
 
 class NativeVectorEnv(VectorEnv):
     """B episodes that step in one compiled call; lane i seeded with s walks as the single environment seeded s + i."""
 
+    NAME: ClassVar[str] = ""
     lanes: Any
     autoreset_mode: AutoresetMode
     _seeded = False
+
+    def _take_arguments(
+        self, num_envs: int, max_episode_steps: int | None, autoreset_mode: str | AutoresetMode, render_mode: str | None
+    ) -> None:
+        """Keeps the arguments that every native batch takes; raises ConfigError for one that cannot be used."""
+        if not _is_count(num_envs):
+            raise ConfigError(f"num_envs is {num_envs!r}; at least one environment is needed")
+        if max_episode_steps is not None and not _is_count(max_episode_steps):
+            raise ConfigError(f"max_episode_steps is {max_episode_steps!r}; a whole number from 1 was expected")
+        self.num_envs = int(num_envs)
+        self.autoreset_mode = _autoreset_of(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = checked_render_mode(render_mode)
 
     def _seed_lanes(self, seed: int | list[int | None] | None) -> None:
         """Gives every lane the key that a single environment of its seed would draw."""
@@ -37,8 +52,14 @@ class NativeVectorEnv(VectorEnv):
             self.lanes.seed(self.np_random.integers(2**63, size=self.num_envs).astype(np.uint64))
         self._seeded = True
 
-    def _reset_options(self, options: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Returns which lanes to reset ``[B] bool`` and their roots ``[B] int64``, each None if not asked."""
+    def _reset_options(self, options: dict[str, Any] | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Returns which lanes to reset ``[B] bool`` and their roots ``[B] int64``, each None if not asked.
+
+        ``options["roots"]`` gives each lane a root, -1 leaves it to chance; ``options["root"]`` gives all the same.
+        """
+        options = options or {}
+        if (root := checked_root(options)) is not None:
+            options = {"roots": np.full(self.num_envs, root), **options}
         which, roots = options.get("reset_mask"), options.get("roots")
         if which is not None:
             which = np.asarray(which)
@@ -80,13 +101,34 @@ class NativeVectorEnv(VectorEnv):
         """Returns which actions are legal in every lane ``[B, K] bool``."""
         return self.lanes.observe()["action_mask"].astype(bool)
 
+    def restore_state(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Goes back to a cloned state and returns its observations."""
+        self.lanes.restore(state)
+        return self.lanes.observe()
+
+    def _drawing(self) -> tuple[Any, Any]:
+        """Returns the module that draws (`as_text`, `as_image` of a world and a place), and where the lanes stand."""
+        raise NotImplementedError
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Draws every lane: texts for "ansi", images for "rgb_array"."""
+        if self.render_mode is None:
+            return None
+        module, places = self._drawing()
+        draw = module.as_text if self.render_mode == "ansi" else module.as_image
+        return tuple(draw(self.lanes.world, place) for place in places)
+
 
 def _lane_key(seed: int) -> int:
     """Returns what the single environment draws as its key after ``reset(seed=seed)``."""
     return int(seeding.np_random(seed)[0].integers(2**63, size=1)[0])
 
 
-def autoreset_of(mode: str | AutoresetMode) -> AutoresetMode:
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+
+
+def _autoreset_of(mode: str | AutoresetMode) -> AutoresetMode:
     """Returns an autoreset mode by its value; raises ConfigError for an unknown one."""
     try:
         return AutoresetMode(mode)

@@ -5,25 +5,17 @@ from __future__ import annotations
 import copy
 from typing import Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from treegym.envs.candidate_selection.lanes import Lanes
-from treegym.errors import ConfigError, suggest
+from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode
+from treegym.errors import ConfigError
 
-__all__ = ["RENDER_MODES", "TERMS", "WorldEnv", "action_space", "check_keywords", "observation_space", "reward_space"]
+__all__ = ["TERMS", "WorldEnv", "action_space", "observation_space", "reward_space"]
 
-RENDER_MODES = ["ansi", "rgb_array", "human"]
 TERMS = ("speed", "memory", "accuracy", "cost")
-
-
-def check_keywords(name: str, given: dict[str, Any], known: tuple[str, ...]) -> None:
-    """Raises ConfigError for a keyword argument the environment does not have."""
-    for keyword in given:
-        if keyword not in known:
-            raise ConfigError(f"{name} has no keyword argument {keyword!r}.{suggest(keyword, known)}")
 
 
 def observation_space(world: Any) -> spaces.Dict:
@@ -46,21 +38,18 @@ def reward_space(world: Any) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (len(TERMS),), np.float32)
 
 
-class WorldEnv(gym.Env):
+class WorldEnv(NativeEnv):
     """One lane of a world. Subclasses say which world (`make_world`) and which keywords it takes."""
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 2}  # noqa: RUF012 (as the base declares it)
     KEYWORDS: ClassVar[tuple[str, ...]] = ()
-    NAME: ClassVar[str] = ""
 
     def __init__(
         self, *, multi_objective: bool = False, render_mode: str | None = None, world: Any = None, **settings: Any
     ) -> None:
         check_keywords(self.NAME, settings, (*self.KEYWORDS, "multi_objective", "render_mode"))
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ConfigError(f"render_mode is {render_mode!r}; it must be one of {', '.join(RENDER_MODES)}")
+        self.render_mode = checked_render_mode(render_mode)
         self.world = self.make_world(settings) if world is None else world
-        self.render_mode = render_mode
         self.multi_objective = multi_objective
         self.lanes = Lanes(self.world, 1)
         self.layout = self.world.layout
@@ -68,8 +57,6 @@ class WorldEnv(gym.Env):
         self.action_space = action_space(self.world)
         self.reward_space = reward_space(self.world)
         self._action = np.zeros(1, np.int64)
-        self._seeded = False
-        self._viewer: Any = None
         self._spec: EnvSpec | None = None
 
     @classmethod
@@ -93,17 +80,7 @@ class WorldEnv(gym.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Starts an episode at a random root of the split, or at ``options={"root": i}``."""
-        super().reset(seed=seed)
-        if seed is not None or not self._seeded:
-            self.lanes.seed(self.np_random.integers(2**63, size=1).astype(np.uint64))
-            self._seeded = True
-        root = (options or {}).get("root")
-        if root is not None and (isinstance(root, bool) or not isinstance(root, int | np.integer) or root < 0):
-            raise ConfigError(f"options['root'] is {root!r}; expected a whole number from 0")
-        self.lanes.begin(roots=None if root is None else np.array([root], np.int64))
-        seen = self._see()
-        if self.render_mode == "human":
-            self.render()
+        seen = self._begin(seed, options)
         return seen, self._info(seen, np.zeros(len(TERMS), np.float32), illegal=False, success=False)
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
@@ -122,9 +99,6 @@ class WorldEnv(gym.Env):
             self.render()
         return seen, reward, bool(outcome.terminated[0]), bool(outcome.truncated[0]), info
 
-    def _see(self) -> dict[str, np.ndarray]:
-        return {name: rows[0] for name, rows in self.lanes.observe().items()}
-
     def _info(self, seen: dict[str, np.ndarray], vector: np.ndarray, *, illegal: bool, success: bool) -> dict[str, Any]:
         weights = [*self.world.weights.tolist(), 1.0]
         return {
@@ -140,10 +114,6 @@ class WorldEnv(gym.Env):
             "vector_reward": vector.copy(),
         }
 
-    def action_masks(self) -> np.ndarray:
-        """Returns which actions are legal ``[K] bool`` (the name sb3-contrib looks for)."""
-        return self.lanes.observe()["action_mask"][0].astype(bool)
-
     def clone_state(self) -> dict[str, Any]:
         """Returns the state of the episode, for planners to come back to."""
         return self.lanes.snapshot()
@@ -153,26 +123,7 @@ class WorldEnv(gym.Env):
         self.lanes.restore(state)
         return self._see()
 
-    def render(self) -> Any:
-        """Draws what is known of the candidates: text for "ansi", an image for "rgb_array", a window for "human"."""
+    def _drawing(self) -> tuple[Any, np.ndarray]:
         from treegym.envs.candidate_selection import render
 
-        if self.render_mode is None:
-            gym.logger.warn("render() was called without a render_mode; pass render_mode='ansi' to gym.make")
-            return None
-        if self.render_mode == "ansi":
-            return render.as_text(self.world, self.lanes.state[0])
-        picture = render.as_image(self.world, self.lanes.state[0])
-        if self.render_mode == "rgb_array":
-            return picture
-        from treegym.envs.token_tree.render import Window
-
-        self._viewer = self._viewer or Window(self.NAME, self.metadata["render_fps"])
-        self._viewer.show(picture)
-        return None
-
-    def close(self) -> None:
-        """Closes the window, if there is one; may be called again."""
-        if self._viewer is not None:
-            self._viewer.close()
-            self._viewer = None
+        return render, self.lanes.state[0]

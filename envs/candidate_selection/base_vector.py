@@ -8,17 +8,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from treegym.envs.candidate_selection.base_env import (
-    RENDER_MODES,
-    TERMS,
-    action_space,
-    check_keywords,
-    observation_space,
-    reward_space,
-)
+from treegym.envs.candidate_selection.base_env import TERMS, action_space, observation_space, reward_space
 from treegym.envs.candidate_selection.lanes import Lanes, Outcome
-from treegym.envs.native import NativeVectorEnv, autoreset_of
-from treegym.errors import ConfigError
+from treegym.envs.native import NativeVectorEnv
+from treegym.envs.single import RENDER_MODES, check_keywords
 
 __all__ = ["WorldVectorEnv"]
 
@@ -34,7 +27,6 @@ class WorldVectorEnv(NativeVectorEnv):
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 2}  # noqa: RUF012 (copied per instance)
     KEYWORDS: ClassVar[tuple[str, ...]] = ()
-    NAME: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -49,15 +41,10 @@ class WorldVectorEnv(NativeVectorEnv):
     ) -> None:
         own = ("num_envs", "max_episode_steps", "autoreset_mode", "multi_objective", "render_mode")
         check_keywords(self.NAME, settings, (*self.KEYWORDS, *own))
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs!r}; at least one environment is needed")
-        self.num_envs = int(num_envs)
+        self._take_arguments(num_envs, max_episode_steps, autoreset_mode, render_mode)
         self.world = self.make_world(settings) if world is None else world
         self.layout = self.world.layout
         self.lanes = Lanes(self.world, self.num_envs, max_steps=max_episode_steps)
-        self.autoreset_mode = autoreset_of(autoreset_mode)
-        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        self.render_mode = render_mode
         self.multi_objective = multi_objective
         self.single_observation_space = observation_space(self.world)
         self.single_action_space = action_space(self.world)
@@ -75,10 +62,10 @@ class WorldVectorEnv(NativeVectorEnv):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Starts episodes in all lanes, or in those of ``options["reset_mask"]``.
 
-        ``options["roots"]`` gives each lane a root; -1 leaves it to chance.
+        ``options["roots"]`` gives each lane a root; -1 leaves it to chance. ``options["root"]`` gives all the same.
         """
         self._seed_lanes(seed)
-        which, roots = self._reset_options(options or {})
+        which, roots = self._reset_options(options)
         self.lanes.begin(which, roots)
         seen = self.lanes.observe()
         nothing = np.zeros(self.num_envs, bool)
@@ -143,19 +130,10 @@ class WorldVectorEnv(NativeVectorEnv):
         """Returns the state of all lanes, for planners to come back to."""
         return self.lanes.snapshot()
 
-    def restore_state(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Goes back to a cloned state and returns its observations."""
-        self.lanes.restore(state)
-        return self.lanes.observe()
-
-    def render(self) -> tuple[Any, ...] | None:
-        """Draws every lane: texts for "ansi", images for "rgb_array"."""
+    def _drawing(self) -> tuple[Any, np.ndarray]:
         from treegym.envs.candidate_selection import render
 
-        if self.render_mode is None:
-            return None
-        draw = render.as_text if self.render_mode == "ansi" else render.as_image
-        return tuple(draw(self.world, state) for state in self.lanes.state)
+        return render, self.lanes.state
 
 
 def _wide(done: np.ndarray, value: np.ndarray) -> np.ndarray:

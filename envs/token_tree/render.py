@@ -9,7 +9,7 @@ import numpy as np
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import require
 
-__all__ = ["Window", "as_image", "as_text"]
+__all__ = ["as_image", "as_text"]
 
 _WIDTH, _HEIGHT = 960, 600
 _PAPER, _INK, _FAINT, _PATH, _END = "#fbfaf7", "#22252b", "#9aa0a8", "#2563a8", "#b4531f"
@@ -119,26 +119,3 @@ def _node(draw: Any, at: tuple[float, float], label: str, colour: str, fonts: di
     (x, y), font = at, fonts[16 if len(label) < 3 else 13]
     draw.ellipse((x - 15, y - 15, x + 15, y + 15), fill=_PAPER, outline=colour, width=2)
     draw.text((x, y), label, fill=colour, font=font, anchor="mm")
-
-
-class Window:
-    """A window that shows pictures at a steady rate, made when the first one comes."""
-
-    def __init__(self, title: str, fps: int) -> None:
-        self._pygame = require("pygame", extra="render", purpose='render_mode="human"')
-        self._pygame.display.init()
-        self._pygame.display.set_caption(title)
-        self._screen = self._pygame.display.set_mode((_WIDTH, _HEIGHT))
-        self._clock = self._pygame.time.Clock()
-        self._fps = fps
-
-    def show(self, picture: np.ndarray) -> None:
-        """Puts a picture ``[H, W, 3] uint8`` on the screen and waits for the frame's time to pass."""
-        self._pygame.event.pump()
-        surface = self._pygame.surfarray.make_surface(np.swapaxes(picture, 0, 1))
-        self._screen.blit(surface, (0, 0))
-        self._pygame.display.flip()
-        self._clock.tick(self._fps)
-
-    def close(self) -> None:
-        self._pygame.display.quit()

@@ -8,13 +8,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from treegym.envs.native import NativeVectorEnv, autoreset_of
+from treegym.envs.native import NativeVectorEnv
+from treegym.envs.single import RENDER_MODES, check_keywords
 from treegym.envs.token_tree import spaces
-from treegym.envs.token_tree.env import KEYWORDS, RENDER_MODES, check_keywords, checked_render_mode, checked_root
+from treegym.envs.token_tree.env import KEYWORDS
 from treegym.envs.token_tree.lanes import Lanes, Outcome
 from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
-from treegym.errors import ConfigError
 
 __all__ = ["TokenTreeVectorEnv"]
 
@@ -29,6 +29,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
     """
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 (copied per instance)
+    NAME: ClassVar = "TokenTree"
     KEYWORDS: ClassVar = (*KEYWORDS, "num_envs", "max_episode_steps", "autoreset_mode")
 
     def __init__(
@@ -42,19 +43,11 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
-        unknown = {name: value for name, value in settings.items() if name not in (*self.KEYWORDS, "grower")}
-        check_keywords(unknown, self.KEYWORDS)
-        if not isinstance(num_envs, int) or num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs!r}; at least one environment is needed")
-        if max_episode_steps is not None and (not isinstance(max_episode_steps, int) or max_episode_steps < 1):
-            raise ConfigError(f"max_episode_steps is {max_episode_steps!r}; a whole number from 1 was expected")
-        self.num_envs = num_envs
+        check_keywords(self.NAME, (name for name in settings if name != "grower"), self.KEYWORDS)
+        self._take_arguments(num_envs, max_episode_steps, autoreset_mode, render_mode)
         self.world = TreeWorld(tree, **settings)
         self.layout = self.world.layout
         self.lanes = Lanes(self.world, num_envs, max_steps=max_episode_steps)
-        self.autoreset_mode = autoreset_of(autoreset_mode)
-        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        self.render_mode = checked_render_mode(render_mode)
         self.multi_objective = multi_objective
         self.single_observation_space = spaces.observation_space(self.world)
         self.single_action_space = spaces.action_space(self.world)
@@ -80,9 +73,6 @@ class TokenTreeVectorEnv(NativeVectorEnv):
 
         ``options["roots"]`` gives each lane a prompt; -1 leaves it to chance. ``options["root"]`` gives all the same.
         """
-        options = options or {}
-        if (root := checked_root(options.get("root"))) is not None:
-            options = {"roots": np.full(self.num_envs, root), **options}
         which, roots = self._reset_options(options)
         self._seed_lanes(seed)
         self.lanes.begin(which, roots)
@@ -161,16 +151,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         """Returns the state of all lanes, for planners to come back to."""
         return self.lanes.state()
 
-    def restore_state(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Goes back to a cloned state and returns its observations."""
-        self.lanes.restore(state)
-        return self.lanes.observe()
-
-    def render(self) -> tuple[Any, ...] | None:
-        """Draws every lane: texts for "ansi", images for "rgb_array"."""
+    def _drawing(self) -> tuple[Any, list[int]]:
         from treegym.envs.token_tree import render
 
-        if self.render_mode is None:
-            return None
-        draw = render.as_text if self.render_mode == "ansi" else render.as_image
-        return tuple(draw(self.world, int(node)) for node in self.lanes.node)
+        return render, self.lanes.node.tolist()

@@ -8,6 +8,7 @@ import pytest
 
 import treegym  # noqa: F401 (registers the ids)
 from treegym.check import check_suite
+from treegym.envs.candidate_selection.vector import CandidateSelectionVectorEnv
 from treegym.errors import ConfigError
 
 IDS = ("CandidateSelection-v0", "MO-CandidateSelection-v0", "OptimizationPipeline-v0", "MO-OptimizationPipeline-v0")
@@ -46,3 +47,34 @@ def test_roots_fix_the_choice() -> None:
     seen, info = env.reset(seed=0, options={"roots": np.full(4, root)})
     assert (info["root"] == root).all()
     assert all(np.array_equal(seen["observations"][0], seen["observations"][i]) for i in range(4))
+    _, info = env.reset(options={"root": root + 1})
+    assert (info["root"] == root + 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "said"),
+    [
+        ({"num_envs": 0}, None, "num_envs is 0"),
+        ({"max_episode_steps": 0}, None, "max_episode_steps is 0"),
+        ({"render_mode": "3d"}, None, "render_mode is '3d'; it must be one of ansi"),
+        ({"autoreset_mode": "Never"}, None, "autoreset_mode is 'Never'"),
+        ({}, {"root": "first"}, "options\\['root'\\] is 'first'"),
+        ({}, {"root": 10**6}, "root 1000000 is out of range"),
+    ],
+)
+def test_bad_arguments_of_a_batch_are_one_sentence(arguments: dict, options: dict | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        CandidateSelectionVectorEnv(**{"num_envs": 2, **arguments}).reset(options=options)
+
+
+@pytest.mark.parametrize("env_id", IDS[::2])
+def test_human_rendering_without_a_screen(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = gym.make(env_id, render_mode="human")
+    env.reset(seed=0)
+    shown = pygame.surfarray.array3d(pygame.display.get_surface())
+    assert shown.shape == (960, 600, 3)
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 3  # something is drawn
+    env.close()
+    env.close()
