@@ -6,7 +6,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,10 +14,18 @@ from treegym.errors import ConfigError
 from treegym.rewards.path import PathView
 from treegym.rewards.source import TreeSource
 
-if TYPE_CHECKING:
-    from treegym.rewards.table import RewardTable
-
-__all__ = ["Asked", "FunctionTerm", "OnError", "Part", "Scope", "Scored", "Term", "number", "weight_number"]
+__all__ = [
+    "Asked",
+    "Evaluated",
+    "FunctionTerm",
+    "OnError",
+    "Part",
+    "Scope",
+    "Scored",
+    "Term",
+    "number",
+    "weight_number",
+]
 
 Scope = Literal["step", "episode", "group"]
 OnError = Literal["raise", "mask", "default"]
@@ -38,6 +46,19 @@ class Scored(NamedTuple):
     reasons: Mapping[int, str]  # position in the batch -> what went wrong
 
 
+class Evaluated(Protocol):
+    """What a part is told of the terms below it: the face that a `RewardTable` turns to parts (B: nodes)."""
+
+    progress: float  # of training, in [0, 1]
+
+    def ends(self, nodes: np.ndarray) -> np.ndarray: ...  # [B] bool
+    def truncated(self, nodes: np.ndarray) -> np.ndarray: ...  # [B] bool
+    def column(self, term: Term, nodes: np.ndarray) -> np.ndarray: ...  # [B] float32, a term's raw values
+    def returns(self, part: Part, nodes: np.ndarray, *, leave_out: bool = False) -> np.ndarray: ...  # [B] float64
+    def skip(self, part: Part, nodes: np.ndarray) -> None: ...
+    def unskip(self, part: Part, nodes: np.ndarray) -> None: ...
+
+
 class Part(ABC):
     """A term or a composition of parts: what a reward is made of."""
 
@@ -48,7 +69,7 @@ class Part(ABC):
         """Returns the terms at the leaves, in order."""
 
     @abstractmethod
-    def increments(self, table: RewardTable, nodes: np.ndarray) -> np.ndarray:
+    def increments(self, table: Evaluated, nodes: np.ndarray) -> np.ndarray:
         """Returns the reward credited on entering each node, ``[B] float64``; NaN where it could not be told."""
 
     @abstractmethod
@@ -122,7 +143,7 @@ class Term(Part):
     def terms(self) -> list[Term]:
         return [self]
 
-    def increments(self, table: RewardTable, nodes: np.ndarray) -> np.ndarray:
+    def increments(self, table: Evaluated, nodes: np.ndarray) -> np.ndarray:
         values = table.column(self, nodes).astype(np.float64)  # a masked failure is NaN
         left = self.factor(table.progress)
         return values * left if left else np.zeros(len(nodes))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.rewards.base import Part, Term, number, weight_number
+from treegym.rewards.base import Evaluated, Part, Term, number, weight_number
 from treegym.rewards.source import TreeSource
 from treegym.rewards.table import Ends, RewardTable
 
@@ -36,7 +36,7 @@ class Sum(Part):
     def terms(self) -> list[Term]:
         return [term for part, _ in self.parts for term in part.terms()]
 
-    def increments(self, table: RewardTable, nodes: np.ndarray) -> np.ndarray:
+    def increments(self, table: Evaluated, nodes: np.ndarray) -> np.ndarray:
         counting = [(part, weight) for part, weight in self.parts if weight != 0.0]
         total = np.zeros(len(nodes))
         unknown = np.full(len(nodes), bool(counting))
@@ -71,14 +71,14 @@ class AtEnd(Part):
     pays_at_end = True
     name: str
 
-    def increments(self, table: RewardTable, nodes: np.ndarray) -> np.ndarray:
+    def increments(self, table: Evaluated, nodes: np.ndarray) -> np.ndarray:
         paid = np.zeros(len(nodes))
         at = np.nonzero(table.ends(nodes) | table.truncated(nodes))[0]
         if at.size:
             paid[at] = self.outcome(table, nodes[at])
         return paid
 
-    def outcome(self, table: RewardTable, ends: np.ndarray) -> np.ndarray:
+    def outcome(self, table: Evaluated, ends: np.ndarray) -> np.ndarray:
         """Returns what is paid at each end, ``[B] float64``."""
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ class Sparse(AtEnd):
     def terms(self) -> list[Term]:
         return self.part.terms()
 
-    def outcome(self, table: RewardTable, ends: np.ndarray) -> np.ndarray:
+    def outcome(self, table: Evaluated, ends: np.ndarray) -> np.ndarray:
         return table.returns(self.part, ends, leave_out=True)
 
     def weights(self, outer: float) -> dict[str, float]:
@@ -116,7 +116,7 @@ class Gate(AtEnd):
     def terms(self) -> list[Term]:
         return self.by.terms() + self.then.terms()
 
-    def outcome(self, table: RewardTable, ends: np.ndarray) -> np.ndarray:
+    def outcome(self, table: Evaluated, ends: np.ndarray) -> np.ndarray:
         measured = table.returns(self.by, ends)
         open_ = measured >= self.threshold
         table.skip(self.then, ends[~open_])
@@ -145,7 +145,7 @@ class Product(AtEnd):
     def terms(self) -> list[Term]:
         return [term for part in self.parts for term in part.terms()]
 
-    def outcome(self, table: RewardTable, ends: np.ndarray) -> np.ndarray:
+    def outcome(self, table: Evaluated, ends: np.ndarray) -> np.ndarray:
         return np.prod([table.returns(part, ends) for part in self.parts], axis=0)
 
     def spec(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Lexicographic(AtEnd):
     def terms(self) -> list[Term]:
         return [term for part in self.parts for term in part.terms()]
 
-    def outcome(self, table: RewardTable, ends: np.ndarray) -> np.ndarray:
+    def outcome(self, table: Evaluated, ends: np.ndarray) -> np.ndarray:
         total = np.zeros(len(ends))
         for i, part in enumerate(self.parts):
             unit = _to_unit(table.returns(part, ends), part)
@@ -253,7 +253,8 @@ class Reward:
                 Episode terms are evaluated there, whether the end is real or only detected.
             truncated: which nodes the budget cuts off; what is paid at the end is paid there too.
         """
-        return RewardTable(self, source, ends=ends, truncated=truncated)
+        unshaped = without_shaping(self.part)
+        return RewardTable(self.part, source, unshaped=unshaped, ends=ends, truncated=truncated)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reward) and self.spec == other.spec

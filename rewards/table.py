@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from treegym.errors import BackendError, ConfigError, DataError, RewardError, TreeGymError
 from treegym.rewards.base import Asked, Part, Scored, Term
 from treegym.rewards.source import TreeSource, ancestors, distinct, flagged_ends, path_sums
-
-if TYPE_CHECKING:
-    from treegym.rewards.compose import Reward
 
 __all__ = ["FAILED", "INAPPLICABLE", "PENDING", "SCORED", "Ends", "RewardTable"]
 
@@ -35,20 +31,26 @@ class RewardTable:
     """
 
     def __init__(
-        self, reward: Reward, source: TreeSource, *, ends: Ends | None = None, truncated: Ends | None = None
+        self,
+        part: Part,
+        source: TreeSource,
+        *,
+        unshaped: Part,
+        ends: Ends | None = None,
+        truncated: Ends | None = None,
     ) -> None:
+        """Evaluates a part on a tree; `unshaped` is what is left of it without shaping. See `Reward.on`."""
         for what, given in (("ends", ends), ("truncated", truncated)):
             if given is not None and not callable(given):
                 _check_flags(np.asarray(given), what, source.size)
-        self.reward = reward
         self.source = source
         self._ends, self._truncated = ends, truncated
-        self._leaves = reward.part.terms()
+        self._part, self._unshaped = part, unshaped
+        self._leaves = part.terms()
         self.names = tuple(term.name for term in self._leaves)
-        shares = reward.part.weights(1.0)
+        shares = part.weights(1.0)
         self.weights = np.array([shares[name] for name in self.names])  # [T] float64
         self.progress = 0.0
-        self._raw_part: Part | None = None  # the reward without shaping, made when first asked for
         self._column = {id(term): i for i, term in enumerate(self._leaves)}
         self._size = 0
         self._terms = np.zeros((0, len(self.names)), np.float32)  # [capacity, T]
@@ -140,12 +142,8 @@ class RewardTable:
 
     def raw(self, nodes: np.ndarray) -> np.ndarray:
         """Returns the reward without shaping terms, ``[B] float64``: what evaluations report."""
-        if self._raw_part is None:
-            from treegym.rewards.compose import without_shaping
-
-            self._raw_part = without_shaping(self.reward.part)
         self.ensure(nodes)
-        credit = self._raw_part.increments(self, np.asarray(nodes, dtype=np.int64))
+        credit = self._unshaped.increments(self, np.asarray(nodes, dtype=np.int64))
         return np.nan_to_num(credit, nan=0.0)
 
     def vector(self, nodes: np.ndarray) -> np.ndarray:
@@ -182,7 +180,7 @@ class RewardTable:
         self.complete = self.complete and not len(nodes)
 
     def _credit(self, nodes: np.ndarray) -> np.ndarray:
-        credit = self.reward.part.increments(self, nodes)
+        credit = self._part.increments(self, nodes)
         for term in self._leaves:  # terms of weight 0 are reported too, though no sum asked for them
             self.column(term, nodes)
         unknown = np.isnan(credit)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from treegym.errors import ConfigError, suggest
 from treegym.rewards.base import Asked, Term
+from treegym.rewards.compose import Reward
 from treegym.rewards.source import TreeSource, ancestors, path_sums
+from treegym.rewards.spec import build
+from treegym.rewards.table import RewardTable
 from treegym.rewards.zoning import ZoneModel
-
-if TYPE_CHECKING:
-    from treegym.rewards.compose import Reward
-    from treegym.rewards.table import RewardTable
 
 __all__ = ["QUANTITIES", "Zoning", "measured"]
 
@@ -97,12 +96,8 @@ class Zoning(Term):
             )
         if ("return" in self.model.names) != (of is not None):
             raise ConfigError(f"reward term {self.name!r}: zones cut by 'return' and a reward `of` go together")
-        self._of: Reward | None = None
+        self._of: Reward | None = None if of is None else build(of)
         self._table: RewardTable | None = None  # of the tree asked about last
-        if of is not None:
-            from treegym.rewards.spec import build
-
-            self._of = build(of)
 
     def values(self, source: TreeSource, asked: Asked) -> np.ndarray:
         if self._of is not None and (self._table is None or self._table.source is not source):
