@@ -11,17 +11,20 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from treegym.envs.token_tree.flags import GREEDY
 from treegym.envs.token_tree.grow_basis import ContextBasis, fit_basis
 from treegym.envs.token_tree.grow_closing import PRIMARY
-from treegym.envs.token_tree.grow_columns import fill_ends, fill_primary, fill_teacher, lay_out
+from treegym.envs.token_tree.grow_columns import ending_tokens, fill_ends, fill_primary, fill_teacher, vocabulary
 from treegym.envs.token_tree.grow_settings import GrowSettings, Judge, Verifier, Voice
 from treegym.envs.token_tree.grow_states import ContextStates
 from treegym.envs.token_tree.grow_voices import check_prompts, make_voices, servable
 from treegym.envs.token_tree.grow_waves import grow_sprouts
 from treegym.envs.token_tree.grow_work import WorkDirectory, digest_of
+from treegym.envs.token_tree.sprout import Sprout
 from treegym.envs.token_tree.tree import Root, TokenTree
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
@@ -133,6 +136,36 @@ def grow_shard(
     for column, voice in enumerate(voices[1:]):
         fill_teacher(tree, voice, column, roots)
     fill_ends(tree, verify, judge)
+    return tree
+
+
+def lay_out(
+    sprouts: Sequence[Sprout], roots: Sequence[Root], voices: Sequence[Voice], *, context: bool = True
+) -> TokenTree:
+    """Returns a tree with the sprouts' nodes, level by level below each root; only structure and provenance filled."""
+    primary = voices[PRIMARY].model
+    tree = TokenTree.empty(
+        tokens=vocabulary(primary),
+        eos_id=primary.tokenizer.eos_id,
+        teachers=[voice.name for voice in voices[1:]],
+        context=context,
+        capacity=sum(sprout.size + 1 for sprout in sprouts),
+    )
+    for sprout, root in zip(sprouts, roots, strict=True):
+        level = [(-1, tree.add_root(replace(root, tokens=voices[PRIMARY].begin(root.prompt))))]
+        while level:
+            expanded = [(children, node) for here, node in level if (children := list(sprout.children(here).values()))]
+            born = [child for children, _ in expanded for child in children]
+            nodes = tree.add_children(
+                [node for _, node in expanded],
+                [len(children) for children, _ in expanded],
+                [sprout.tokens[child] for child in born],
+                proposers=[sprout.proposers[child] for child in born],
+                flags=[GREEDY * sprout.greedy[child] for child in born],
+            )
+            level = list(zip(born, nodes.tolist(), strict=True))
+    below = tree.parent >= 0
+    tree.flags[below] |= ending_tokens(primary)[tree.token[below]]
     return tree
 
 

@@ -1,19 +1,16 @@
-"""From sprouts to a tree: lay the nodes out, then fill every column, one pass per model."""
+"""What models say of the nodes of a tree: every column filled, one pass per model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from treegym.envs.token_tree.flags import END, GREEDY, PUNCTUATION
+from treegym.envs.token_tree.arena import Arena
+from treegym.envs.token_tree.flags import END, PUNCTUATION
 from treegym.envs.token_tree.grow_basis import ContextBasis
-from treegym.envs.token_tree.grow_closing import PRIMARY
 from treegym.envs.token_tree.grow_settings import Judge, Verifier, Voice
 from treegym.envs.token_tree.grow_states import ContextStates
-from treegym.envs.token_tree.sprout import Sprout
-from treegym.envs.token_tree.tree import Root, TokenTree
 from treegym.errors import BackendError
 from treegym.models.base import LanguageModel
 from treegym.models.tree_scores import Branches, TreeScores, score_trees
@@ -27,7 +24,6 @@ __all__ = [
     "fill_ends",
     "fill_primary",
     "fill_teacher",
-    "lay_out",
     "own_choices",
     "vocabulary",
 ]
@@ -40,43 +36,13 @@ def vocabulary(model: LanguageModel) -> list[str]:
     return [piece.decode("latin-1") for piece in model.tokenizer.pieces()]
 
 
-def lay_out(
-    sprouts: Sequence[Sprout], roots: Sequence[Root], voices: Sequence[Voice], *, context: bool = True
-) -> TokenTree:
-    """Returns a tree with the sprouts' nodes, level by level below each root; only structure and provenance filled."""
-    primary = voices[PRIMARY].model
-    tree = TokenTree.empty(
-        tokens=vocabulary(primary),
-        eos_id=primary.tokenizer.eos_id,
-        teachers=[voice.name for voice in voices[1:]],
-        context=context,
-        capacity=sum(sprout.size + 1 for sprout in sprouts),
-    )
-    for sprout, root in zip(sprouts, roots, strict=True):
-        level = [(-1, tree.add_root(replace(root, tokens=voices[PRIMARY].begin(root.prompt))))]
-        while level:
-            expanded = [(children, node) for here, node in level if (children := list(sprout.children(here).values()))]
-            born = [child for children, _ in expanded for child in children]
-            nodes = tree.add_children(
-                [node for _, node in expanded],
-                [len(children) for children, _ in expanded],
-                [sprout.tokens[child] for child in born],
-                proposers=[sprout.proposers[child] for child in born],
-                flags=[GREEDY * sprout.greedy[child] for child in born],
-            )
-            level = list(zip(born, nodes.tolist(), strict=True))
-    below = tree.parent >= 0
-    tree.flags[below] |= ending_tokens(primary)[tree.token[below]]
-    return tree
-
-
 def ending_tokens(model: LanguageModel) -> np.ndarray:
     """Returns the flag of tokens whose text may end a sentence ``[V] uint16``."""
     ends = [piece.rstrip().endswith((b".", b"!", b"?")) for piece in model.tokenizer.pieces()]
     return np.where(ends, PUNCTUATION, 0).astype(np.uint16)
 
 
-def branches_of(tree: TokenTree, voice: Voice, roots: Sequence[int]) -> list[Branches]:
+def branches_of(tree: Arena, voice: Voice, roots: Sequence[int]) -> list[Branches]:
     """Returns the nodes below some roots as branches after the voice's own form of the prompt.
 
     Node i of a branch is the i-th node after the root: a root's nodes stand together in the arena, parents first.
@@ -91,7 +57,7 @@ def branches_of(tree: TokenTree, voice: Voice, roots: Sequence[int]) -> list[Bra
     return branches
 
 
-def fill_primary(tree: TokenTree, states: ContextStates, basis: ContextBasis | None, roots: Sequence[int]) -> None:
+def fill_primary(tree: Arena, states: ContextStates, basis: ContextBasis | None, roots: Sequence[int]) -> None:
     """Fills prior, similarity and context of the nodes below some roots, in one pass of the primary."""
     branches = branches_of(tree, states.voice, roots)
     scores, vectors = states.scored(branches)
@@ -149,7 +115,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0)
 
 
-def fill_teacher(tree: TokenTree, voice: Voice, column: int, roots: Sequence[int]) -> None:
+def fill_teacher(tree: Arena, voice: Voice, column: int, roots: Sequence[int]) -> None:
     """Fills one teacher's log-probabilities of the nodes below some roots, in one pass of the teacher."""
     branches = branches_of(tree, voice, roots)
     for root, branch, score in zip(roots, branches, score_trees(voice.model, branches, best=0), strict=True):
@@ -157,7 +123,7 @@ def fill_teacher(tree: TokenTree, voice: Voice, column: int, roots: Sequence[int
         tree.teacher_logp[nodes, column] = np.clip(score.logp, LOWEST, 0.0)
 
 
-def fill_ends(tree: TokenTree, verify: Verifier | None, judge: Judge | None) -> None:
+def fill_ends(tree: Arena, verify: Verifier | None, judge: Judge | None) -> None:
     """Fills the verdict, and the judge's score where there is a judge, of every terminal."""
     ends = np.flatnonzero(tree.flags & END)
     owners = tree.root_of(ends) if len(ends) else ends

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from treegym.envs.token_tree.arena import Arena
 from treegym.envs.token_tree.grow_basis import ContextBasis
 from treegym.envs.token_tree.grow_columns import fill_primary, vocabulary
 from treegym.envs.token_tree.grow_states import ContextStates
 from treegym.envs.token_tree.grow_voices import make_voices
-from treegym.envs.token_tree.tree import TokenTree
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
 from treegym.models.embeddings import Embedder
 
 __all__ = ["refresh"]
 
+_Tree = TypeVar("_Tree", bound=Arena)
 
-def refresh(
-    tree: TokenTree, model: LanguageModel, *, embedder: Embedder | None = None, roots_at_once: int = 32
-) -> TokenTree:
+
+def refresh(tree: _Tree, model: LanguageModel, *, embedder: Embedder | None = None, roots_at_once: int = 32) -> _Tree:
     """Recomputes prior, similarity and context of every node from `model`, in place, and returns the tree.
 
     Contexts are described by the components that were fitted when the tree was grown, so that features stay comparable.
@@ -46,7 +48,7 @@ def refresh(
     return tree
 
 
-def _basis(tree: TokenTree, states: ContextStates) -> ContextBasis | None:
+def _basis(tree: Arena, states: ContextStates) -> ContextBasis | None:
     """Returns the tree's own components, if it carries contexts and they fit the vectors' width."""
     if not tree.has("context") or "context_basis" not in tree.header:
         return None

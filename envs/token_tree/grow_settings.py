@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from treegym.envs.token_tree.tree import Root
+from treegym.envs.token_tree.arena import Root
 from treegym.errors import ConfigError, suggest
 from treegym.models.base import LanguageModel
 

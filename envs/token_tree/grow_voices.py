@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from treegym.envs.token_tree.arena import Root
 from treegym.envs.token_tree.grow_settings import GrowSettings, Voice
-from treegym.envs.token_tree.tree import Root
 from treegym.errors import BackendError, ConfigError, DataError
 from treegym.models.base import LanguageModel, context_length
 from treegym.models.chat import chat_beginning, has_chat_template, plain_beginning

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
+from treegym.envs.token_tree.arena import Arena, Root
 from treegym.envs.token_tree.columns import COLUMNS, OPTIONAL, column_shape
-from treegym.envs.token_tree.tree import Root, TokenTree
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
 
@@ -19,6 +19,8 @@ __all__ = ["FORMAT_VERSION", "open_tree", "save_tree"]
 FORMAT = "treegym.tree"
 FORMAT_VERSION = 1
 VOCABULARY_LIMIT = 2**22
+
+_Tree = TypeVar("_Tree", bound=Arena)
 
 
 class RootTable(Sequence[Root]):
@@ -63,7 +65,7 @@ def _root(entry: Any) -> Root:
     return Root(prompt, answer, split, kind, tokens=tokens, extra=entry.get("extra", {}))
 
 
-def save_tree(tree: TokenTree, path: str | os.PathLike[str]) -> None:
+def save_tree(tree: Arena, path: str | os.PathLike[str]) -> None:
     """Writes a tree atomically; the same tree always gives the same bytes."""
     entries = [
         {
@@ -84,8 +86,8 @@ def save_tree(tree: TokenTree, path: str | os.PathLike[str]) -> None:
     write_arrays(path, arrays, {"format": FORMAT, "version": str(FORMAT_VERSION), "tree": header})
 
 
-def open_tree(path: str | os.PathLike[str]) -> TokenTree:
-    """Opens a `.tree` file without reading its columns; what was opened is checked in full by `validate()`."""
+def open_tree(path: str | os.PathLike[str], kind: type[_Tree]) -> _Tree:
+    """Opens a `.tree` file as a `kind`, its columns unread; what was opened is checked in full by `validate()`."""
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise DataError(f"{name}: no such tree file; `treegym grow --out {name}` would make one")
@@ -107,9 +109,7 @@ def open_tree(path: str | os.PathLike[str]) -> TokenTree:
     # JSON needs at least 50 bytes a root; a table of roots that claims more is a lie about to cost memory.
     if len(root_node) > size or len(root_node) * 50 > max(len(table), 1) + 100:
         raise DataError(f"{name}: it claims {len(root_node)} roots in {size} nodes and {len(table)} bytes of table")
-    return TokenTree(
-        arrays, header=header, root_node=root_node, roots=RootTable(name, table, len(root_node)), size=size
-    )
+    return kind(arrays, header=header, root_node=root_node, roots=RootTable(name, table, len(root_node)), size=size)
 
 
 def _checked_header(name: str, text: str) -> dict[str, Any]:

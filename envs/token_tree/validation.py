@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
 
+from treegym.envs.token_tree.arena import Arena
 from treegym.envs.token_tree.flags import ALL, END, EOS, EXPANDED
 from treegym.errors import DataError
-
-if TYPE_CHECKING:
-    from treegym.envs.token_tree.tree import TokenTree
 
 __all__ = ["count_frontier", "validate_tree"]
 
@@ -110,7 +108,7 @@ def _frontier(first_child: Any, flags: Any) -> Any:
     return count
 
 
-def validate_tree(tree: TokenTree) -> None:
+def validate_tree(tree: Arena) -> None:
     """Raises DataError naming the first node that breaks an invariant, and how."""
     all_proposers = np.uint32(2 ** (tree.num_teachers + 1) - 1)
     problem, node = _first_problem(
@@ -130,7 +128,7 @@ def validate_tree(tree: TokenTree) -> None:
             raise DataError(f"the tree is damaged at root {index}: its prompt has a token outside the vocabulary")
 
 
-def _teacher_problem(tree: TokenTree, block: int = 2**20) -> tuple[int, int] | None:
+def _teacher_problem(tree: Arena, block: int = 2**20) -> tuple[int, int] | None:
     for start in range(0, tree.size, block):  # in blocks, so that a mapped file never comes into memory whole
         values = tree.teacher_logp[start : start + block]
         bad = (values > _LOGP_SLACK) | np.isinf(values)
@@ -139,13 +137,13 @@ def _teacher_problem(tree: TokenTree, block: int = 2**20) -> tuple[int, int] | N
     return None
 
 
-def _weight_problem(tree: TokenTree) -> tuple[int, int] | None:
+def _weight_problem(tree: Arena) -> tuple[int, int] | None:
     if not tree.has("weight"):
         return None
     bad = (tree.weight < 0) | np.isinf(tree.weight)
     return (14, int(np.flatnonzero(bad)[0])) if bad.any() else None
 
 
-def count_frontier(tree: TokenTree) -> int:
+def count_frontier(tree: Arena) -> int:
     """Returns how many nodes are neither terminal nor expanded."""
     return int(_frontier(tree.first_child, tree.flags))

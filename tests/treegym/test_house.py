@@ -8,6 +8,8 @@ import json
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,38 @@ def test_the_import_test_can_fail(tmp_path: Path) -> None:
     assert upward_imports("search", tmp_path / "bad.py")
     (tmp_path / "bad.py").write_text("from treegym.errors import ConfigError\nimport treegym.models\n")
     assert not upward_imports("search", tmp_path / "bad.py")
+
+
+def circle_of_imports(files: Mapping[str, Path]) -> list[str]:
+    """Returns modules that import each other in a circle, be it within functions or for types only; [] for none."""
+    graph: dict[str, set[str]] = {name: set() for name in files}
+    for name, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):  # of a package its file, or of a file a part
+                parts = [f"{node.module}.{alias.name}" for alias in node.names]
+                graph[name] |= {part if part in files else str(node.module) for part in parts}
+        graph[name] &= files.keys() - {name}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_files_import_each_other_in_no_circle(tmp_path: Path) -> None:
+    files = {}
+    for room in (*FLOORS, "treegym"):
+        for path in (ROOT / room).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            files[".".join(parts if room == "treegym" else ("treegym", *parts)).removesuffix(".__init__")] = path
+    assert len(files) > 300
+    assert circle_of_imports(files) == []
+    for name, source in (("a", "def f():\n    from b import c"), ("b", "import a"), ("d", "from a import f")):
+        (tmp_path / f"{name}.py").write_text(source)
+    circle = circle_of_imports({name: tmp_path / f"{name}.py" for name in "abd"})
+    assert set(circle) == {"a", "b"}
 
 
 def test_nobody_imports_the_rooms_bare() -> None:
