@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from treegym.errors import ConfigError
-
-if TYPE_CHECKING:
-    from treegym.models.base import LanguageModel
+from treegym.models.base import LanguageModel
+from treegym.models.loading import load_model
 
 __all__ = ["local_model", "verdict_probability"]
 
@@ -20,8 +19,6 @@ BATCH = 256  # texts sent to the model at once; the model cuts further by tokens
 
 @functools.lru_cache(maxsize=4)
 def _loaded(name: str) -> Any:
-    from treegym.models.loading import load_model
-
     return load_model(name)
 
 

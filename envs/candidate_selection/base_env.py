@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from treegym.envs.candidate_selection import render
 from treegym.envs.candidate_selection.lanes import Lanes
 from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode
 from treegym.errors import ConfigError
@@ -124,6 +125,4 @@ class WorldEnv(NativeEnv):
         return self._see()
 
     def _drawing(self) -> tuple[Any, np.ndarray]:
-        from treegym.envs.candidate_selection import render
-
         return render, self.lanes.state[0]

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from treegym.envs.candidate_selection import render
 from treegym.envs.candidate_selection.base_env import TERMS, action_space, observation_space, reward_space
 from treegym.envs.candidate_selection.lanes import Lanes, Outcome
 from treegym.envs.native import NativeVectorEnv
@@ -131,8 +132,6 @@ class WorldVectorEnv(NativeVectorEnv):
         return self.lanes.snapshot()
 
     def _drawing(self) -> tuple[Any, np.ndarray]:
-        from treegym.envs.candidate_selection import render
-
         return render, self.lanes.state
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode
-from treegym.envs.token_tree import spaces
+from treegym.envs.token_tree import render, spaces
 from treegym.envs.token_tree.lanes import Lane
 from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
@@ -144,6 +144,4 @@ class TokenTreeEnv(NativeEnv):
         return self._see()
 
     def _drawing(self) -> tuple[Any, int]:
-        from treegym.envs.token_tree import render
-
         return render, self.node

@@ -22,6 +22,7 @@ from treegym.envs.token_tree.answers import agrees
 from treegym.envs.token_tree.grow_settings import Verifier
 from treegym.envs.token_tree.tree import SPLITS, Root
 from treegym.errors import ConfigError, DataError, require, suggest
+from treegym.models import tasks
 
 __all__ = ["PromptSet", "load_prompts"]
 
@@ -95,8 +96,6 @@ def _options(text: str, what: str) -> dict[str, str]:
 
 def _verify_text(root: Root, text: str) -> float:
     """Compares a text with a reference; bundled tasks have a verifier of their own, which knows worked steps."""
-    from treegym.models import tasks
-
     if not root.answer:
         return float("nan")
     if any(kind.matches(root.prompt) for kind in tasks.KINDS.values()):
@@ -108,8 +107,6 @@ def _verify_text(root: Root, text: str) -> float:
 
 
 def _bundled(text: str, seed: int) -> PromptSet:
-    from treegym.models import tasks
-
     counts = dict(BUNDLED_COUNTS)
     if text:
         counts = dict.fromkeys(SPLITS, 0)

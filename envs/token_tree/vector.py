@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from treegym.envs.native import NativeVectorEnv
 from treegym.envs.single import RENDER_MODES, check_keywords
-from treegym.envs.token_tree import spaces
+from treegym.envs.token_tree import render, spaces
 from treegym.envs.token_tree.env import KEYWORDS
 from treegym.envs.token_tree.lanes import Lanes, Outcome
 from treegym.envs.token_tree.tree import TokenTree
@@ -152,6 +152,4 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         return self.lanes.state()
 
     def _drawing(self) -> tuple[Any, list[int]]:
-        from treegym.envs.token_tree import render
-
         return render, self.lanes.node.tolist()

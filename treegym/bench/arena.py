@@ -17,6 +17,7 @@ from treegym.bench.claims import contradictions, path_sums
 from treegym.bench.episodes import Episodes
 from treegym.bench.suite import EnvEntry
 from treegym.errors import ConfigError, DataError
+from treegym.rewards import build
 
 __all__ = ["Arena", "Player", "accepts", "best_of_root", "has_native_batch", "make_batch"]
 
@@ -246,8 +247,6 @@ class Arena:
     def _returns_in_training(self, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns what the reward that agents train on pays for the paths to these nodes, and how often it fails."""
         if self._in_training is None:
-            from treegym.rewards import build
-
             world = self.world
             assert world is not None
             table = build(self.entry.kwargs.get("reward")).on(self.tree, ends=world.ends, truncated=world.cut_off)

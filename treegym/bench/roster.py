@@ -19,7 +19,9 @@ from typing import Any
 
 from gymnasium import spaces
 
+from treegym.agents.registry import AGENTS
 from treegym.errors import ConfigError, suggest
+from treegym.registration import ENVS
 
 __all__ = ["PLUGIN_GROUP", "check_agent", "check_env", "known_agents", "make_agent", "resolve"]
 
@@ -29,8 +31,6 @@ _POLICY_ARGUMENTS = ("policy", "env")
 
 def known_agents() -> dict[str, str]:
     """Returns every agent that has a name: name -> import path; installed plug-ins come after our own."""
-    from treegym.agents.registry import AGENTS
-
     plugins = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=PLUGIN_GROUP)}
     return {**plugins, **{name: _path(value) for name, value in AGENTS.items()}}
 
@@ -62,8 +62,6 @@ def check_agent(name: str, *, where: str) -> None:
 def check_env(env_id: str, *, where: str) -> None:
     """Raises ConfigError for an environment id that Gymnasium does not know."""
     import gymnasium as gym
-
-    from treegym.registration import ENVS
 
     try:
         if ":" in env_id:  # "my_module:MyEnv-v0" registers its environments when imported

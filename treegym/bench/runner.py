@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import treegym
 from treegym.bench.provenance import cores
 from treegym.bench.results import ResultFolder
 from treegym.bench.suite import Job, Suite
@@ -200,8 +201,6 @@ def _start(log: TextIO) -> subprocess.Popen[str]:
 
 def _search_path() -> str:
     """Returns PYTHONPATH for workers: where we run from comes first, so that a suite can name one's own modules."""
-    import treegym
-
     home = Path(treegym.__file__).resolve().parents[1]
     return os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", ""), os.fspath(home)]))
 

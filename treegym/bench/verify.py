@@ -25,6 +25,7 @@ from treegym.bench.results import ResultFolder, strict_json
 from treegym.bench.shape import misfit
 from treegym.bench.suite import EnvEntry, Suite
 from treegym.errors import DataError, TreeGymError
+from treegym.files import atomic_write
 
 __all__ = ["Verification", "submit", "verify"]
 
@@ -229,8 +230,6 @@ def submit(folder: str | os.PathLike[str], board_file: str | os.PathLike[str], *
 
     An entry replaces an earlier one of the same suite, agent and submitter. Nothing is written when the check fails.
     """
-    from treegym.files import atomic_write
-
     found = verify(folder, seed=seed)
     if not found.sound:
         raise DataError(f"{folder} does not verify, so nothing was submitted: {found.problems[0]}")
