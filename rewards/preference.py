@@ -6,18 +6,16 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from treegym.errors import DataError
-from treegym.files import atomic_write
+from treegym.files import atomic_write, read_json_lines
 from treegym.rewards.judge_prompt import Case
 from treegym.rewards.source import TreeSource, flagged_ends
 
 __all__ = ["Pair", "pairs_from_judge", "pairs_from_tree", "read_pairs", "write_pairs"]
-
-_LONGEST_LINE = 10_000_000  # characters
 
 
 @dataclass(frozen=True)
@@ -98,16 +96,7 @@ def pairs_from_judge(
 
 def read_pairs(path: str | Path) -> list[Pair]:
     """Reads JSONL: ``prompt``, ``chosen`` and ``rejected`` on each line. Raises DataError with the line's number."""
-    pairs = []
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    pairs.append(_pair(line, f"{path}, line {number}"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text") from error
+    pairs = [_pair(found, where) for where, found in read_json_lines(path)]
     if not pairs:
         raise DataError(f"{path}: holds no pairs; one JSON object a line with prompt, chosen, rejected was expected")
     return pairs
@@ -118,13 +107,7 @@ def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
     atomic_write(path, "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs))
 
 
-def _pair(line: str, where: str) -> Pair:
-    if len(line) > _LONGEST_LINE:
-        raise DataError(f"{where}: longer than {_LONGEST_LINE} characters")
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
+def _pair(found: Any, where: str) -> Pair:
     fields = ("prompt", "chosen", "rejected")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in fields):
         raise DataError(f"{where}: an object with the texts prompt, chosen and rejected was expected")

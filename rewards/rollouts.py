@@ -6,7 +6,6 @@ A rollout is one JSON object a line: ``prompt`` and ``text``; optionally ``answe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import DataError
+from treegym.files import read_json_lines
 from treegym.rewards.compose import Reward
 from treegym.rewards.source import EOS, EXPANDED
 from treegym.rewards.table import FAILED
@@ -81,15 +81,8 @@ class Rollouts:
 
 def read_rollouts(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yields checked rollouts; raises DataError with the number of a line that is not one."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _checked(line, f"{path}, line {number}")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text") from error
+    for where, record in read_json_lines(path):
+        yield _checked(record, where)
 
 
 def score_rollouts(reward: Reward, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -125,11 +118,7 @@ def score_rollouts(reward: Reward, records: Sequence[Mapping[str, Any]]) -> list
     return scored
 
 
-def _checked(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
+def _checked(record: Any, where: str) -> dict[str, Any]:
     if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("prompt", "text")):
         raise DataError(f"{where}: an object with the texts prompt and text was expected")
     tokens, logprobs = record.get("tokens"), record.get("logprobs")

@@ -1,4 +1,4 @@
-"""Files that survive a kill and files that are not to be trusted: atomic writes and checked array files.
+"""Files that survive a kill and files that are not to be trusted: atomic writes, checked array files and JSON lines.
 
 An array file is in the safetensors format: an 8-byte header length, a JSON header, raw little-endian arrays.
 Reading maps the file into memory after every size and offset in the header was checked against the file's length,
@@ -20,9 +20,10 @@ import numpy as np
 
 from treegym.errors import DataError
 
-__all__ = ["atomic_path", "atomic_write", "read_arrays", "write_arrays"]
+__all__ = ["atomic_path", "atomic_write", "read_arrays", "read_json_lines", "write_arrays"]
 
 HEADER_LIMIT = 64 * 2**20  # bytes; safetensors itself stops at 100 MB
+LINE_LIMIT = 10_000_000  # characters of one JSON line
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
@@ -64,6 +65,38 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Writes `data` so that `path` holds either its old content or all of the new."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
+    """Yields what stands on each line that is not blank, after its place (``FILE, line 3``) for messages.
+
+    Raises DataError for a file that cannot be read and for the first line that is not JSON; NaN and infinity are none.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, encoding="utf-8-sig") as file:
+            number = 0
+            while line := file.readline(LINE_LIMIT + 1):
+                number += 1
+                where = f"{name}, line {number}"
+                if len(line) > LINE_LIMIT:
+                    raise DataError(f"{where}: longer than {LINE_LIMIT} characters")
+                if line.strip():
+                    yield where, _strict_json(line, where)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
+def _strict_json(text: str, where: str) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON: {error}") from error
 
 
 def write_arrays(

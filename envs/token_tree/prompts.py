@@ -22,6 +22,7 @@ from treegym.envs.token_tree.answers import agrees
 from treegym.envs.token_tree.grow_settings import Verifier
 from treegym.envs.token_tree.tree import SPLITS, Root
 from treegym.errors import ConfigError, DataError, require, suggest
+from treegym.files import read_json_lines
 from treegym.models import tasks
 
 __all__ = ["PromptSet", "load_prompts"]
@@ -133,36 +134,19 @@ def _bundled(text: str, seed: int) -> PromptSet:
 
 
 def _jsonl(path: Path) -> PromptSet:
-    roots: list[Root] = []
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    roots.append(_line(path, number, line))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    roots = [_line(row, where) for where, row in read_json_lines(path)]
     if not roots:
         raise DataError(f"{path}: the prompt file is empty; expected one JSON object a line with prompt and answer")
     return PromptSet(roots, _verify_text, str(path))
 
 
-def _line(path: Path, number: int, line: str) -> Root:
-    try:
-        row = json.loads(line, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: not valid JSON: {error}") from error
+def _line(row: Any, where: str) -> Root:
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-        raise DataError(f'{path}, line {number}: expected an object like {{"prompt": "...", "answer": "..."}}')
+        raise DataError(f'{where}: expected an object like {{"prompt": "...", "answer": "..."}}')
     answer = row.get("answer", "")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise DataError(f"{path}, line {number}: the answer must be a string or a number")
-    return _root(row["prompt"], answer, row.get("split"), row.get("kind", ""), f"{path}, line {number}")
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+        raise DataError(f"{where}: the answer must be a string or a number")
+    return _root(row["prompt"], answer, row.get("split"), row.get("kind", ""), where)
 
 
 def _root(prompt: str, answer: Any, split: Any, kind: Any, where: str) -> Root:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from treegym.errors import ConfigError, RewardError, require, suggest
+from treegym.errors import ConfigError, DataError, RewardError, require, suggest
+from treegym.files import read_json_lines
 from treegym.models.tasks import KINDS, is_correct
 from treegym.rewards.base import Asked, Scored, Term, number
 from treegym.rewards.matching import BoundedRegex, exact_match, numeric_match, same_answer
@@ -110,17 +110,10 @@ def _read_entries(path: str, term: str) -> dict[str, dict[str, Any]]:
     """Returns reasoning-gym entries by question."""
     found: dict[str, dict[str, Any]] = {}
     try:
-        with open(path, encoding="utf-8") as file:
-            for line_number, line in enumerate(file, start=1):
-                if line.strip():
-                    entry = json.loads(line)
-                    if not isinstance(entry, dict) or not {"question", "answer"} <= entry.keys():
-                        raise ConfigError(
-                            f"{path}, line {line_number}: an object with question and answer was expected"
-                        )
-                    found[str(entry["question"])] = {"metadata": {}, **entry}
-    except OSError as error:
-        raise ConfigError(f"reward term {term!r}: {path} cannot be read: {error.strerror or error}") from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}, line {line_number}: not valid JSON: {error}") from error
+        for where, entry in read_json_lines(path):
+            if not isinstance(entry, dict) or not {"question", "answer"} <= entry.keys():
+                raise DataError(f"{where}: an object with question and answer was expected")
+            found[str(entry["question"])] = {"metadata": {}, **entry}
+    except DataError as error:
+        raise ConfigError(f"reward term {term!r}: {error}") from error
     return found

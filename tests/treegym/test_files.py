@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from treegym.errors import DataError, MissingDependency, require, suggest
-from treegym.files import atomic_path, atomic_write, read_arrays, write_arrays
+from treegym.files import LINE_LIMIT, atomic_path, atomic_write, read_arrays, read_json_lines, write_arrays
 
 
 @pytest.mark.parametrize("mmap", [True, False])
@@ -80,3 +80,34 @@ def test_suggestions_and_missing_packages() -> None:
     assert suggest("zzz", ["verifier", "length"]) == " Known: length, verifier."
     with pytest.raises(MissingDependency, match=r'pip install "treegym\[demo\]"'):
         require("no_such_package_anywhere", extra="demo", purpose="the demo")
+
+
+def test_json_lines_come_with_their_place(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('\ufeff{"a": 1}\n\n  \n[2, "ä"]', encoding="utf-8")
+    assert list(read_json_lines(file)) == [(f"{file}, line 1", {"a": 1}), (f"{file}, line 4", [2, "ä"])]
+    file.write_bytes(b"")
+    assert list(read_json_lines(file)) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'1\n{"a": \n', "line 2: not valid JSON"),
+        (b"1\n\nNaN\n", "line 3: not valid JSON: NaN is no JSON"),
+        (b"[-Infinity]\n", "line 1: not valid JSON: -Infinity is no JSON"),
+        (b"[" * 100_000, "line 1: not valid JSON"),
+        (b'"' + b"a" * LINE_LIMIT + b'"\n', f"line 1: longer than {LINE_LIMIT} characters"),
+        (b'"gr\xf6sse"\n', "not UTF-8 text"),
+        (None, "cannot be read: No such file"),
+    ],
+    ids=["cut off", "not a number", "infinity", "deep", "long", "no text", "missing"],
+)
+def test_what_is_no_json_line_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "x.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list(read_json_lines(file))
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(str(file))
