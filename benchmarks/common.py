@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -94,30 +93,18 @@ def _format(value: Any) -> str:
 
 def emit(name: str, figures: Mapping[str, float], cells: Sequence[Mapping[str, Any]] = ()) -> None:
     """Prints the closing line: one JSON object with figures, cells, machine and versions."""
-    packages = ("treegym", "gymnasium", "numpy", "numba", "torch", "transformers", "stable-baselines3")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    machine = {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()}
+    from treegym.bench.provenance import processor, versions  # peers' environments do without treegym
+
+    packages = ("gymnasium", "numpy", "numba", "torch", "transformers", "stable-baselines3")
+    machine = {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()}
     result = {
         "benchmark": name,
         "figures": dict(figures),
         "cells": list(cells),
         "machine": machine,
-        "versions": versions,
+        "versions": versions(packages),
     }
     print(json.dumps(result, allow_nan=False), flush=True)
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
-    except OSError:
-        return platform.processor() or "unknown"
 
 
 def peer_absent(peer: str, how: str) -> NoReturn:

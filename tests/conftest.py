@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from treegym.bench.suite import BUDGET_UNITS, FORMAT, Suite, parse_suite
 
 
 def pytest_configure() -> None:
@@ -13,3 +20,72 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def make_runs() -> Callable[..., tuple[Suite, list[dict[str, Any]]]]:
+    """Makes up a suite and the summaries of its runs: `made_up_runs`."""
+    return made_up_runs
+
+
+def made_up_runs(
+    *, skills: dict[str, float], seeds: int = 5, envs: int = 1, prompts: int = 40, checkpoints: int = 3
+) -> tuple[Suite, list[dict[str, Any]]]:
+    """Returns a suite and summaries of runs that never happened, with agents of given skills."""
+    table = {
+        "name": "made up",
+        "description": "made up",
+        "seeds": list(range(seeds)),
+        "budget": {"env_steps": 1000},
+        "checkpoints": checkpoints,
+        "envs": [{"name": f"world {i}", "id": "TokenTree-v0"} for i in range(envs)],
+        "agents": [{"name": name, "agent": name.lower()} for name in skills],
+    }
+    suite: Suite = parse_suite(table, where="made up")
+    rng = np.random.default_rng(0)
+    kinds = np.array(["chain", "sort"])[np.arange(prompts) % 2]
+    summaries = []
+    for job in suite.jobs():
+        skill = skills[job.agent.name]
+        curve = []
+        for c in range(checkpoints + 1):
+            chance = 0.1 + (skill - 0.1) * c / checkpoints
+            scores = (rng.random(prompts) < chance).astype(float)
+            curve.append(_point(c, scores, steps=1000.0 * c / checkpoints))
+        by_kind = {
+            kind: {
+                "score": float(scores[kinds == kind].mean()),
+                "regret": float(1 - scores[kinds == kind].mean()),
+                "length": 5.0,
+                "episodes": int((kinds == kind).sum()),
+            }
+            for kind in ("chain", "sort")
+        }
+        final = {key: value for key, value in curve[-1].items() if key not in (*BUDGET_UNITS, "checkpoint")}
+        summaries.append(
+            {
+                "format": FORMAT,
+                "fingerprint": job.fingerprint,
+                "env": job.env.name,
+                "agent": job.agent.name,
+                "seed": job.seed,
+                "cost": {**{unit: curve[-1][unit] for unit in BUDGET_UNITS}, "evaluation": {"cpu_seconds": 0.1}},
+                "curve": curve,
+                "final": {**final, "kinds": by_kind, "prompts": list(range(prompts)), "scores": scores.tolist()},
+                "episodes": {"sha256": "", "count": prompts},
+                "training": None,
+                "hyperparameters": {},
+                "reference": {"random": 0.1, "optimum": 1.0},
+                "provenance": {"versions": {"treegym": "0"}, "git": "", "hardware": {}},
+            }
+        )
+    return suite, summaries
+
+
+def _point(checkpoint: int, scores: np.ndarray, *, steps: float) -> dict[str, Any]:
+    score = float(scores.mean())
+    return {
+        "checkpoint": checkpoint, "env_steps": steps, "forward_passes": 2 * steps, "cpu_seconds": steps / 100,
+        "score": score, "return": score, "correct": score, "true": score, "proxy": score, "length": 5.0,
+        "regret": 1 - score,
+    }  # fmt: skip

@@ -216,19 +216,11 @@ CONTRAST = """(() => {
 
 
 @pytest.fixture
-def made_up_board() -> dict[str, Any]:
-    import importlib.util
-
+def made_up_board(make_runs: Any) -> dict[str, Any]:
     from treegym.bench.leaderboard import build_leaderboard
 
-    source = Path(__file__).parents[1] / "bench" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("bench_conftest", source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     skills = {"AlphaZero": 0.9, "PPO": 0.8, "DAPO": 0.7, "VAPO": 0.6, "vote": 0.5, "greedy prior": 0.3, "random": 0.1}
-    suite, summaries = module.made_up_runs(skills=skills, envs=2, prompts=80)
+    suite, summaries = make_runs(skills=skills, envs=2, prompts=80)
     for summary in summaries:
         if summary["agent"] in ("vote", "greedy prior", "random"):
             summary["curve"] = summary["curve"][-1:]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import time
@@ -19,19 +18,8 @@ from treegym.report.tables import as_csv, as_markdown, as_text
 
 
 @pytest.fixture(scope="module")
-def made_up() -> Any:
-    source = Path(__file__).parents[1] / "bench" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("bench_conftest", source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.made_up_runs
-
-
-@pytest.fixture(scope="module")
-def board(made_up: Any) -> dict[str, Any]:
-    suite, summaries = made_up(skills={"Strong": 0.9, "Fair | <b>": 0.6, "Weak": 0.3}, envs=2)
+def board(make_runs: Any) -> dict[str, Any]:
+    suite, summaries = make_runs(skills={"Strong": 0.9, "Fair | <b>": 0.6, "Weak": 0.3}, envs=2)
     return build_leaderboard(suite, summaries)
 
 
@@ -123,8 +111,8 @@ def test_ticks_and_axes() -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_runs_are_reported_in_half_a_minute(made_up: Any, tmp_path: Path) -> None:
-    suite, summaries = made_up(skills={f"agent {i}": 0.3 + i / 40 for i in range(20)}, seeds=50, envs=10, prompts=100)
+def test_ten_thousand_runs_are_reported_in_half_a_minute(make_runs: Any, tmp_path: Path) -> None:
+    suite, summaries = make_runs(skills={f"agent {i}": 0.3 + i / 40 for i in range(20)}, seeds=50, envs=10, prompts=100)
     assert len(summaries) == 10_000
     folder = tmp_path / "runs"
     folder.mkdir()

@@ -12,7 +12,7 @@ from typing import Any
 
 import treegym
 
-__all__ = ["cores", "git_revision", "provenance", "versions"]
+__all__ = ["cores", "git_revision", "processor", "provenance", "versions"]
 
 _PACKAGES = ("gymnasium", "numpy", "numba", "torch", "transformers", "stable-baselines3", "sb3-contrib", "openskill")
 
@@ -61,7 +61,7 @@ def provenance() -> dict[str, Any]:
         "versions": versions(),
         "git": git_revision(),
         "hardware": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": cores(),
             "memory_gb": _memory_gb(),
             "system": f"{platform.system()} {platform.machine()}",
@@ -69,7 +69,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the processor's name; "unknown" where the system does not tell it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
