@@ -11,16 +11,17 @@ import json
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from treegym.errors import DataError
 
-__all__ = ["atomic_path", "atomic_write", "read_arrays", "read_json_lines", "write_arrays"]
+__all__ = ["atomic_path", "atomic_write", "leave_at_once", "read_arrays", "read_json_lines", "write_arrays"]
 
 HEADER_LIMIT = 64 * 2**20  # bytes; safetensors itself stops at 100 MB
 LINE_LIMIT = 10_000_000  # characters of one JSON line
@@ -39,6 +40,8 @@ _DTYPES = {
     "F64": np.dtype("<f8"),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_under_way: set[Path] = set()  # temporary files of this process
+_beginning = threading.Lock()  # held while one is made
 
 
 @contextmanager
@@ -46,11 +49,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success it is flushed to disk and renamed, on failure removed."""
     final = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+        with _beginning:
+            handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+            temporary = Path(name)
+            _under_way.add(temporary)
     except OSError as error:  # the user knows the final name
         raise OSError(error.errno, error.strerror, os.fspath(final)) from error
     os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -59,6 +64,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+        _under_way.discard(temporary)
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """Ends the process from any thread, without unwinding; files that are being written leave nothing behind."""
+    _beginning.acquire()  # for good: no other file is begun
+    for temporary in tuple(_under_way):
+        temporary.unlink(missing_ok=True)
+    os._exit(code)
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:

@@ -69,6 +69,24 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> No
     assert (tmp_path / "x").read_text() == "old"
 
 
+LEAVING = """
+import sys, threading, time
+from treegym.files import atomic_path, leave_at_once
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    threading.Thread(target=leave_at_once, args=(3,)).start()
+    time.sleep(60)
+"""
+
+
+def test_leaving_in_the_middle_of_a_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+    done = subprocess.run([sys.executable, "-c", LEAVING, str(tmp_path / "x")], timeout=30, check=False)
+    assert done.returncode == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_text() == "old"
+
+
 def test_unwritable_dtypes_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="complex128"):
         write_arrays(tmp_path / "x", {"a": np.zeros(2, complex)})

@@ -19,6 +19,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from treegym.files import leave_at_once
+
 __all__ = ["main"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # no other run could be saved either
@@ -40,7 +42,7 @@ def main() -> None:
 def _listen(jobs: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         jobs.put(line)
-    os._exit(0)
+    leave_at_once(0)
 
 
 def _answers(request: dict[str, Any]) -> list[dict[str, Any]]:
