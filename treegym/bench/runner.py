@@ -32,6 +32,8 @@ _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
+_GRACE = 2.0  # seconds a worker has to end by itself
+
 
 @dataclass
 class Outcome:
@@ -152,9 +154,10 @@ class _Worker:
             process.stdin.write(json.dumps({"job": job.as_json(), "out": os.fspath(self._folder.path)}) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # its end of the pipe is closed, or ours, as the benchmark is ending
             self._forget()
-            return {"id": job.id, "error": f"its worker could not be reached: {error.strerror or error}"}
+            reason = getattr(error, "strerror", None) or error
+            return {"id": job.id, "error": f"its worker could not be reached: {reason}"}
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
@@ -181,9 +184,16 @@ class _Worker:
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
+            process = self._process  # the thread that feeds it may let go of it meanwhile
+            if process is None:
+                return
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()  # it ends by itself then, without leaving a file half written
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_GRACE)
+            process.kill()
+            process.wait()
 
 
 def _start(log: TextIO) -> subprocess.Popen[str]:
