@@ -35,7 +35,7 @@ from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
 
-STEPS = {"ppo": 80_000, "dapo": 700_000, "vapo": 400_000}  # tokens; settings are those of `treegym iterate`
+STEPS = {"ppo": 500_000, "dapo": 1_400_000, "vapo": 800_000}  # tokens; settings are those of `treegym iterate`
 SEEDS, MAX_ANSWER = 5, 24
 
 

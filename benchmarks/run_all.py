@@ -44,7 +44,8 @@ BARS: dict[str, dict[str, str]] = {
     "rewards": {"six_terms_overhead": "<1.10", "judge_over_ideal": "<1.5"},
     "search_speed": {
         "worst_ratio_b256": "5", "worst_ratio_b64": "5", "worst_ratio_b8": "2", "worst_ratio_b1": "1.2",
-        "closed_sims_per_s": "6e6", "over_c": "<1.5", "model_overhead": "<0.05",
+        "closed_sims_per_s": "6e6", "two_core_speedup": "1.7", "over_c": "<1.5", "cost_growth_128_12800": "<2",
+        "bytes_per_slot": "<20", "bytes_per_node": "<32", "model_overhead": "<0.05",
     },
     "search_quality": {},
     "train_speed": {"ppo_vs_maskable_ppo": "3", "ppo_vs_sb3_cartpole": "1.5"},

@@ -89,9 +89,10 @@ def compare(peers: dict[str, Peer], cell: dict[str, Any], rounds: int, limit: fl
     equal = float((np.asarray(seen["batched"]["visits"]) == ours(fused).visits).all(1).mean())
     best = min(settings, key=lambda setting: seen[setting]["seconds"])
     ours(plain)
-    repeat = max(1, 100_000 // (batch * simulations))  # repeated, so that caches are warm for everyone
+    # repeated, so that caches are warm for everyone; ours oftener, so that all are timed for about as long
+    repeat, often = (max(1, total // (batch * simulations)) for total in (20_000, 100_000))
     seconds: dict[str, Callable[[], float]] = {
-        "ours": lambda: cpu_seconds(lambda: [ours(fused) for _ in range(repeat)]) / repeat,
+        "ours": lambda: cpu_seconds(lambda: [ours(fused) for _ in range(often)]) / often,
         "protocol": lambda: cpu_seconds(lambda: ours(plain)),
         "mctx": lambda: float(peers["mctx"].run(setting=best, repeat=repeat, **cell)["seconds"]),
         "lightzero": lambda: float(peers["lightzero"].run(setting="c++", repeat=repeat, **cell)["seconds"]),
@@ -256,15 +257,16 @@ def main() -> None:
         for actions in (8, 32)
         for simulations in (32, 128, 512)
     ]  # fmt: skip
-    peers = {name: Peer(name) for name in ("mctx", "lightzero")}
     rows = []
     for batch, actions, simulations in grid:
         for method in ("puct", "gumbel"):
             cell = {"method": method, "batch": batch, "actions": actions, "simulations": simulations}
+            # anew for each cell: in a process that had run other cells before, mctx took up to twice the time
+            peers = {name: Peer(name) for name in ("mctx", "lightzero")}
             rows.append(compare(peers, cell, 3 if arguments.quick else 10, limit=20.0))
             print(table(rows[-1:]), file=sys.stderr, flush=True)
-    for peer in peers.values():
-        peer.close()
+            for peer in peers.values():
+                peer.close()
     print(table(rows))
     for batch in sorted({row["batch"] for row in rows}, reverse=True):
         figures[f"worst_ratio_b{batch}"] = min(row["ratio"] for row in rows if row["batch"] == batch)
