@@ -257,11 +257,12 @@ def main() -> None:
         for actions in (8, 32)
         for simulations in (32, 128, 512)
     ]  # fmt: skip
+    if hasattr(os, "sched_setaffinity"):  # left two cores, XLA splits large batches and takes twice the CPU time
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rows = []
     for batch, actions, simulations in grid:
         for method in ("puct", "gumbel"):
             cell = {"method": method, "batch": batch, "actions": actions, "simulations": simulations}
-            # anew for each cell: in a process that had run other cells before, mctx took up to twice the time
             peers = {name: Peer(name) for name in ("mctx", "lightzero")}
             rows.append(compare(peers, cell, 3 if arguments.quick else 10, limit=20.0))
             print(table(rows[-1:]), file=sys.stderr, flush=True)
