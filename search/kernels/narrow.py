@@ -41,14 +41,20 @@ class Asked(NamedTuple):
 
 
 @inlined
+def _children(tree, asked, like):  # type: ignore[no-untyped-def]
+    """Returns which slots are in use, their visits (0 elsewhere), and prior and Q, which are rubbish elsewhere."""
+    inside = within(numbers(asked.width))
+    visits = where(inside, read(tree.visits, asked.offset, like), number(np.float32(0.0), like))
+    return inside, visits, read(tree.prior, asked.offset, like), read(tree.q, asked.offset, like)
+
+
+@inlined
 def puct(tree, asked):  # type: ignore[no-untyped-def]
     """Returns the slot to visit next, as `rows.place_of` does."""
     value = numbers(asked.value)
     zero, one = number(np.float32(0.0), value), number(np.float32(1.0), value)
     far, lowest = number(_FAR, value), number(-_FAR, value)
-    inside = within(numbers(asked.width))
-    visits = where(inside, read(tree.visits, asked.offset, value), zero)
-    prior, q = read(tree.prior, asked.offset, value), read(tree.q, asked.offset, value)
+    inside, visits, prior, q = _children(tree, asked, value)
     seen = visits > zero
     low = smaller(smallest(where(seen, q, far)), value)
     high = larger(largest(where(seen, q, lowest)), value)
@@ -65,9 +71,7 @@ def gumbel(tree, settings, asked):  # type: ignore[no-untyped-def]
     raw = numbers(asked.value)
     zero, one = number(np.float32(0.0), raw), number(np.float32(1.0), raw)
     far, lowest = number(_FAR, raw), number(-_FAR, raw)
-    inside = within(numbers(asked.width))
-    visits = where(inside, read(tree.visits, asked.offset, raw), zero)
-    prior, q = read(tree.prior, asked.offset, raw), read(tree.q, asked.offset, raw)
+    inside, visits, prior, q = _children(tree, asked, raw)
     seen = visits > zero
     count, most = total(visits), largest(visits)
     every = count + one

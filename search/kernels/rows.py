@@ -127,12 +127,11 @@ def _exponential(builder: Any, x: Any) -> Any:
     """e**x to about 2e-7 for x <= 88; terms in pairs, so that half as many steps wait for each other."""
 
     def constant(value: float) -> Any:
-        return _repeat(builder, _FLOAT(value)) if x.type == _FLOATS else _FLOAT(value)
+        return _repeat(builder, _FLOAT(value))
 
     def plus(a: Any, b: Any, c: Any) -> Any:
         return _call(builder, "fma", [a, b, c])
 
-    integer = _INTS if x.type == _FLOATS else _INT
     x = builder.select(builder.fcmp_ordered(">", x, constant(-87.0)), x, constant(-87.0))
     whole = _call(builder, "rint", [builder.fmul(x, constant(1.4426950216293335))])
     rest = plus(whole, constant(-0.693359375), x)
@@ -143,9 +142,9 @@ def _exponential(builder: Any, x: Any) -> Any:
     low = plus(constant(1.6666665673255920e-1), rest, constant(0.5))
     series = plus(plus(high, square, middle), square, low)
     series = plus(series, square, builder.fadd(rest, constant(1.0)))
-    power = builder.add(builder.fptosi(whole, integer), _repeat(builder, _INT(127)) if x.type == _FLOATS else _INT(127))
-    power = builder.shl(power, _repeat(builder, _INT(23)) if x.type == _FLOATS else _INT(23))
-    return builder.fmul(series, builder.bitcast(power, x.type))
+    power = builder.add(builder.fptosi(whole, _INTS), _repeat(builder, _INT(127)))
+    power = builder.shl(power, _repeat(builder, _INT(23)))
+    return builder.fmul(series, builder.bitcast(power, _FLOATS))
 
 
 def _choose(builder: Any, symbol: str, a: Any, b: Any) -> Any:
@@ -206,7 +205,7 @@ def fused(typing_context, a, b, c):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def exponential(typing_context, x):  # type: ignore[no-untyped-def]
-    """Returns e**x, for x <= 88."""
+    """Returns e**x of a row, for x <= 88."""
     return _elementwise(_exponential)(x)
 
 
