@@ -32,6 +32,13 @@ from treegym.report.tables import as_markdown, as_text
 pytestmark = pytest.mark.usefixtures("contestants_on_path")
 
 
+def _ran(table: dict[str, Any], folder: Path, *, workers: int) -> Path:
+    """Runs a suite whole; returns the folder of its results."""
+    outcome = run_suite(parse_suite(table, where="test"), folder, workers=workers)
+    assert outcome.failed == {}
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path, small_table: dict[str, Any]) -> Path:
     """Results of the three ways in which an agent can be made to learn, and of one that does not."""
@@ -43,9 +50,7 @@ def folder(tmp_path: Path, small_table: dict[str, Any]) -> Path:
         {"name": "Learner", "agent": "contestants:Learner"},
         {"name": "Chance", "agent": "contestants:Chance"},
     ]
-    outcome = run_suite(parse_suite(small_table, where="test"), tmp_path / "out", workers=2)
-    assert outcome.failed == {}
-    return tmp_path / "out"
+    return _ran(small_table, tmp_path / "out", workers=2)
 
 
 def test_every_kind_of_learner_is_recorded_and_the_tree_agrees(folder: Path, small_table: dict[str, Any]) -> None:
@@ -156,9 +161,7 @@ def judged(tmp_path: Path, small_table: dict[str, Any]) -> Path:
         {"name": "Learner", "agent": "contestants:Learner"},
         {"name": "Chance", "agent": "contestants:Chance"},
     ]
-    outcome = run_suite(parse_suite(small_table, where="test"), tmp_path / "out", workers=1)
-    assert outcome.failed == {}
-    return tmp_path / "out"
+    return _ran(small_table, tmp_path / "out", workers=1)
 
 
 def test_episodes_whose_reward_failed_are_counted_and_reported(judged: Path, small_table: dict[str, Any]) -> None:
