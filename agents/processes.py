@@ -12,8 +12,11 @@ could not gather them in step.
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,9 +24,14 @@ import torch
 
 from treegym.errors import ConfigError, require
 
-__all__ = ["Processes", "gather", "is_shard", "launched", "shard", "whole", "writes"]
+__all__ = ["Processes", "gather", "is_shard", "launched", "settle", "shard", "whole", "writes"]
 
 Item = TypeVar("Item")
+
+CALM_LOOKS = (
+    3  # who waits for the interpreter sleeps too, but not through three looks with the interpreter free between
+)
+SETTLE_S = 20.0  # a thread at work for so long is left to its fate
 
 
 def launched() -> int:
@@ -47,6 +55,8 @@ class Processes:
         accelerate = require("accelerate", extra="accelerate", purpose="learning in several processes")
         state = accelerate.PartialState(cpu=not torch.cuda.is_available())
         self.count, self.rank, self.device = state.num_processes, state.process_index, state.device
+        atexit.unregister(settle)
+        atexit.register(settle)
         self.sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
         if self.sharded and os.environ.get("FSDP_VERSION", "2") != "2":
             raise ConfigError("the layers are put in shards by FSDP2; launch with --fsdp_version 2")
@@ -139,6 +149,27 @@ def writes() -> bool:
     """Whether this process is the one that writes files: the first."""
     there = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not there or torch.distributed.get_rank() == 0
+
+
+def settle() -> None:
+    """Waits until the threads that sum rest, so that the interpreter may end.
+
+    Such a thread drops the tensors of a sum only after telling that the sum is there. It needs the interpreter for
+    that; where it is gone already the process aborts, with its work done and a failure told to the launcher.
+    """
+    deadline, calm = time.monotonic() + SETTLE_S, 0
+    while calm < CALM_LOOKS and time.monotonic() < deadline:
+        time.sleep(0.005)
+        calm = 0 if any(_at_work(thread) for thread in Path("/proc/self/task").glob("*")) else calm + 1
+
+
+def _at_work(thread: Path) -> bool:
+    """Whether a thread of this process is one of gloo's and does not sleep."""
+    try:
+        name, state = (thread / "stat").read_text().partition("(")[2].rsplit(")", 1)
+    except FileNotFoundError:  # it has ended
+        return False
+    return "gloo" in name and state.split()[0] != "S"
 
 
 def is_shard(tensor: torch.Tensor) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import torch
 
 import treegym  # noqa: F401
 from treegym.agents import DAPO, PPO, VAPO, AlphaZero
-from treegym.agents.processes import Processes, whole
+from treegym.agents.processes import Processes, settle, whole
 from treegym.agents.rollout import Trajectories, join
 from treegym.envs.free_text import FreeTextVectorEnv
 from treegym.envs.token_tree.prompts import load_prompts
@@ -127,6 +130,24 @@ def test_two_processes_learn_as_one_from_all_their_episodes(shards: str, tmp_pat
         written = load_model(str(tmp_path / f"{case}-model")).model.state_dict()
         for name, tensor in written.items():
             np.testing.assert_array_equal(tensor.numpy(), joint[f"lm.{name}"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a thread does")
+def test_the_end_waits_for_threads_at_work() -> None:
+    """A thread that still drops tensors when the interpreter ends would abort the process."""
+    began, done = threading.Event(), []
+
+    def sums() -> None:
+        ctypes.CDLL(None).prctl(15, b"pt_gloo_runloop", 0, 0, 0)  # the name that torch gives its threads
+        began.set()
+        done.append(hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000))  # half a second without the interpreter
+
+    thread = threading.Thread(target=sums)
+    thread.start()
+    began.wait()
+    settle()
+    assert done
+    thread.join()
 
 
 def test_what_learns_in_one_process_says_so(monkeypatch: pytest.MonkeyPatch, tree_env: gym.Env) -> None:
