@@ -18,6 +18,7 @@ PROBLEMS = {
     2: "has a prior logit that is NaN or +inf",
     3: "has prior logits of -inf for all its legal actions",
     4: "has a reward or value that is not finite",
+    5: "cannot be judged: the compiled model raised an exception",
 }
 
 

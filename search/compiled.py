@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-import numba
 import numpy as np
-from numba.core.ccallback import CFunc
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
 from treegym.search.checks import PROBLEMS, expanded
 from treegym.search.kernels.dense import dense_layer, dot_product
-from treegym.search.kernels.numeric import FAST
-from treegym.search.kernels.worlds import MODEL, ModelDesk, ModelStarts, ModelWorld
+from treegym.search.kernels.model import ModelDesk, ModelStarts, ModelWorld, compiled_model, entry_of
+from treegym.search.kernels.rows import WIDE
 from treegym.search.settings import Options
 from treegym.search.tree import aligned
 from treegym.search.whole import search_whole
@@ -26,9 +24,7 @@ from treegym.search.whole import search_whole
 __all__ = ["CompiledSimulator", "compiled_model", "compiled_search", "dense_layer", "dot_product"]
 
 
-def compiled_model(function: Any) -> Any:
-    """Compiles ``function(params, states, parent, action, new, logits, legal, told)``; arguments as in `MODEL`."""
-    return numba.cfunc(MODEL, cache=True, fastmath=FAST, error_model="numpy", _nrt=False)(function)
+_COPIED = 1 << 16  # bytes of parameters up to which a copy costs less than vectors that straddle cache lines
 
 
 @runtime_checkable
@@ -62,7 +58,12 @@ def compiled_search(
     """Searches from each of B states, states float32 [B, D], each search inside one kernel."""
     start = np.ascontiguousarray(states, np.float32)
     params = np.ascontiguousarray(simulator.params, np.float32)
-    if not isinstance(simulator.model, CFunc):
+    if params.nbytes <= _COPIED:
+        there = aligned(params.shape, np.float32)
+        there[...] = params
+        params = there
+    entry = entry_of(simulator.model)
+    if entry is None:
         raise ConfigError(f"the simulator's model is {simulator.model!r}; it must be made by `compiled_model`")
     if start.ndim != 2 or params.ndim != 1:
         raise ConfigError(f"states have shape {start.shape} and params {params.shape}; expected [B, D] and [P]")
@@ -74,10 +75,11 @@ def compiled_search(
         return aligned((lanes, nodes, wide), np.float32)
 
     def make_told() -> ModelDesk:
-        return ModelDesk(aligned((actions,), np.float32), np.empty(actions, np.bool_), np.empty(3, np.float32))
+        legal = np.ones(max(actions, WIDE), np.bool_)[:actions]  # eight are read at once, those of no action too
+        return ModelDesk(aligned((actions,), np.float32), legal, np.empty(3, np.float32))
 
     out, problems = search_whole(
-        ModelWorld(simulator.model, params),
+        ModelWorld(entry, params),
         ModelStarts(start, roots.prior_logits, roots.value, roots.legal),
         make_place,
         make_told=make_told,

@@ -60,7 +60,7 @@ def kernel(function: Any) -> Any:
     """Compiles `function` for the processor, without the interpreter lock, cached on disk.
 
     Numba's cache looks at the age of the one file a kernel stands in; here it must also notice changes to what the
-    kernel calls, so the fingerprint of all sources goes into its stamp. Kernels hold no references (``_nrt=False``):
+    kernel calls, so the fingerprint of all sources goes into its version. Kernels hold no references (``_nrt=False``):
     they cannot allocate, and counting references in the inner loops would cost several times the work itself.
     """
     compiled = numba.njit(cache=True, fastmath=FAST, nogil=True, error_model="numpy", _nrt=False)(function)
@@ -69,10 +69,10 @@ def kernel(function: Any) -> Any:
 
 
 def stamp(compiled: Any) -> None:
-    """Makes the disk cache of a compiled function depend on all kernel sources."""
+    """Makes the disk cache of a compiled function depend on all kernel sources; one of other sources is not even read."""
     file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if file is not None:
-        file._source_stamp = (file._source_stamp, _FINGERPRINT)
+        file._version = f"{file._version} {_FINGERPRINT}"
 
 
 def inlined(function: Any) -> Any:

@@ -9,30 +9,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
-from numba.extending import overload, typeof_impl
+from numba.extending import overload
 
+from treegym.search.kernels.fill import all_true, fill_eight
+from treegym.search.kernels.model import ModelWorld, call_model
 from treegym.search.kernels.numeric import INLINED, finite, inlined, unusable
+from treegym.search.kernels.rows import WIDE
 from treegym.search.kernels.walk import RAW, attach, fill_dense, finish_priors
 
-__all__ = ["ClosedWorld", "ModelDesk", "ModelStarts", "ModelWorld", "begin", "grow"]
+__all__ = ["ClosedWorld", "begin", "grow"]
 
 # What is wrong in a closed tree comes as -1 - (node * PER_NODE + code); in a model as a code of `checks.PROBLEMS`.
 PER_NODE, STRUCTURE, NUMBERS = 2, 0, 1
-NOT_FINITE = 4
-
-
-_F32 = types.float32
-MODEL = types.void(
-    _F32[::1],  # params [P]
-    _F32[:, ::1],  # states [N, D]: read row `parent`, write row `new`
-    types.int64,  # parent
-    types.int64,  # action
-    types.int64,  # new
-    _F32[::1],  # logits [A], to be written
-    types.boolean[::1],  # legal [A], all True: set to False what is not
-    _F32[::1],  # told [3], to be written: reward, value, terminated (above 0; 0 unless written)
-)
+NOT_FINITE, RAISED = 4, 5
 
 
 class ClosedWorld(NamedTuple):
@@ -46,30 +35,6 @@ class ClosedWorld(NamedTuple):
     value: np.ndarray  # [M] float32, the evaluator's estimate of what comes after the node
 
 
-class ModelWorld(NamedTuple):
-    """A compiled model and its parameters."""
-
-    model: Any  # made by `compiled_model`
-    params: np.ndarray  # [P] float32
-
-
-class ModelStarts(NamedTuple):
-    """The roots and their judgement."""
-
-    states: np.ndarray  # [B, D] float32
-    logits: np.ndarray  # [B, A] float32
-    value: np.ndarray  # [B] float32
-    legal: np.ndarray  # [B, A] bool
-
-
-class ModelDesk(NamedTuple):
-    """What a model writes its judgement into."""
-
-    logits: np.ndarray  # [A] float32
-    legal: np.ndarray  # [A] bool
-    told: np.ndarray  # [3] float32
-
-
 def begin(mode: int, tree: Any, place: Any, desk: Any, world: Any, starts: Any, b: int) -> Any:
     """Plants the root of search b in the empty tree; returns 0 or what is wrong. `mode` as in `fill_dense`.
 
@@ -81,15 +46,6 @@ def begin(mode: int, tree: Any, place: Any, desk: Any, world: Any, starts: Any, 
 def grow(mode: int, tree: Any, place: Any, desk: Any, world: Any, node: Any, slot: Any) -> Any:
     """Attaches the child below `slot` of `node`; returns 0 or what is wrong, and the evaluations it took."""
     raise NotImplementedError("called from kernels only")
-
-
-# All compiled models have one type; working it out for every search took as long as a short search.
-_MODEL_WORLD = types.NamedTuple([types.FunctionType(MODEL), types.Array(_F32, 1, "C")], ModelWorld)
-
-
-@typeof_impl.register(ModelWorld)
-def _type_of_model_world(world: ModelWorld, context: Any) -> Any:
-    return _MODEL_WORLD
 
 
 @overload(begin, jit_options=INLINED)
@@ -112,6 +68,9 @@ def _open(mode, tree, world, flat, new):  # type: ignore[no-untyped-def]
         return 0
     if first < 0 or first + width > len(world.first_child) or width > tree.prior.shape[1]:
         return -1 - (flat * PER_NODE + STRUCTURE)
+    eight = mode == 0 and tree.prior.shape[1] == WIDE and first + WIDE <= len(world.prior_logits)
+    if eight and finite(world.value[flat]) and fill_eight(tree, new, world.prior_logits, first, width):
+        return 0
     high = np.float32(-np.inf)
     prior, logits = tree.prior[new], world.prior_logits[first : first + width]
     wrong = 0
@@ -161,11 +120,16 @@ def _model_grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no-
     for a in range(len(legal)):
         legal[a] = True
     told[2] = np.float32(0.0)
-    world.model(world.params, place, np.int64(node), np.int64(tree.action[node, slot]), new, logits, legal, told)
+    action = np.int64(tree.action[node, slot])
+    if call_model(world.entry, world.params, place, np.int64(node), action, new, logits, legal, told) != 0:
+        return RAISED, 0
     ends = told[2] > np.float32(0.0)
     if not (finite(told[0]) and (ends or finite(told[1]))):
         return NOT_FINITE, 0
     attach(tree, node, slot, told[0], told[1], ends)
     if ends:
         return 0, 0
+    eight = mode == 0 and tree.prior.shape[1] == WIDE and all_true(legal)
+    if eight and fill_eight(tree, new, logits, 0, len(legal)):
+        return 0, 1
     return fill_dense(tree, new, logits, legal, mode), 1

@@ -1,0 +1,96 @@
+"""The models of compiled simulators: their signature, and how a kernel calls one.
+
+A kernel is compiled once for all models, so it knows a model by its address. It calls the function itself and not a
+wrapper for C: such a wrapper copies thirty numbers, and a copy in wide pieces of what was just written in narrow ones
+makes the processor wait; that was a twelfth of a search.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.dispatcher import Dispatcher
+from numba.extending import intrinsic, typeof_impl
+
+from treegym.search.kernels.numeric import kernel
+
+__all__ = ["MODEL", "ModelDesk", "ModelStarts", "ModelWorld", "call_model", "compiled_model", "entry_of"]
+
+_F32 = types.float32
+MODEL = types.void(
+    _F32[::1],  # params [P]
+    _F32[:, ::1],  # states [N, D]: read row `parent`, write row `new`
+    types.int64,  # parent
+    types.int64,  # action
+    types.int64,  # new
+    _F32[::1],  # logits [A], to be written
+    types.boolean[::1],  # legal [A], all True: set to False what is not
+    _F32[::1],  # told [3], to be written: reward, value, terminated (above 0; 0 unless written)
+)
+
+
+class ModelWorld(NamedTuple):
+    """A compiled model and its parameters."""
+
+    entry: int  # its address, see `entry_of`
+    params: np.ndarray  # [P] float32
+
+
+class ModelStarts(NamedTuple):
+    """The roots and their judgement."""
+
+    states: np.ndarray  # [B, D] float32
+    logits: np.ndarray  # [B, A] float32
+    value: np.ndarray  # [B] float32
+    legal: np.ndarray  # [B, A] bool
+
+
+class ModelDesk(NamedTuple):
+    """What a model writes its judgement into."""
+
+    logits: np.ndarray  # [A] float32
+    legal: np.ndarray  # [A] bool
+    told: np.ndarray  # [3] float32
+
+
+# All compiled models have one type; working it out for every search took as long as a short search.
+_MODEL_WORLD = types.NamedTuple([types.int64, types.Array(_F32, 1, "C")], ModelWorld)
+
+
+@typeof_impl.register(ModelWorld)
+def _type_of_model_world(world: ModelWorld, context: Any) -> Any:
+    return _MODEL_WORLD
+
+
+def compiled_model(function: Any) -> Any:
+    """Compiles ``function(params, states, parent, action, new, logits, legal, told)``; arguments as in `MODEL`."""
+    compiled = kernel(function)
+    compiled.compile(MODEL)
+    return compiled
+
+
+def entry_of(model: Any) -> int | None:
+    """Returns the address of a compiled model, None for anything else."""
+    compiled = model.overloads.get(MODEL.args) if isinstance(model, Dispatcher) else None
+    return compiled and int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+@intrinsic
+def call_model(typing_context, entry, params, states, parent, action, new, logits, legal, told):  # type: ignore[no-untyped-def]
+    """Calls the model at an address; returns 0, or something else if it raised an exception."""
+    signature = types.int32(types.int64, *MODEL.args)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        convention = context.call_conv
+        kind = convention.get_function_type(types.void, MODEL.args)
+        result, problem = (cgutils.alloca_once(builder, part.pointee) for part in kind.args[:2])
+        packer = context.get_arg_packer(MODEL.args)
+        function = builder.inttoptr(arguments[0], kind.as_pointer())
+        status = builder.call(function, [result, problem, *packer.as_arguments(builder, arguments[1:])])
+        none = builder.icmp_signed("==", status, ir.Constant(status.type, -2))  # "None was returned"
+        return builder.select(none, ir.Constant(status.type, 0), status)
+
+    return signature, generate
