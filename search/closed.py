@@ -74,7 +74,7 @@ def search_closed(
         world,
         start,
         make_place,
-        widths=world.child_count[start],
+        widths=lambda: world.child_count[start],
         slots=widest,
         actions=widest,
         method=method,

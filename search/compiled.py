@@ -15,8 +15,9 @@ from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
 from treegym.search.checks import PROBLEMS, expanded
 from treegym.search.kernels.dense import dense_layer, dot_product
-from treegym.search.kernels.model import ModelDesk, ModelStarts, ModelWorld, compiled_model, entry_of
+from treegym.search.kernels.model import CompiledModel, ModelDesk, ModelStarts, ModelWorld, compiled_model
 from treegym.search.kernels.rows import WIDE
+from treegym.search.output import scratch
 from treegym.search.settings import Options
 from treegym.search.tree import aligned
 from treegym.search.whole import search_whole
@@ -59,11 +60,10 @@ def compiled_search(
     start = np.ascontiguousarray(states, np.float32)
     params = np.ascontiguousarray(simulator.params, np.float32)
     if params.nbytes <= _COPIED:
-        there = aligned(params.shape, np.float32)
+        there = scratch("params", params.shape, lambda: aligned(params.shape, np.float32))
         there[...] = params
         params = there
-    entry = entry_of(simulator.model)
-    if entry is None:
+    if not isinstance(simulator.model, CompiledModel):
         raise ConfigError(f"the simulator's model is {simulator.model!r}; it must be made by `compiled_model`")
     if start.ndim != 2 or params.ndim != 1:
         raise ConfigError(f"states have shape {start.shape} and params {params.shape}; expected [B, D] and [P]")
@@ -79,13 +79,13 @@ def compiled_search(
         return ModelDesk(aligned((actions,), np.float32), legal, np.empty(3, np.float32))
 
     out, problems = search_whole(
-        ModelWorld(entry, params),
+        ModelWorld(simulator.model.entry, params),
         ModelStarts(start, roots.prior_logits, roots.value, roots.legal),
         make_place,
         make_told=make_told,
-        widths=roots.legal.sum(1),
+        widths=lambda: roots.legal.sum(1),
         wide=wide,
-        slots=actions,
+        slots=WIDE if WIDE // 2 < actions < WIDE else actions,  # nodes of eight slots are filled at once
         actions=actions,
         method=method,
         num_simulations=num_simulations,

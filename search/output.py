@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from treegym.errors import ConfigError
@@ -17,7 +18,7 @@ from treegym.search.base import SearchResult
 from treegym.search.kernels.noise import gamma_draws
 from treegym.search.settings import Options
 
-__all__ = ["Noise", "Out", "in_parts", "new_out", "part_of", "root_ids_of", "root_noise", "scratch"]
+__all__ = ["Noise", "Out", "call", "in_parts", "new_out", "part_of", "root_ids_of", "root_noise", "scratch"]
 
 
 class Out(NamedTuple):
@@ -58,13 +59,15 @@ def new_out(size: int, actions: int) -> Out:
     )
 
 
-def root_noise(method: str, options: Options, seed: int, ids: np.ndarray, widths: np.ndarray, slots: int) -> Noise:
-    """Returns the noise of each root, a function of (seed, root id) alone."""
+def root_noise(
+    method: str, options: Options, seed: int, ids: np.ndarray, widths: Callable[[], np.ndarray], slots: int
+) -> Noise:
+    """Returns the noise of each root, a function of (seed, root id) alone; `widths` tells its number of children."""
     gumbel = method == "gumbel"
     share = 0.0 if gumbel else options.root_noise
     gammas = np.ones((len(ids) if share > 0 else 1, slots))
     if share > 0:
-        gamma_draws(seed, ids, widths.astype(np.int32), options.dirichlet_alpha or 0.0, gammas)
+        gamma_draws(seed, ids, widths().astype(np.int32), options.dirichlet_alpha or 0.0, gammas)
     return Noise(np.float32(share), float(options.gumbel_scale) if gumbel else -1.0, float(options.temperature), gammas)
 
 
@@ -76,6 +79,22 @@ def root_ids_of(root_ids: Any, size: int) -> np.ndarray:
     if ids.shape != (size,):
         raise ConfigError(f"root_ids have shape {ids.shape}; expected {(size,)}")
     return ids
+
+
+_ENTRIES: dict[tuple[Any, Any], Callable[..., None]] = {}
+
+
+def call(kernel: Any, kinds: Any, *arguments: Any) -> None:
+    """Calls a kernel whose arguments are of the types that `kinds` stands for: equal kinds, equal types.
+
+    Numba works out the types of nested arguments anew for each call, and takes as long as a short search for it.
+    """
+    entry = _ENTRIES.get((kernel, kinds))
+    if entry is not None:
+        entry(*arguments)
+        return
+    kernel(*arguments)
+    _ENTRIES[kernel, kinds] = kernel.overloads[tuple(map(numba.typeof, arguments))].entry_point
 
 
 def part_of(arrays: Any, part: slice) -> Any:
@@ -109,19 +128,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads are not there in a forked process
 
 
-class _Cache(threading.local):
-    """The scratch arrays a thread used last."""
+class _Kept(threading.local):
+    """The scratch arrays a thread used last, by what they are for."""
 
-    key: Any = None
-    value: Any = None
-
-
-_CACHE = _Cache()
+    def __init__(self) -> None:
+        self.arrays: dict[str, tuple[Any, Any]] = {}
 
 
-def scratch(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+_KEPT = _Kept()
+
+
+def scratch(name: str, key: Any, make: Callable[[], Any]) -> Any:
     """Returns what `make` makes, or what it made for the same key last time in this thread: kernels overwrite it."""
-    if key != _CACHE.key:
-        _CACHE.value = make()
-        _CACHE.key = key
-    return _CACHE.value
+    kept = _KEPT.arrays.get(name)
+    if kept is None or kept[0] != key:
+        kept = _KEPT.arrays[name] = (key, make())
+    return kept[1]

@@ -109,9 +109,8 @@ class Planner:
     def start(self) -> None:
         """Sets counters and noise for a search from the roots as they are."""
         self._settle(int(self.trees.seen[:, 0].max()))
-        noise = root_noise(
-            self.method, self.options, self.seed, self.root_ids, self.trees.width[:, 0], self.num_actions
-        )
+        widths = self.trees.width[:, 0]
+        noise = root_noise(self.method, self.options, self.seed, self.root_ids, lambda: widths, self.num_actions)
         summary.perturb(self.trees, self.roots, self.seed, noise)
 
     def _settle(self, carried: int) -> None:

@@ -6,6 +6,7 @@ Slots are packed: slot k of a node is its k-th legal action, so kernels need no 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class Nodes(NamedTuple):
 
 def aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """Returns an empty array that starts on a cache line, so that a node's row of slots does not straddle two."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(size + 2 * _LINE, np.uint8)  # a line behind it, for kernels that read eight slots at once
     start = -room.ctypes.data % _LINE
     return room[start : start + size].view(dtype).reshape(shape)

@@ -11,7 +11,7 @@ import numpy as np
 from treegym.search.checks import positive
 from treegym.search.kernels import abreast, rules, whole
 from treegym.search.kernels.rows import WIDE
-from treegym.search.output import Out, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
+from treegym.search.output import Out, call, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
 from treegym.search.planner import new_roots
 from treegym.search.settings import Options, is_plain, kernel_settings
 from treegym.search.tree import allocate
@@ -27,7 +27,7 @@ def search_whole(
     make_place: Callable[[int, int], np.ndarray],
     *,
     make_told: Callable[[], Any] = tuple,
-    widths: np.ndarray,
+    widths: Callable[[], np.ndarray],
     wide: int = 0,
     slots: int,
     actions: int,
@@ -45,7 +45,7 @@ def search_whole(
         starts: what that world needs of the roots: an array [B] or a named tuple of them.
         make_place: makes the scratch array, for so many searches of so many nodes, of what the nodes stand for.
         make_told: makes the scratch arrays that a model writes its judgement into.
-        widths: int [B], children of each root.
+        widths: tells the children of each root, int [B].
         wide: what else the size of the scratch arrays depends on.
         slots: W, the most children a node can have.
         actions: A, columns of the result.
@@ -57,13 +57,16 @@ def search_whole(
         num_threads: threads that share the roots.
     """
     num_simulations, num_threads = positive("num_simulations", num_simulations), positive("num_threads", num_threads)
-    size, nodes = len(widths), num_simulations + 1
+    firsts = (starts,) if isinstance(starts, np.ndarray) else starts
+    size, nodes = len(firsts[0]), num_simulations + 1
     ids = root_ids_of(root_ids, size)
     settings = kernel_settings(method, options, simulations=num_simulations, visits=nodes, seed=int(seed))
     noise = root_noise(method, options, int(seed), ids, widths, slots)
     out, problems = new_out(size, actions), np.zeros(size, np.int64)
     plain = is_plain(settings)
     narrow = plain and slots <= WIDE and settings.rule in (rules.PUCT, rules.GUMBEL)
+    # dtypes and layouts are always the same; only arrays from outside may be locked against writing
+    kinds = (type(world), *[a.flags.writeable for a in (*world, *firsts, ids) if isinstance(a, np.ndarray)])
 
     def make(lanes: int) -> tuple[Any, ...]:
         trees, roots = allocate(lanes, nodes, slots), new_roots(np.zeros(lanes, np.int64), max(slots, WIDE))
@@ -75,9 +78,10 @@ def search_whole(
     def work(part: slice) -> None:
         together = narrow and len(ids[part]) >= _ABREAST
         lanes = WIDE if together else 1
-        run = abreast.search_abreast(settings.rule) if together else whole.search_roots(settings.rule, plain, narrow)
-        run(
-            *scratch((type(world), lanes, nodes, slots, wide), functools.partial(make, lanes)),
+        call(
+            abreast.search_abreast(settings.rule) if together else whole.search_roots(settings.rule, plain, narrow),
+            kinds,
+            *scratch("desk", (type(world), lanes, nodes, slots, wide), functools.partial(make, lanes)),
             world,
             starts[part] if isinstance(starts, np.ndarray) else part_of(starts, part),
             ids[part],

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.dispatcher import Dispatcher
+from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, typeof_impl
 
 from treegym.search.kernels.numeric import kernel
 
-__all__ = ["MODEL", "ModelDesk", "ModelStarts", "ModelWorld", "call_model", "compiled_model", "entry_of"]
+__all__ = ["MODEL", "CompiledModel", "ModelDesk", "ModelStarts", "ModelWorld", "call_model", "compiled_model"]
 
 _F32 = types.float32
 MODEL = types.void(
@@ -35,7 +35,7 @@ MODEL = types.void(
 class ModelWorld(NamedTuple):
     """A compiled model and its parameters."""
 
-    entry: int  # its address, see `entry_of`
+    entry: int  # where the model's code stands
     params: np.ndarray  # [P] float32
 
 
@@ -65,17 +65,20 @@ def _type_of_model_world(world: ModelWorld, context: Any) -> Any:
     return _MODEL_WORLD
 
 
-def compiled_model(function: Any) -> Any:
+class CompiledModel:
+    """A model that kernels can call; made by `compiled_model`."""
+
+    def __init__(self, function: Any) -> None:
+        """Compiles the function."""
+        self.function = kernel(function)
+        self.function.compile(MODEL)
+        compiled = self.function.overloads[MODEL.args]
+        self.entry = int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+def compiled_model(function: Any) -> CompiledModel:
     """Compiles ``function(params, states, parent, action, new, logits, legal, told)``; arguments as in `MODEL`."""
-    compiled = kernel(function)
-    compiled.compile(MODEL)
-    return compiled
-
-
-def entry_of(model: Any) -> int | None:
-    """Returns the address of a compiled model, None for anything else."""
-    compiled = model.overloads.get(MODEL.args) if isinstance(model, Dispatcher) else None
-    return compiled and int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+    return CompiledModel(function)
 
 
 @intrinsic

@@ -6,6 +6,7 @@ same trees however it is split (after SplitMix64, https://doi.org/10.1145/271406
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,15 @@ def kernel(function: Any) -> Any:
     kernel calls, so the fingerprint of all sources goes into its version. Kernels hold no references (``_nrt=False``):
     they cannot allocate, and counting references in the inner loops would cost several times the work itself.
     """
-    compiled = numba.njit(cache=True, fastmath=FAST, nogil=True, error_model="numpy", _nrt=False)(function)
+    compiled = numba.njit(fastmath=FAST, nogil=True, error_model="numpy", _nrt=False)(function)
+    with contextlib.suppress(RuntimeError):  # a function typed at a prompt has no file that it could be cached beside
+        compiled.enable_caching()
     stamp(compiled)
     return compiled
 
 
 def stamp(compiled: Any) -> None:
-    """Makes the disk cache of a compiled function depend on all kernel sources; one of other sources is not even read."""
+    """Makes the disk cache of a compiled function depend on all kernel sources; one made of others is not read."""
     file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if file is not None:
         file._version = f"{file._version} {_FINGERPRINT}"

@@ -94,4 +94,4 @@ def test_an_entry_point_that_is_no_string() -> None:
 
 def test_keyword_arguments_that_are_not_json() -> None:
     with pytest.raises(CheckFailed, match=r"spec: .*JSON"):
-        check_suite("Spoiled-v0", reward={"mine": hash, "verifier": 1.0})
+        check_suite("Spoiled-v0", reward={"mine": lambda episode: 0.5, "verifier": 1.0})
