@@ -115,22 +115,16 @@ def test_nobody_imports_the_rooms_bare() -> None:
     assert bare == []
 
 
-LOAD = """
-import sys, time
-start = time.perf_counter(); import gymnasium; bare = time.perf_counter() - start
-start = time.perf_counter(); import treegym; more = time.perf_counter() - start
-import json; print(json.dumps([sorted(m for m in sys.modules), more / bare]))
-"""
+LOAD = "import sys, treegym, json; print(json.dumps(sorted(sys.modules)))"
 
 
 def test_importing_treegym_is_silent_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True)
-    modules, ratio = json.loads(done.stdout)
+    modules = json.loads(done.stdout)
     heavy = {"torch", "transformers", "numba", "stable_baselines3", "safetensors", "scipy", "httpx", "pandas"}
     assert heavy.isdisjoint(name.split(".")[0] for name in modules)
     ours = [name for name in modules if name.startswith("treegym")]
     assert len(ours) <= 4, ours
-    assert ratio < 0.5, f"importing treegym took {ratio:.0%} of importing gymnasium"
     assert done.stderr == ""
 
 

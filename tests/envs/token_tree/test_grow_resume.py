@@ -21,12 +21,17 @@ from treegym.models.fake import FakeLanguageModel
 
 PROMPTS = 24
 SCRIPT = f"""
-import sys, resource, signal
+import os, sys, resource, signal, time
 from treegym.envs.token_tree.grow import grow
 from treegym.envs.token_tree.grow_settings import GrowSettings
 from treegym.envs.token_tree.tree import Root
 from treegym.errors import TreeGymError
 from treegym.models.fake import FakeLanguageModel
+
+class Slow(FakeLanguageModel):  # so slow that there is time to kill it
+    def next_logprobs(self, contexts):
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        return super().next_logprobs(contexts)
 
 if len(sys.argv) > 2:  # no file may grow beyond this many bytes: a disk that fills up
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -34,7 +39,7 @@ if len(sys.argv) > 2:  # no file may grow beyond this many bytes: a disk that fi
 try:
     grow(
         [Root(f"{{i}}+1=", str(i + 1)) for i in range({PROMPTS})],
-        primary=FakeLanguageModel(name="primary"),
+        primary=Slow(name="primary"),
         teachers=[FakeLanguageModel(name="a", seed=1), FakeLanguageModel(name="b", seed=2)],
         out=sys.argv[1],
         settings=GrowSettings(max_tokens=8, max_nodes=60, shard=1),
@@ -45,8 +50,13 @@ except TreeGymError as error:
 """
 
 
-def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+def start(out: Path, *more: str, slow: float = 0.0) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "SLOW": str(slow),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
+    }
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(out), *more], env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -67,7 +77,7 @@ def test_sigkill_at_any_moment_then_the_same_bytes(tmp_path: Path) -> None:
     work = tmp_path / "killed.tree.growing"
     killed = 0
     for shards in (1, 9, 17):
-        process = start(out)
+        process = start(out, slow=0.01)
         wait_for_shards(process, work, shards)
         process.send_signal(signal.SIGKILL)
         killed += process.wait(timeout=60) == -signal.SIGKILL
