@@ -278,3 +278,16 @@ def _rewrite(path: Path, data: dict[str, Any], arrays: bytes) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data.json", json.dumps(data))
         archive.writestr("arrays.safetensors", arrays)
+
+
+def test_what_a_checkpoint_was_made_with_stays(tree_env: gym.Env, tmp_path: Path) -> None:
+    agent = PPO("ChildPolicy", tree_env, seed=3, policy_kwargs={"hidden": 16})
+    agent.save(tmp_path / "a.zip")
+    again = PPO.load(tmp_path / "a.zip", env=tree_env, seed=3, policy_kwargs={"hidden": 16}, gamma=0.9)
+    assert again.settings.gamma == 0.9
+    for changed, message in (
+        ({"seed": 4}, "made with seed=3, which stays; got 4"),
+        ({"policy_kwargs": {"hidden": 32}}, "made with hidden=16, which stays; got 32"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            PPO.load(tmp_path / "a.zip", env=tree_env, **changed)
