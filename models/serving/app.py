@@ -209,7 +209,8 @@ class _Web:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
 
-        work = asyncio.ensure_future(asyncio.wait([asyncio.wrap_future(job.done) for job in jobs]))
+        # failures are raised below; left in futures that nobody asks, they would be logged as forgotten
+        work = asyncio.gather(*(asyncio.wrap_future(job.done) for job in jobs), return_exceptions=True)
         leaving = asyncio.ensure_future(gone())
         try:
             await asyncio.wait([work, leaving], return_when=asyncio.FIRST_COMPLETED)
