@@ -210,7 +210,9 @@ class _Web:
                 pass
 
         # failures are raised below; left in futures that nobody asks, they would be logged as forgotten
-        work: asyncio.Future[Any] = asyncio.gather(*(asyncio.wrap_future(job.done) for job in jobs), return_exceptions=True)
+        work: asyncio.Future[Any] = asyncio.gather(
+            *(asyncio.wrap_future(job.done) for job in jobs), return_exceptions=True
+        )
         leaving = asyncio.ensure_future(gone())
         try:
             await asyncio.wait([work, leaving], return_when=asyncio.FIRST_COMPLETED)
