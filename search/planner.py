@@ -12,7 +12,7 @@ from treegym.search.checks import PROBLEMS, check_evaluation, positive
 from treegym.search.kernels import batch, reroot, summary
 from treegym.search.kernels.walk import RAW, SORTED, Root, Settings
 from treegym.search.output import new_out, root_ids_of, root_noise
-from treegym.search.settings import Options, is_plain, kernel_settings
+from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
 from treegym.search.tree import TERMINAL, Nodes, allocate, check_trees
 
 __all__ = ["Leaves", "Planner", "new_roots"]
@@ -83,7 +83,7 @@ class Planner:
             raise ConfigError(f"{self.num_actions} actions; a search tree holds at most {np.iinfo(np.int16).max}")
         self.size = len(logits)
         root = check_evaluation(evaluation, self.size, self.num_actions, "at the roots")
-        self.method, self.options, self.seed = method, options or Options(), int(seed)
+        self.method, self.options, self.seed = method, options or Options(), seed_bits(seed)
         self.root_ids = root_ids_of(root_ids, self.size)
         self.capacity = self.num_simulations + 1
         self.trees: Nodes = allocate(self.size, self.capacity, self.num_actions)

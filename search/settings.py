@@ -14,7 +14,16 @@ from treegym.errors import ConfigError, suggest
 from treegym.search.kernels import rules, walk
 from treegym.search.kernels.walk import Settings
 
-__all__ = ["TREE_RULES", "Options", "considered_visits", "halving_table", "is_plain", "kernel_settings", "make_options"]
+__all__ = [
+    "TREE_RULES",
+    "Options",
+    "considered_visits",
+    "halving_table",
+    "is_plain",
+    "kernel_settings",
+    "make_options",
+    "seed_bits",
+]
 
 # name -> (selection rule, backup, relative entropy to the prior)
 TREE_RULES: dict[str, tuple[int, int, bool]] = {
@@ -133,11 +142,16 @@ def halving_table(actions: int, simulations: int) -> np.ndarray:
     return np.asarray(rows, np.int32).reshape(actions + 1, simulations)
 
 
+def seed_bits(seed: int) -> int:
+    """Returns the last 64 bits of a seed, as the kernels' int64."""
+    return (int(seed) + 2**63) % 2**64 - 2**63
+
+
 def kernel_settings(
     method: str, options: Options, *, simulations: int, visits: int, seed: int, planned: bool = True
 ) -> Settings:
     """Returns what the kernels read. `visits` bounds the visits a node can have; `planned` turns halving on."""
-    return _settings(method, options, simulations, visits, planned)._replace(seed=int(seed))
+    return _settings(method, options, simulations, visits, planned)._replace(seed=seed_bits(seed))
 
 
 @functools.lru_cache(maxsize=64)

@@ -60,8 +60,8 @@ def search_whole(
     firsts = (starts,) if isinstance(starts, np.ndarray) else starts
     size, nodes = len(firsts[0]), num_simulations + 1
     ids = root_ids_of(root_ids, size)
-    settings = kernel_settings(method, options, simulations=num_simulations, visits=nodes, seed=int(seed))
-    noise = root_noise(method, options, int(seed), ids, widths, slots)
+    settings = kernel_settings(method, options, simulations=num_simulations, visits=nodes, seed=seed)
+    noise = root_noise(method, options, settings.seed, ids, widths, slots)
     out, problems = new_out(size, actions), np.zeros(size, np.int64)
     plain = is_plain(settings)
     narrow = plain and slots <= WIDE and settings.rule in (rules.PUCT, rules.GUMBEL)

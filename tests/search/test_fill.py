@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.search import Evaluation, search
+from treegym.search import Evaluation, search, search_closed
 from treegym.search.compiled import compiled_model
 from treegym.search.kernels.fill import fill_eight
 from treegym.search.kernels.numeric import kernel
@@ -81,3 +81,20 @@ def test_a_model_that_raises_is_told(roots: int) -> None:
 
     with pytest.raises(ConfigError, match="below root 0 cannot be judged: the compiled model raised an exception"):
         search(Counting(), np.zeros((roots, 1), np.float32), method="puct", num_simulations=200)  # type: ignore[arg-type]
+
+
+def test_seeds_are_taken_by_their_last_64_bits() -> None:
+    rng = np.random.default_rng(0)
+    first, count = np.array([1, 9] + [-1] * 15), np.array([8, 8] + [0] * 15)
+    tables = {name: rng.normal(size=17).astype(np.float32) for name in ("reward", "prior_logits", "value")}
+
+    def visits(seed: int) -> list[list[int]]:
+        found = search_closed(
+            first_child=first, child_count=count, terminal=count == 0, roots=np.zeros(6, int), method="gumbel",
+            num_simulations=12, seed=seed, **tables,
+        )  # fmt: skip
+        return found.visits.tolist()
+
+    for seed, same in ((5, 2**64 + 5), (-1, 2**64 - 1), (2**63 + 1, 1 - 2**63)):
+        assert visits(seed) == visits(same)
+    assert visits(5) != visits(6)
