@@ -59,16 +59,16 @@ def compiled_search(
     """Searches from each of B states, states float32 [B, D], each search inside one kernel."""
     start = np.ascontiguousarray(states, np.float32)
     params = np.ascontiguousarray(simulator.params, np.float32)
-    if params.nbytes <= _COPIED:
-        there = scratch("params", params.shape, lambda: aligned(params.shape, np.float32))
-        there[...] = params
-        params = there
     if not isinstance(simulator.model, CompiledModel):
         raise ConfigError(f"the simulator's model is {simulator.model!r}; it must be made by `compiled_model`")
     if start.ndim != 2 or params.ndim != 1:
         raise ConfigError(f"states have shape {start.shape} and params {params.shape}; expected [B, D] and [P]")
     actions = int(simulator.num_actions)
     roots = expanded(simulator, states, "at the roots")
+    if params.nbytes <= _COPIED:  # now, since judging may have searched with other parameters
+        there = scratch("params", params.shape, lambda: aligned(params.shape, np.float32))
+        there[...] = params
+        params = there
     wide = start.shape[1]
 
     def make_place(lanes: int, nodes: int) -> np.ndarray:
