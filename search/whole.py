@@ -81,7 +81,7 @@ def search_whole(
         call(
             abreast.search_abreast(settings.rule) if together else whole.search_roots(settings.rule, plain, narrow),
             kinds,
-            *scratch("desk", (type(world), lanes, nodes, slots, wide), functools.partial(make, lanes)),
+            *scratch("desk", (type(world), lanes, nodes, slots, actions, wide), functools.partial(make, lanes)),
             world,
             starts[part] if isinstance(starts, np.ndarray) else part_of(starts, part),
             ids[part],

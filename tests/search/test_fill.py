@@ -62,6 +62,41 @@ def test_what_the_loops_have_to_look_at_changes_nothing(spoil: Any) -> None:
 
 
 @compiled_model
+def _walking(params: Any, states: Any, parent: Any, action: Any, new: Any, logits: Any, legal: Any, told: Any) -> None:
+    states[new, 0] = np.float32(0.9) * states[parent, 0] + params[action]
+    for a in range(len(logits)):
+        logits[a] = states[new, 0] * params[a]
+    told[0], told[1] = params[action], states[new, 0]
+
+
+class _Walk:
+    model = _walking
+
+    def __init__(self, actions: int) -> None:
+        self.num_actions = actions
+        self.params = np.sin(np.arange(actions)).astype(np.float32)
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        legal = np.ones((len(states), self.num_actions), bool)
+        return Evaluation(states * self.params, states[:, 0], legal)
+
+
+@pytest.mark.parametrize("roots", [1, 9])
+@pytest.mark.parametrize("method", ["puct", "gumbel"])
+def test_models_of_different_widths_do_not_share_their_scratch(method: str, roots: int) -> None:
+    states = np.linspace(-1, 1, roots, dtype=np.float32)[:, None]
+
+    def visits(actions: int) -> np.ndarray:
+        found = search(_Walk(actions), states, method=method, num_simulations=30)  # type: ignore[arg-type]
+        assert (found.visits.sum(1) == 30).all()
+        return found.visits
+
+    alone = visits(6)
+    visits(8)
+    np.testing.assert_array_equal(visits(6), alone)
+
+
+@compiled_model
 def _failing(params: Any, states: Any, parent: Any, action: Any, new: Any, logits: Any, legal: Any, told: Any) -> None:
     if states[parent, 0] > np.float32(1.5):
         raise ValueError("no further")
