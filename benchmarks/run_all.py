@@ -124,7 +124,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
         kind = "a quick run" if result["quick"] else "a full run"
         lines += [f"{kind.capitalize()} on {result['date']}, {machine['processor']}, {machine['cores']} cores.", ""]
         lines += ["| figure | measured | must reach | |", "| --- | --- | --- | --- |"]
-        for key, value in result["figures"].items():
+        for key, value in sorted(result["figures"].items()):
             bar = BARS[name].get(key)
             verdict = "" if bar is None else ("reached" if reached(value, bar) else "**short**")
             wanted = "" if bar is None else ("at most " + bar[1:] if bar.startswith("<") else bar.replace("..", " to "))
