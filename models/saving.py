@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -10,10 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from treegym.errors import DataError
+from treegym.errors import ConfigError, DataError
+from treegym.files import atomic_write
 from treegym.models.base import TextTokenizer
+from treegym.models.char_tokenizer import CharTokenizer
+from treegym.models.tokenizers import HuggingFaceTokenizer
 
 __all__ = ["save_model"]
+
+HOW_LOADED = ("is_local", "local_files_only")  # transformers writes them, but they say nothing of the tokenizer
 
 
 def save_model(model: Any, tokenizer: TextTokenizer, directory: str | os.PathLike[str]) -> None:
@@ -52,9 +58,18 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _save_tokenizer(tokenizer: Any, directory: Path) -> None:
-    inner: Any = getattr(tokenizer, "tokenizer", None)
-    if inner is not None and hasattr(inner, "save_pretrained"):
-        inner.save_pretrained(directory)
-    else:
+def _save_tokenizer(tokenizer: TextTokenizer, directory: Path) -> None:
+    if isinstance(tokenizer, CharTokenizer):
         tokenizer.save(directory / "tokenizer.json")
+        return
+    if not isinstance(tokenizer, HuggingFaceTokenizer):
+        raise ConfigError(
+            f"a {type(tokenizer).__name__} cannot be saved with a model; use a tokenizer that load_model returned"
+        )
+    tokenizer.hf.save_pretrained(directory)
+    # transformers drops the padding and truncation of a tokenizer it has used: the rules are written as they were read
+    atomic_write(directory / "tokenizer.json", tokenizer.rules() + "\n")
+    file = directory / "tokenizer_config.json"
+    settings: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    kept = {name: value for name, value in settings.items() if name not in HOW_LOADED}
+    atomic_write(file, json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

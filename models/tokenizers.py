@@ -77,6 +77,10 @@ class HuggingFaceTokenizer:
             for i, word in enumerate(words)
         ]
 
+    def rules(self) -> str:
+        """Returns the content of tokenizer.json."""
+        return json.dumps(self._rules, indent=2, ensure_ascii=False)
+
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps(self._rules, sort_keys=True).encode()).hexdigest()
 
