@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.commands.train import parse_switches
-from treegym.errors import ConfigError, DataError
+from treegym.errors import ConfigError
 
 __all__ = ["bootstrap_interval", "configure", "run"]
 
@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints success, return and length with 95 % intervals."""
     if args.prompts is not None:
         return _prompts(args)
+    if args.episodes is not None and args.episodes < 1:
+        raise ConfigError(f"--episodes is {args.episodes}; it must be at least 1")
     import numpy as np
 
     from treegym.agents.evaluation import play_roots
@@ -123,15 +125,11 @@ def _agent(args: argparse.Namespace, world: Any) -> Any:
 
 def _prompts(args: argparse.Namespace) -> int:
     """Evaluates a language model, or a checkpoint of one as a policy, on prompts of one's own, without a tree."""
-    from treegym.envs.token_tree.prompts import load_prompts
-    from treegym.iterate.evaluate import evaluate_model
+    from treegym.iterate.evaluate import evaluate_model, load_answered
 
     if args.max_tokens < 1:
         raise ConfigError(f"--max-tokens is {args.max_tokens}; it must be at least 1")
-    prompts = load_prompts(str(args.prompts), seed=args.seed)
-    for number, root in enumerate(prompts.roots, start=1):
-        if not root.answer:
-            raise DataError(f"{args.prompts}: prompt {number} ({root.prompt!r}) has no answer to compare with")
+    prompts = load_answered(str(args.prompts), seed=args.seed)
     found = evaluate_model(_language_model(args), prompts, max_tokens=args.max_tokens)
     result = {"agent": args.agent, "prompts_file": str(args.prompts)} | found
     if args.json:

@@ -29,6 +29,9 @@ _FLAGS: dict[str, tuple[Any, str]] = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs/iterate", help="the folder of the run (default: %(default)s)")
+    # every command has a --seed of 0; here a file's stands where none is given
+    seeds = parser.add_argument_group(conflict_handler="resolve")
+    seeds.add_argument("--seed", type=int, help="seed of everything random (default: the file's, or 0)")
     parser.add_argument("--config", help="a TOML file of settings; flags override it")
     for name, (kind, text) in _FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
@@ -41,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from treegym.iterate.loop import iterate
     from treegym.iterate.settings import load_settings
 
-    changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in [*_FLAGS, "grow"]}
-    settings = load_settings(args.config, {**changes, "seed": args.seed or None})
+    changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in [*_FLAGS, "grow", "seed"]}
+    settings = load_settings(args.config, changes)
     if settings.warning:
         print(f"note: {settings.warning}", file=sys.stderr)
     if not args.json:
@@ -56,9 +59,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_row(row: dict[str, Any]) -> None:
-    reward = "" if row["reward"] is None else f"{row['reward']:.3f}"
+    unknown = "unknown" if row["round"] else ""
+    reward = unknown if row["reward"] is None else f"{row['reward']:.3f}"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in row.get("chosen_by", {}).items())
     interval = f"{row['low']:.3f} to {row['high']:.3f}"
     figures = f"{row['round']:>5} {reward:>8} {row['accuracy']:>9.3f} {interval:>15} {row['reference_share']:>10.0%}"
     entropy = f"{row['teacher_entropy']:.3f}" if row.get("chosen_by") else ""
     print(f"{figures} {entropy:>8}  {shares}", flush=True)
+    if row.get("note"):
+        print(f"note: round {row['round']}: {row['note']}", file=sys.stderr, flush=True)

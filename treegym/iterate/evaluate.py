@@ -7,10 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from treegym.envs.token_tree.prompts import PromptSet
+from treegym.envs.token_tree.prompts import PromptSet, load_prompts
+from treegym.errors import DataError
 from treegym.models.base import LanguageModel
 
-__all__ = ["evaluate_model", "wilson_interval"]
+__all__ = ["evaluate_model", "load_answered", "wilson_interval"]
+
+
+def load_answered(source: str, *, seed: int) -> PromptSet:
+    """Returns the prompts a source names; raises DataError for the first one without an answer."""
+    prompts = load_prompts(source, seed=seed)
+    for number, root in enumerate(prompts.roots, start=1):
+        if not root.answer.strip():
+            raise DataError(
+                f"{source}: prompt {number} ({root.prompt!r}) has no answer to compare with; "
+                "give every prompt one, or leave it out"
+            )
+    return prompts
 
 
 def evaluate_model(model: LanguageModel, prompts: PromptSet, *, max_tokens: int = 24) -> dict[str, Any]:

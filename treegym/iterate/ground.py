@@ -14,7 +14,7 @@ GROWN_NODES = 100  # a prompt's nodes: enough for an answer of each teacher and 
 
 
 def tree_of_round(settings: IterateSettings, model: Any, folder: Path, kept: Path, seed: int) -> Any:
-    """Returns the round's tree and, where the round walks it, writes it to ``folder/tree.tree``.
+    """Returns the round's tree, in the primary's vocabulary, and writes it to ``folder/tree.tree``.
 
     Args:
         settings: of the run.
@@ -30,19 +30,18 @@ def tree_of_round(settings: IterateSettings, model: Any, folder: Path, kept: Pat
     if settings.grows:
         return _grown(settings, model, folder, seed)
     tree = TokenTree.open(kept if kept.is_file() else settings.tree or BUNDLED)
-    if settings.on_tree:
-        refresh(tree, model)
-        tree.save(folder / "tree.tree")
+    refresh(tree, model)  # refuses a model of another vocabulary
+    tree.save(folder / "tree.tree")
     return tree
 
 
 def _grown(settings: IterateSettings, model: Any, folder: Path, seed: int) -> Any:
     from treegym.envs.token_tree.grow import GrowSettings, grow
-    from treegym.envs.token_tree.prompts import load_prompts
+    from treegym.iterate.evaluate import load_answered
     from treegym.models import load_model
     from treegym.models.family.bundled import BUNDLED_TEACHERS
 
-    prompts = load_prompts(settings.prompts, seed=seed)
+    prompts = load_answered(settings.prompts, seed=seed)
     growing = folder / "growing"
     tree = grow(
         prompts.roots,

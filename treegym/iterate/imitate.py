@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from treegym.agents.continual.language import LanguageProblem
-from treegym.errors import LossIsNaN
+from treegym.envs.token_tree.prompts import PromptSet
+from treegym.errors import DataError, LossIsNaN
+from treegym.models.base import TextTokenizer
 
-__all__ = ["Example", "LossIsNaN", "check_weights", "correct_paths", "imitate"]
+__all__ = ["Example", "LossIsNaN", "check_weights", "correct_paths", "imitate", "written_answers"]
 
 Example = tuple[Sequence[int], Sequence[int]]  # prompt tokens, answer tokens with the end
 
@@ -70,4 +72,24 @@ def correct_paths(world: Any, roots: Sequence[int], *, seed: int, each: int = 1)
             share = np.exp(-0.3 * tree.depth[found].astype(float))
             for end in rng.choice(found, size=min(each, len(found)), replace=False, p=share / share.sum()):
                 examples.append((tree.roots[int(root)].tokens, tree.path(int(end)).tolist()))
+    return examples
+
+
+def written_answers(
+    prompts: PromptSet, tokenizer: TextTokenizer, *, count: int, max_tokens: int, seed: int
+) -> list[Example]:
+    """Returns the reference answers of up to `count` prompts in a tokenizer's own tokens, its end token last.
+
+    An answer is left out where it would be no right one: longer than `max_tokens`, not expressible in the vocabulary,
+    or refused by the verifier.
+    """
+    order = np.random.default_rng(seed).permutation(len(prompts.roots))[:count]
+    examples: list[Example] = []
+    for root in (prompts.roots[index] for index in order):
+        try:
+            answer = tokenizer.encode(root.answer)
+        except DataError:
+            continue  # the vocabulary cannot express it, so there is nothing that this model could imitate
+        if len(answer) < max_tokens and prompts.verify(root, tokenizer.decode(answer)) >= 0.5:
+            examples.append((list(root.tokens) or tokenizer.encode(root.prompt), [*answer, tokenizer.eos_id]))
     return examples

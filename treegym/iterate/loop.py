@@ -17,27 +17,35 @@ import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
-from treegym.iterate.evaluate import evaluate_model
+from treegym.iterate.checks import check_learner, check_sources
+from treegym.iterate.evaluate import evaluate_model, load_answered
 from treegym.iterate.experts import Played, play_by_search
 from treegym.iterate.ground import tree_of_round
-from treegym.iterate.imitate import Example, correct_paths, imitate
+from treegym.iterate.imitate import Example, correct_paths, imitate, written_answers
 from treegym.iterate.reinforce import reinforce
 from treegym.iterate.settings import IterateSettings
 from treegym.iterate.watching import memory_as_sentence, write_scalars
 
 __all__ = ["iterate", "rows_of"]
 
+STARTS = ("model", "evaluate", "max_tokens", "seed")  # what the figures of round 0 depend on
 Report = Callable[[dict[str, Any]], None]
 
 
 def iterate(settings: IterateSettings, out: str | Path, *, report: Report | None = None) -> list[dict[str, Any]]:
     """Runs, or goes on with, the rounds in a folder; returns a row of figures for each, round 0 being the start."""
     folder = Path(out)
+    _check_alone()
+    rows = _resumed(settings, folder)
+    if len(rows) <= settings.rounds:
+        check_learner(settings)
+        check_sources(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(settings, folder)
+    if not rows:
+        (_folder(folder, 0) / "row.json").unlink(missing_ok=True)  # of other settings
+    atomic_write(folder / "settings.json", json.dumps(settings.as_json(), indent=1, default=str))
     for stale in folder.glob(".round.*"):
         shutil.rmtree(stale)  # of a run that was killed
-    rows = rows_of(folder)
     if not rows:
         rows = [_start(settings, folder)]
         write_scalars(folder, rows[0])
@@ -57,7 +65,7 @@ def _folder(folder: Path, number: int) -> Path:
     return folder / f"round-{number:03d}"
 
 
-def _check_settings(settings: IterateSettings, folder: Path) -> None:
+def _check_alone() -> None:
     from treegym.agents.processes import launched
 
     if launched() > 1:
@@ -65,18 +73,31 @@ def _check_settings(settings: IterateSettings, folder: Path) -> None:
             f"{launched()} processes were launched (WORLD_SIZE), but rounds run in one; start `treegym iterate` "
             "without accelerate or torchrun, or train with DAPO, PPO or VAPO themselves, which learn in several"
         )
+
+
+def _resumed(settings: IterateSettings, folder: Path) -> list[dict[str, Any]]:
+    """Returns the rows to go on from. Settings may change until a round was trained; then they are the run's."""
     path = folder / "settings.json"
-    if path.is_file():
+    rows = rows_of(folder)
+    if not path.is_file():
+        return rows
+    try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [
-            name for name, value in settings.as_json().items() if name != "rounds" and before.get(name, value) != value
-        ]
-        if changed:
-            raise ConfigError(
-                f"{folder} holds a run with another {changed[0]} ({before.get(changed[0])!r}); "
-                "choose another folder, or the same settings to go on"
-            )
-    atomic_write(path, json.dumps(settings.as_json(), indent=1, default=str))
+        if not isinstance(before, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise DataError(
+            f"{path}: damaged, not a JSON object of settings; delete it to go on with the settings given now, "
+            "or choose another folder"
+        ) from error
+    now = json.loads(json.dumps(settings.as_json(), default=str))
+    changed = [name for name, value in now.items() if name != "rounds" and before.get(name, value) != value]
+    if changed and len(rows) > 1:
+        raise ConfigError(
+            f"{folder} holds a run with another {changed[0]} ({before.get(changed[0])!r}); "
+            "choose another folder, or the same settings to go on"
+        )
+    return [] if set(changed) & set(STARTS) else rows
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -84,9 +105,14 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     while (path := _folder(folder, len(rows)) / "row.json").is_file():
         try:
-            rows.append(json.loads(path.read_text(encoding="utf-8")))
+            row = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(row, dict) or "reward" not in row:
+                raise ValueError("no row of figures")
         except ValueError as error:
-            raise DataError(f"{path}: not valid JSON; delete {path.parent} to run this round again") from error
+            raise DataError(
+                f"{path}: no row of figures in JSON; delete {path.parent} to run this round again"
+            ) from error
+        rows.append({**row, "reward": _known(row["reward"])})
     return rows
 
 
@@ -102,9 +128,7 @@ def _start(settings: IterateSettings, folder: Path) -> dict[str, Any]:
 
 
 def _evaluate(settings: IterateSettings, model: Any) -> dict[str, Any]:
-    from treegym.envs.token_tree.prompts import load_prompts
-
-    prompts = load_prompts(settings.evaluate, seed=10_000 + settings.seed)
+    prompts = load_answered(settings.evaluate, seed=10_000 + settings.seed)
     return evaluate_model(model, prompts, max_tokens=settings.max_tokens)
 
 
@@ -120,23 +144,27 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
     seed = settings.seed * 1000 + number
     try:
         model = load_model(source)
-        tree = tree_of_round(settings, model, staging, last / "tree.tree", seed)
-        world = TreeWorld(tree, reward=settings.reward, max_tokens=settings.max_tokens)
+        world, note = None, None
+        if settings.on_tree:
+            tree = tree_of_round(settings, model, staging, last / "tree.tree", seed)
+            world = TreeWorld(tree, reward=settings.reward, max_tokens=settings.max_tokens)
         if settings.algorithm == "expert":
+            assert world is not None
             played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)
-            examples = played.examples(tree)
+            examples = played.examples(world.tree)
         else:
-            played, model = reinforce(settings, source, staging / "tree.tree", seed, log=folder / "tensorboard")
+            played, model, note = reinforce(settings, source, staging / "tree.tree", seed, log=folder / "tensorboard")
             examples = []
-        reward = float(np.mean(played.returns))
-        fell = rows[-1]["reward"] is not None and reward < rows[-1]["reward"]
-        reference = _reference(settings, world, seed) if fell else []
+        reward = _known(np.mean(played.returns)) if played.returns else None
+        before = [row["reward"] for row in rows if row["reward"] is not None]
+        fell = reward is not None and bool(before) and reward < before[-1]
+        reference = _reference(settings, world, model, seed) if fell else []
         if examples or reference:
             _imitate(settings, model, [*examples, *reference], seed)
         figures: dict[str, Any] = {"chosen_by": {}, "teacher_entropy": 0.0}
-        if settings.on_tree:
+        if world is not None:
             figures = _update_weights(world, played)
-            tree.save(staging / "tree.tree")
+            world.tree.save(staging / "tree.tree")
         save_model(model.model, model.tokenizer, staging / "model")
         row = {
             "round": number,
@@ -144,6 +172,7 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
             "reference_share": len(reference) / max(len(played.returns) + len(reference), 1),
             **_evaluate(settings, load_model(str(staging / "model"))),
             **figures,
+            **({"note": note} if note else {}),
         }
         atomic_write(staging / "row.json", json.dumps(row))
         target = _folder(folder, number)
@@ -163,10 +192,20 @@ def _imitate(settings: IterateSettings, model: Any, examples: list[Example], see
     )  # fmt: skip
 
 
-def _reference(settings: IterateSettings, world: Any, seed: int) -> list[Example]:
+def _known(reward: Any) -> float | None:
+    """Returns a reward as a number, or None where it is unknown: JSON has no NaN."""
+    return float(reward) if reward is not None and np.isfinite(reward) else None
+
+
+def _reference(settings: IterateSettings, world: Any, model: Any, seed: int) -> list[Example]:
     """Returns a small diverse chunk of reference answers: learning by reward can lose its footing."""
     if not settings.reference:
         return []
+    if world is None:
+        return written_answers(
+            load_answered(settings.prompts, seed=seed), model.tokenizer, count=settings.reference,
+            max_tokens=settings.max_tokens, seed=seed,
+        )  # fmt: skip
     roots = np.random.default_rng(seed).choice(world.pool, size=min(settings.reference, len(world.pool)), replace=False)
     return correct_paths(world, roots.tolist(), seed=seed)
 

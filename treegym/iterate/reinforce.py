@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from treegym.iterate.experts import Played
 from treegym.iterate.imitate import check_weights
 from treegym.iterate.settings import DEFAULTS, IterateSettings
@@ -16,8 +18,10 @@ __all__ = ["reinforce"]
 LANES = 256
 
 
-def reinforce(settings: IterateSettings, source: str, tree: Path, seed: int, *, log: Path) -> tuple[Played, Any]:
-    """Trains the primary by reinforcement; returns the episodes and the model.
+def reinforce(
+    settings: IterateSettings, source: str, tree: Path, seed: int, *, log: Path
+) -> tuple[Played, Any, str | None]:
+    """Trains the primary by reinforcement; returns the episodes, the model and, if nothing was learned, why.
 
     Args:
         settings: of the run.
@@ -42,22 +46,44 @@ def reinforce(settings: IterateSettings, source: str, tree: Path, seed: int, *, 
     agent.learn(settings.steps, callback=recorder, tb_log_name=f"round-{seed % 1000:03d}")
     trained = agent.policy.merged()
     check_weights(trained, f"{settings.steps} tokens of {settings.algorithm}")
+    note = None if _changed(model.model, trained) else _why_nothing(settings, agent, recorder.played)
     model.model.load_state_dict(trained.state_dict())
-    return recorder.played, model
+    return recorder.played, model, note
+
+
+def _changed(before: Any, after: Any) -> bool:
+    """Whether a weight of a model differs."""
+    old = before.state_dict()
+    return any(not torch.equal(old[name], value.to(old[name])) for name, value in after.state_dict().items())
+
+
+def _why_nothing(settings: IterateSettings, agent: Any, played: Played) -> str:
+    """Returns why a round left every weight as it was."""
+    if not played.returns:
+        return (
+            "no group had mixed outcomes: nothing was learned in this round, and its reward is unknown; "
+            "easier or other prompts, a larger group_size or more steps may help"
+        )
+    if settings.algorithm == "vapo" and not agent._n_updates:
+        return (
+            f"all {settings.steps} steps went into pretraining the critic: the model did not change in this round; "
+            "use more steps, or fewer pretrain_updates in options"
+        )
+    return "no weight changed: nothing was learned in this round; a higher learning_rate or more steps may help"
 
 
 def _environment(settings: IterateSettings, model: Any, tree: Path, seed: int) -> Any:
     import gymnasium as gym
 
     from treegym.envs.free_text import FreeTextVectorEnv
-    from treegym.envs.token_tree.prompts import load_prompts
+    from treegym.iterate.evaluate import load_answered
 
     if settings.on_tree:
         return gym.make_vec(
             "TokenTree-v0", num_envs=LANES, tree=str(tree), view="tokens", reward=settings.reward,
             max_tokens=settings.max_tokens, autoreset_mode="Disabled",
         )  # fmt: skip
-    prompts = load_prompts(settings.prompts, seed=seed)
+    prompts = load_answered(settings.prompts, seed=seed)
     return FreeTextVectorEnv(
         LANES, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens
     )

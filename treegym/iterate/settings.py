@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import ConfigError, DataError, suggest
+from treegym.iterate.checks import check_kinds
 
 __all__ = ["ALGORITHMS", "DEFAULTS", "IterateSettings", "load_settings"]
 
 ALGORITHMS = ("ppo", "dapo", "vapo", "expert")
 GROUNDS = ("tree", "text")
 GROWTHS = ("answers", "step", "mixed")
+SEARCHES = ("alphazero", "muzero", "mcts", "search", "expert-iteration", "expert_iteration", "exit")
 
 # One pass over a rollout: a second one unsettled long runs of every algorithm.
 _COMMON: dict[str, Any] = {
@@ -51,7 +53,7 @@ class IterateSettings:
     simulations: int = 64  # for expert: simulations a token
     epochs: int = 4  # for expert: passes over what was found
     batch: int = 64  # examples a supervised step
-    learning_rate: float | None = None  # of ppo, dapo and vapo; None: 3e-4 falling to 0 within a round
+    learning_rate: float | str | None = None  # a number or "lin_3e-4" (falling); of ppo, dapo, vapo; None: that one
     anchor: float = 0.3  # on trees: weight of the loss that keeps probability on the children; 0: off
     imitation_rate: float = 1e-3  # learning rate of supervised steps
     reference: int = 256  # examples mixed in after a round whose reward fell; 0: never
@@ -65,19 +67,21 @@ class IterateSettings:
     def __post_init__(self) -> None:
         for name, value, known in (("algorithm", self.algorithm, ALGORITHMS), ("ground", self.ground, GROUNDS)):
             if value not in known and not (name == "ground" and value is None):
-                raise ConfigError(f"{name} is {value!r}.{suggest(str(value), known)}")
-        for name in ("rounds", "steps", "simulations", "epochs", "batch", "max_tokens"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        if not self.anchor >= 0.0:
-            raise ConfigError(f"anchor is {self.anchor!r}; it must be at least 0")
+                searches = name == "algorithm" and str(value).lower() in SEARCHES
+                hint = " Did you mean 'expert', which searches with the model and imitates what it found?"
+                raise ConfigError(f"{name} is {value!r}.{hint if searches else suggest(str(value), known)}")
+        check_kinds(self)
+        if self.reward is not None and not self.on_tree:
+            raise ConfigError(
+                f"reward is {self.reward!r}, but rewards of free text are the verdict on the answer; "
+                'use ground="tree", or leave reward out'
+            )
         if self.grow and self.tree is not None:
             raise ConfigError(f"tree is {self.tree!r}, but with grow every round makes its own; leave one of them out")
         if self.grow and not self.on_tree:
             raise ConfigError("grow makes trees, and ground 'text' walks none; use ground='tree'")
         if self.growth not in GROWTHS:
-            raise ConfigError(f"growth is {self.growth!r}.{suggest(self.growth, GROWTHS)}")
+            raise ConfigError(f"growth is {self.growth!r}.{suggest(str(self.growth), GROWTHS)}")
         if self.algorithm == "expert" and self.ground == "text":
             raise ConfigError("expert iteration searches trees; use ground='tree', or ppo, dapo or vapo on text")
 
