@@ -9,7 +9,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 
-__all__ = ["LanguageModel", "TextTokenizer", "TokenIds", "check_contexts", "context_length"]
+__all__ = ["LanguageModel", "TextTokenizer", "TokenIds", "check_contexts", "check_length", "context_length"]
 
 TokenIds = Sequence[int]
 
@@ -74,10 +74,21 @@ class LanguageModel(Protocol):
         ...
 
 
-def check_contexts(contexts: Sequence[TokenIds]) -> None:
-    """Raises when a context is empty: no model can go on from nothing."""
+def check_contexts(contexts: Sequence[TokenIds], *, name: str = "", limit: int | None = None) -> None:
+    """Raises when a context is empty, as no model can go on from nothing, or longer than a model's `limit`."""
     if any(not len(context) for context in contexts):
         raise ConfigError("a context is empty; a model needs at least one token to go on from")
+    if limit is not None and contexts:
+        check_length(max(map(len, contexts)), name=name, limit=limit)
+
+
+def check_length(tokens: int, *, name: str, limit: int | None) -> None:
+    """Raises when a text has more tokens than a model has positions."""
+    if limit is not None and tokens > limit:
+        raise ConfigError(
+            f"a context has {tokens} tokens, but {name} takes {limit} at most; shorten it, or use a model with more "
+            "positions (max_position_embeddings)"
+        )
 
 
 def context_length(model: object) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from treegym.models.base import TokenIds
+from treegym.models.base import TokenIds, context_length
 from treegym.models.decoding import choose_tokens
 from treegym.models.network import Network
 from treegym.models.tree_attention import additive_masks, ancestor_mask
@@ -172,7 +172,13 @@ def decode(
     generators: list[np.random.Generator],
     stops: set[int],
 ) -> list[list[int]]:
-    """Returns a continuation for each row, up to and with its stop token; finished rows leave the batch."""
+    """Returns a continuation for each row, up to and with its stop token; finished rows leave the batch.
+
+    A row that has read as many tokens as the model has positions is finished too.
+    """
+    limit = context_length(model)
+    last = decoding.position[:, 0].tolist()
+    rooms = [max_new_tokens if limit is None else limit - 1 - position for position in last]  # tokens to be read
     made: list[list[int]] = [[] for _ in range(len(decoding.mask))]
     active = list(range(len(made)))
     for step in range(max_new_tokens):
@@ -185,7 +191,7 @@ def decode(
         tokens = chosen.tolist()
         for row, token in zip(active, tokens, strict=True):
             made[row].append(token)
-        going = [place for place, token in enumerate(tokens) if token not in stops]
+        going = [p for p, token in enumerate(tokens) if token not in stops and step < rooms[active[p]]]
         if not going or step + 1 == max_new_tokens:
             break
         if len(going) < len(active):

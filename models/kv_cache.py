@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from treegym.errors import BackendError, ConfigError
-from treegym.models.base import TokenIds
+from treegym.models.base import TokenIds, check_length, context_length
 from treegym.models.network import Network
 from treegym.models.tree_attention import additive_masks
 
@@ -115,8 +115,10 @@ class TreeCache:
         """Cuts a request into groups whose paths fit the budget together."""
         groups: list[list[int]] = []
         taken: set[int] = set()
+        limit = context_length(self.model)
         for node in nodes:
             path = self.path(node)
+            check_length(len(path), name=self.model.name, limit=limit)
             if len(path) > self.budget:
                 raise BackendError(f"a path of {len(path)} tokens does not fit a cache of {self.budget} slots")
             if not groups or len(taken | set(path)) > self.budget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from treegym.errors import ConfigError, DataError, require, suggest
 
 if TYPE_CHECKING:
+    from treegym.models.base import TextTokenizer
     from treegym.models.transformers_model import TransformersModel
 
 __all__ = ["DATA", "bundled_names", "choose_attention", "choose_device", "choose_dtype", "load_model", "resolve"]
@@ -49,6 +51,7 @@ def resolve(name: str) -> tuple[str, bool]:
 def _check_directory(path: Path) -> None:
     if not (path / "config.json").is_file():
         raise DataError(f"{path}: not a model directory: it has no config.json")
+    _check_config(path / "config.json")
     if any(path.glob("*.safetensors")):
         return
     pickled = sorted(file.name for pattern in PICKLED for file in path.glob(pattern))
@@ -58,6 +61,56 @@ def _check_directory(path: Path) -> None:
             "save the model with save_pretrained(..., safe_serialization=True)"
         )
     raise DataError(f"{path}: holds no weights (*.safetensors)")
+
+
+def _check_config(file: Path) -> None:
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: damaged, it is not valid JSON: {error}; save the model anew") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: damaged, it holds no JSON object but a {type(config).__name__}; save the model anew")
+
+
+def _check_settings(transformers: Any, directory: Path, *, trust_remote_code: bool) -> None:
+    """Raises where config.json is no configuration of a model that `transformers` knows."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        transformers.AutoConfig.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{directory / 'config.json'}: the model cannot be loaded: {reason.split('. ')[0].removesuffix('.')}; "
+            "put a config.json there that save_pretrained wrote"
+        ) from error
+
+
+def _damaged_weights(directory: Path) -> str:
+    """Returns which weights of a directory cannot be opened, the directory itself if each can."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError):
+            return str(file)
+    return str(directory)
+
+
+def _check_vocabulary(name: str, model: Any, tokenizer: TextTokenizer) -> None:
+    """Raises where tokens have no embedding; the contrary is common, as embeddings are padded to round sizes."""
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if tokenizer.vocab_size > rows:
+        raise DataError(
+            f"{name}: its tokenizer has {tokenizer.vocab_size} tokens but its embedding only {rows}, so they do not "
+            "belong together; save the model's own tokenizer there, or enlarge it with resize_token_embeddings"
+        )
 
 
 def choose_attention(requested: str, *, device: str, dtype: str) -> str:
@@ -142,6 +195,8 @@ def load_model(
     """
     where, local = resolve(str(name))
     transformers = require("transformers", extra="models", purpose="loading a language model")
+    from safetensors import SafetensorError
+
     from treegym.models.tokenizers import load_tokenizer
     from treegym.models.transformers_model import TransformersModel
 
@@ -149,6 +204,8 @@ def load_model(
     chosen_dtype = choose_dtype(dtype, device=chosen_device)
     chosen_attention = choose_attention(attention, device=chosen_device, dtype=chosen_dtype)
     offline = local or local_files_only
+    if local:
+        _check_settings(transformers, Path(where), trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(where, local_files_only=offline, trust_remote_code=trust_remote_code)
     try:
         with _no_progress_bar(transformers):
@@ -161,15 +218,26 @@ def load_model(
                 local_files_only=offline,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are told below
             )
+    except SafetensorError as error:
+        file = _damaged_weights(Path(where)) if local else name
+        raise DataError(f"{file}: damaged weights: {error}; save or download the model anew") from error
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{name}: the model cannot be loaded: {reason}") from error
+    if wrong := sorted(report["mismatched_keys"]):
+        key, stored, expected = wrong[0]
+        raise DataError(
+            f"{name}: its weights have {key} of shape {tuple(stored)}, but by config.json it is {tuple(expected)} "
+            f"(of {len(wrong)} that differ); put the config.json there with which the weights were saved"
+        )
     if missing := sorted(report["missing_keys"]):
         raise DataError(
             f"{name}: its weights lack {missing[0]} (of {len(missing)} missing), which would be random: this is not a "
             "causal language model with a generation head, or the download is not whole"
         )
+    _check_vocabulary(name, model, tokenizer)
     return TransformersModel(
         model.to(chosen_device),
         tokenizer,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from treegym.models.base import context_length
 from treegym.models.network import Network
 from treegym.models.tree_attention import additive_masks
 
@@ -40,6 +41,8 @@ class RaggedCache:
         start = self._valid.shape[1]
         new = self.lengths[:, None] + torch.arange(ids.shape[1], device=ids.device)  # [B, T]
         limit = int(torch.where(valid, new, 0).max())
+        if (length := context_length(self.model)) is not None:  # proposals beyond the end are never kept
+            limit = min(limit, length - 1)
         positions = new.clamp(max=limit)  # padding stays inside the model's range
         self._valid = torch.cat([self._valid, valid], dim=1)
         self._position = torch.cat([self._position, positions], dim=1)

@@ -138,7 +138,8 @@ class SpeculativeModel:
         seed: int = 0,
         stop_ids: TokenIds | None = None,
     ) -> list[list[int]]:
-        check_contexts(contexts)
+        """Returns a continuation for each context; a row also ends where a model has no further position."""
+        check_contexts(contexts, name=self.name, limit=self.context_length)
         stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
         generators = row_generators(seed, len(contexts))
         made: list[list[int]] = []
@@ -174,6 +175,8 @@ class _Run:
     ) -> None:
         self.owner, self.temperature, self.limit, self.stops = owner, temperature, limit, stops
         self.generators = generators
+        room = owner.context_length
+        self.limits = [limit if room is None else min(limit, room + 1 - len(context)) for context in contexts]
         self.made: list[list[int]] = [[] for _ in contexts]
         self.active = list(range(len(contexts)))
         self.caches = [RaggedCache(model, len(contexts)) for model in (owner.draft, owner.target)]
@@ -220,7 +223,7 @@ class _Run:
         """Adds tokens to a row's result up to its stop or the limit, and tells whether the row is done."""
         for token in new:
             self.made[row].append(int(token))
-            if token in self.stops or len(self.made[row]) >= self.limit:
+            if token in self.stops or len(self.made[row]) >= self.limits[row]:
                 return True
         return False
 

@@ -123,8 +123,13 @@ def load_tokenizer(
         try:
             rules = json.loads(file.read_text("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}: not valid JSON: {error}") from error
-        if isinstance(rules, dict) and "model" not in rules:  # Hugging Face's files always have a "model"
+            raise DataError(f"{file}: damaged, it is not valid JSON: {error}; save the tokenizer anew") from error
+        if not isinstance(rules, dict) or not {"model", "type", "tokens"} & rules.keys():
+            raise DataError(
+                f"{file}: damaged, it has neither the 'model' of a Hugging Face tokenizer nor the 'tokens' of a "
+                "character vocabulary; save the tokenizer anew"
+            )
+        if "model" not in rules:  # Hugging Face's files always have a "model"
             from treegym.models.char_tokenizer import CharTokenizer
 
             return CharTokenizer.load(file)
@@ -134,7 +139,25 @@ def load_tokenizer(
         loaded = AutoTokenizer.from_pretrained(
             str(directory), local_files_only=local_files_only, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # the Rust library raises bare exceptions; each becomes a DataError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if file.is_file() and (damage := _damage(file)):
+            raise DataError(f"{file}: damaged: {damage}; save the tokenizer anew") from error
+        if path.is_dir() and not file.is_file():
+            raise DataError(
+                f"{directory}: its tokenizer cannot be loaded, as it has no tokenizer.json; "
+                "write one there with the tokenizer's save_pretrained"
+            ) from error
         raise DataError(f"{directory}: its tokenizer cannot be loaded: {reason}") from error
     return HuggingFaceTokenizer(loaded)
+
+
+def _damage(file: Path) -> str | None:
+    """Returns what is wrong with a Hugging Face tokenizer.json; None if it is whole."""
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001 - the library knows no other
+        return str(error).splitlines()[0]
+    return None

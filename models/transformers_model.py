@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from treegym.errors import BackendError
-from treegym.models.base import TextTokenizer, TokenIds, check_contexts
+from treegym.models.base import TextTokenizer, TokenIds, check_contexts, check_length
 from treegym.models.decoding import row_generators
 from treegym.models.decoding_batch import (
     SHARING_PAYS,
@@ -78,7 +78,13 @@ class TransformersModel:
     def context_length(self) -> int | None:
         """Returns how many tokens a text may have, None where the configuration does not say."""
         told = getattr(self.config, "max_position_embeddings", None)
-        return told if isinstance(told, int) and told > 0 else None
+        if not isinstance(told, int) or told <= 0:
+            return None
+        rope = getattr(self.config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "yarn":  # the configuration may still tell the length before it was stretched
+            stretched = rope.get("original_max_position_embeddings", told) * rope.get("factor", 1.0)
+            return max(told, int(stretched))
+        return told
 
     def describe(self) -> dict[str, str]:
         """Returns what was chosen: name, device, dtype, attention, class, parameters."""
@@ -165,6 +171,8 @@ class TransformersModel:
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
         joined = [[*c, *t] for c, t in zip(contexts, continuations, strict=True)]
         check_contexts(contexts)
+        longest = max(map(len, joined), default=0) - 1  # the last token is scored, not read
+        check_length(longest, name=self.name, limit=self.context_length)
         scores = [np.zeros(len(t), np.float32) for t in continuations]
         asked = [row for row, t in enumerate(continuations) if len(t)]
         for rows in self._chunks([len(joined[row]) - 1 for row in asked]):
@@ -210,7 +218,8 @@ class TransformersModel:
         seed: int = 0,
         stop_ids: TokenIds | None = None,
     ) -> list[list[int]]:
-        check_contexts(contexts)
+        """Returns a continuation for each context; a row also ends where the model has no further position."""
+        check_contexts(contexts, name=self.name, limit=self.context_length)
         made: list[list[int]] = [[] for _ in contexts]
         generators = row_generators(seed, len(contexts)) if temperature > 0.0 else []
         stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
@@ -277,7 +286,7 @@ class TransformersModel:
 
     def _last_hidden(self, contexts: Sequence[TokenIds]) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yields row numbers and the hidden state of each one's last token ``[b, D]``."""
-        check_contexts(contexts)
+        check_contexts(contexts, name=self.name, limit=self.context_length)
         order = self._sharing_order(contexts)
         for rows in self._chunks([len(context) for context in contexts], order):
             chosen = [contexts[row] for row in rows]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from treegym.models.base import check_length, context_length
 from treegym.models.network import Network
 from treegym.models.tree_scores import Branches, TreeScores, allowed_tokens
 
@@ -106,6 +107,7 @@ def score_trees_by_attention(
     for batch in _batches(model, trees):
         chosen = [trees[index] for index in batch]
         ids, positions, visible = (torch.from_numpy(array).to(model.device) for array in _arranged(chosen))
+        check_length(int(positions.max()) + 1, name=model.name, limit=context_length(model))
         masks = additive_masks(model, visible, positions, positions)
         states = model.hidden(ids, positions=positions, mask=masks)  # [B, L, D]
         for index, scores in zip(batch, _read(model, chosen, states, allowed, best, worst, hidden), strict=True):
