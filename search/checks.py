@@ -8,18 +8,42 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, Simulator, Transition
+from treegym.search.kernels.numeric import LARGEST
 from treegym.search.states import count
 
-__all__ = ["PROBLEMS", "check_evaluation", "check_range", "expanded", "positive", "stepped"]
+__all__ = [
+    "FINITE",
+    "PROBLEMS",
+    "budget",
+    "check_evaluation",
+    "check_range",
+    "check_width",
+    "expanded",
+    "first_beyond",
+    "from_zero",
+    "positive",
+    "real_numbers",
+    "stepped",
+    "whole_numbers",
+]
 
 # What is wrong with a row, by the codes of the kernel `fill_dense`.
 PROBLEMS = {
     1: "has no legal action",
     2: "has a prior logit that is NaN or +inf",
     3: "has prior logits of -inf for all its legal actions",
-    4: "has a reward or value that is not finite",
+    4: f"has a reward or value that is not finite, or beyond {LARGEST:g}",
     5: "cannot be judged: the compiled model raised an exception",
 }
+
+
+FINITE = f"it must be finite, and within {LARGEST:g}"
+
+
+def first_beyond(numbers: np.ndarray) -> int:
+    """Returns the first row that is NaN or beyond what a reward or value may be; -1 where all are well."""
+    well = np.abs(numbers) <= LARGEST
+    return -1 if well.all() else int(np.flatnonzero(~well)[0])
 
 
 def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str) -> Evaluation:
@@ -34,17 +58,60 @@ def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str)
     ):
         if array.shape != shape:
             raise ConfigError(f"{what}: the simulator's {name} has shape {array.shape}; expected {shape}")
-    if not np.isfinite(value).all():
-        row = int(np.flatnonzero(~np.isfinite(value))[0])
-        raise ConfigError(f"{what}: the simulator's value of row {row} is {value[row]}; it must be finite")
+    if (row := first_beyond(value)) >= 0:
+        raise ConfigError(f"{what}: the simulator's value of row {row} is {value[row]}; {FINITE}")
     return Evaluation(logits, value, legal)
 
 
 def positive(name: str, number: Any) -> int:
     """Returns a whole number from 1, or raises `ConfigError`."""
-    if not isinstance(number, (int, np.integer)) or number < 1:
-        raise ConfigError(f"{name} is {number!r}; it must be a whole number from 1")
+    if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or not 1 <= number < 2**31 - 1:
+        raise ConfigError(f"{name} is {number!r}; it must be a whole number from 1, below 2 ** 31 - 1")
     return int(number)
+
+
+def check_width(actions: int) -> None:
+    """Raises `ConfigError` for more actions than a tree can name."""
+    if actions > np.iinfo(np.int16).max:
+        raise ConfigError(f"{actions} actions; a search tree holds at most {np.iinfo(np.int16).max}")
+
+
+def from_zero(name: str, number: Any, most: float) -> float:
+    """Returns a number from 0 to `most`, or raises `ConfigError`."""
+    if not isinstance(number, (int, float, np.number)) or not 0.0 <= number <= most:
+        raise ConfigError(f"{name} is {number!r}; it must be a number from 0.0 to {most}")
+    return float(number)
+
+
+def budget(name: str, number: Any, *, whole: bool) -> Any:
+    """Returns a budget: None or a number from 0 (a whole one if asked for), or raises `ConfigError`."""
+    kinds = (int, np.integer) if whole else (int, float, np.number)
+    if number is not None and (not isinstance(number, kinds) or isinstance(number, bool) or not number >= 0):
+        raise ConfigError(f"{name} is {number!r}; it must be a {'whole ' if whole else ''}number from 0, or None")
+    return number
+
+
+def whole_numbers(name: str, given: Any, dtype: type) -> np.ndarray:
+    """Returns whole numbers as a contiguous array of `dtype`; raises `ConfigError` for others, and beyond its range."""
+    array = np.asarray(given)
+    if array.dtype == dtype:
+        return np.ascontiguousarray(array)
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise ConfigError(f"{name} holds {array.dtype} numbers; it must hold whole numbers")
+    limits = np.iinfo(dtype)
+    wrong = np.flatnonzero((array < limits.min) | (array > limits.max))
+    if len(wrong):
+        row = int(wrong[0])
+        raise ConfigError(f"{name} is {array.flat[row]} at row {row}; it must be from {limits.min} to {limits.max}")
+    return np.ascontiguousarray(array, dtype)
+
+
+def real_numbers(name: str, given: Any) -> np.ndarray:
+    """Returns real numbers as a contiguous float32 array, or raises `ConfigError`."""
+    array = np.asarray(given)
+    if array.size and array.dtype.kind not in "fiub":
+        raise ConfigError(f"{name} holds {array.dtype} numbers; it must hold real numbers")
+    return np.ascontiguousarray(array, np.float32)
 
 
 def check_range(simulator: Simulator, states: Any, what: str) -> None:
@@ -69,7 +136,17 @@ def expanded(simulator: Simulator, states: Any, what: str) -> Evaluation:
         given = simulator.expand(states)
     except IndexError as error:
         raise ConfigError(f"{what}: the simulator cannot judge a state it was given or stepped to ({error})") from error
+    _answered(given, Evaluation, "expand")
     return check_evaluation(given, count(states), int(simulator.num_actions), what)
+
+
+def _answered(given: Any, kind: Any, what: str) -> None:
+    """Raises `ConfigError` for an answer without the fields of `kind`."""
+    if not isinstance(given, kind) and not all(hasattr(given, name) for name in kind._fields):
+        raise ConfigError(
+            f"the simulator's {what} gave a {type(given).__name__}; it must give a treegym.search.{kind.__name__} "
+            f"of {', '.join(kind._fields)}"
+        )
 
 
 def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transition:
@@ -80,6 +157,7 @@ def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transitio
         raise ConfigError(
             f"below the roots: the simulator cannot step a state it stepped to before ({error})"
         ) from error
+    _answered(moved, Transition, "step")
     if count(moved.states) != len(actions):
         raise ConfigError(f"the simulator's step gave {count(moved.states)} states for {len(actions)} actions")
     check_range(simulator, moved.states, "after a step")

@@ -8,6 +8,8 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult
+from treegym.search.checks import positive, real_numbers, whole_numbers
+from treegym.search.kernels.numeric import LARGEST
 from treegym.search.kernels.worlds import NUMBERS, PER_NODE, ClosedWorld
 from treegym.search.settings import make_options
 from treegym.search.whole import search_whole
@@ -57,14 +59,14 @@ def search_closed(
     if settings.transpositions or settings.widen_factor > 0:
         raise ConfigError("a closed tree has neither transpositions nor widening; search it through a simulator")
     world = ClosedWorld(
-        np.ascontiguousarray(first_child, np.int32),
-        np.ascontiguousarray(child_count, np.uint16),
-        np.ascontiguousarray(terminal, np.bool_),
-        np.ascontiguousarray(reward, np.float32),
-        np.ascontiguousarray(prior_logits, np.float32),
-        np.ascontiguousarray(value, np.float32),
+        whole_numbers("first_child", first_child, np.int32),
+        whole_numbers("child_count", child_count, np.uint16),
+        _truths("terminal", terminal),
+        real_numbers("reward", reward),
+        real_numbers("prior_logits", prior_logits),
+        real_numbers("value", value),
     )
-    start = np.ascontiguousarray(roots, np.int32)
+    start = whole_numbers("roots", roots, np.int32).copy()
     widest = _check(world, start, num_actions)
 
     def make_place(lanes: int, nodes: int) -> np.ndarray:
@@ -90,12 +92,19 @@ def search_closed(
     return out.result()
 
 
+def _truths(name: str, given: Any) -> np.ndarray:
+    array = np.asarray(given)
+    if array.dtype != np.bool_ and not (np.issubdtype(array.dtype, np.integer) and ((array == 0) | (array == 1)).all()):
+        raise ConfigError(f"{name} holds {array.dtype} numbers; it must hold True and False")
+    return np.ascontiguousarray(array, np.bool_)
+
+
 def _problem(world: ClosedWorld, code: int, widest: int) -> str:
     node, kind = divmod(code, PER_NODE)
     if kind == NUMBERS:
         return (
             f"the reward ({world.reward[node]}) or value ({world.value[node]}) of node {node} or the prior logits of "
-            "its children are NaN, infinite, or all -inf"
+            f"its children are NaN, infinite, beyond {LARGEST:g}, or all -inf"
         )
     count, first = world.child_count[node], world.first_child[node]
     if count > widest:
@@ -122,6 +131,4 @@ def _check(world: ClosedWorld, roots: np.ndarray, num_actions: int | None) -> in
         raise ConfigError(f"root {int(roots[stuck[0]])} (row {int(stuck[0])}) is terminal or has no children")
     if num_actions is None:
         return int(world.child_count.max(initial=1))
-    if num_actions < 1:
-        raise ConfigError(f"num_actions is {num_actions}; it must be at least 1")
-    return int(num_actions)
+    return positive("num_actions", num_actions)

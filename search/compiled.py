@@ -13,7 +13,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Transition
-from treegym.search.checks import PROBLEMS, expanded
+from treegym.search.checks import PROBLEMS, expanded, real_numbers
 from treegym.search.kernels.dense import dense_layer, dot_product
 from treegym.search.kernels.model import CompiledModel, ModelDesk, ModelStarts, ModelWorld, compiled_model
 from treegym.search.kernels.rows import WIDE
@@ -58,7 +58,7 @@ def compiled_search(
 ) -> SearchResult:
     """Searches from each of B states, states float32 [B, D], each search inside one kernel."""
     start = np.ascontiguousarray(states, np.float32)
-    params = np.ascontiguousarray(simulator.params, np.float32)
+    params = real_numbers("params", getattr(simulator, "params", None))
     if not isinstance(simulator.model, CompiledModel):
         raise ConfigError(f"the simulator's model is {simulator.model!r}; it must be made by `compiled_model`")
     if start.ndim != 2 or params.ndim != 1:

@@ -13,7 +13,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult, Simulator
-from treegym.search.checks import positive
+from treegym.search.checks import from_zero, positive
 from treegym.search.paths import Tally, World, log_policy
 from treegym.search.states import StateStore, count
 
@@ -70,6 +70,7 @@ def frontier_search(
     if order not in ORDERS:
         raise ConfigError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}")
     budget, width = positive("num_simulations", num_simulations), positive("width", width)
+    discount = from_zero("discount", discount, 1.0)
     world = World(simulator, model_calls=model_calls, seconds=seconds)
     given = world.roots(states)
     prior = log_policy(given)

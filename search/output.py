@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult
+from treegym.search.checks import whole_numbers
 from treegym.search.kernels.noise import gamma_draws
 from treegym.search.settings import Options
 
@@ -75,11 +75,13 @@ def root_ids_of(root_ids: Any, size: int) -> np.ndarray:
     """Returns the names of the random streams, int64 [B]: 0 .. B - 1 unless given."""
     if root_ids is None:
         return np.arange(size, dtype=np.int64)
-    ids = np.ascontiguousarray(root_ids, np.int64)
+    ids = whole_numbers("root_ids", root_ids, np.int64).copy()
     if ids.shape != (size,):
         raise ConfigError(f"root_ids have shape {ids.shape}; expected {(size,)}")
     return ids
 
+
+_SLICES, _LEAST = 4, 64  # slices a thread, and roots a slice must have to be worth the call
 
 _ENTRIES: dict[tuple[Any, Any], Callable[..., None]] = {}
 
@@ -105,15 +107,23 @@ def part_of(arrays: Any, part: slice) -> Any:
 
 
 def in_parts(work: Callable[[slice], None], size: int, num_threads: int) -> None:
-    """Calls `work` on slices of ``range(size)``, one thread each; kernels hold no interpreter lock."""
+    """Calls `work` on slices of ``range(size)``, on so many threads; kernels hold no interpreter lock.
+
+    A thread takes the next slice when it is done with one, so that one that is held up does not hold up the others.
+    """
     threads = max(1, min(int(num_threads), size))
-    edges = [size * i // threads for i in range(threads + 1)]
-    parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
     if threads == 1:
         work(slice(None))
         return
-    others = [_helpers(threads - 1).submit(work, part) for part in parts[1:]]
-    work(parts[0])
+    count = threads * min(_SLICES, max(1, size // (threads * _LEAST)))
+    left = iter([slice(size * i // count, size * (i + 1) // count) for i in range(count)])
+
+    def take() -> None:
+        for part in left:
+            work(part)
+
+    others = [_helpers(threads - 1).submit(take) for _ in range(threads - 1)]
+    take()
     for done in others:
         done.result()
 

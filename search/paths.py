@@ -10,8 +10,9 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult, Simulator, Transition
-from treegym.search.checks import expanded, stepped
+from treegym.search.checks import FINITE, budget, expanded, first_beyond, stepped
 from treegym.search.output import root_ids_of
+from treegym.search.settings import seed_bits
 
 __all__ = ["Tally", "World", "log_policy", "root_streams"]
 
@@ -22,7 +23,8 @@ class World:
     def __init__(self, simulator: Simulator, *, model_calls: int | None = None, seconds: float | None = None) -> None:
         """Starts the clock; judging the roots is not counted as a call."""
         self.simulator = simulator
-        self._calls_left = math.inf if model_calls is None else model_calls
+        calls, seconds = budget("model_calls", model_calls, whole=True), budget("seconds", seconds, whole=False)
+        self._calls_left = math.inf if calls is None else calls
         self._end = math.inf if seconds is None else time.monotonic() + seconds
 
     @property
@@ -53,9 +55,8 @@ class World:
         for name, array in (("reward", reward), ("terminated", ended)):
             if array.shape != actions.shape:
                 raise ConfigError(f"the simulator's {name} has shape {array.shape}; expected {actions.shape}")
-        if not np.isfinite(reward).all():
-            row = int(np.flatnonzero(~np.isfinite(reward))[0])
-            raise ConfigError(f"the reward of step {row} is {reward[row]}; it must be finite")
+        if (row := first_beyond(reward)) >= 0:
+            raise ConfigError(f"the reward of step {row} is {reward[row]}; {FINITE}")
         return Transition(moved.states, reward, ended)
 
 
@@ -76,7 +77,7 @@ def log_policy(given: Evaluation) -> np.ndarray:
 def root_streams(seed: int, root_ids: Any, size: int) -> list[np.random.Generator]:
     """Returns one generator a root, a function of (seed, root id) alone."""
     ids = root_ids_of(root_ids, size).astype(np.uint64)  # generators take no negative numbers
-    return [np.random.default_rng([int(seed) % 2**64, int(name)]) for name in ids]
+    return [np.random.default_rng([seed_bits(seed) % 2**64, int(name)]) for name in ids]
 
 
 class Tally:

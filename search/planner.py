@@ -8,12 +8,12 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import Evaluation, SearchResult
-from treegym.search.checks import PROBLEMS, check_evaluation, positive
+from treegym.search.checks import FINITE, PROBLEMS, check_evaluation, check_width, first_beyond, positive, whole_numbers
 from treegym.search.kernels import batch, reroot, summary
 from treegym.search.kernels.walk import RAW, SORTED, Root, Settings
 from treegym.search.output import new_out, root_ids_of, root_noise
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
-from treegym.search.tree import TERMINAL, Nodes, allocate, check_trees
+from treegym.search.tree import EMPTY, TERMINAL, Nodes, allocate, check_trees
 
 __all__ = ["Leaves", "Planner", "new_roots"]
 
@@ -79,8 +79,7 @@ class Planner:
         if logits.ndim != 2 or 0 in logits.shape:
             raise ConfigError(f"the roots' prior_logits have shape {logits.shape}; expected [roots, actions]")
         self.num_actions = int(logits.shape[1])
-        if self.num_actions > np.iinfo(np.int16).max:
-            raise ConfigError(f"{self.num_actions} actions; a search tree holds at most {np.iinfo(np.int16).max}")
+        check_width(self.num_actions)
         self.size = len(logits)
         root = check_evaluation(evaluation, self.size, self.num_actions, "at the roots")
         self.method, self.options, self.seed = method, options or Options(), seed_bits(seed)
@@ -121,6 +120,7 @@ class Planner:
             options,
             simulations=self.num_simulations,
             visits=self.num_simulations + carried,
+            actions=self.num_actions,
             seed=self.seed,
         )
         self.budget = np.full(self.size, self.num_simulations, np.int32)
@@ -214,11 +214,8 @@ class Planner:
         for name, array in (("reward", reward), ("terminated", terminated), ("link", linked)):
             if array.shape != (count,):
                 raise ConfigError(f"the simulator's {name} has shape {array.shape}; expected {(count,)}")
-        if not np.isfinite(reward).all():
-            row = int(np.flatnonzero(~np.isfinite(reward))[0])
-            raise ConfigError(
-                f"the reward of leaf {row} (root {self._owners[row]}) is {reward[row]}; it must be finite"
-            )
+        if (row := first_beyond(reward)) >= 0:
+            raise ConfigError(f"the reward of leaf {row} (root {self._owners[row]}) is {reward[row]}; {FINITE}")
         if link is not None and count and (linked >= self.trees.size[self._owners[:count], 0]).any():
             raise ConfigError("a leaf is linked to a node that its tree does not have")
         judged = ~terminated & (linked < 0)
@@ -263,6 +260,23 @@ class Planner:
             row = int(wrong[0])
             raise ConfigError(f"{what} {int(names[row])} {PROBLEMS[int(self._problems[row])]}")
 
+    def take_back(self) -> None:
+        """Forgets the leaves that were asked for, as if they had not been: for an evaluator that failed."""
+        for i in range(self._waiting):
+            root = self._owners[i]
+            nodes, slots = self._paths[:, i, : self._lengths[i]]
+            self.trees.child[root, nodes[-1], slots[-1]] = EMPTY
+            if self.options.leaves > 1:
+                self.trees.visits[root, nodes, slots] -= 1
+                self.trees.seen[root, nodes] -= 1
+            self.roots.done[root, 0] -= 1
+        self._waiting, self._buffer = 0, None
+
+    def unvisited(self, actions: np.ndarray) -> np.ndarray:
+        """Returns the roots whose move leads to a child that was never visited, after checking the moves."""
+        kept = self._below(actions)
+        return np.flatnonzero(kept < 0)
+
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Makes the child that a move leads to each root's new root, keeping what is below it.
 
@@ -271,20 +285,7 @@ class Planner:
         Returns:
             The new number of every old node [B, N], -1 where it is dropped; and the roots that have to be planted.
         """
-        if self._waiting:
-            raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
-        slots = np.arange(self.num_actions)
-        there = (slots < self.trees.width[:, :1]) & (self.trees.action[:, 0] == np.asarray(actions)[:, None])
-        illegal = np.flatnonzero(~there.any(1))
-        if len(illegal):
-            row = int(illegal[0])
-            raise ConfigError(f"action {int(np.asarray(actions)[row])} is not legal at root {row}")
-        kept = self.trees.child[np.arange(self.size), 0, there.argmax(1)].copy()
-        over = (kept >= 0) & (self.trees.status[np.arange(self.size), np.maximum(kept, 0)] & TERMINAL > 0)
-        if over.any():
-            raise ConfigError(
-                f"the move at root {int(np.flatnonzero(over)[0])} ends the episode: nothing to plan there"
-            )
+        kept = self._below(actions)
         old = self.trees
         most = int(old.size.max())
         self.capacity = most + self.num_simulations + 1
@@ -293,6 +294,27 @@ class Planner:
         reroot.move_roots(old, self.trees, kept, renumber, np.empty(old.width.shape[1], np.int32))
         self.trees.reward[:, 0] = 0.0
         return renumber, np.flatnonzero(kept < 0)
+
+    def _below(self, actions: np.ndarray) -> np.ndarray:
+        """Returns the node that each root's move leads to, int32 [B], EMPTY where there is none; checks the moves."""
+        if self._waiting:
+            raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
+        moves = whole_numbers("actions", actions, np.int64)
+        if moves.shape != (self.size,):
+            raise ConfigError(f"actions have shape {moves.shape}; expected {(self.size,)}, one for each root")
+        slots = np.arange(self.num_actions)
+        there = (slots < self.trees.width[:, :1]) & (self.trees.action[:, 0] == moves[:, None])
+        illegal = np.flatnonzero(~there.any(1))
+        if len(illegal):
+            row = int(illegal[0])
+            raise ConfigError(f"action {int(moves[row])} is not legal at root {row}")
+        kept: np.ndarray = self.trees.child[np.arange(self.size), 0, there.argmax(1)].copy()
+        over = (kept >= 0) & (self.trees.status[np.arange(self.size), np.maximum(kept, 0)] & TERMINAL > 0)
+        if over.any():
+            raise ConfigError(
+                f"the move at root {int(np.flatnonzero(over)[0])} ends the episode: nothing to plan there"
+            )
+        return kept
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns everything that changes, for saving: trees cut to the nodes in use."""

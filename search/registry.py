@@ -43,6 +43,8 @@ _OWN: dict[str, Method] = {}
 
 def register(name: str, method: Method) -> None:
     """Adds a method of your own under `name`."""
+    if not isinstance(name, str) or not callable(method):
+        raise ConfigError(f"a method needs a name (text) and a function; got {name!r} and {method!r}")
     if name in METHODS or name in _OWN:
         raise ConfigError(f"a search method called {name!r} exists already")
     _OWN[name] = method
@@ -62,6 +64,8 @@ def _built_in(name: str) -> Method:
 
 def load(name: str) -> Method:
     """Returns the method called `name`."""
+    if not isinstance(name, str):
+        raise ConfigError(f"method is {name!r}; it must be one of {', '.join(names())}")
     if name in _OWN:
         return _OWN[name]
     if name not in METHODS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from math import comb
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.base import SearchResult, Simulator
-from treegym.search.checks import positive
+from treegym.search.checks import from_zero, positive
 from treegym.search.paths import Tally, World, log_policy, root_streams
 from treegym.search.states import take
 
@@ -19,6 +20,7 @@ __all__ = ["best_of_n", "best_of_policy", "greedy", "lookahead", "sample"]
 
 def greedy(simulator: Simulator, states: Any, *, num_simulations: int = 1, seed: int = 0, **_: Any) -> SearchResult:
     """Plays the most likely move; judges nothing but the root."""
+    positive("num_simulations", num_simulations)
     given = World(simulator).roots(states)
     prior = log_policy(given)
     shape = prior.shape
@@ -43,8 +45,8 @@ def sample(
     **_: Any,
 ) -> SearchResult:
     """Samples a move from the policy at a temperature."""
-    found = greedy(simulator, states)
-    if temperature <= 0:
+    found = greedy(simulator, states, num_simulations=num_simulations)
+    if from_zero("temperature", temperature, math.inf) == 0:
         return found
     prior = log_policy(World(simulator).roots(states)) / temperature
     streams = root_streams(seed, root_ids, len(prior))
@@ -102,6 +104,7 @@ def best_of_n(
         positive("lanes", lanes),
         positive("horizon", horizon),
     )
+    discount, temperature = from_zero("discount", discount, 1.0), from_zero("temperature", temperature, math.inf)
     world = World(simulator, model_calls=model_calls, seconds=seconds)
     given = world.roots(states)
     prior = log_policy(given)
@@ -160,6 +163,7 @@ def lookahead(
     many such walks as the budget allows. `model_calls` and `seconds` as in `best_of_n`.
     """
     budget, horizon = positive("num_simulations", num_simulations), positive("horizon", horizon)
+    discount, temperature = from_zero("discount", discount, 1.0), from_zero("temperature", temperature, math.inf)
     world = World(simulator, model_calls=model_calls, seconds=seconds)
     given = world.roots(states)
     prior = log_policy(given)

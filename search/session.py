@@ -13,8 +13,8 @@ import numpy as np
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
 from treegym.search.base import Evaluation, SearchResult, Simulator
-from treegym.search.checks import expanded, stepped
-from treegym.search.planner import Planner
+from treegym.search.checks import budget, expanded, stepped
+from treegym.search.planner import Leaves, Planner
 from treegym.search.settings import Options
 from treegym.search.states import StateStore, count, restore, take
 
@@ -63,6 +63,8 @@ class Session:
             seconds: wall-clock time; a round under way is finished.
         """
         planner = self.planner
+        simulations = budget("simulations", simulations, whole=True)
+        model_calls, seconds = budget("model_calls", model_calls, whole=True), budget("seconds", seconds, whole=False)
         start, calls = time.monotonic(), self.calls
         limit = planner.num_simulations
         if simulations is not None:
@@ -80,11 +82,18 @@ class Session:
         return self.planner.result()
 
     def step(self) -> int:
-        """Evaluates one round of leaves; returns how many there were."""
-        planner, simulator = self.planner, self.simulator
-        leaves = planner.ask()
+        """Evaluates one round of leaves; returns how many there were. If that fails, the round was never begun."""
+        leaves = self.planner.ask()
         if not len(leaves.roots):
             return 0
+        try:
+            return self._evaluate(leaves)
+        except BaseException:
+            self.planner.take_back()
+            raise
+
+    def _evaluate(self, leaves: Leaves) -> int:
+        planner, simulator = self.planner, self.simulator
         moved = stepped(simulator, self._store.get(leaves.parents), leaves.actions)
         terminated = np.ascontiguousarray(moved.terminated, np.bool_)
         link = self._links(leaves, moved, terminated) if planner.options.transpositions else None
@@ -141,16 +150,22 @@ class Session:
         """
         planner = self.planner
         before = planner.capacity
-        renumber, fresh = planner.advance(np.asarray(actions))
+        if count(states) != planner.size:
+            raise ConfigError(f"{count(states)} states were given for {planner.size} roots; one for each is expected")
+        fresh = planner.unvisited(actions)
+        judged = None  # first, so that a simulator that fails leaves everything as it was
+        if len(fresh):
+            judged = expanded(self.simulator, take(states, fresh), "at the roots")
+            self.calls += 1
+        renumber = planner.advance(actions)[0]
         old, self._store = self._store, StateStore(states, planner.size * planner.capacity)
         root, node = np.nonzero(renumber >= 0)
         self._store.put(root * planner.capacity + renumber[root, node], old.get(root * before + node))
         self._store.put(np.arange(planner.size) * planner.capacity, states)
         moved = ((r, d - 1, key, int(renumber[r, n])) for (r, d, key), n in self._known.items())
         self._known = {(r, d, key): n for r, d, key, n in moved if n >= 0}
-        if len(fresh):
-            self.calls += 1
-            planner.plant(fresh, expanded(self.simulator, take(states, fresh), "at the roots"))
+        if judged is not None:
+            planner.plant(fresh, judged)
         planner.start()
         kept = np.ones(planner.size, np.bool_)
         kept[fresh] = False

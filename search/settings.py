@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,13 @@ class Options:
     widen_power: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raises `ConfigError` naming the first setting that cannot be used."""
+        """Raises `ConfigError` naming the first setting that cannot be used; takes NumPy's numbers as Python's."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, field.name, value.item())
+            elif field.type == "bool" and not isinstance(value, bool):
+                raise ConfigError(f"{field.name} is {value!r}; it must be True or False")
         for name, low, high in (
             ("discount", 0.0, 1.0),
             ("root_noise", 0.0, 1.0),
@@ -82,29 +89,44 @@ class Options:
             ("c_init", 0.0, math.inf),
         ):
             number = getattr(self, name)
-            if not (isinstance(number, (int, float)) and low <= number <= high and math.isfinite(number)):
+            if not (_is_number(number) and low <= number <= high):
                 raise ConfigError(f"{name} is {number!r}; it must be a number from {low} to {high}")
+        if not _is_number(self.value_weight):
+            raise ConfigError(f"value_weight is {self.value_weight!r}; it must be a number")
         for name in ("tau", "c_base"):
             number = getattr(self, name)
-            if not (isinstance(number, (int, float)) and math.isfinite(number) and number > 0):
+            if not (_is_number(number) and number > 0):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a positive number")
         for name in ("leaves", "max_considered"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if not _is_whole(getattr(self, name)) or getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number from 1")
-        if self.max_depth is not None and (not isinstance(self.max_depth, int) or self.max_depth < 1):
+        if self.max_depth is not None and (not _is_whole(self.max_depth) or self.max_depth < 1):
             raise ConfigError(f"max_depth is {self.max_depth!r}; it must be at least 1, or None for no limit")
         alpha = self.dirichlet_alpha
-        if alpha is not None and not (isinstance(alpha, (int, float)) and math.isfinite(alpha) and alpha > 0):
+        if alpha is not None and not (_is_number(alpha) and alpha > 0):
             raise ConfigError(f"dirichlet_alpha is {alpha!r}; it must be a positive number, or None")
-        if not isinstance(self.first_play, str) and not math.isfinite(self.first_play):
+        if not isinstance(self.first_play, str) and not _is_number(self.first_play):
             raise ConfigError(f"first_play is {self.first_play!r}; it must be a number, or one of {', '.join(_FIRST)}")
         if isinstance(self.first_play, str) and self.first_play not in _FIRST:
             raise ConfigError(f"first_play is {self.first_play!r}: no such rule.{suggest(self.first_play, _FIRST)}")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def make_options(changes: dict[str, Any]) -> Options:
     """Returns options with `changes`; an unknown name raises `ConfigError` with the closest known one."""
-    return _options(tuple(changes.items()))
+    given = tuple(changes.items())
+    try:
+        hash(given)
+    except TypeError:  # a list or an array is no setting of any kind, and is told so
+        return _options.__wrapped__(given)
+    return _options(given)
 
 
 @functools.lru_cache(maxsize=64)
@@ -144,18 +166,24 @@ def halving_table(actions: int, simulations: int) -> np.ndarray:
 
 def seed_bits(seed: int) -> int:
     """Returns the last 64 bits of a seed, as the kernels' int64."""
-    return (int(seed) + 2**63) % 2**64 - 2**63
+    try:
+        whole = operator.index(seed)
+    except TypeError:
+        raise ConfigError(f"seed is {seed!r}; it must be a whole number") from None
+    return (whole + 2**63) % 2**64 - 2**63
 
 
 def kernel_settings(
-    method: str, options: Options, *, simulations: int, visits: int, seed: int, planned: bool = True
+    method: str, options: Options, *, simulations: int, visits: int, actions: int, seed: int
 ) -> Settings:
-    """Returns what the kernels read. `visits` bounds the visits a node can have; `planned` turns halving on."""
-    return _settings(method, options, simulations, visits, planned)._replace(seed=seed_bits(seed))
+    """Returns what the kernels read. `visits` bounds the visits that a node can have, `actions` its children."""
+    if not isinstance(method, str):
+        raise ConfigError(f"method is {method!r}; it must be one of {', '.join(TREE_RULES)}")
+    return _settings(method, options, simulations, visits, actions)._replace(seed=seed_bits(seed))
 
 
 @functools.lru_cache(maxsize=64)
-def _settings(method: str, options: Options, simulations: int, visits: int, planned: bool) -> Settings:
+def _settings(method: str, options: Options, simulations: int, visits: int, actions: int) -> Settings:
     if method not in TREE_RULES:
         raise ConfigError(f"no tree search is called {method!r}.{suggest(method, TREE_RULES)}")
     rule, backup, relative = TREE_RULES[method]
@@ -164,7 +192,8 @@ def _settings(method: str, options: Options, simulations: int, visits: int, plan
     counts = np.arange(visits + 2, dtype=np.float64)
     explore = np.sqrt(counts) * (options.c_init + np.log((counts + options.c_base + 1.0) / options.c_base))
     fixed = not isinstance(options.first_play, str)
-    gumbel = rule == rules.GUMBEL and planned
+    gumbel = rule == rules.GUMBEL
+    considered = min(options.max_considered, actions, simulations)  # of more, each has its first visit due throughout
     return Settings(
         rule=rule,
         backup=backup,
@@ -185,7 +214,7 @@ def _settings(method: str, options: Options, simulations: int, visits: int, plan
         max_depth=int(options.max_depth or _NO_LIMIT),
         seed=0,
         explore=explore.astype(np.float32),
-        halving=halving_table(options.max_considered if gumbel else 0, simulations if gumbel else 0),
+        halving=halving_table(considered if gumbel else 0, simulations if gumbel else 0),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from treegym.search.checks import positive
+from treegym.search.checks import check_width, positive
 from treegym.search.kernels import abreast, rules, whole
 from treegym.search.kernels.rows import WIDE
 from treegym.search.output import Out, call, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
@@ -57,16 +57,14 @@ def search_whole(
         num_threads: threads that share the roots.
     """
     num_simulations, num_threads = positive("num_simulations", num_simulations), positive("num_threads", num_threads)
-    firsts = (starts,) if isinstance(starts, np.ndarray) else starts
-    size, nodes = len(firsts[0]), num_simulations + 1
+    check_width(slots)
+    size, nodes = len(starts if isinstance(starts, np.ndarray) else starts[0]), num_simulations + 1
     ids = root_ids_of(root_ids, size)
-    settings = kernel_settings(method, options, simulations=num_simulations, visits=nodes, seed=seed)
+    settings = kernel_settings(method, options, simulations=num_simulations, visits=nodes, actions=slots, seed=seed)
     noise = root_noise(method, options, settings.seed, ids, widths, slots)
     out, problems = new_out(size, actions), np.zeros(size, np.int64)
     plain = is_plain(settings)
     narrow = plain and slots <= WIDE and settings.rule in (rules.PUCT, rules.GUMBEL)
-    # dtypes and layouts are always the same; only arrays from outside may be locked against writing
-    kinds = (type(world), *[a.flags.writeable for a in (*world, *firsts, ids) if isinstance(a, np.ndarray)])
 
     def make(lanes: int) -> tuple[Any, ...]:
         trees, roots = allocate(lanes, nodes, slots), new_roots(np.zeros(lanes, np.int64), max(slots, WIDE))
@@ -80,7 +78,7 @@ def search_whole(
         lanes = WIDE if together else 1
         call(
             abreast.search_abreast(settings.rule) if together else whole.search_roots(settings.rule, plain, narrow),
-            kinds,
+            type(world),  # types, dtypes and layouts of all arguments follow from it
             *scratch("desk", (type(world), lanes, nodes, slots, actions, wide), functools.partial(make, lanes)),
             world,
             starts[part] if isinstance(starts, np.ndarray) else part_of(starts, part),

@@ -56,13 +56,21 @@ class ModelDesk(NamedTuple):
     told: np.ndarray  # [3] float32
 
 
-# All compiled models have one type; working it out for every search took as long as a short search.
-_MODEL_WORLD = types.NamedTuple([types.int64, types.Array(_F32, 1, "C")], ModelWorld)
+# One type for all compiled models, whether or not their arrays are locked against writing.
+_WORLD = types.NamedTuple([types.int64, types.Array(_F32, 1, "C")], ModelWorld)
+_STARTS = types.NamedTuple(
+    [types.Array(kind, dims, "C") for kind, dims in ((_F32, 2), (_F32, 2), (_F32, 1), (types.boolean, 2))], ModelStarts
+)
 
 
 @typeof_impl.register(ModelWorld)
 def _type_of_model_world(world: ModelWorld, context: Any) -> Any:
-    return _MODEL_WORLD
+    return _WORLD
+
+
+@typeof_impl.register(ModelStarts)
+def _type_of_model_starts(starts: ModelStarts, context: Any) -> Any:
+    return _STARTS
 
 
 class CompiledModel:

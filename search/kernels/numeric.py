@@ -17,6 +17,7 @@ import numpy as np
 __all__ = [
     "FAST",
     "INLINED",
+    "LARGEST",
     "POSITIVE",
     "argmax",
     "exp32",
@@ -40,6 +41,8 @@ INLINED = {"fastmath": FAST, "nogil": True, "error_model": "numpy", "forceinline
 # masked with it, an index is known not to be negative, and the compiler drops Python's wrap-around
 POSITIVE = np.int64(0x7FFFFFFF)
 
+LARGEST = np.float32(1e30)  # of a reward or value: sums over a search stay far from the end of float32
+_LARGEST_BITS = LARGEST.view(np.int32)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -109,8 +112,8 @@ def unusable(x):  # type: ignore[no-untyped-def]
 
 @inlined
 def finite(x):  # type: ignore[no-untyped-def]
-    """Returns whether a float32 is a number, by its bits."""
-    return (np.float32(x).view(np.int32) & np.int32(0x7F800000)) != np.int32(0x7F800000)
+    """Returns whether a float32 is a number within `LARGEST`, by its bits."""
+    return (np.float32(x).view(np.int32) & np.int32(0x7FFFFFFF)) <= _LARGEST_BITS
 
 
 @inlined

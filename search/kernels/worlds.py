@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
+from numba import types
+from numba.extending import overload, typeof_impl
 
 from treegym.search.kernels.fill import all_true, fill_eight
 from treegym.search.kernels.model import ModelWorld, call_model
@@ -33,6 +34,18 @@ class ClosedWorld(NamedTuple):
     reward: np.ndarray  # [M] float32, credited on entering the node
     prior_logits: np.ndarray  # [M] float32, of the node after its parent
     value: np.ndarray  # [M] float32, the evaluator's estimate of what comes after the node
+
+
+# One type for all closed trees: arrays locked against writing, as those of a file are, would be others.
+_CLOSED_WORLD = types.NamedTuple(
+    [types.Array(kind, 1, "C") for kind in (types.int32, types.uint16, types.boolean, *[types.float32] * 3)],
+    ClosedWorld,
+)
+
+
+@typeof_impl.register(ClosedWorld)
+def _type_of_closed_world(world: ClosedWorld, context: Any) -> Any:
+    return _CLOSED_WORLD
 
 
 def begin(mode: int, tree: Any, place: Any, desk: Any, world: Any, starts: Any, b: int) -> Any:
