@@ -12,6 +12,7 @@ from treegym.agents.continual.language import LanguageProblem
 from treegym.envs.token_tree.prompts import PromptSet
 from treegym.errors import DataError, LossIsNaN
 from treegym.models.base import TextTokenizer
+from treegym.models.tasks import FORMS, KINDS
 
 __all__ = ["Example", "LossIsNaN", "check_weights", "correct_paths", "imitate", "written_answers"]
 
@@ -80,16 +81,22 @@ def written_answers(
 ) -> list[Example]:
     """Returns the reference answers of up to `count` prompts in a tokenizer's own tokens, its end token last.
 
-    An answer is left out where it would be no right one: longer than `max_tokens`, not expressible in the vocabulary,
-    or refused by the verifier.
+    Prompts of the bundled tasks are answered with worked steps, short or long, as their verifier wants them. An answer
+    is left out where it would be no right one: not shorter than `max_tokens`, not expressible in the vocabulary, or
+    refused by the verifier.
     """
-    order = np.random.default_rng(seed).permutation(len(prompts.roots))[:count]
+    rng = np.random.default_rng(seed)
     examples: list[Example] = []
-    for root in (prompts.roots[index] for index in order):
-        try:
-            answer = tokenizer.encode(root.answer)
-        except DataError:
-            continue  # the vocabulary cannot express it, so there is nothing that this model could imitate
-        if len(answer) < max_tokens and prompts.verify(root, tokenizer.decode(answer)) >= 0.5:
-            examples.append((list(root.tokens) or tokenizer.encode(root.prompt), [*answer, tokenizer.eos_id]))
+    for root in (prompts.roots[index] for index in rng.permutation(len(prompts.roots))[:count]):
+        worked = [
+            kind.worked(root.prompt, form=f) for kind in KINDS.values() if kind.matches(root.prompt) for f in FORMS
+        ]
+        for text in [*rng.permutation(worked).tolist(), root.answer]:
+            try:
+                answer = tokenizer.encode(text)
+            except DataError:
+                continue  # the vocabulary cannot express it, so there is nothing that this model could imitate
+            if len(answer) < max_tokens and prompts.verify(root, tokenizer.decode(answer)) >= 0.5:
+                examples.append((list(root.tokens) or tokenizer.encode(root.prompt), [*answer, tokenizer.eos_id]))
+                break
     return examples
