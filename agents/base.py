@@ -117,6 +117,8 @@ class Agent(BaseAlgorithm):
         return env if isinstance(env, WorldVecEnv) else WorldVecEnv(make_world(env))
 
     def _setup_model(self) -> None:
+        if not isinstance(self.policy_kwargs, dict):
+            raise ConfigError(f"policy_kwargs is {self.policy_kwargs!r}; it must be a dictionary of named values")
         kwargs = dict(self.policy_kwargs)
         if getattr(self.policy_class, "layout_needed", False) and "layout" not in kwargs:
             kwargs["layout"] = self._layout()

@@ -47,7 +47,7 @@ class PolicyGradient(Agent):
         s = self.settings
         self.lr_schedule = as_schedule(s.learning_rate, name="learning_rate")
         self.clip_schedule = as_schedule(s.clip_range, name="clip_range")
-        self.entropy_schedule = as_schedule(s.ent_coef, name="ent_coef")
+        self.entropy_schedule = as_schedule(s.ent_coef, name="ent_coef", signed=True)
         self.kl_beta = s.kl_coef
         self.processes.share(self.policy)
         self.reference: ChildScorer | None = self.scorer.frozen() if s.kl_coef else None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from treegym.errors import ConfigError, suggest
@@ -30,4 +31,9 @@ def make_method(name: str, model: Any, **settings: Any) -> Any:
     if name not in METHODS:
         raise ConfigError(f"unknown method {name!r}.{suggest(name, METHODS)}")
     module, _, attribute = METHODS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(model, **settings)
+    method = getattr(importlib.import_module(module), attribute)
+    known = [key for key in inspect.signature(method).parameters if key != "model"]
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"{name} has no setting {key!r}; it has {', '.join(known) or 'none'}")
+    return method(model, **settings)

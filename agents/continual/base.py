@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from treegym.errors import ConfigError
+
 __all__ = ["Method", "Problem", "train_task"]
 
 Batch = Any  # of the problem's own kind
@@ -80,6 +82,14 @@ class Method:
     @contextmanager
     def using(self, task: int) -> Iterator[nn.Module]:
         """Yields the module as it answers task number `task` (from 0)."""
+        if task not in range(self.tasks):
+            raise ConfigError(f"task {task!r} was never learned; so many were, counted from 0: {self.tasks}")
+        with self.recalled(task) as network:
+            yield network
+
+    @contextmanager
+    def recalled(self, task: int) -> Iterator[nn.Module]:
+        """As `using`, for a task that was learned; for methods to say."""
         yield self.network
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from treegym.agents.continual.base import Method, Problem
+from treegym.errors import ConfigError
 
 __all__ = ["EWC", "fisher_information"]
 
@@ -48,6 +49,8 @@ class EWC(Method):
 
     def __init__(self, model: nn.Module, *, strength: float = 1000.0, seed: int = 0) -> None:
         super().__init__(model)
+        if not strength >= 0:
+            raise ConfigError(f"strength is {strength!r}; it must be at least 0")
         self.strength = strength
         self._generator = torch.Generator().manual_seed(seed)
         self.anchors: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []  # (theta*, F) a task

@@ -95,7 +95,7 @@ class PackNet(Method):
         return True
 
     @contextmanager
-    def using(self, task: int) -> Iterator[nn.Module]:
+    def recalled(self, task: int) -> Iterator[nn.Module]:
         stored = {name: p.detach().clone() for name, p in self.model.named_parameters() if name in self.owner}
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():

@@ -93,5 +93,5 @@ class Progressive(Method):
         self.columns.append(_Column(model, list(self.columns), self._size, self._rank))
 
     @contextmanager
-    def using(self, task: int) -> Iterator[nn.Module]:
+    def recalled(self, task: int) -> Iterator[nn.Module]:
         yield self.columns[task]

@@ -87,7 +87,7 @@ class SupSup(Method):
             mask.add_task(self._generator)
 
     @contextmanager
-    def using(self, task: int) -> Iterator[nn.Module]:
+    def recalled(self, task: int) -> Iterator[nn.Module]:
         now = [mask.task for mask in self._masks]
         for mask in self._masks:
             mask.task = task

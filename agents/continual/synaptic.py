@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from treegym.agents.continual.base import Method, Problem
+from treegym.errors import ConfigError
 
 __all__ = ["SynapticIntelligence"]
 
@@ -29,6 +30,8 @@ class SynapticIntelligence(Method):
 
     def __init__(self, model: nn.Module, *, strength: float = 1.0, damping: float = 1e-3) -> None:
         super().__init__(model)
+        if not (strength >= 0 and damping >= 0):
+            raise ConfigError(f"strength is {strength!r} and damping {damping!r}; both must be at least 0")
         self.strength, self.damping = strength, damping
         self.importance = {name: torch.zeros_like(p) for name, p in model.named_parameters()}  # Omega
         self.work: dict[str, torch.Tensor] = {}  # omega

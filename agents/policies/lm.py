@@ -92,7 +92,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         check_space(observation_space)
         if value_trunk not in TRUNKS:
             raise ConfigError(f"value_trunk is {value_trunk!r}; it must be one of {', '.join(TRUNKS)}")
-        if not anchor >= 0.0:
+        if not (isinstance(anchor, (int, float)) and anchor >= 0.0):
             raise ConfigError(f"anchor is {anchor!r}; it must be at least 0")
         if optimizer not in OPTIMIZERS:
             raise ConfigError(f"optimizer is {optimizer!r}.{suggest(optimizer, OPTIMIZERS)}")
@@ -378,7 +378,7 @@ def _trunk(model: nn.Module) -> nn.Module:
 
 def _with_adapters(model: Any, rank: int) -> Any:
     peft = require("peft", extra="lora", purpose="low-rank adapters")
-    if rank < 1:
-        raise ConfigError(f"lora_rank is {rank}; it must be at least 1")
+    if not isinstance(rank, int) or rank < 1:
+        raise ConfigError(f"lora_rank is {rank!r}; it must be a whole number from 1")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     return peft.get_peft_model(model, config)

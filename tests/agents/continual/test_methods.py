@@ -201,3 +201,26 @@ def test_greedy_accuracy_counts_right_endings() -> None:
 def test_unknown_names_are_suggested() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'packnet'"):
         make_method("pacnet", _model())
+
+
+@pytest.mark.parametrize("name", ["fine_tuning", "packnet", "supsup", "progressive", "experts"])
+def test_a_task_that_was_never_learned_is_refused(name: str) -> None:
+    method = make_method(name, _model())
+    _learn(method, 0)
+    for task in (1, -1):
+        with pytest.raises(ConfigError, match=f"task {task} was never learned"), method.using(task):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("ewc", {"foo": 1}, "ewc has no setting 'foo'; it has strength, seed"),
+        ("ewc", {"strength": -1.0}, "strength is -1.0"),
+        ("si", {"strength": float("nan")}, "strength is nan"),
+        ("fine_tuning", {"strength": 1.0}, "it has none"),
+    ],
+)
+def test_settings_that_a_method_cannot_use_are_named(name: str, settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_method(name, _model(), **settings)
