@@ -103,9 +103,18 @@ def _damaged_weights(directory: Path) -> str:
     return str(directory)
 
 
-def _check_vocabulary(name: str, model: Any, tokenizer: TextTokenizer) -> None:
-    """Raises where tokens have no embedding; the contrary is common, as embeddings are padded to round sizes."""
+def _fit_vocabulary(name: str, model: Any, tokenizer: TextTokenizer) -> None:
+    """Raises where tokens have no embedding; the contrary is common, as embeddings are padded to round sizes.
+
+    Tokens that were added behind the vocabulary for other uses (for pictures, in a model that sees none) are left out.
+    """
+    from treegym.models.tokenizers import HuggingFaceTokenizer
+
     rows = int(model.get_input_embeddings().weight.shape[0])
+    if isinstance(tokenizer, HuggingFaceTokenizer) and rows < tokenizer.vocab_size:
+        added = tokenizer.hf.added_tokens_decoder
+        if all(token in added for token in range(rows, tokenizer.vocab_size)):
+            tokenizer.vocab_size = rows
     if tokenizer.vocab_size > rows:
         raise DataError(
             f"{name}: its tokenizer has {tokenizer.vocab_size} tokens but its embedding only {rows}, so they do not "
@@ -237,7 +246,7 @@ def load_model(
             f"{name}: its weights lack {missing[0]} (of {len(missing)} missing), which would be random: this is not a "
             "causal language model with a generation head, or the download is not whole"
         )
-    _check_vocabulary(name, model, tokenizer)
+    _fit_vocabulary(name, model, tokenizer)
     return TransformersModel(
         model.to(chosen_device),
         tokenizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -84,3 +85,14 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused_and_a_smaller_one_is_n
     assert f"its tokenizer has {byte_bpe.vocab_size} tokens but its embedding only 20" in message
     padded = load_model(str(own(byte_bpe.vocab_size + 30)), device="cpu")
     assert padded.next_logprobs([[5, 6]]).shape == (1, byte_bpe.vocab_size)
+
+
+def test_added_tokens_without_an_embedding_are_left_out(own, byte_bpe) -> None:
+    directory = own()
+    tokenizer = copy.deepcopy(byte_bpe.hf)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<picture>"]})
+    tokenizer.save_pretrained(directory)
+    loaded = load_model(str(directory), device="cpu")
+    assert loaded.tokenizer.vocab_size == byte_bpe.vocab_size
+    assert len(loaded.tokenizer.pieces()) == byte_bpe.vocab_size
+    assert loaded.next_logprobs([[5, 6]]).shape == (1, byte_bpe.vocab_size)
