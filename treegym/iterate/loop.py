@@ -234,4 +234,4 @@ def _update_weights(world: Any, played: Played) -> dict[str, Any]:
     shares = {name: chosen[name] / total_chosen for name in names} if total_chosen else dict.fromkeys(names, 0.0)
     spread = np.array([share for name, share in shares.items() if name != "primary" and share > 0])
     spread = spread / spread.sum() if len(spread) else spread
-    return {"chosen_by": shares, "teacher_entropy": float(-(spread * np.log(spread)).sum())}
+    return {"chosen_by": shares, "teacher_entropy": float(0.0 - (spread * np.log(spread)).sum())}
