@@ -12,7 +12,7 @@ import treegym.iterate.loop as loop
 from treegym.__main__ import build_parser, main
 from treegym.errors import ConfigError, DataError, TreeGymError
 from treegym.iterate import IterateSettings, iterate
-from treegym.iterate.checks import LARGEST_SEED
+from treegym.iterate.kinds import LARGEST_SEED
 from treegym.iterate.settings import load_settings
 
 GOOD: list[dict] = [{"prompt": "61-48+8=", "answer": "21"}, {"prompt": "2+3=", "answer": 5}]

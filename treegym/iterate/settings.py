@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import ConfigError, DataError, suggest
-from treegym.iterate.checks import check_kinds
+from treegym.iterate.kinds import check_kinds
 
 __all__ = ["ALGORITHMS", "DEFAULTS", "IterateSettings", "load_settings"]
 

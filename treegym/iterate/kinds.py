@@ -1,0 +1,66 @@
+"""Settings of wrong kinds, or out of their range, are refused as soon as they are there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from treegym.errors import ConfigError
+
+__all__ = ["LARGEST_SEED", "check_kinds"]
+
+LARGEST_SEED = 4_000_000  # a round's seed is 1000 times as much and its number, and must fit 32 bits
+COUNTS = ("rounds", "steps", "simulations", "epochs", "batch", "max_tokens")
+TEXTS = ("model", "prompts", "evaluate")
+# What a round decides itself, and may not be given a second time.
+OURS = {
+    "options": ("policy", "env", "policy_kwargs", "seed", "device", "tensorboard_log"),
+    "policy": ("model",),
+}
+
+
+def check_kinds(settings: Any) -> None:
+    """Raises ConfigError for the first of the `IterateSettings` that is of a wrong kind or out of its range."""
+    for name in COUNTS:
+        _whole(name, getattr(settings, name), 1)
+    _whole("seed", settings.seed, 0, LARGEST_SEED)
+    _whole("reference", settings.reference, 0)
+    _number("anchor", settings.anchor)
+    _number("imitation_rate", settings.imitation_rate)
+    if isinstance(settings.learning_rate, str):
+        from treegym.agents.schedules import as_schedule
+
+        as_schedule(settings.learning_rate, name="learning_rate")
+    elif settings.learning_rate is not None:
+        _number("learning_rate", settings.learning_rate)
+    for name in TEXTS:
+        value = getattr(settings, name)
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{name} is {value!r}; it must be a text, such as {type(settings)().as_json()[name]!r}")
+    if settings.tree is not None and not isinstance(settings.tree, str):
+        raise ConfigError(f"tree is {settings.tree!r}; it must be the path of a .tree file")
+    if settings.grow is not None and not isinstance(settings.grow, bool):
+        raise ConfigError(f"grow is {settings.grow!r}; it must be true or false")
+    teachers: Any = settings.teachers
+    if not isinstance(teachers, list) or not all(isinstance(name, str) for name in teachers):
+        raise ConfigError(f"teachers is {teachers!r}; it must be a list of names or directories of models")
+    for name, taken in OURS.items():
+        value = getattr(settings, name)
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise ConfigError(f"{name} is {value!r}; it must be a table of names and values, such as [{name}] in TOML")
+        for key in taken:
+            if key in value:
+                raise ConfigError(f"{name} holds {key!r}, which every round sets itself; leave it out of {name}")
+
+
+def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least and (most is None or value <= most)
+    if not fits:
+        limit = "" if most is None else f" and at most {most}"
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}{limit}")
+
+
+def _number(name: str, value: Any) -> None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    if not fits:
+        raise ConfigError(f"{name} is {value!r}; it must be a finite number of at least 0")
