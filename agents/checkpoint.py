@@ -167,8 +167,8 @@ def _rebuild(
                     f"{path} was trained in another environment ({data['env'] or 'unnamed'}): its {what} space differs"
                 )
     made = {"seed": data["seed"], **data["policy_kwargs"]}
-    again = {name: overrides.pop(name) for name in ("seed",) if name in overrides}
-    for name, value in {**again, **(overrides.pop("policy_kwargs", None) or {})}.items():
+    again = {"seed": overrides.pop("seed", data["seed"]), **(overrides.pop("policy_kwargs", None) or {})}
+    for name, value in again.items():
         if name not in made or made[name] != value:
             kept = repr(made.get(name, "no such value"))
             raise ConfigError(f"{path}: it was made with {name}={kept}, which stays; got {value!r}: leave it out")

@@ -28,9 +28,8 @@ __all__ = ["Processes", "gather", "is_shard", "launched", "settle", "shard", "wh
 
 Item = TypeVar("Item")
 
-CALM_LOOKS = (
-    3  # who waits for the interpreter sleeps too, but not through three looks with the interpreter free between
-)
+# Who waits for the interpreter sleeps too, but not through so many looks with the interpreter free between.
+CALM_LOOKS = 3
 SETTLE_S = 20.0  # a thread at work for so long is left to its fate
 
 
