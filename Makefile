@@ -87,10 +87,10 @@ forge: setup  ## train the bundled language models from scratch (about half an h
 	$(BIN)/treegym forge --out models/data
 
 tree: setup  ## grow the bundled tree again
-	$(BIN)/treegym grow --out envs/token_tree/data/bundled.tree --overwrite --threads 1 --device cpu
+	$(BIN)/treegym grow --out tree/data/bundled.tree --overwrite --threads 1 --device cpu
 
 record: setup  ## measure the bundled table of module optimisations again
-	$(BIN)/python -m treegym.envs.candidate_selection.record
+	$(BIN)/python -m treegym.optimize.record
 
 docs: setup  ## build the documentation into site/
 	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"

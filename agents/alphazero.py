@@ -25,14 +25,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.base import Agent
 from treegym.agents.masking import masked_log_softmax
-from treegym.agents.memory import memory_width
-from treegym.agents.native_worlds import LanesWorld
-from treegym.agents.planning import ClosedPlanner, Planner, make_planner
+from treegym.agents.planning.memory import memory_width
+from treegym.agents.planning.planners import ClosedPlanner, Planner, make_planner
+from treegym.agents.planning.replay import Replay
+from treegym.agents.planning.selfplay import SelfPlay, sampled
+from treegym.agents.play.native_worlds import LanesWorld
+from treegym.agents.play.standing import stand
 from treegym.agents.policies.base import MASK
-from treegym.agents.replay import Replay
 from treegym.agents.schedules import as_schedule
-from treegym.agents.selfplay import SelfPlay, sampled
-from treegym.agents.standing import stand
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
 from treegym.errors import ConfigError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from treegym.agents.planning.simulators import SEES
 from treegym.agents.schedules import Schedule
 from treegym.agents.settings import Settings
-from treegym.agents.simulators import SEES
 from treegym.errors import ConfigError
 from treegym.search.settings import TREE_RULES
 

@@ -27,15 +27,15 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from treegym.agents import checkpoint
 from treegym.agents.callbacks import StepsBar
+from treegym.agents.play.rollout import Collector, Stopped, Trajectories
+from treegym.agents.play.standing import place_of
+from treegym.agents.play.vec_env import WorldVecEnv
+from treegym.agents.play.world import Outcome, World
+from treegym.agents.play.worlds import make_world
 from treegym.agents.policies import policy_class
 from treegym.agents.policies.base import MASK, ChildScorer, as_rows
 from treegym.agents.processes import Processes, launched
-from treegym.agents.rollout import Collector, Stopped, Trajectories
 from treegym.agents.settings import Settings
-from treegym.agents.standing import place_of
-from treegym.agents.vec_env import WorldVecEnv
-from treegym.agents.world import Outcome, World
-from treegym.agents.worlds import make_world
 from treegym.errors import ConfigError
 
 __all__ = ["Agent"]

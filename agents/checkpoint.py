@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from treegym.agents.play.worlds import make_world
 from treegym.agents.spaces import space_from_json, space_to_json
 from treegym.agents.state import array_of, within
-from treegym.agents.worlds import make_world
 from treegym.errors import ConfigError, DataError, TreeGymError
 from treegym.files import atomic_write, read_arrays, write_arrays
 

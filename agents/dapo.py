@@ -16,8 +16,8 @@ from treegym.agents.groups import (
     informative_groups,
     soft_overlong,
 )
+from treegym.agents.play.rollout import Collector, Trajectories, join
 from treegym.agents.policy_gradient import PolicyGradient
-from treegym.agents.rollout import Collector, Trajectories, join
 from treegym.errors import ConfigError
 
 __all__ = ["DAPO", "DAPOSettings", "GroupSampling", "GroupSettings"]

@@ -19,12 +19,12 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from treegym.agents.base import Agent
-from treegym.agents.fused import Perceptron, loss_by_kernel
+from treegym.agents.fast.fused import Perceptron, loss_by_kernel
 from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.lesson import NOTHING, Lesson, Whole, episode_batches
 from treegym.agents.losses import aggregate, clipped_surrogate, correct_nll, kl_estimate, value_loss
+from treegym.agents.play.rollout import Collector, Trajectories, uncounted
 from treegym.agents.policies.base import ChildScorer, mask_of
-from treegym.agents.rollout import Collector, Trajectories, uncounted
 from treegym.agents.schedules import as_schedule
 from treegym.agents.settings import Settings
 from treegym.agents.state import array_of, optimizer_state, set_optimizer_state, within

@@ -8,8 +8,8 @@ import numpy as np
 
 from treegym.agents.advantages import gae, whiten
 from treegym.agents.gradient_settings import GradientSettings
+from treegym.agents.play.rollout import Trajectories
 from treegym.agents.policy_gradient import PolicyGradient
-from treegym.agents.rollout import Trajectories
 
 __all__ = ["PPO", "PPOSettings"]
 

@@ -10,9 +10,9 @@ import numpy as np
 from treegym.agents.advantages import discounted_returns, whiten
 from treegym.agents.dapo import DAPO, DAPOSettings
 from treegym.agents.gradient_settings import GradientSettings
+from treegym.agents.play.rollout import Trajectories
 from treegym.agents.policy_gradient import PolicyGradient
 from treegym.agents.ppo import PPO, PPOSettings
-from treegym.agents.rollout import Trajectories
 
 __all__ = ["GRPO", "ORZPPO", "RLOO", "DrGRPO", "ReinforcePlusPlus"]
 

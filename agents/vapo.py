@@ -15,7 +15,7 @@ import torch
 from treegym.agents.advantages import discounted_returns, gae, lambda_for_length
 from treegym.agents.dapo import GroupSampling, GroupSettings
 from treegym.agents.lesson import NOTHING, Lesson
-from treegym.agents.rollout import Trajectories
+from treegym.agents.play.rollout import Trajectories
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
 from treegym.errors import ConfigError
 

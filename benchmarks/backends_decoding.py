@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from common import interleaved, median_ratio
 
-from treegym.models.char_tokenizer import CharTokenizer
-from treegym.models.kv_cache import TreeCache
-from treegym.models.speculative import SpeculativeModel
-from treegym.models.transformers_model import TransformersModel
+from treegym.models.local.kv_cache import TreeCache
+from treegym.models.local.speculative import SpeculativeModel
+from treegym.models.local.transformers_model import TransformersModel
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 NEVER: list[int] = []  # no stop token: all contestants make equally many tokens
 

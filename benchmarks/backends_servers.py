@@ -24,13 +24,13 @@ import numpy as np
 from backends_decoding import made
 from common import interleaved, median_ratio
 
-from treegym.envs.token_tree.grow import GrowSettings, grow
-from treegym.envs.token_tree.tree import Root, TokenTree
+from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.models import tasks
 from treegym.models.loading import DATA, load_model
-from treegym.models.openai_client import RemoteModel
-from treegym.models.transformers_model import TransformersModel
-from treegym.models.wider_heads import with_wider_heads
+from treegym.models.local.transformers_model import TransformersModel
+from treegym.models.local.wider_heads import with_wider_heads
+from treegym.models.remote.openai_client import RemoteModel
+from treegym.tree.token_tree import Root, TokenTree
 
 HERE = Path(__file__).resolve().parent
 VLLM = Path(os.environ.get("TREEGYM_VLLM_VENV", HERE.parent / ".venvs" / "vllm")).resolve()

@@ -21,19 +21,19 @@ import numpy as np
 import torch
 from common import cpu_seconds, emit, interleaved, median_ratio, parse, table
 
-from treegym.envs.token_tree.grow import GrowSettings, grow, grow_shard
-from treegym.envs.token_tree.grow_basis import fit_basis
-from treegym.envs.token_tree.grow_columns import branches_of
-from treegym.envs.token_tree.grow_states import ContextStates
-from treegym.envs.token_tree.grow_voices import make_voices
-from treegym.envs.token_tree.tree import Root, TokenTree
+from treegym.envs.token_tree.grow.basis import fit_basis
+from treegym.envs.token_tree.grow.columns import branches_of
+from treegym.envs.token_tree.grow.growing import GrowSettings, grow, grow_shard
+from treegym.envs.token_tree.grow.states import ContextStates
+from treegym.envs.token_tree.grow.voices import make_voices
 from treegym.models import tasks
 from treegym.models.base import TokenIds
-from treegym.models.decoding import top_k
 from treegym.models.family.bundled import BUNDLED_TEACHERS
 from treegym.models.loading import load_model
-from treegym.models.transformers_model import TransformersModel
+from treegym.models.local.decoding import top_k
+from treegym.models.local.transformers_model import TransformersModel
 from treegym.models.tree_scores import Branches, score_trees, score_trees_naively
+from treegym.tree.token_tree import Root, TokenTree
 
 
 class PlainLoop:
@@ -194,7 +194,7 @@ def main() -> None:
     args = parse(__doc__.splitlines()[0])
     torch.set_num_threads(1)
     models = [load_model(name, device="cpu") for name in ("tiny-primary", *BUNDLED_TEACHERS)]
-    tree = TokenTree.open(Path(__file__).resolve().parent.parent / "envs" / "token_tree" / "data" / "bundled.tree")
+    tree = TokenTree.open(Path(__file__).resolve().parent.parent / "tree" / "data" / "bundled.tree")
     cost = growth_cells(models[:2], (16, 64) if args.quick else (100, 2000))  # first: nothing has raised the peak yet
     print(table(cost), "\n")
     scoring = score_cells(models, tree, 16 if args.quick else 64, 1 if args.quick else 3)

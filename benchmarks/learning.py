@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 
-from treegym.agents.evaluation import Played, play_roots, vector_world
+from treegym.agents.play.evaluation import Played, play_roots, vector_world
 from treegym.agents.registry import agent_class, make_agent
 
 SEEDS = (0, 1, 2, 3, 4)

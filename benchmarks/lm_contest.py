@@ -47,8 +47,8 @@ def ours(
 
     from treegym.agents import DAPO
     from treegym.envs.free_text import FreeTextVectorEnv
-    from treegym.envs.token_tree.tree import Root
     from treegym.models import load_model
+    from treegym.tree.token_tree import Root
 
     class Count(BaseCallback):
         completions = tokens = rollouts = 0

@@ -30,10 +30,10 @@ from lm_sequence import METHODS, sequence
 
 from treegym.envs.free_text import FreeTextVectorEnv
 from treegym.envs.token_tree.prompts import PromptSet, load_prompts
-from treegym.envs.token_tree.tree import Root
 from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
+from treegym.tree.token_tree import Root
 
 STEPS = {"ppo": 500_000, "dapo": 1_400_000, "vapo": 800_000}  # tokens; settings are those of `treegym iterate`
 SEEDS, MAX_ANSWER = 5, 24

@@ -68,7 +68,7 @@ def make_model(size: str, folder: Path, *, places: int = 64) -> tuple[str, int]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from treegym.models import load_model
-    from treegym.models.saving import save_model
+    from treegym.models.local.saving import save_model
 
     hidden, intermediate, layers = SIZES[size]
     torch.manual_seed(0)
@@ -123,7 +123,7 @@ def learning(folder: Path, log: Any, *, seeds: int, updates: int, prompts: int) 
     from treegym.envs.token_tree.prompts import load_prompts
     from treegym.iterate import evaluate_model
     from treegym.models import load_model
-    from treegym.models.saving import save_model
+    from treegym.models.local.saving import save_model
     from treegym.models.tasks import problems
 
     start = load_model("tiny-primary")
@@ -157,10 +157,10 @@ def cost_by_length(folder: Path, *, repeats: int) -> list[dict[str, Any]]:
     import torch
 
     from treegym.agents import DAPO
-    from treegym.agents.rollout import Trajectories
+    from treegym.agents.play.rollout import Trajectories
     from treegym.envs.free_text import FreeTextVectorEnv
-    from treegym.envs.token_tree.tree import Root
     from treegym.models import load_model
+    from treegym.tree.token_tree import Root
 
     torch.set_num_threads(1)
     model, _ = make_model("800k", folder, places=512)

@@ -25,8 +25,8 @@ import gymnasium as gym
 import numpy as np
 
 import treegym  # noqa: F401 - registers the environments
-from treegym.rewards.judge import Judge
-from treegym.rewards.judge_prompt import Case
+from treegym.rewards.judge.prompt import Case
+from treegym.rewards.judge.term import Judge
 
 SIX = {
     "verifier": 1.0,

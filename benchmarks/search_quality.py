@@ -24,11 +24,11 @@ import numpy as np
 from common import emit, parse, table
 
 from treegym.envs.token_tree.simulator import ClosedTree
-from treegym.envs.token_tree.tree import TokenTree
-from treegym.envs.token_tree.weights import initial_weights, similarity_scores
 from treegym.search import names
+from treegym.tree.token_tree import TokenTree
+from treegym.tree.weights import initial_weights, similarity_scores
 
-BUNDLED = Path(__file__).parents[1] / "envs" / "token_tree" / "data" / "bundled.tree"
+BUNDLED = Path(__file__).parents[1] / "tree" / "data" / "bundled.tree"
 IN_KERNEL = ("puct", "gumbel", "uct", "ments", "rents", "similarity")
 NO_BUDGET = ("greedy", "sample")  # these judge nothing but where they stand
 CHARGED = ("beam", "best_first", "depth_first", "lookahead")  # what they leave of a budget, a larger one leaves too

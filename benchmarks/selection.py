@@ -23,10 +23,10 @@ import numpy as np
 from common import emit, parse, peer_absent, table
 
 import treegym  # noqa: F401 (registers the ids)
-from treegym.envs.candidate_selection.fitness import fitness, scores, weights_of
-from treegym.envs.candidate_selection.pareto import hypervolume
-from treegym.envs.candidate_selection.searchers import SEARCHERS, best_so_far, search_order
-from treegym.envs.candidate_selection.world import SelectionWorld
+from treegym.envs.selection.searchers import SEARCHERS, best_so_far, search_order
+from treegym.envs.selection.world import SelectionWorld
+from treegym.optimize.fitness import fitness, scores, weights_of
+from treegym.optimize.pareto import hypervolume
 
 BUDGET = 10  # measurements that random search gets
 SETTINGS: dict[str, Any] = {"num_candidates": 20, "sets": 4}
@@ -259,8 +259,8 @@ def live_part(*, quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
     import torch
     from torch import nn
 
-    from treegym.envs.candidate_selection.zoo.encoder import Encoder
     from treegym.optimization import create_hybrid_optimization_core
+    from treegym.optimize.zoo.encoder import Encoder
 
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -312,11 +312,11 @@ def rank_agreement(*, quick: bool) -> dict[str, float]:
 
 def _measure_set(name: str, size: int, seed: int, *, quick: bool) -> np.ndarray:
     """Measures a fixed set of candidates of a zoo module anew, each in a child process: ``[n, 3]``."""
-    from treegym.envs.candidate_selection import worker, zoo
-    from treegym.envs.candidate_selection.candidates import apply, parse
-    from treegym.envs.candidate_selection.measure import measure
-    from treegym.envs.candidate_selection.measure_types import MeasureSettings
-    from treegym.envs.candidate_selection.table import load_table
+    from treegym.optimize import worker, zoo
+    from treegym.optimize.candidates import apply, parse
+    from treegym.optimize.measure import measure
+    from treegym.optimize.measure_types import MeasureSettings
+    from treegym.optimize.table import load_table
 
     recorded = load_table()
     index = next(i for i, module in enumerate(recorded.modules) if (module.name, module.size) == (name, size))

@@ -15,14 +15,14 @@ import torch
 import transformers
 from common import emit, parse, table
 
-from treegym.envs.token_tree.solve import solve
-from treegym.envs.token_tree.tree import TokenTree
 from treegym.models.family.baselines import Family, baseline_answers, load_family, right
 from treegym.models.family.verdicts import completeness_report, judge_report
 from treegym.models.tasks import KINDS, Problem, problems
+from treegym.tree.solve import solve
+from treegym.tree.token_tree import TokenTree
 
 TEST_PROMPTS = 800
-TREE = Path(__file__).resolve().parent.parent / "envs" / "token_tree" / "data" / "bundled.tree"
+TREE = Path(__file__).resolve().parent.parent / "tree" / "data" / "bundled.tree"
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ import torch
 
 import treegym
 from treegym.agents import PPO
-from treegym.agents.evaluation import play_roots, vector_world
-from treegym.agents.vec_env import WorldVecEnv
-from treegym.agents.world import World
+from treegym.agents.play.evaluation import play_roots, vector_world
+from treegym.agents.play.vec_env import WorldVecEnv
+from treegym.agents.play.world import World
 
 LANES = 64
 TREE = {"n_steps": 32, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4, "gamma": 0.99, "gae_lambda": 0.95}

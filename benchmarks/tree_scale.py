@@ -13,17 +13,17 @@ import numpy as np
 from common import cpu_seconds, emit, interleaved, parse, table
 from env_steps import stepper
 
-from treegym.envs.token_tree.columns import COLUMNS
-from treegym.envs.token_tree.solve import solve
-from treegym.envs.token_tree.synthetic import synthetic_tree
-from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.vector import TokenTreeVectorEnv
+from treegym.tree.columns import COLUMNS
+from treegym.tree.solve import solve
+from treegym.tree.synthetic import synthetic_tree
+from treegym.tree.token_tree import TokenTree
 
 ROOTS = {10_000: 9, 100_000: 85, 1_000_000: 850, 10_000_000: 8500}  # prompts that make about so many nodes
 OPEN = """
 import sys, time, resource
-from treegym.envs.token_tree.tree import TokenTree
-import treegym.envs.token_tree.storage, treegym.envs.token_tree.validation
+from treegym.tree.token_tree import TokenTree
+import treegym.tree.storage, treegym.tree.validation
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
@@ -47,7 +47,7 @@ def opening(path: Path) -> list[float]:
 
 def tiled(tree: TokenTree, copies: int) -> TokenTree:
     """Returns a tree of many copies of another: a quick way to a huge file."""
-    from treegym.envs.token_tree.editing import merge
+    from treegym.tree.editing import merge
 
     return merge([tree] * copies)
 

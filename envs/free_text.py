@@ -16,9 +16,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from treegym.envs.token_tree.tree import Root
 from treegym.errors import ConfigError
 from treegym.models.base import TextTokenizer
+from treegym.tree.token_tree import Root
 
 __all__ = ["FreeTextVectorEnv"]
 

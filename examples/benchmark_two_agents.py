@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from treegym.bench.leaderboard import leaderboard_of
+from treegym.bench.report import write_report
+from treegym.bench.report.tables import as_text
 from treegym.bench.runner import run_suite
 from treegym.bench.suite import parse_suite
-from treegym.report import write_report
-from treegym.report.tables import as_text
 
 
 class Trusting:

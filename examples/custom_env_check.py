@@ -5,7 +5,7 @@ import numpy as np
 from gymnasium import spaces
 
 from treegym import check_suite
-from treegym.check import CheckFailed
+from treegym.check.suite import CheckFailed
 
 K = 4
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from treegym.envs.token_tree.world import load_tree
 from treegym.rewards import build, build_terminal, register_terminal
-from treegym.rewards.detection_report import detection_report
+from treegym.rewards.terminal.detection_report import detection_report
 
 
 def two_sentences(path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import gymnasium as gym
 
 import treegym  # noqa: F401  (registers the environments)
-from treegym.envs.token_tree.grow import GrowSettings, grow
+from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.models import load_model
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from treegym.envs.token_tree.grow import GrowSettings, grow
-from treegym.envs.token_tree.tree import Root
+from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.models.loading import load_model
+from treegym.tree.token_tree import Root
 
 
 class Sharpened:

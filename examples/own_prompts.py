@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from treegym.envs.token_tree.grow import GrowSettings, grow
+from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.models.family.bundled import BUNDLED_TEACHERS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sb3_contrib import MaskablePPO
 
 import treegym
-from treegym.agents.evaluation import vector_world
-from treegym.agents.vec_env import WorldVecEnv
+from treegym.agents.play.evaluation import vector_world
+from treegym.agents.play.vec_env import WorldVecEnv
 
 TREE = "synthetic:roots=40,depth=5,branching=3,seed=0"
 

@@ -7,7 +7,7 @@ import numpy as np
 
 import treegym
 from treegym.agents import VAPO
-from treegym.agents.evaluation import play_roots, vector_world
+from treegym.agents.play.evaluation import play_roots, vector_world
 
 TREE = "synthetic:roots=100,depth=6,branching=3,seed=0"  # leave tree= out for the bundled tree
 

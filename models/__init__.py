@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from treegym.models.base import LanguageModel, TextTokenizer
     from treegym.models.embeddings import load_embedder
-    from treegym.models.kv_cache import TreeCache
     from treegym.models.loading import bundled_names, load_model
-    from treegym.models.speculative import SpeculativeModel
+    from treegym.models.local.kv_cache import TreeCache
+    from treegym.models.local.speculative import SpeculativeModel
     from treegym.models.tree_scores import Branches, score_trees
 
 __all__ = [
@@ -31,9 +31,9 @@ __all__ = [
 _HOME = {
     "Branches": "tree_scores",
     "LanguageModel": "base",
-    "SpeculativeModel": "speculative",
+    "SpeculativeModel": "local.speculative",
     "TextTokenizer": "base",
-    "TreeCache": "kv_cache",
+    "TreeCache": "local.kv_cache",
     "bundled_names": "loading",
     "load_embedder": "embeddings",
     "load_model": "loading",

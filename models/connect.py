@@ -7,11 +7,11 @@ from urllib.parse import parse_qsl
 
 from treegym.errors import ConfigError, suggest
 from treegym.models.base import LanguageModel, TextTokenizer
-from treegym.models.chat_teacher import ChatTeacher
-from treegym.models.http_chat import ChatClient
 from treegym.models.loading import resolve
-from treegym.models.remote_model import RemoteModel
-from treegym.models.tokenizers import load_tokenizer
+from treegym.models.remote.chat import ChatClient
+from treegym.models.remote.chat_teacher import ChatTeacher
+from treegym.models.remote.model import RemoteModel
+from treegym.models.tokens.tokenizers import load_tokenizer
 
 __all__ = ["connect", "is_address"]
 
@@ -49,7 +49,7 @@ def connect(
         primary: the model in whose tokens a chat model's answers are written, where its address names no tokenizer.
     """
     if address.startswith(IN_PROCESS):
-        from treegym.models.vllm_model import VllmModel
+        from treegym.models.local.vllm_model import VllmModel
 
         return VllmModel(address.removeprefix(IN_PROCESS), tokenizer=tokenizer, embedder=embedder)
     url, _, text = address.partition("#")
@@ -90,7 +90,7 @@ def connect(
 
 def _hosted(model: str, tokenizer: TextTokenizer, settings: dict[str, Any]) -> LanguageModel:
     """Returns a chat teacher behind LiteLLM."""
-    from treegym.models.litellm_endpoint import LiteLLMEndpoint
+    from treegym.models.remote.litellm_endpoint import LiteLLMEndpoint
 
     name = settings.pop("name", model)
     extra = {key: settings.pop(key) for key in ("api_base",) if key in settings}

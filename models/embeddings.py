@@ -15,7 +15,7 @@ import numpy as np
 
 from treegym.errors import DataError, MissingDependency, require
 from treegym.models.base import LanguageModel
-from treegym.models.tokenizers import prefix_ids
+from treegym.models.tokens.tokenizers import prefix_ids
 
 __all__ = ["Embedder", "HiddenStateEmbedder", "SentenceEmbedder", "load_embedder"]
 

@@ -14,7 +14,7 @@ from treegym.errors import ConfigError, DataError, require, suggest
 
 if TYPE_CHECKING:
     from treegym.models.base import TextTokenizer
-    from treegym.models.transformers_model import TransformersModel
+    from treegym.models.local.transformers_model import TransformersModel
 
 __all__ = ["DATA", "bundled_names", "choose_attention", "choose_device", "choose_dtype", "load_model", "resolve"]
 
@@ -108,7 +108,7 @@ def _fit_vocabulary(name: str, model: Any, tokenizer: TextTokenizer) -> None:
 
     Tokens that were added behind the vocabulary for other uses (for pictures, in a model that sees none) are left out.
     """
-    from treegym.models.tokenizers import HuggingFaceTokenizer
+    from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
 
     rows = int(model.get_input_embeddings().weight.shape[0])
     if isinstance(tokenizer, HuggingFaceTokenizer) and rows < tokenizer.vocab_size:
@@ -206,8 +206,8 @@ def load_model(
     transformers = require("transformers", extra="models", purpose="loading a language model")
     from safetensors import SafetensorError
 
-    from treegym.models.tokenizers import load_tokenizer
-    from treegym.models.transformers_model import TransformersModel
+    from treegym.models.local.transformers_model import TransformersModel
+    from treegym.models.tokens.tokenizers import load_tokenizer
 
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, device=chosen_device)

@@ -5,14 +5,14 @@
 
 from treegym.rewards.base import Asked, FunctionTerm, Part, Scored, Term
 from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse, Sum
-from treegym.rewards.group import group_bonus
 from treegym.rewards.path import PathView
 from treegym.rewards.registry import catalogue, register, register_terminal
 from treegym.rewards.scalarise import scalarise
 from treegym.rewards.source import TreeSource
 from treegym.rewards.spec import build, load
 from treegym.rewards.table import RewardTable
-from treegym.rewards.terminal import Detector, Terminal, build_terminal
+from treegym.rewards.terminal.terminal import Detector, Terminal, build_terminal
+from treegym.rewards.terms.group import group_bonus
 
 __all__ = [
     "Asked",

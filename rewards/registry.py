@@ -15,30 +15,32 @@ from treegym.errors import ConfigError, suggest
 
 __all__ = ["DETECTORS", "TERMS", "catalogue", "find", "register", "register_terminal"]
 
+_TERMS, _ENDS = "treegym.rewards.terms", "treegym.rewards.terminal.detectors"
+
 # name: ("module:object", one line of help)
 TERMS: dict[str, tuple[str, str]] = {
-    "answer_similarity": ("treegym.rewards.terms.similarity:AnswerSimilarity", "cosine of the answer to the reference"),
-    "diversity": ("treegym.rewards.terms.diversity:Diversity", "how different a group's answers are (group scope)"),
-    "judge": ("treegym.rewards.judge:Judge", "a language model's opinion of the answer, local or over HTTP"),
-    "kl": ("treegym.rewards.terms.kl:KL", "KL of the primary to a frozen teacher, token by token (negative weight)"),
-    "length": ("treegym.rewards.terms.length:Length", "1 for every token (use a small negative weight)"),
-    "lmgt": ("treegym.rewards.terms.lmgt:LMGT", "a guide's advice on each step, -1, 0 or +1, annealed"),
-    "loglikelihood": ("treegym.rewards.terms.likelihood:LogLikelihood", "log-probability of each token"),
-    "perplexity": ("treegym.rewards.terms.likelihood:Perplexity", "perplexity of the answer (negative weight)"),
-    "reward_model": ("treegym.rewards.reward_model:LearnedReward", "a learned reward model (treegym train-reward)"),
-    "shortest_path": ("treegym.rewards.terms.shortest:ShortestPath", "penalty for a right answer by a longer way"),
-    "similarity": ("treegym.rewards.terms.similarity:Similarity", "cosine of each child to the primary's own choice"),
-    "soft_overlong": ("treegym.rewards.terms.overlong:SoftOverlong", "penalty for coming near the length limit"),
-    "verifier": ("treegym.rewards.terms.verifier:Verifier", "1 where the answer is right, 0 where it is wrong"),
-    "zoning": ("treegym.rewards.terms.zoning:Zoning", "fitted adjustment of the zone a path is in, annealed"),
+    "answer_similarity": (f"{_TERMS}.similarity:AnswerSimilarity", "cosine of the answer to the reference"),
+    "diversity": (f"{_TERMS}.diversity:Diversity", "how different a group's answers are (group scope)"),
+    "judge": ("treegym.rewards.judge.term:Judge", "a language model's opinion of the answer, local or over HTTP"),
+    "kl": (f"{_TERMS}.kl:KL", "KL of the primary to a frozen teacher, token by token (negative weight)"),
+    "length": (f"{_TERMS}.length:Length", "1 for every token (use a small negative weight)"),
+    "lmgt": (f"{_TERMS}.lmgt:LMGT", "a guide's advice on each step, -1, 0 or +1, annealed"),
+    "loglikelihood": (f"{_TERMS}.likelihood:LogLikelihood", "log-probability of each token"),
+    "perplexity": (f"{_TERMS}.likelihood:Perplexity", "perplexity of the answer (negative weight)"),
+    "reward_model": ("treegym.rewards.learned.reward_model:LearnedReward", "a learned reward model (`train-reward`)"),
+    "shortest_path": (f"{_TERMS}.shortest:ShortestPath", "penalty for a right answer by a longer way"),
+    "similarity": (f"{_TERMS}.similarity:Similarity", "cosine of each child to the primary's own choice"),
+    "soft_overlong": (f"{_TERMS}.overlong:SoftOverlong", "penalty for coming near the length limit"),
+    "verifier": (f"{_TERMS}.verifier:Verifier", "1 where the answer is right, 0 where it is wrong"),
+    "zoning": (f"{_TERMS}.zoning:Zoning", "fitted adjustment of the zone a path is in, annealed"),
 }
 DETECTORS: dict[str, tuple[str, str]] = {
-    "completeness": ("treegym.rewards.detectors:Completeness", "a small language model finds the text complete"),
-    "eos": ("treegym.rewards.detectors:Eos", "the model's own end-of-sequence token"),
-    "minimum": ("treegym.rewards.detectors:Minimum", "at least so many tokens (for use within `all`)"),
-    "proxy": ("treegym.rewards.detectors:Proxy", "stopping is likelier than the best continuation"),
-    "punctuation": ("treegym.rewards.detectors:Punctuation", "the text ends with . ! ? or another end mark"),
-    "stored": ("treegym.rewards.detectors:Stored", "ends stored in the tree: end-of-sequence or stopped by detection"),
+    "completeness": (f"{_ENDS}:Completeness", "a small language model finds the text complete"),
+    "eos": (f"{_ENDS}:Eos", "the model's own end-of-sequence token"),
+    "minimum": (f"{_ENDS}:Minimum", "at least so many tokens (for use within `all`)"),
+    "proxy": (f"{_ENDS}:Proxy", "stopping is likelier than the best continuation"),
+    "punctuation": (f"{_ENDS}:Punctuation", "the text ends with . ! ? or another end mark"),
+    "stored": (f"{_ENDS}:Stored", "ends stored in the tree: end-of-sequence or stopped by detection"),
 }
 GROUPS = {  # entry points of installed packages
     "reward term": "treegym.rewards",

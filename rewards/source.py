@@ -25,7 +25,7 @@ __all__ = [
     "path_sums",
 ]
 
-# The bits of `flags`; equal to those of envs/token_tree/flags.py, which this floor must not import (a test compares).
+# The bits of `flags`; equal to those of tree/flags.py, which this floor must not import (a test compares).
 EXPANDED = 1
 EOS = 2
 STOPPED = 4

@@ -210,7 +210,7 @@ class RewardTable:
         ended, truncated = self.ends(nodes), self.truncated(nodes)
         asked = np.asarray(self.source.depth)[nodes] > 0
         if term.scope == "group":
-            asked &= False  # scored over trajectories: treegym.rewards.group
+            asked &= False  # scored over trajectories: treegym.rewards.terms.group
         elif term.scope == "episode":
             asked &= ended | (truncated if term.at_truncation else False)
         self._terms[nodes[~asked], column] = 0.0

@@ -11,12 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from treegym.search.base import Evaluation, SearchResult, Simulator, Transition
+    from treegym.search.api import names, register, search
     from treegym.search.closed import search_closed
     from treegym.search.planner import Planner
-    from treegym.search.registry import names, register, search
     from treegym.search.session import Session
     from treegym.search.settings import Options
+    from treegym.search.simulator import Evaluation, SearchResult, Simulator, Transition
 
 __all__ = [
     "Evaluation",
@@ -33,16 +33,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Evaluation": "base",
+    "Evaluation": "simulator",
     "Options": "settings",
     "Planner": "planner",
-    "SearchResult": "base",
+    "SearchResult": "simulator",
     "Session": "session",
-    "Simulator": "base",
-    "Transition": "base",
-    "names": "registry",
-    "register": "registry",
-    "search": "registry",
+    "Simulator": "simulator",
+    "Transition": "simulator",
+    "names": "api",
+    "register": "api",
+    "search": "api",
     "search_closed": "closed",
 }
 

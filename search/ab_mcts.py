@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from treegym.search.base import Evaluation, SearchResult, Simulator
 from treegym.search.checks import from_zero, positive
 from treegym.search.paths import Tally, World, log_policy, root_streams
+from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
 __all__ = ["Scores", "ab_mcts"]

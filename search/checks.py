@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import Evaluation, Simulator, Transition
 from treegym.search.kernels.numeric import LARGEST
+from treegym.search.simulator import Evaluation, Simulator, Transition
 from treegym.search.states import count
 
 __all__ = [

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import SearchResult
 from treegym.search.checks import positive, real_numbers, whole_numbers
 from treegym.search.kernels.numeric import LARGEST
 from treegym.search.kernels.worlds import NUMBERS, PER_NODE, ClosedWorld
 from treegym.search.settings import make_options
+from treegym.search.simulator import SearchResult
 from treegym.search.whole import search_whole
 
 __all__ = ["search_closed"]

@@ -12,13 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import Evaluation, SearchResult, Transition
 from treegym.search.checks import PROBLEMS, expanded, real_numbers
 from treegym.search.kernels.dense import dense_layer, dot_product
 from treegym.search.kernels.model import CompiledModel, ModelDesk, ModelStarts, ModelWorld, compiled_model
-from treegym.search.kernels.rows import WIDE
+from treegym.search.kernels.simd.rows import WIDE
 from treegym.search.output import scratch
 from treegym.search.settings import Options
+from treegym.search.simulator import Evaluation, SearchResult, Transition
 from treegym.search.tree import aligned
 from treegym.search.whole import search_whole
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import SearchResult, Simulator
 from treegym.search.checks import from_zero, positive
 from treegym.search.paths import Tally, World, log_policy
+from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
 __all__ = ["frontier_search"]

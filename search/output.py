@@ -13,10 +13,10 @@ import numba
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import SearchResult
 from treegym.search.checks import whole_numbers
 from treegym.search.kernels.noise import gamma_draws
 from treegym.search.settings import Options
+from treegym.search.simulator import SearchResult
 
 __all__ = ["Noise", "Out", "call", "in_parts", "new_out", "part_of", "root_ids_of", "root_noise", "scratch"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import Evaluation, SearchResult, Simulator, Transition
 from treegym.search.checks import FINITE, budget, expanded, first_beyond, stepped
 from treegym.search.output import root_ids_of
 from treegym.search.settings import seed_bits
+from treegym.search.simulator import Evaluation, SearchResult, Simulator, Transition
 
 __all__ = ["Tally", "World", "log_policy", "root_streams"]
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import Evaluation, SearchResult
 from treegym.search.checks import FINITE, PROBLEMS, check_evaluation, check_width, first_beyond, positive, whole_numbers
 from treegym.search.kernels import batch, reroot, summary
 from treegym.search.kernels.walk import RAW, SORTED, Root, Settings
 from treegym.search.output import new_out, root_ids_of, root_noise
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
+from treegym.search.simulator import Evaluation, SearchResult
 from treegym.search.tree import EMPTY, TERMINAL, Nodes, allocate, check_trees
 
 __all__ = ["Leaves", "Planner", "new_roots"]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.base import SearchResult, Simulator
 from treegym.search.checks import from_zero, positive
 from treegym.search.paths import Tally, World, log_policy, root_streams
+from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import take
 
 __all__ = ["best_of_n", "best_of_policy", "greedy", "lookahead", "sample"]

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from treegym.search.base import SearchResult, Simulator
 from treegym.search.compiled import CompiledSimulator, compiled_search
 from treegym.search.session import Session
 from treegym.search.settings import make_options
+from treegym.search.simulator import SearchResult, Simulator
 
 __all__ = ["tree_search"]
 

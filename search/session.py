@@ -12,10 +12,10 @@ import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
-from treegym.search.base import Evaluation, SearchResult, Simulator
 from treegym.search.checks import budget, expanded, stepped
 from treegym.search.planner import Leaves, Planner
 from treegym.search.settings import Options
+from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count, restore, take
 
 __all__ = ["Session"]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from treegym.search.checks import check_width, positive
-from treegym.search.kernels import abreast, rules, whole
-from treegym.search.kernels.rows import WIDE
+from treegym.search.kernels import rules, whole
+from treegym.search.kernels.simd import abreast
+from treegym.search.kernels.simd.rows import WIDE
 from treegym.search.output import Out, call, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
 from treegym.search.planner import new_roots
 from treegym.search.settings import Options, is_plain, kernel_settings

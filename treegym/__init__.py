@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from treegym.registration import register_envs
 
 if TYPE_CHECKING:
-    from treegym.check import check_suite
-    from treegym.envs.token_tree.tree import TokenTree
+    from treegym.check.suite import check_suite
+    from treegym.tree.token_tree import TokenTree
 
 __version__ = "0.1.0"
 __all__ = ["TokenTree", "__version__", "check_suite"]
 
-_LAZY = {"check_suite": "treegym.check", "TokenTree": "treegym.envs.token_tree.tree"}
+_LAZY = {"check_suite": "treegym.check.suite", "TokenTree": "treegym.tree.token_tree"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from treegym.envs.candidate_selection.candidates import Candidate
-from treegym.envs.candidate_selection.config import CoreConfig
-from treegym.envs.candidate_selection.core import HybridOptimizationCore as _Core
-from treegym.envs.candidate_selection.env import CandidateSelectionEnv
-from treegym.envs.candidate_selection.features import describe
-from treegym.envs.candidate_selection.fitness import ZONES
-from treegym.envs.candidate_selection.measured import MeasuredWorld
-from treegym.envs.candidate_selection.recipe import rebuild
-from treegym.envs.candidate_selection.selector import CandidateSelector
-from treegym.envs.candidate_selection.strategies.base import HybridOptimizationStrategy
-from treegym.envs.candidate_selection.table import ModuleEntry, load_table
-from treegym.envs.candidate_selection.universal import UniversalOptimizer
+from treegym.envs.selection.env import CandidateSelectionEnv
+from treegym.envs.selection.measured import MeasuredWorld
+from treegym.optimize.candidates import Candidate
+from treegym.optimize.config import CoreConfig
+from treegym.optimize.core import HybridOptimizationCore as _Core
+from treegym.optimize.features import describe
+from treegym.optimize.fitness import ZONES
+from treegym.optimize.recipe import rebuild
+from treegym.optimize.selector import CandidateSelector
+from treegym.optimize.strategies.base import HybridOptimizationStrategy
+from treegym.optimize.table import ModuleEntry, load_table
+from treegym.optimize.universal import UniversalOptimizer
 
 if TYPE_CHECKING:
     from treegym.agents.policies.child import ChildPolicy as PolicyNetwork

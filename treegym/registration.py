@@ -17,7 +17,7 @@ class EnvEntry(NamedTuple):
 
 
 _TREE = "treegym.envs.token_tree"
-_SELECTION = "treegym.envs.candidate_selection"
+_SELECTION = "treegym.envs.selection"
 
 ENVS: dict[str, EnvEntry] = {
     "TokenTree-v0": EnvEntry(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from treegym.agents.baselines.base import Planning
-from treegym.agents.standing import Place
+from treegym.agents.play.standing import Place
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from treegym.agents.play.standing import Place, place_of, stand
+from treegym.agents.play.world import World
+from treegym.agents.play.worlds import make_world
 from treegym.agents.policies.base import MASK, as_rows, mask_of
-from treegym.agents.standing import Place, place_of, stand
-from treegym.agents.world import World
-from treegym.agents.worlds import make_world
 from treegym.errors import ConfigError
 
 __all__ = ["Baseline", "Planning"]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from treegym.agents.baselines.base import Planning
-from treegym.agents.native_worlds import LanesWorld
-from treegym.agents.standing import Place
+from treegym.agents.play.native_worlds import LanesWorld
+from treegym.agents.play.standing import Place
 from treegym.errors import ConfigError
 
 __all__ = ["Oracle"]
@@ -65,7 +65,7 @@ def _candidate(world: Any, state: np.ndarray) -> int:
 
 def _strategy(world: Any, state: np.ndarray) -> int:
     """Returns the strategy to add next on a way to the best ensemble, or the action that stops."""
-    from treegym.envs.candidate_selection.transition import NODE, ROOT
+    from treegym.envs.selection.transition import NODE, ROOT
 
     here, best = int(state[NODE]), int(world.solution.best[int(state[ROOT])])
     if here == best:

@@ -12,10 +12,10 @@ import numpy as np
 
 from treegym.agents.baselines.answers import FLOOR
 from treegym.agents.baselines.base import Planning
-from treegym.agents.native_worlds import LanesWorld
-from treegym.agents.planning import ClosedPlanner, SimulatorPlanner, make_planner
-from treegym.agents.simulators import TreeSimulator
-from treegym.agents.standing import Place
+from treegym.agents.planning.planners import ClosedPlanner, SimulatorPlanner, make_planner
+from treegym.agents.planning.simulators import TreeSimulator
+from treegym.agents.play.native_worlds import LanesWorld
+from treegym.agents.play.standing import Place
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 from treegym.search import Transition

@@ -11,7 +11,7 @@ Letters: B states, K children, S state features, F child features, H hidden unit
     Q_i = q . relu(D e'_i + E m')                what choosing child i is worth: equivariant
 
 Actor and critic share nothing, so that a value can be pretrained without touching the policy (VAPO).
-The critic alone (V and Q) may also read a memory of the path (`treegym.agents.memory`), appended to s.
+The critic alone (V and Q) may also read a memory of the path (`treegym.agents.planning.memory`), appended to s.
 The linear term l starts as the primary's own log-probability, so that learning starts at what the model would say.
 """
 

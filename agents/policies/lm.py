@@ -23,6 +23,9 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
+from treegym.agents.fast.llama import Llama, fits
+from treegym.agents.fast.llama_walk import LlamaWalk
+from treegym.agents.fast.packing import Packed
 from treegym.agents.masking import masked_entropy, masked_log_softmax
 from treegym.agents.policies.base import MASK, ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
@@ -34,9 +37,6 @@ from treegym.agents.policies.lm_checks import (
     check_vocabulary,
 )
 from treegym.agents.policies.lm_children import child_scores
-from treegym.agents.policies.lm_llama import Llama, fits
-from treegym.agents.policies.lm_llama_walk import LlamaWalk
-from treegym.agents.policies.lm_pack import Packed
 from treegym.agents.policies.lm_walk import Walk
 from treegym.agents.processes import gather, shard, whole, writes
 from treegym.errors import ConfigError, require, suggest
@@ -319,7 +319,7 @@ class LMPolicy(ChildScorer, BasePolicy):
 
         Of several processes the first one writes; with layers in shards all have to call this.
         """
-        from treegym.models.saving import save_model
+        from treegym.models.local.saving import save_model
 
         model = self.merged()
         if writes():

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from treegym.agents.policies.lm_kernels import continues
+from treegym.agents.fast.llama_kernels import continues
 
 __all__ = ["Walk"]
 

@@ -10,9 +10,9 @@ import numpy as np
 from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode
 from treegym.envs.token_tree import render, spaces
 from treegym.envs.token_tree.lanes import Lane
-from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError, RewardError
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["KEYWORDS", "TokenTreeEnv"]
 

@@ -12,9 +12,9 @@ import numba
 import numpy as np
 
 from treegym.envs.layout import ObservationLayout
-from treegym.envs.token_tree.columns import CONTEXT_SIZE
-from treegym.envs.token_tree.flags import END, PUNCTUATION
-from treegym.envs.token_tree.tree import TokenTree
+from treegym.tree.columns import CONTEXT_SIZE
+from treegym.tree.flags import END, PUNCTUATION
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["LOGP_FLOOR", "child_features", "fill_path_logp", "fill_root_index", "layout_of", "observation_bounds"]
 

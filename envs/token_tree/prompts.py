@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from treegym.envs.token_tree.answers import agrees
-from treegym.envs.token_tree.grow_settings import Verifier
-from treegym.envs.token_tree.tree import SPLITS, Root
+from treegym.envs.token_tree.grow.settings import Verifier
 from treegym.errors import ConfigError, DataError, require, suggest
 from treegym.files import read_json_lines
 from treegym.models import tasks
+from treegym.tree.token_tree import SPLITS, Root
 
 __all__ = ["PromptSet", "load_prompts"]
 

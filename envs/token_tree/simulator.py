@@ -16,7 +16,7 @@ from treegym.errors import ConfigError, suggest
 from treegym.search import Evaluation, SearchResult, Transition, search, search_closed
 
 if TYPE_CHECKING:
-    from treegym.envs.token_tree.tree import TokenTree
+    from treegym.tree.token_tree import TokenTree
 
 __all__ = ["DEPLOYABLE", "ClosedTree", "visible_reward"]
 

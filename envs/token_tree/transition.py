@@ -11,8 +11,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from treegym.envs.token_tree.columns import CONTEXT_SIZE
 from treegym.envs.token_tree.prefetch import prefetch
+from treegym.tree.columns import CONTEXT_SIZE
 
 __all__ = [
     "CELL",

@@ -13,8 +13,8 @@ from treegym.envs.single import RENDER_MODES, check_keywords
 from treegym.envs.token_tree import render, spaces
 from treegym.envs.token_tree.env import KEYWORDS
 from treegym.envs.token_tree.lanes import Lanes, Outcome
-from treegym.envs.token_tree.tree import TokenTree
 from treegym.envs.token_tree.world import TreeWorld
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["TokenTreeVectorEnv"]
 

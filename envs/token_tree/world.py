@@ -20,16 +20,15 @@ from treegym.envs.token_tree.features import (
     layout_of,
     observation_bounds,
 )
-from treegym.envs.token_tree.flags import END, EXPANDED
-from treegym.envs.token_tree.solve import Solution, solve
-from treegym.envs.token_tree.synthetic import parse_synthetic, synthetic_tree
-from treegym.envs.token_tree.tree import SPLITS, TokenTree
 from treegym.errors import ConfigError
 from treegym.rewards import build, build_terminal
+from treegym.tree.flags import END, EXPANDED
+from treegym.tree.solve import Solution, solve
+from treegym.tree.synthetic import parse_synthetic, synthetic_tree
+from treegym.tree.token_tree import BUNDLED, SPLITS, TokenTree
 
-__all__ = ["BUNDLED", "VIEWS", "Grower", "TreeWorld", "load_tree"]
+__all__ = ["VIEWS", "Grower", "TreeWorld", "load_tree"]
 
-BUNDLED = Path(__file__).parent / "data" / "bundled.tree"
 VIEWS = ("features", "tokens")
 _REMEMBERED = 4
 _opened: dict[str, TokenTree] = {}  # the trees opened last: many environments share one

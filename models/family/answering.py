@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.tasks import MAX_ANSWER_TOKENS
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 __all__ = ["greedy_answers", "token_logprobs", "yes_logits"]
 

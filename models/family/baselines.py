@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.family.answering import greedy_answers, token_logprobs
 from treegym.models.family.bundled import BUNDLED_TEACHERS, bundled_path
 from treegym.models.tasks import MAX_ANSWER_TOKENS, Problem, final_answer, is_correct
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 __all__ = ["Family", "baseline_answers", "load_family", "right"]
 

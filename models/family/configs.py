@@ -17,8 +17,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.family.specs import ModelSpec
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 __all__ = ["build"]
 

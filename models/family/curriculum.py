@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.family.specs import TEACHERS, ModelSpec, Speciality
 from treegym.models.tasks import KINDS, Form, Problem, Split, stream
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 __all__ = ["Batch", "Example", "batch_of", "examples"]
 

@@ -16,7 +16,6 @@ import torch
 from transformers import PreTrainedModel
 
 from treegym.files import atomic_write, read_arrays, write_arrays
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.family.answering import greedy_answers, yes_logits
 from treegym.models.family.cards import CARD, WORK, recipe
 from treegym.models.family.configs import build
@@ -24,6 +23,7 @@ from treegym.models.family.curriculum import batch_of, examples
 from treegym.models.family.optimiser import Optimiser
 from treegym.models.family.specs import ModelSpec
 from treegym.models.tasks import is_correct, problems
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 __all__ = ["forge_model", "learning_rate"]
 

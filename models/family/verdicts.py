@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.family.answering import yes_logits
 from treegym.models.family.bundled import bundled_path
 from treegym.models.tasks import FORMS, KINDS, Problem
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 __all__ = ["YesNoModel", "completeness_report", "judge_report"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from treegym.errors import BackendError, ConfigError
 from treegym.models.base import LanguageModel
-from treegym.models.decoding import choose_tokens, top_k
+from treegym.models.local.decoding import choose_tokens, top_k
 from treegym.models.serving.jobs import Job, Position
 from treegym.models.serving.metrics import Metrics
 from treegym.models.serving.stepper import stepper_for

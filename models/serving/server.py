@@ -14,7 +14,7 @@ from typing import Any
 
 from treegym.errors import BackendError, ConfigError, require
 from treegym.models.base import LanguageModel, context_length
-from treegym.models.http_keys import is_loopback, key_from
+from treegym.models.remote.keys import is_loopback, key_from
 from treegym.models.serving.batcher import Batcher
 
 __all__ = ["ServeSettings", "Served", "running_server", "serve"]

@@ -94,7 +94,7 @@ class CachedStepper:
 
     def _admit(self, keys: list[Hashable], contexts: list[TokenIds]) -> Any:
         """Reads new contexts, joins them to the running batch, and returns their states ``[B, D]``."""
-        from treegym.models.decoding_batch import read_padded
+        from treegym.models.local.decoding_batch import read_padded
 
         fresh = read_padded(self._model, contexts)
         self._running = fresh if self._running is None else _joined(self._running, fresh)
@@ -141,7 +141,7 @@ def _joined(one: Any, other: Any) -> Any:
 
 def stepper_for(model: LanguageModel) -> Stepper:
     """Returns the best stepper for a model: cached for the transformers back end, plain for any other."""
-    module = sys.modules.get("treegym.models.transformers_model")  # torch is not loaded for models that do without
+    module = sys.modules.get("treegym.models.local.transformers_model")  # loads no torch for models without
     if module is not None and isinstance(model, module.TransformersModel):
         return CachedStepper(model)
     return PlainStepper(model)

@@ -13,7 +13,7 @@ from treegym.rewards.compose import Reward
 from treegym.rewards.source import TreeSource, ancestors, path_sums
 from treegym.rewards.spec import build
 from treegym.rewards.table import RewardTable
-from treegym.rewards.zoning import ZoneModel
+from treegym.rewards.terms.zones import ZoneModel
 
 __all__ = ["QUANTITIES", "Zoning", "measured"]
 

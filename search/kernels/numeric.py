@@ -52,7 +52,7 @@ def _sources() -> str:
     """Returns a fingerprint of all kernel sources: a kernel contains those it calls, in whatever file they stand."""
     digest = hashlib.sha256()
     here = Path(__file__).parent
-    for file in [*sorted(here.glob("*.py")), here.parent / "tree.py", here.parent / "output.py"]:
+    for file in [*sorted(here.rglob("*.py")), here.parent / "tree.py", here.parent / "output.py"]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from treegym.search.kernels import narrow
 from treegym.search.kernels.numeric import argmax, exp32, inlined, position, uniform
+from treegym.search.kernels.simd import narrow
 
 __all__ = ["considered_next", "gumbel", "gumbel_root", "puct", "select", "select_narrow", "similarity", "soft", "uct"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from numba import types
 from numba.extending import overload, typeof_impl
 
-from treegym.search.kernels.fill import all_true, fill_eight
 from treegym.search.kernels.model import ModelWorld, call_model
 from treegym.search.kernels.numeric import INLINED, finite, inlined, unusable
-from treegym.search.kernels.rows import WIDE
+from treegym.search.kernels.simd.fill import all_true, fill_eight
+from treegym.search.kernels.simd.rows import WIDE
 from treegym.search.kernels.walk import RAW, attach, fill_dense, finish_priors
 
 __all__ = ["ClosedWorld", "begin", "grow"]

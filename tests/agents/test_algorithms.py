@@ -15,7 +15,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from treegym.agents import DAPO, GRPO, ORZPPO, PPO, RLOO, VAPO, AlphaZero, DrGRPO, ReinforcePlusPlus
 from treegym.agents.callbacks import CheckpointCallback
-from treegym.agents.evaluation import play_roots
+from treegym.agents.play.evaluation import play_roots
 from treegym.agents.policy_gradient import adapted_beta
 from treegym.agents.vapo import explained_variance
 from treegym.errors import ConfigError

@@ -12,14 +12,14 @@ import torch
 
 from treegym.agents import AlphaZero, ExpertIteration
 from treegym.agents.alphazero_settings import AlphaZeroSettings
-from treegym.agents.evaluation import play_roots, vector_world
-from treegym.agents.memory import path_memory
-from treegym.agents.native_worlds import LanesWorld
-from treegym.agents.planning import ClosedPlanner
-from treegym.agents.replanning import Replanning
-from treegym.agents.replay import Replay
-from treegym.agents.selfplay import SelfPlay, n_step_returns, sampled
-from treegym.agents.simulators import TreeSimulator, visible_reward
+from treegym.agents.planning.memory import path_memory
+from treegym.agents.planning.planners import ClosedPlanner
+from treegym.agents.planning.replanning import Replanning
+from treegym.agents.planning.replay import Replay
+from treegym.agents.planning.selfplay import SelfPlay, n_step_returns, sampled
+from treegym.agents.planning.simulators import TreeSimulator, visible_reward
+from treegym.agents.play.evaluation import play_roots, vector_world
+from treegym.agents.play.native_worlds import LanesWorld
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 from treegym.registration import ENVS

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from treegym.agents.fast.llama import Llama
+from treegym.agents.fast.llama_walk import LlamaWalk
+from treegym.agents.fast.packing import Packed
 from treegym.agents.policies.lm import LMPolicy
-from treegym.agents.policies.lm_llama import Llama
-from treegym.agents.policies.lm_llama_walk import LlamaWalk
-from treegym.agents.policies.lm_pack import Packed
 
 torch.set_num_threads(1)
 

@@ -228,8 +228,8 @@ def test_a_reference_model_of_ones_own(env: gym.vector.VectorEnv, policy: LMPoli
 
 
 def test_a_reference_model_of_another_vocabulary_is_refused(env: gym.vector.VectorEnv, tmp_path: Path) -> None:
-    from treegym.models.char_tokenizer import CharTokenizer
-    from treegym.models.saving import save_model
+    from treegym.models.local.saving import save_model
+    from treegym.models.tokens.char_tokenizer import CharTokenizer
 
     model = load_model("tiny-primary").model
     model.resize_token_embeddings(30)

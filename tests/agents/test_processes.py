@@ -20,8 +20,8 @@ import torch
 
 import treegym  # noqa: F401
 from treegym.agents import DAPO, PPO, VAPO, AlphaZero
+from treegym.agents.play.rollout import Trajectories, join
 from treegym.agents.processes import Processes, settle, whole
-from treegym.agents.rollout import Trajectories, join
 from treegym.envs.free_text import FreeTextVectorEnv
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.errors import ConfigError

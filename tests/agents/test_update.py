@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from treegym.agents import DAPO, GRPO, PPO, VAPO, DrGRPO
-from treegym.agents.kernels import adam_step
+from treegym.agents.fast.kernels import adam_step
 from treegym.agents.lesson import Lesson
 from treegym.agents.policy_gradient import PolicyGradient
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from treegym.agents import DAPO, GRPO, ORZPPO, PPO, RLOO, VAPO, DrGRPO, ReinforcePlusPlus
-from treegym.agents.rollout import Trajectories
+from treegym.agents.play.rollout import Trajectories
 
 
 def one_episode() -> Trajectories:

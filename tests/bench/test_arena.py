@@ -8,7 +8,7 @@ import pytest
 
 from treegym.bench.arena import Arena, uniform_values
 from treegym.bench.suite import EnvEntry
-from treegym.envs.token_tree.tree import Root, TokenTree
+from treegym.tree.token_tree import Root, TokenTree
 
 
 @pytest.fixture

@@ -20,14 +20,14 @@ from treegym.bench.episodes import Episodes, read_episodes, read_training
 from treegym.bench.export import export_parquet
 from treegym.bench.leaderboard import leaderboard_of
 from treegym.bench.recording import Recorder
+from treegym.bench.report.html import as_html
+from treegym.bench.report.tables import as_markdown, as_text
 from treegym.bench.results import ResultFolder
 from treegym.bench.runner import run_suite
 from treegym.bench.suite import EnvEntry, parse_suite
 from treegym.bench.verify import verify
-from treegym.envs.token_tree.flags import EOS
 from treegym.errors import ConfigError
-from treegym.report.html import as_html
-from treegym.report.tables import as_markdown, as_text
+from treegym.tree.flags import EOS
 
 pytestmark = pytest.mark.usefixtures("contestants_on_path")
 

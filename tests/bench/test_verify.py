@@ -9,11 +9,11 @@ import pytest
 
 from treegym.bench.compare import compare, comparison_text
 from treegym.bench.leaderboard import leaderboard_of
+from treegym.bench.report import write_report
 from treegym.bench.runner import run_suite
 from treegym.bench.suite import parse_suite
 from treegym.bench.verify import submit, verify
 from treegym.errors import DataError
-from treegym.report import write_report
 
 pytestmark = pytest.mark.usefixtures("contestants_on_path")
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from treegym.envs.token_tree.tree import Root, TokenTree
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.explorer import ExplorerServer, TreeView, export_page
 from treegym.explorer.view import Search, Walk
+from treegym.tree.token_tree import Root, TokenTree
 
 pytestmark = pytest.mark.browser
 READY = "document.documentElement?.dataset.ready !== undefined"
@@ -171,7 +171,7 @@ def test_the_exported_file_asks_nobody_for_anything(browser: Any, tmp_path: Path
 
 
 def test_report(browser: Any, tmp_path: Path, pictures: Path, request: pytest.FixtureRequest) -> None:
-    from treegym.report import write_report
+    from treegym.bench.report import write_report
 
     board = request.getfixturevalue("made_up_board")
     write_report(board, tmp_path)

@@ -13,10 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from treegym.envs.token_tree.editing import select_roots
 from treegym.envs.token_tree.prompts import load_prompts
-from treegym.envs.token_tree.tree import TokenTree
-from treegym.envs.token_tree.world import BUNDLED
 from treegym.errors import BackendError, ConfigError, DataError
 from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.evaluate import wilson_interval
@@ -24,6 +21,8 @@ from treegym.iterate.imitate import LossIsNaN, check_weights, correct_paths, imi
 from treegym.iterate.settings import load_settings
 from treegym.iterate.watching import memory_as_sentence
 from treegym.models import load_model
+from treegym.tree.editing import select_roots
+from treegym.tree.token_tree import BUNDLED, TokenTree
 
 torch.set_num_threads(1)
 

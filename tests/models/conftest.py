@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from treegym.models.char_tokenizer import CharTokenizer
-from treegym.models.transformers_model import TransformersModel
+from treegym.models.local.transformers_model import TransformersModel
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 FAMILIES = ("llama", "gpt2", "qwen3", "gemma3")
 
@@ -85,7 +85,7 @@ TEXTS = [
 def _wrapped(tokenizer: Any) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    from treegym.models.tokenizers import HuggingFaceTokenizer
+    from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
 
     return HuggingFaceTokenizer(
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token=None)
@@ -116,7 +116,7 @@ def word_piece() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from treegym.models.tokenizers import HuggingFaceTokenizer
+    from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -131,6 +131,6 @@ def word_piece() -> Any:
 @pytest.fixture(scope="session")
 def character() -> Any:
     """One token a character of the texts."""
-    from treegym.models.fake import FakeTokenizer
+    from treegym.models.local.fake import FakeTokenizer
 
     return FakeTokenizer("".join(sorted(set("".join(TEXTS)) | set("abcdefghijklmnopqrstuvwxyz0123456789 ."))))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.models.chat import FEWEST_STEPS, chat_beginning, has_chat_template, plain_beginning
-from treegym.models.fake import FakeLanguageModel
-from treegym.models.retokenize import in_vocabulary_of
+from treegym.models.local.fake import FakeLanguageModel
+from treegym.models.tokens.chat import FEWEST_STEPS, chat_beginning, has_chat_template, plain_beginning
+from treegym.models.tokens.retokenize import in_vocabulary_of
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
@@ -50,7 +50,7 @@ def test_without_a_template_the_prompt_stands_bare(character: Any) -> None:
 
 def test_a_chatting_teacher_of_another_vocabulary(chatting: FakeLanguageModel, character: Any) -> None:
     """Behind the boundary the teacher reads its chat; the primary's vocabulary never has to write the template."""
-    from treegym.envs.token_tree.grow_voices import make_voices
+    from treegym.envs.token_tree.grow.voices import make_voices
 
     primary = FakeLanguageModel(tokenizer=character)
     [_, voice] = make_voices(primary, [chatting])

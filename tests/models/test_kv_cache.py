@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from treegym.errors import BackendError, ConfigError
-from treegym.models.kv_cache import TreeCache
+from treegym.models.local.kv_cache import TreeCache
 
 
 def random_nodes(cache: TreeCache, rng: np.random.Generator, count: int) -> list[int]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.models.kv_cache import TreeCache
-from treegym.models.speculative import SpeculativeModel
+from treegym.models.local.kv_cache import TreeCache
+from treegym.models.local.speculative import SpeculativeModel
 from treegym.models.tree_scores import Branches
 
 POSITIONS = 128  # of the tiny models

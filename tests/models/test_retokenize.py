@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from treegym.errors import DataError
-from treegym.models.boundary import Boundary, complete_text, pieces_of, spoken
-from treegym.models.fake import FakeLanguageModel
-from treegym.models.retokenize import Retokenized, in_vocabulary_of
+from treegym.models.local.fake import FakeLanguageModel
+from treegym.models.tokens.boundary import Boundary, complete_text, pieces_of, spoken
+from treegym.models.tokens.retokenize import Retokenized, in_vocabulary_of
 from treegym.models.tree_scores import Branches, score_trees
 
 KINDS = ("byte_bpe", "word_piece", "character")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.models.fake import FakeTokenizer
 from treegym.models.loading import load_model
-from treegym.models.saving import save_model
+from treegym.models.local.fake import FakeTokenizer
+from treegym.models.local.saving import save_model
 
 from .conftest import tiny_network
 

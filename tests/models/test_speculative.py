@@ -8,7 +8,7 @@ import torch
 
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
-from treegym.models.speculative import SpeculativeModel, accepted_prefix, best_length
+from treegym.models.local.speculative import SpeculativeModel, accepted_prefix, best_length
 from treegym.models.tree_scores import Branches, score_trees
 
 CONTEXTS = [[5, 6, 7], [9], [3, 4, 5, 6, 7, 8, 9, 10], [11, 2], [4]]

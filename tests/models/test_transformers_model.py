@@ -8,8 +8,8 @@ import torch
 
 from treegym.errors import ConfigError, DataError, MissingDependency
 from treegym.models.base import LanguageModel
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.loading import choose_attention, load_model
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 CONTEXTS = [[5, 6, 7], [9], [3, 4, 5, 6, 7, 8, 9, 10]]
 

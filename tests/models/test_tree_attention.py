@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from treegym.models.tree_attention import ancestor_mask
+from treegym.models.local.tree_attention import ancestor_mask
 from treegym.models.tree_scores import Branches, score_trees, score_trees_naively
 
 

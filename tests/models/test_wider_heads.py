@@ -7,7 +7,7 @@ import pytest
 
 from treegym.errors import ConfigError
 from treegym.models.loading import DATA, load_model
-from treegym.models.wider_heads import with_wider_heads
+from treegym.models.local.wider_heads import with_wider_heads
 
 
 @pytest.mark.parametrize(("name", "width"), [("tiny-primary", 32), ("tiny-llama", 32), ("tiny-primary", 80)])

@@ -12,10 +12,10 @@ import pytest
 from treegym.envs.token_tree.world import load_tree
 from treegym.models.loading import load_model
 from treegym.rewards import build, build_terminal
-from treegym.rewards.detection_report import detection_report
-from treegym.rewards.judge import Judge
-from treegym.rewards.judge_prompt import Case
+from treegym.rewards.judge.prompt import Case
+from treegym.rewards.judge.term import Judge
 from treegym.rewards.source import EOS
+from treegym.rewards.terminal.detection_report import detection_report
 
 TEMPLATE = "{prompt}{answer}?"
 
@@ -105,8 +105,8 @@ def test_behind_the_project_own_server(judge, cases):
 
 
 def test_reward_model_learns_the_tasks(tree, tmp_path):
-    from treegym.rewards.preference import pairs_from_tree
-    from treegym.rewards.preference_training import TrainingSettings, train_reward_model
+    from treegym.rewards.learned.preference import pairs_from_tree
+    from treegym.rewards.learned.preference_training import TrainingSettings, train_reward_model
 
     pairs = pairs_from_tree(tree, roots=tree.roots_in("train")[:150].tolist(), per_root=4)
     settings = TrainingSettings(epochs=15, batch=64, suffix="?")  # the place where this model was taught to judge

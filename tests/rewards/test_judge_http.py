@@ -10,8 +10,8 @@ import pytest
 
 from treegym.errors import ConfigError, RewardError
 from treegym.rewards import build
-from treegym.rewards.judge import Judge
-from treegym.rewards.judge_prompt import Case, case_tag
+from treegym.rewards.judge.prompt import Case, case_tag
+from treegym.rewards.judge.term import Judge
 
 CASE = Case("2+2=", "4")
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.models.fake import FakeLanguageModel
+from treegym.models.local.fake import FakeLanguageModel
 from treegym.rewards import build
-from treegym.rewards.judge import Judge
-from treegym.rewards.judge_local import LocalJudge
-from treegym.rewards.judge_prompt import Case, JudgePrompt, fill
+from treegym.rewards.judge.local import LocalJudge
+from treegym.rewards.judge.prompt import Case, JudgePrompt, fill
+from treegym.rewards.judge.term import Judge
 from treegym.rewards.local import verdict_probability
 
 
@@ -132,7 +132,7 @@ def test_instruct_models_are_asked_through_their_chat_template():
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from treegym.models.tokenizers import HuggingFaceTokenizer
+    from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
 
     rules = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(["<eos>", "?", "user", "say", "y", "n", "4"])}, "?")

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from treegym.rewards.judge_wire import LeanClient, NearEndpoint
+from treegym.rewards.judge.wire import LeanClient, NearEndpoint
 
 BODY = b'{"a": 1}'
 FRAMED = {

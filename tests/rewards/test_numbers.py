@@ -8,8 +8,8 @@ import pytest
 from treegym.errors import ConfigError, DataError
 from treegym.rewards import build, scalarise
 from treegym.rewards.fitness import fitness, improvement
+from treegym.rewards.terms.zones import ZoneModel
 from treegym.rewards.terms.zoning import measured
-from treegym.rewards.zoning import ZoneModel
 
 
 def test_zones_shrink_towards_no_adjustment():

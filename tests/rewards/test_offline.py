@@ -10,11 +10,11 @@ import pytest
 
 from treegym.__main__ import main
 from treegym.commands import tree_score
-from treegym.envs.token_tree.flags import EOS, EXPANDED, GREEDY, PUNCTUATION, STOPPED
-from treegym.envs.token_tree.synthetic import synthetic_tree
 from treegym.errors import ConfigError, DataError
 from treegym.rewards import build, build_terminal, source
 from treegym.rewards.rollouts import read_rollouts, score_rollouts
+from treegym.tree.flags import EOS, EXPANDED, GREEDY, PUNCTUATION, STOPPED
+from treegym.tree.synthetic import synthetic_tree
 
 SIX = {"verifier": 1.0, "length": -0.01, "shortest_path": 0.2, "perplexity": -0.01, "similarity": 0.05}
 SIX |= {"loglikelihood": 0.01}
@@ -85,7 +85,7 @@ def test_score_a_tree(capsys, tree, tmp_path):
 
 
 def test_store_writes_a_column(capsys, tree, tmp_path):
-    from treegym.envs.token_tree.tree import TokenTree
+    from treegym.tree.token_tree import TokenTree
 
     path, out = tmp_path / "a.tree", tmp_path / "b.tree"
     tree.save(path)
@@ -171,7 +171,7 @@ def test_a_tree_is_scored_by_whole_returns(capsys, tree, tmp_path):
 
 
 def test_what_a_judge_could_not_say_is_neither_averaged_nor_stored(capsys, chat_server, tree, tmp_path):
-    from treegym.envs.token_tree.tree import TokenTree
+    from treegym.tree.token_tree import TokenTree
 
     path = tmp_path / "a.tree"
     tree.save(path)

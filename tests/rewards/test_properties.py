@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treegym.envs.token_tree.synthetic import synthetic_tree
 from treegym.errors import ConfigError
 from treegym.rewards import build
 from treegym.rewards.source import EOS, ancestors, path_of, path_sums
+from treegym.tree.synthetic import synthetic_tree
 
 weights = st.floats(-2, 2, allow_nan=False).map(lambda w: round(w, 3))
 NAMES = ("verifier", "length", "similarity", "loglikelihood", "shortest_path", "soft_overlong")

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from treegym.errors import ConfigError, DataError
-from treegym.models.char_tokenizer import CharTokenizer
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 from treegym.rewards import build
-from treegym.rewards.bradley_terry import RewardModel, bradley_terry_loss
-from treegym.rewards.judge_prompt import Case
-from treegym.rewards.preference import Pair, pairs_from_judge, pairs_from_tree, read_pairs, write_pairs
-from treegym.rewards.preference_training import TrainingSettings, train_reward_model
+from treegym.rewards.judge.prompt import Case
+from treegym.rewards.learned.bradley_terry import RewardModel, bradley_terry_loss
+from treegym.rewards.learned.preference import Pair, pairs_from_judge, pairs_from_tree, read_pairs, write_pairs
+from treegym.rewards.learned.preference_training import TrainingSettings, train_reward_model
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from treegym.errors import ConfigError, RewardError
-from treegym.models.fake import FakeLanguageModel, FakeTokenizer
+from treegym.models.local.fake import FakeLanguageModel, FakeTokenizer
 from treegym.rewards import build, build_terminal, register_terminal
-from treegym.rewards.detection_report import detection_report
 from treegym.rewards.source import EOS
-from treegym.rewards.terminal import Detector
+from treegym.rewards.terminal.detection_report import detection_report
+from treegym.rewards.terminal.terminal import Detector
 
 
 def ends(spec, tree):
@@ -79,7 +79,7 @@ class Yes(FakeLanguageModel):
 
 
 def test_completeness_is_a_probability_against_a_threshold(small):
-    from treegym.rewards.detectors import Completeness
+    from treegym.rewards.terminal.detectors import Completeness
 
     detector = Completeness(model=Yes(tokenizer=FakeTokenizer()))
     found = detector.probability(small, np.array([2, 5]))
@@ -187,7 +187,7 @@ def test_function_that_fails_or_lies(small):
 
 def test_environments_of_one_tree_share_what_a_model_decided():
     from treegym.envs.token_tree.env import TokenTreeEnv
-    from treegym.envs.token_tree.synthetic import synthetic_tree
+    from treegym.tree.synthetic import synthetic_tree
 
     tree = synthetic_tree(roots=6, depth=3, seed=0)
 
@@ -207,7 +207,7 @@ def test_environments_of_one_tree_share_what_a_model_decided():
 def test_detected_ends_can_be_stored_in_a_tree_file(tmp_path, capsys):
     from treegym.__main__ import main
     from treegym.envs.token_tree.env import TokenTreeEnv
-    from treegym.envs.token_tree.tree import TokenTree
+    from treegym.tree.token_tree import TokenTree
 
     out = str(tmp_path / "a.tree")
     words = ["tree", "score", "synthetic:roots=6,depth=3,seed=0", "--store", "ends", "--out", out, "--json"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.models.fake import FakeLanguageModel
+from treegym.models.local.fake import FakeLanguageModel
 from treegym.rewards import build, group_bonus
 from treegym.rewards.terms.diversity import diversity
 from treegym.rewards.terms.kl import kl_estimate

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from treegym.search.base import Evaluation, Transition
+from treegym.search.simulator import Evaluation, Transition
 
 
 class TableWorld:

@@ -11,8 +11,8 @@ import pytest
 from treegym.errors import ConfigError
 from treegym.search import Evaluation, search, search_closed
 from treegym.search.compiled import compiled_model
-from treegym.search.kernels.fill import fill_eight
 from treegym.search.kernels.numeric import kernel
+from treegym.search.kernels.simd.fill import fill_eight
 from treegym.search.kernels.walk import fill_dense
 from treegym.search.tree import Nodes, allocate
 

@@ -10,7 +10,7 @@ import pytest
 
 from treegym.errors import ConfigError
 from treegym.search import search_closed
-from treegym.search.kernels import narrow, rows
+from treegym.search.kernels.simd import narrow, rows
 from treegym.search.tree import aligned
 
 WIDE = rows.WIDE

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from treegym.envs.token_tree.synthetic import synthetic_tree
-from treegym.envs.token_tree.weights import ChildWeights, initial_weights
 from treegym.errors import ConfigError
+from treegym.tree.synthetic import synthetic_tree
+from treegym.tree.weights import ChildWeights, initial_weights
 
 
 def small() -> Any:

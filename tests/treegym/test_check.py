@@ -9,7 +9,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
-from treegym.check import CheckFailed, check_suite
+from treegym.check.suite import CheckFailed, check_suite
 
 TREE = "synthetic:roots=40,depth=6,branching=5,width=4,seed=3"
 

@@ -17,9 +17,9 @@ import pytest
 import treegym
 
 ROOT = Path(treegym.__file__).resolve().parent.parent
-FLOORS = {"models": 1, "rewards": 2, "search": 2, "envs": 3, "agents": 4}
+FLOORS = {"tree": 1, "models": 2, "search": 3, "rewards": 3, "optimize": 4, "envs": 5, "agents": 6}
 FOUNDATIONS = {"errors", "files"}  # floor 0: everybody may use them
-APPLICATION = 5
+APPLICATION = 7
 
 
 def _floor(module: str) -> int | None:

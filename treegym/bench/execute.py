@@ -173,8 +173,8 @@ def _kwargs(job: Job) -> dict[str, Any]:
 
 
 def _vec_env(env: VectorEnv) -> Any:
-    from treegym.agents.vec_env import WorldVecEnv
-    from treegym.agents.worlds import make_world
+    from treegym.agents.play.vec_env import WorldVecEnv
+    from treegym.agents.play.worlds import make_world
 
     return WorldVecEnv(make_world(env))
 

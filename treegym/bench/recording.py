@@ -13,7 +13,7 @@ import numpy as np
 from treegym.bench.arena import best_of_root
 from treegym.bench.episodes import TrainingEpisodes
 from treegym.bench.suite import EnvEntry
-from treegym.rewards.judge import Judge
+from treegym.rewards.judge.term import Judge
 
 __all__ = ["Recorder"]
 
@@ -43,7 +43,7 @@ class Recorder:
         self._ended: list[tuple[np.ndarray, ...]] = []  # a tuple of columns for every step in which episodes ended
 
     def observe(self, world: Any) -> None:
-        """Records what happens in a world of `treegym.agents.worlds`; the agent steps it as before."""
+        """Records what happens in a world of `treegym.agents.play.worlds`; the agent steps it as before."""
         step, reset, set_state = world.step, world.reset, world.set_state
 
         def recorded_step(actions: np.ndarray, active: np.ndarray) -> Any:

@@ -65,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from treegym.bench.leaderboard import leaderboard_of
+    from treegym.bench.report import write_report
+    from treegym.bench.report.tables import as_text
     from treegym.bench.roster import check_agent, check_env
     from treegym.bench.runner import run_suite
     from treegym.bench.suite import load_suite
-    from treegym.report import write_report
-    from treegym.report.tables import as_text
 
     suite = load_suite(args.suite, seeds=args.seeds)
     sys.path.insert(0, "")  # a suite may name modules that lie where the command is given
@@ -139,8 +139,8 @@ def _list(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from treegym.bench.leaderboard import leaderboard_of
-    from treegym.report import write_report
-    from treegym.report.tables import as_text
+    from treegym.bench.report import write_report
+    from treegym.bench.report.tables import as_text
 
     board = leaderboard_of(args.paths[0], seed=args.seed)
     paths = write_report(board, args.paths[0])

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--episodes is {args.episodes}; it must be at least 1")
     import numpy as np
 
-    from treegym.agents.evaluation import play_roots
+    from treegym.agents.play.evaluation import play_roots
 
     world, name = _world(args)
     agent = _agent(args, world)
@@ -86,7 +86,7 @@ def _world(args: argparse.Namespace) -> tuple[Any, str]:
     import gymnasium as gym
 
     from treegym.agents.checkpoint import describe
-    from treegym.agents.evaluation import vector_world
+    from treegym.agents.play.evaluation import vector_world
 
     env_id, kwargs = args.env, {}
     if args.agent.endswith(".zip"):

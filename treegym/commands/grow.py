@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from treegym.errors import ConfigError
 
 if TYPE_CHECKING:
-    from treegym.envs.token_tree.grow import GrowSettings
-    from treegym.envs.token_tree.grow_judge import ModelJudge
+    from treegym.envs.token_tree.grow.growing import GrowSettings
+    from treegym.envs.token_tree.grow.judge import ModelJudge
     from treegym.models.base import LanguageModel
     from treegym.models.embeddings import Embedder
 
@@ -77,8 +77,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from treegym.envs.token_tree.grow import GrowSettings, grow
-    from treegym.envs.token_tree.grow_voices import make_voices, room_for_answers
+    from treegym.envs.token_tree.grow.growing import GrowSettings, grow
+    from treegym.envs.token_tree.grow.voices import make_voices, room_for_answers
     from treegym.envs.token_tree.prompts import load_prompts
     from treegym.models.family.bundled import BUNDLED_TEACHERS
 
@@ -168,7 +168,7 @@ def _judge(args: argparse.Namespace, *, bundled: bool) -> ModelJudge | None:
     name = args.judge or ("tiny-judge" if bundled else "none")
     if name == "none":
         return None
-    from treegym.envs.token_tree.grow_judge import ModelJudge
+    from treegym.envs.token_tree.grow.judge import ModelJudge
 
     return ModelJudge(_load(name, args), template=args.judge_template)
 
@@ -198,8 +198,8 @@ def _load(name: str, args: argparse.Namespace, primary: LanguageModel | None = N
 
 def _drafted(model: LanguageModel, draft: LanguageModel) -> LanguageModel:
     """Returns the model generating with the help of the draft, where both run here and share a vocabulary."""
-    from treegym.models.speculative import SpeculativeModel
-    from treegym.models.transformers_model import TransformersModel
+    from treegym.models.local.speculative import SpeculativeModel
+    from treegym.models.local.transformers_model import TransformersModel
 
     here = isinstance(model, TransformersModel) and isinstance(draft, TransformersModel)
     if not here or model.tokenizer.fingerprint() != draft.tokenizer.fingerprint():

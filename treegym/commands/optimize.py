@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Optimises a module, prints what was found and writes the winner; 0 also where nothing beat the original."""
-    from treegym.envs.candidate_selection.config import CoreConfig
+    from treegym.optimize.config import CoreConfig
 
     settings: dict[str, Any] = {
         "objective_weights": parse_objective(args.objective),
@@ -80,11 +80,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _optimise(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[Path]]:
-    from treegym.envs.candidate_selection.recipe import save_recipe
-    from treegym.envs.candidate_selection.report import as_svg
-    from treegym.envs.candidate_selection.targets import load_function, load_module
     from treegym.files import atomic_write
     from treegym.optimization import create_hybrid_optimization_core
+    from treegym.optimize.recipe import save_recipe
+    from treegym.optimize.report import as_svg
+    from treegym.optimize.targets import load_function, load_module
 
     module, source = load_module(args.module, args.input)
     task = load_function(args.task) if args.task else None
@@ -109,7 +109,7 @@ def _progress(found: Any) -> None:
 
 
 def _show(result: dict[str, Any], written: list[Path]) -> None:
-    from treegym.envs.candidate_selection.report import as_text, pareto_text
+    from treegym.optimize.report import as_text, pareto_text
 
     print(as_text(result))
     print()

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     def load() -> LanguageModel:
         if args.model == "fake":
-            from treegym.models.fake import FakeLanguageModel
+            from treegym.models.local.fake import FakeLanguageModel
 
             return cast(LanguageModel, FakeLanguageModel(seed=args.seed))
         from treegym.models.loading import load_model

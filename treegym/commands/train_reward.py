@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     require("torch", extra="models", purpose="training a reward model")
     from treegym.models.loading import load_model
-    from treegym.rewards.preference_training import TrainingSettings, train_reward_model
+    from treegym.rewards.learned.preference_training import TrainingSettings, train_reward_model
 
     if (args.source == "pairs") != (args.pairs is not None):
         raise ConfigError("--from pairs and --pairs FILE go together")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pairs(args: argparse.Namespace) -> tuple[list[Any], int]:
-    from treegym.rewards.preference import pairs_from_judge, pairs_from_tree, read_pairs
+    from treegym.rewards.learned.preference import pairs_from_judge, pairs_from_tree, read_pairs
 
     if args.source == "pairs":
         return read_pairs(args.pairs), 0
@@ -92,7 +92,7 @@ def _pairs(args: argparse.Namespace) -> tuple[list[Any], int]:
     if args.source == "tree":
         return pairs_from_tree(tree, roots=roots, per_root=args.per_root, seed=args.seed), 0
     from treegym.commands.rewards import parse_reward
-    from treegym.rewards.judge import Judge
+    from treegym.rewards.judge.term import Judge
 
     terms = parse_reward(args.judge).part.terms()
     if len(terms) != 1 or not isinstance(terms[0], Judge):

@@ -43,7 +43,7 @@ def _load(args: argparse.Namespace) -> Any:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from treegym.envs.token_tree.editing import statistics
+    from treegym.tree.editing import statistics
 
     counted = statistics(_load(args))
     if args.json:
@@ -60,8 +60,7 @@ def _figure(value: Any) -> str:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from treegym.envs.token_tree.tree import TokenTree
-    from treegym.envs.token_tree.world import BUNDLED
+    from treegym.tree.token_tree import BUNDLED, TokenTree
 
     tree = TokenTree.open(args.file or BUNDLED)
     tree.validate()
@@ -119,9 +118,9 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from treegym.envs.token_tree.editing import merge, select_roots
     from treegym.envs.token_tree.world import load_tree
     from treegym.files import atomic_write
+    from treegym.tree.editing import merge, select_roots
 
     tree = merge([load_tree(name) for name in [args.file, *args.merge]]) if args.merge else _load(args)
     if args.split != "all" or args.roots:

@@ -17,9 +17,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from treegym.envs.token_tree.grow_refresh import refresh
-    from treegym.envs.token_tree.tree import TokenTree
+    from treegym.envs.token_tree.grow.refresh import refresh
     from treegym.models.loading import load_model
+    from treegym.tree.token_tree import TokenTree
 
     tree = TokenTree.open(args.tree)
     model = load_model(args.primary, device=args.device)

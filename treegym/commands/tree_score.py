@@ -62,9 +62,9 @@ def _figure(value: Any) -> str:
 def _tree(args: argparse.Namespace) -> dict[str, Any]:
     from treegym.envs.token_tree.world import load_tree
     from treegym.rewards import build_terminal
-    from treegym.rewards.detection_report import detection_report
     from treegym.rewards.source import ancestors, path_sums
     from treegym.rewards.table import FAILED
+    from treegym.rewards.terminal.detection_report import detection_report
 
     reward = parse_reward(args.reward)
     terminal = build_terminal(_parse_terminal(args.terminal))

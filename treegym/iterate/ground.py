@@ -23,9 +23,8 @@ def tree_of_round(settings: IterateSettings, model: Any, folder: Path, kept: Pat
         kept: the tree of the round before, with its child weights; need not exist.
         seed: of the round: it decides which prompts are picked.
     """
-    from treegym.envs.token_tree.grow_refresh import refresh
-    from treegym.envs.token_tree.tree import TokenTree
-    from treegym.envs.token_tree.world import BUNDLED
+    from treegym.envs.token_tree.grow.refresh import refresh
+    from treegym.tree.token_tree import BUNDLED, TokenTree
 
     if settings.grows:
         return _grown(settings, model, folder, seed)
@@ -36,7 +35,7 @@ def tree_of_round(settings: IterateSettings, model: Any, folder: Path, kept: Pat
 
 
 def _grown(settings: IterateSettings, model: Any, folder: Path, seed: int) -> Any:
-    from treegym.envs.token_tree.grow import GrowSettings, grow
+    from treegym.envs.token_tree.grow.growing import GrowSettings, grow
     from treegym.iterate.evaluate import load_answered
     from treegym.models import load_model
     from treegym.models.family.bundled import BUNDLED_TEACHERS

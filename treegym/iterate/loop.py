@@ -136,7 +136,7 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
     """Does one round in a staging folder, and renames it when it is whole."""
     from treegym.envs.token_tree.world import TreeWorld
     from treegym.models import load_model
-    from treegym.models.saving import save_model
+    from treegym.models.local.saving import save_model
 
     last = _folder(folder, number - 1)
     source = str(last / "model") if number > 1 else settings.model
@@ -212,7 +212,7 @@ def _reference(settings: IterateSettings, world: Any, model: Any, seed: int) -> 
 
 def _update_weights(world: Any, played: Played) -> dict[str, Any]:
     """Updates the tree's child weights by the two-sided rule; returns how the choices spread over the teachers."""
-    from treegym.envs.token_tree.weights import ChildWeights
+    from treegym.tree.weights import ChildWeights
 
     tree = world.tree
     weights = ChildWeights(tree)

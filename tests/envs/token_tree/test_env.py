@@ -10,10 +10,10 @@ import pytest
 import treegym
 from treegym.envs.flat import FlatVectorObservation
 from treegym.envs.token_tree.env import TokenTreeEnv
-from treegym.envs.token_tree.solve import best_path
-from treegym.envs.token_tree.tree import TokenTree
 from treegym.errors import ConfigError
 from treegym.rewards import FunctionTerm, PathView, Sum
+from treegym.tree.solve import best_path
+from treegym.tree.token_tree import TokenTree
 
 
 def test_walking_the_hand_made_tree(hand_made: TokenTree) -> None:
@@ -300,7 +300,7 @@ def test_a_live_tree_costs_what_is_new() -> None:
 
 def test_a_detector_that_looks_ahead_decides_when_the_children_are_known() -> None:
     tree = TokenTree.empty(tokens=["a", "b", ""], eos_id=2)
-    tree.add_root(treegym.envs.token_tree.tree.Root("prompt", answer="ab"))
+    tree.add_root(treegym.tree.token_tree.Root("prompt", answer="ab"))
 
     class Grower:
         def grow(self, tree: TokenTree, nodes: np.ndarray) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import treegym  # noqa: F401
-from treegym.envs.token_tree.synthetic import synthetic_tree
-from treegym.envs.token_tree.tree import TokenTree
 from treegym.errors import DataError, TreeGymError
+from treegym.tree.synthetic import synthetic_tree
+from treegym.tree.token_tree import TokenTree
 
 
 def _header(data: bytes) -> tuple[dict, int]:

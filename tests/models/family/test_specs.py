@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.family.curriculum import IGNORED, answer_of, batch_of, examples
 from treegym.models.family.specs import FAMILY, PRIMARY, TEACHERS, ModelSpec
 from treegym.models.tasks import KINDS, is_correct, kind_of, problems, split_of
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 
 def test_one_teacher_is_right_on_first_halves_and_all_but_one_on_second() -> None:

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from treegym.envs.token_tree.grow import GrowSettings, grow
-from treegym.envs.token_tree.tree import Root
+from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.errors import BackendError, ConfigError
 from treegym.models.base import LanguageModel
-from treegym.models.chat_teacher import FEWEST_STEPS, ChatTeacher
 from treegym.models.connect import connect
+from treegym.models.remote.chat_teacher import FEWEST_STEPS, ChatTeacher
+from treegym.tree.token_tree import Root
 
 
 def talker(proxy, text, finish="stop", seen=None):

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from treegym.envs.token_tree.grow import GrowSettings, grow
-from treegym.envs.token_tree.tree import Root
+from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.errors import BackendError
-from treegym.models.fake import FakeLanguageModel
-from treegym.models.http_identity import DifferentModel
-from treegym.models.openai_client import RemoteModel, RetryPolicy
+from treegym.models.local.fake import FakeLanguageModel
+from treegym.models.remote.identity import DifferentModel
+from treegym.models.remote.openai_client import RemoteModel, RetryPolicy
 from treegym.models.serving.server import running_server
+from treegym.tree.token_tree import Root
 
 SETTINGS = GrowSettings(mode="mixed", right=4, wrong=3, max_children=6, max_tokens=8, max_nodes=60, shard=2)
 PROMPTS = [Root(prompt=f"{a}+{a + 1}=", answer=str(2 * a + 1)) for a in range(5)]

@@ -7,10 +7,10 @@ import importlib.util
 import pytest
 
 from treegym.errors import BackendError, ConfigError, MissingDependency
-from treegym.models.chat_teacher import ChatTeacher
 from treegym.models.connect import connect, is_address
-from treegym.models.http_endpoint import Refused
-from treegym.models.openai_client import ChatClient
+from treegym.models.remote.chat_teacher import ChatTeacher
+from treegym.models.remote.endpoint import Refused
+from treegym.models.remote.openai_client import ChatClient
 
 HERE = importlib.util.find_spec("litellm") is not None
 needs_litellm = pytest.mark.skipif(not HERE, reason='LiteLLM is not installed: pip install "treegym[litellm]"')
@@ -52,7 +52,7 @@ def test_answers_come_through_and_are_counted(server, fake, hosted):
 @needs_litellm
 @pytest.mark.parametrize("fault", ["503", "429", "close"])
 def test_failures_are_repeated_and_counted(proxy, fake, quick, monkeypatch, fault):
-    from treegym.models.litellm_endpoint import LiteLLMEndpoint
+    from treegym.models.remote.litellm_endpoint import LiteLLMEndpoint
 
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     made = proxy(lambda number, path: fault if number == 1 else "")
@@ -78,7 +78,7 @@ def test_a_refusal_is_a_sentence_without_the_key(server, fake, hosted):
 
 @needs_litellm
 def test_it_chats_only_and_finds_its_keys_itself(fake):
-    from treegym.models.litellm_endpoint import LiteLLMEndpoint
+    from treegym.models.remote.litellm_endpoint import LiteLLMEndpoint
 
     with pytest.raises(BackendError, match="serves chats here"):
         LiteLLMEndpoint().get("models")

@@ -8,9 +8,9 @@ import pytest
 from treegym.errors import BackendError, ConfigError
 from treegym.models.base import LanguageModel
 from treegym.models.connect import connect
-from treegym.models.fake import FakeLanguageModel
-from treegym.models.http_dialect import growth_mode
-from treegym.models.openai_client import RemoteModel
+from treegym.models.local.fake import FakeLanguageModel
+from treegym.models.remote.dialect import growth_mode
+from treegym.models.remote.openai_client import RemoteModel
 from treegym.models.tree_scores import Branches, score_trees, score_trees_naively
 
 
@@ -94,7 +94,7 @@ def test_an_empty_context_is_refused_here(remote):
 
 
 def test_another_tokenizer_is_noticed(server):
-    from treegym.models.char_tokenizer import CharTokenizer
+    from treegym.models.tokens.char_tokenizer import CharTokenizer
 
     with pytest.raises(ConfigError, match="another tokenizer"):
         RemoteModel(server, tokenizer=CharTokenizer()).fingerprint()
@@ -106,7 +106,7 @@ def test_a_wrong_model_name_gets_a_suggestion(server, fake):
 
 
 def test_usage_and_cost_add_up(server, fake, contexts):
-    from treegym.models.openai_client import Endpoint, Prices
+    from treegym.models.remote.openai_client import Endpoint, Prices
 
     endpoint = Endpoint(server, prices=Prices(prompt=2.0, completion=10.0))
     remote = RemoteModel(endpoint, tokenizer=fake.tokenizer)

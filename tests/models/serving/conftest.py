@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from treegym.models.fake import FakeLanguageModel
+from treegym.models.local.fake import FakeLanguageModel
 
 
 class SlowModel(FakeLanguageModel):

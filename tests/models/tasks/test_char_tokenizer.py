@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from treegym.errors import DataError
-from treegym.models.char_tokenizer import CHARACTERS, CharTokenizer
+from treegym.models.tokens.char_tokenizer import CHARACTERS, CharTokenizer
 
 
 def test_round_trip_and_pieces() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from treegym.errors import ConfigError
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.tasks import FORMS, KINDS, MAX_ANSWER_TOKENS, final_answer, is_correct, kind_of
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 # prompt: (half, short, long, long corrupted), each worked by hand
 WORKED = {

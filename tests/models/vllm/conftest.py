@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from treegym.models.char_tokenizer import CharTokenizer
 from treegym.models.loading import DATA, load_model
-from treegym.models.wider_heads import with_wider_heads
+from treegym.models.local.wider_heads import with_wider_heads
+from treegym.models.tokens.char_tokenizer import CharTokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 300.0

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 
 from treegym.files import write_arrays
+from treegym.models.local.vllm_model import VllmModel
 from treegym.models.tree_scores import Branches
-from treegym.models.vllm_model import VllmModel
 
 TEXTS = ("12+3=", "ny", "7*8", "0", "1234567890+1234567890=", "9-9=0.")
 CONTINUATIONS = ("15.", "n", "", "1", "2469", "y")

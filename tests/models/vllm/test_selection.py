@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from treegym.errors import BackendError, ConfigError, MissingDependency
-from treegym.models.kv_cache import TreeCache
 from treegym.models.loading import choose_attention, choose_device, choose_dtype, load_model
+from treegym.models.local.kv_cache import TreeCache
+from treegym.models.local.vllm_model import VllmModel, engine_options
 from treegym.models.tree_scores import Branches
-from treegym.models.vllm_model import VllmModel, engine_options
 
 
 def test_the_engine_tells_all_log_probabilities_and_caches_prefixes():

@@ -12,7 +12,7 @@ import pytest
 
 from treegym.files import read_arrays
 from treegym.models.loading import load_model
-from treegym.models.logprob_states import logprob_states
+from treegym.models.local.logprob_states import logprob_states
 from treegym.models.tree_scores import Branches, score_trees_naively
 
 from .conftest import ROOT

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from treegym.envs.token_tree.grow import GrowSettings, grow
-from treegym.envs.token_tree.tree import Root
-from treegym.models.http_identity import DifferentModel
-from treegym.models.openai_client import RemoteModel, RetryPolicy
+from treegym.envs.token_tree.grow.growing import GrowSettings, grow
+from treegym.models.remote.identity import DifferentModel
+from treegym.models.remote.openai_client import RemoteModel, RetryPolicy
+from treegym.tree.token_tree import Root
 
 from .conftest import start, stop, wait_ready
 

@@ -1,0 +1,1 @@
+"""Planning: how searches see worlds, and episodes whose every move is searched."""

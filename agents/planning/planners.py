@@ -1,0 +1,212 @@
+"""How planners search a world: by tables on closed token trees, by a simulator elsewhere.
+
+What they are told of it, and what not on held-out roots, is in `treegym.agents.planning.simulators`.
+
+Letters: N nodes, B states, K children, R roots.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from treegym.agents.masking import masked_log_softmax_array
+from treegym.agents.planning.simulators import CloneSimulator, LanesSimulator, TreeSimulator, rows_at, visible_reward
+from treegym.agents.play.foreign_worlds import ListWorld
+from treegym.agents.play.native_worlds import LanesWorld
+from treegym.agents.play.world import World
+from treegym.agents.policies.base import ChildScorer
+from treegym.envs.token_tree.world import TreeWorld
+from treegym.search import Evaluation, SearchResult, Simulator, Transition, search, search_closed
+
+__all__ = ["ClosedPlanner", "Planner", "SimulatorPlanner", "make_planner", "nodes_under"]
+
+
+class Planner(Protocol):
+    """Searches from where the lanes of a world stand."""
+
+    simulator: Simulator | None  # the world as it searches it; None until prepared
+
+    def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
+        """Takes the networks as they are now; `roots` narrows down where searches will be."""
+        ...
+
+    def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
+        """Plans from each state."""
+        ...
+
+    def states(self, lanes: np.ndarray) -> Any:
+        """Returns the states of some lanes of the world the planner was made for."""
+        ...
+
+    def borrowed(self) -> contextlib.AbstractContextManager[None]:
+        """Guards what `simulator` borrows of the world while it is used."""
+        ...
+
+
+class ClosedPlanner:
+    """Plans on a closed token tree: the networks are tabulated over the nodes, whole searches run in one kernel."""
+
+    def __init__(
+        self, world: TreeWorld, lanes: Any = None, *, sees: str = "value", likelihood_weight: float = 0.0
+    ) -> None:
+        self.world, self.sees, self._lanes = world, sees, lanes
+        self.likelihood_weight = likelihood_weight
+        size = world.tree.size
+        self.terminal = world.ends | world.cut_off | (world.child_count == 0)  # [N] bool
+        self.reward = visible_reward(world, np.arange(size), sees=sees)  # [N] float32
+        self.paid = self.reward.copy()  # [N] float32, with what ends and steps are estimated to be worth
+        self.logits = np.zeros(size, np.float32)  # [N], of each node among its siblings
+        self.value = np.zeros(size, np.float32)  # [N]
+        self.evaluated = 0  # states the networks judged since made
+        self.simulator: Simulator | None = _Tables(self)
+
+    def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
+        """Tabulates the networks over the trees of `roots` (indices; None: all). Without a policy: prior, value 0."""
+        world = self.world
+        if policy is None:
+            self.logits = world.tree.prior.astype(np.float32)
+            return
+        nodes = np.arange(world.tree.size) if roots is None else nodes_under(world, roots)
+        inner = nodes[~self.terminal[nodes]]
+        for part in _chunks(inner, 8192):
+            rows = rows_at(world, part, policy)
+            logits, values, worth = policy.judge(rows)
+            slot = np.arange(logits.shape[1])
+            there = slot < world.child_count[part].astype(np.int64)[:, None]
+            children = (world.first_child[part].astype(np.int64)[:, None] + slot)[there]
+            self.logits[children] = logits[there]
+            self.value[part] = values
+            if self.sees == "value":
+                likely = self.likelihood_weight * masked_log_softmax_array(logits, there)[there]
+                ends = np.where(self.terminal[children], worth[there], 0.0)
+                self.paid[children] = self.reward[children] + ends + likely
+        self.evaluated += len(inner)
+
+    def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
+        return search_closed(
+            first_child=self.world.first_child,
+            child_count=self.world.child_count,
+            terminal=self.terminal,
+            reward=self.paid,
+            prior_logits=self.logits,
+            value=self.value,
+            roots=states,
+            num_simulations=num_simulations,
+            method=method,
+            num_actions=self.world.num_actions,
+            seed=seed,
+            **options,
+        )
+
+    def states(self, lanes: np.ndarray) -> np.ndarray:
+        return self._lanes.node[lanes]
+
+    def borrowed(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+class _Tables:
+    """The tables of a `ClosedPlanner` as a `Simulator`: a state is a node."""
+
+    def __init__(self, planner: ClosedPlanner) -> None:
+        self.planner, self.num_actions = planner, planner.world.num_actions
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        tables, slot = self.planner, np.arange(self.num_actions)
+        legal = slot < tables.world.child_count[states].astype(np.int64)[:, None]
+        children = tables.world.first_child[states].astype(np.int64)[:, None] + np.where(legal, slot, 0)
+        return Evaluation(np.where(legal, tables.logits[children], 0.0), tables.value[states], legal)
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+        after = self.planner.world.first_child[states].astype(np.int64) + actions
+        return Transition(after, self.planner.paid[after], self.planner.terminal[after])
+
+
+class SimulatorPlanner:
+    """Plans through a `Simulator`, one batched evaluation after the other."""
+
+    def __init__(self, make: Any, lanes: Any) -> None:
+        self._make, self._lanes = make, lanes
+        self.simulator: Simulator | None = None
+
+    def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
+        self.simulator = self._make(policy)
+
+    def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
+        assert self.simulator is not None, "prepare comes first"
+        with self.borrowed():
+            return search(self.simulator, states, method=method, num_simulations=num_simulations, seed=seed, **options)
+
+    def states(self, lanes: np.ndarray) -> Any:
+        return self._lanes(lanes)
+
+    def borrowed(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def make_planner(
+    world: World, *, sees: str = "value", tabulate: bool = True, likelihood_weight: float = 0.0
+) -> Planner | None:
+    """Returns a planner for a world, or None if the world can be neither looked up nor cloned.
+
+    `sees` and `likelihood_weight` (with ``sees="value"``: what a step is paid, times its log-probability under the
+    policy) are about token trees. Elsewhere the simulator is a copy of the environment, which pays what it pays:
+    whoever compares there counts the simulations.
+    """
+    if isinstance(world, LanesWorld):
+        inner = world.tree_world
+        if inner is None:
+            lanes = world.lanes
+            return SimulatorPlanner(lambda policy: LanesSimulator(lanes, policy), lambda who: lanes.state[who].copy())
+        if tabulate and inner.grower is None and inner.table.complete:
+            return ClosedPlanner(inner, world.lanes, sees=sees, likelihood_weight=likelihood_weight)
+        return SimulatorPlanner(
+            lambda policy: TreeSimulator(inner, policy, sees=sees, likelihood_weight=likelihood_weight),
+            lambda who: world.lanes.node[who],
+        )
+    envs = world.envs if isinstance(world, ListWorld) else []
+    if envs and all(hasattr(env.unwrapped, "clone_state") and hasattr(env.unwrapped, "restore_state") for env in envs):
+        scratch = envs[0]
+
+        def states(who: np.ndarray) -> np.ndarray:
+            found = np.empty(len(who), object)
+            for i, lane in enumerate(who.tolist()):
+                inner: Any = envs[lane].unwrapped
+                state = inner.clone_state()
+                found[i] = (state, inner.restore_state(state))
+            return found
+
+        return _Restoring(lambda policy: CloneSimulator(scratch, policy), states, scratch)
+    return None
+
+
+class _Restoring(SimulatorPlanner):
+    """A planner that borrows an environment which plays as well, and puts it back where it stood."""
+
+    def __init__(self, make: Any, lanes: Any, env: gym.Env) -> None:
+        super().__init__(make, lanes)
+        self._inner: Any = env.unwrapped
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[None]:
+        before = self._inner.clone_state()
+        try:
+            yield
+        finally:
+            self._inner.restore_state(before)
+
+
+def nodes_under(world: TreeWorld, roots: np.ndarray) -> np.ndarray:
+    """Returns the nodes of some roots' trees ``[.] int64``."""
+    wanted = np.zeros(world.tree.num_roots, np.bool_)
+    wanted[roots] = True
+    return np.flatnonzero(wanted[world.root_index])
+
+
+def _chunks(array: np.ndarray, size: int) -> list[np.ndarray]:
+    return [array[first : first + size] for first in range(0, len(array), size)]

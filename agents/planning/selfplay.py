@@ -1,0 +1,180 @@
+"""Self-play: episodes whose every move is searched, and what there is to learn from each position.
+
+Letters: B lanes, E episodes, N positions, K children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from treegym.agents.advantages import discounted_returns
+from treegym.agents.alphazero_settings import AlphaZeroSettings
+from treegym.agents.planning.memory import path_memory
+from treegym.agents.planning.planners import ClosedPlanner, Planner
+from treegym.agents.planning.replanning import Replanning
+from treegym.agents.play.native_worlds import LanesWorld
+from treegym.agents.play.world import Outcome, World
+from treegym.agents.policies.base import MEMORY, ChildScorer
+
+__all__ = ["Played", "SelfPlay", "n_step_returns", "sampled"]
+
+
+class Played(NamedTuple):
+    """Whole episodes, one after the other."""
+
+    positions: dict[str, np.ndarray]  # each [N, ...]: "obs.*", "policy", "q", "target", "state"
+    rewards: np.ndarray  # [N] float64
+    lengths: np.ndarray  # [E] int64
+    correct: np.ndarray  # [E] float32: 1, 0, or NaN where the env does not say
+
+
+class SelfPlay:
+    """Plays a world by search.
+
+    Args:
+        world: where.
+        planner: who searches there.
+        scorer: whose observations are kept to learn from.
+        rng: where randomness comes from.
+        settings: AlphaZero's.
+        on_step: called after every step with the number of active lanes and what came of it.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        planner: Planner,
+        scorer: ChildScorer,
+        rng: np.random.Generator,
+        settings: AlphaZeroSettings,
+        on_step: Callable[[int, Outcome], None],
+    ) -> None:
+        self.world, self.planner, self.scorer, self.rng, self.settings = world, planner, scorer, rng, settings
+        self.on_step = on_step
+        self._going: Replanning | None = None  # searches that go on from move to move
+
+    def round(self, size: int, policy: Any) -> Played:
+        """Plays one episode in each of the first `size` lanes; `policy` is what the planner asks."""
+        s, world, planner = self.settings, self.world, self.planner
+        lanes = world.num_envs
+        active = np.arange(lanes) < size
+        roots = world.roots()
+        chosen = None
+        if roots is not None:
+            chosen = self.rng.choice(roots, size=lanes, replace=lanes > len(roots))
+        world.reset(np.ones(lanes, np.bool_), roots=chosen, seed=int(self.rng.integers(2**31)))
+        if isinstance(planner, ClosedPlanner) and s.exploring_starts:
+            self._scatter(planner, size)
+        planner.prepare(policy, None if chosen is None else chosen[:size])
+        self._going = None
+        seen: list[dict[str, np.ndarray]] = []
+        lane_of: list[np.ndarray] = []
+        reward_of: list[np.ndarray] = []
+        actions = np.zeros(lanes, np.int64)
+        correct = np.full(lanes, np.nan, np.float32)
+        while active.any():
+            who = np.flatnonzero(active)
+            states = planner.states(who)
+            rows = self._rows(who, states)
+            result = self._search(states)
+            picked = result.action.astype(np.int64)
+            if len(seen) < s.temperature_moves and s.temperature > 0:
+                picked = sampled(result.policy, s.temperature, self.rng)
+            actions[who] = picked
+            outcome = world.step(actions, active)
+            plain = isinstance(states, np.ndarray) and states.dtype != object
+            seen.append(
+                rows
+                | {"policy": result.policy.astype(np.float32), "q": result.q, "value": result.value}
+                | {"state": states.astype(np.int64) if plain else np.full(len(who), -1)}
+            )
+            lane_of.append(who)
+            reward_of.append(outcome.reward[who])
+            ended = active & (outcome.terminated | outcome.truncated)
+            if outcome.success is not None:
+                correct[ended] = outcome.success[ended]
+            active &= ~ended
+            if s.reuse_tree:
+                self._move(who, picked, active[who])
+            self.on_step(len(who), outcome)
+        lane = np.concatenate(lane_of)
+        order = np.argsort(lane, kind="stable")
+        lengths = np.bincount(lane, minlength=size)
+        rewards = np.concatenate(reward_of)[order]
+        positions = {key: np.concatenate([part[key] for part in seen])[order] for key in seen[0]}
+        positions["target"] = self._targets(rewards, positions.pop("value"), lengths)
+        return Played(positions, rewards, lengths, correct[:size])
+
+    def _rows(self, who: np.ndarray, states: Any) -> dict[str, np.ndarray]:
+        """Returns what is to be remembered of what lanes see."""
+        rows, needs = self.world.observe(who), self.scorer.needs
+        kept = {f"obs.{key}": array for key, array in rows.items() if needs is None or key in needs}
+        tree = self.world.tree_world if isinstance(self.world, LanesWorld) else None
+        if self.scorer.memory and tree is not None:
+            kept[f"obs.{MEMORY}"] = path_memory(tree.tree, states)
+        return kept
+
+    def _search(self, states: Any) -> Any:
+        s, planner = self.settings, self.planner
+        asked: dict[str, Any] = {"method": s.method, "num_simulations": s.num_simulations, **s.options(explore=True)}
+        if self._going is None:
+            asked["seed"] = int(self.rng.integers(2**31))
+            if not s.reuse_tree:
+                return planner.search(states, **asked)
+            assert planner.simulator is not None, "the planner was prepared when the episode began"
+            with planner.borrowed():
+                self._going = Replanning(planner.simulator, states, **asked)
+        with planner.borrowed():
+            return self._going.search()
+
+    def _move(self, who: np.ndarray, actions: np.ndarray, stay: np.ndarray) -> None:
+        """Takes the trees of the lanes that go on along."""
+        assert self._going is not None
+        if stay.any():
+            states = self.planner.states(who[stay])
+            with self.planner.borrowed():
+                self._going.play(actions, stay, states, seed=int(self.rng.integers(2**31)))
+
+    def _scatter(self, planner: ClosedPlanner, size: int) -> None:
+        """Moves a share of the lanes to random inner nodes of their roots' trees: positions play would hardly reach."""
+        assert self.world is not None
+        tree, state = planner.world.tree, self.world.state()
+        inner = np.flatnonzero(~planner.terminal)
+        root = planner.world.root_index[inner]  # ascending, as nodes are stored tree by tree or level by level
+        order = np.argsort(root, kind="stable")
+        inner, root = inner[order], root[order]
+        moved = np.flatnonzero(self.rng.random(size) < self.settings.exploring_starts)
+        own = planner.world.root_index[state["node"][moved]]
+        first, last = np.searchsorted(root, own), np.searchsorted(root, own, side="right")
+        node = inner[first + (self.rng.random(len(moved)) * (last - first)).astype(np.int64)]
+        state["node"][moved], state["steps"][moved] = node, tree.depth[node]
+        self.world.set_state(state)
+
+    def _targets(self, rewards: np.ndarray, searched: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        s = self.settings
+        if s.value_target == "return":
+            return discounted_returns(rewards, gamma=s.gamma, lengths=lengths)
+        return n_step_returns(rewards, searched, lengths, n=s.n_step, gamma=s.gamma)
+
+
+def sampled(policy: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns moves drawn from pi ** (1 / temperature) ``[B] int64``."""
+    running = (policy.astype(np.float64) ** (1.0 / temperature)).cumsum(1)
+    return (running > rng.random((len(policy), 1)) * running[:, -1:]).argmax(1)
+
+
+def n_step_returns(rewards: np.ndarray, values: np.ndarray, lengths: np.ndarray, *, n: int, gamma: float) -> np.ndarray:
+    """Returns r_t + ... + gamma^(n-1) r_{t+n-1} + gamma^n v_{t+n} within each episode ``[N] float32``."""
+    out = np.zeros(len(rewards), np.float64)
+    start = 0
+    for length in lengths.tolist():
+        for t in range(start, start + length):
+            end = min(t + n, start + length)
+            out[t] = (rewards[t:end] * gamma ** np.arange(end - t)).sum()
+            if end < start + length:
+                out[t] += gamma**n * values[end]
+        start += length
+    return out.astype(np.float32)

@@ -1,0 +1,167 @@
+"""Worlds as searches see them: what a state shows, what a step pays and where it ends.
+
+On held-out roots a planner never sees the verdict. With ``sees="value"`` the reward holds only terms that a real
+deployment would have (judge, perplexity, length, ...), an end is worth what the critic says of it, and a step may be
+paid what the policy thinks of it; with ``sees="verifier"`` the full reward is used, as one may where a checker exists.
+Every result says which.
+
+Letters: B states, K children.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from treegym.agents.masking import masked_log_softmax_array
+from treegym.agents.planning.memory import path_memory
+from treegym.agents.play.world import scalar_reward
+from treegym.agents.policies.base import MEMORY, ChildScorer, as_rows, mask_of
+from treegym.envs.token_tree.simulator import visible_reward as told_reward
+from treegym.envs.token_tree.world import TreeWorld
+from treegym.errors import ConfigError
+from treegym.search import Evaluation, Transition
+
+__all__ = [
+    "SEES",
+    "CloneSimulator",
+    "LanesSimulator",
+    "TreeSimulator",
+    "rows_at",
+    "visible_reward",
+]
+
+SEES = ("value", "verifier")
+
+
+def visible_reward(world: TreeWorld, nodes: np.ndarray, *, sees: str) -> np.ndarray:
+    """Returns what a planner is told entering nodes pays ``[B] float32``.
+
+    Without the verifier: the weighted sum of the deployable terms (where the reward composes them otherwise, this is
+    what can be told without knowing the rest).
+    """
+    if sees not in SEES:
+        raise ConfigError(f"planner_sees must be one of {', '.join(SEES)}, got {sees!r}")
+    return told_reward(world.table, nodes, planner_sees="verifier" if sees == "verifier" else "rewards")
+
+
+def rows_at(world: TreeWorld, nodes: np.ndarray, policy: ChildScorer | None) -> dict[str, np.ndarray]:
+    """Returns what a policy is shown at some nodes, the path's memory among it if its critic reads that."""
+    rows = world.observe(nodes, world.tree.depth[nodes].astype(np.int64))
+    if policy is not None and policy.memory:
+        rows[MEMORY] = path_memory(world.tree, nodes)
+    return rows
+
+
+class TreeSimulator:
+    """A token tree, closed or live, as a `Simulator`: a state is a node."""
+
+    def __init__(
+        self, world: TreeWorld, policy: ChildScorer | None, *, sees: str = "value", likelihood_weight: float = 0.0
+    ) -> None:
+        self.world, self.policy, self.sees = world, policy, sees
+        self.likelihood_weight = likelihood_weight if sees == "value" and policy is not None else 0.0
+        self.num_actions = world.num_actions
+        self._likelihood: dict[int, np.ndarray] = {}  # node: log-probability of each child [K]
+        self.evaluated = 0
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        rows = self._rows(states)
+        legal = mask_of(rows, self.num_actions)
+        self.evaluated += len(states)
+        if self.policy is None:
+            logits = np.full(legal.shape, -30.0, np.float32)
+            children = self.world.first_child[states].astype(np.int64)[:, None] + np.arange(self.num_actions)
+            there = legal & (self.world.child_count[states][:, None] > np.arange(self.num_actions))
+            logits[there] = self.world.tree.prior[children[there]]
+            return Evaluation(logits, np.zeros(len(states), np.float32), legal)
+        logits, values = self.policy.infer(rows)
+        if self.likelihood_weight:
+            self._likelihood.update(zip(states.tolist(), masked_log_softmax_array(logits, legal), strict=True))
+        return Evaluation(logits, values, legal)
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+        world = self.world
+        after = world.first_child[states].astype(np.int64) + actions
+        world.prepare_nodes(after)
+        reward = visible_reward(world, after, sees=self.sees)
+        terminated = world.ends[after] | world.cut_off[after] | (world.child_count[after] == 0)
+        if self.sees == "value" and self.policy is not None and terminated.any():
+            ended = np.flatnonzero(terminated)
+            reward[ended] += self.policy.judge(self._rows(states[ended]))[2][np.arange(len(ended)), actions[ended]]
+        if self.likelihood_weight:
+            pairs = zip(states.tolist(), actions.tolist(), strict=True)
+            reward += self.likelihood_weight * np.array([self._likelihood[s][a] for s, a in pairs], np.float32)
+        return Transition(after, reward, terminated)
+
+    def key(self, states: np.ndarray) -> np.ndarray:
+        return states
+
+    def _rows(self, nodes: np.ndarray) -> dict[str, np.ndarray]:
+        return rows_at(self.world, nodes, self.policy)
+
+
+def _judged(policy: ChildScorer | None, rows: dict[str, np.ndarray], num_actions: int) -> Evaluation:
+    """Returns what a policy says of states; without one, no opinion."""
+    legal = mask_of(rows, num_actions)
+    if policy is None:
+        return Evaluation(np.zeros(legal.shape, np.float32), np.zeros(len(legal), np.float32), legal)
+    logits, values = policy.infer(rows)
+    return Evaluation(logits, values, legal)
+
+
+class LanesSimulator:
+    """Candidate selection as a `Simulator`: a state is a row of the lanes' state ``[B, S] int64``."""
+
+    def __init__(self, lanes: Any, policy: ChildScorer | None) -> None:
+        self.lanes, self.policy = lanes, policy
+        self.num_actions = int(lanes.world.num_actions)
+        self.evaluated = 0
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        rows = self.lanes.world.observe(np.ascontiguousarray(states))
+        self.evaluated += len(states)
+        return _judged(self.policy, rows, self.num_actions)
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+        lanes = type(self.lanes)(self.lanes.world, len(states))
+        lanes.state[:], lanes.done[:] = states, False
+        chosen = np.asarray(actions, np.int64)
+        if hasattr(lanes, "step"):
+            outcome, _ = lanes.step(chosen, next_step_reset=False)
+        else:
+            outcome = lanes.advance(chosen, next_step_reset=False)
+        ended = outcome.terminated | outcome.truncated
+        return Transition(lanes.state.copy(), outcome.reward.astype(np.float32), ended)
+
+
+class CloneSimulator:
+    """Any single environment with `clone_state` and `restore_state` (which returns the observation there).
+
+    A state is what the environment made, and what is observed there.
+    """
+
+    def __init__(self, env: gym.Env, policy: ChildScorer | None) -> None:
+        self.env, self.policy = env, policy
+        self.inner: Any = env.unwrapped
+        self.num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
+        self.evaluated = 0
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        seen = [as_rows(observation, self.env.observation_space)[0] for _, observation in states]
+        rows = {key: np.concatenate([row[key] for row in seen]) for key in seen[0]}
+        self.evaluated += len(states)
+        return _judged(self.policy, rows, self.num_actions)
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+        after = np.empty(len(states), object)
+        reward = np.zeros(len(states), np.float32)
+        terminated = np.zeros(len(states), np.bool_)
+        for i, ((state, _), action) in enumerate(zip(states, actions.tolist(), strict=True)):
+            self.inner.restore_state(state)
+            observation, pay, ended, cut, _ = self.inner.step(action)
+            after[i] = (self.inner.clone_state(), observation)
+            reward[i], terminated[i] = scalar_reward(pay), ended or cut
+        return Transition(after, reward, terminated)

@@ -1,0 +1,1 @@
+"""Playing: environments as batches of lanes, and episodes collected from them."""

@@ -1,0 +1,307 @@
+"""Trajectories: episodes side by side in flat arrays, and how they are collected.
+
+Letters: B lanes, N steps, E episodes, K children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from treegym.agents.play.world import Outcome, World
+from treegym.agents.policies.base import ChildScorer
+
+__all__ = ["Collector", "Stopped", "Trajectories", "join", "uncounted"]
+
+Rows = dict[str, np.ndarray]
+
+
+class Stopped(Exception):
+    """A callback asked to stop; what was collected since the last update is dropped."""
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """E episodes (or pieces of episodes), the steps of each in order, one episode after the other."""
+
+    rows: Mapping[str, np.ndarray]  # observations acted on, each [N, ...]
+    actions: np.ndarray  # [N] int64
+    log_probs: np.ndarray  # [N] float32, of the behaviour policy
+    values: np.ndarray  # [N] float32, the critic's; zeros where there is none
+    rewards: np.ndarray  # [N] float32
+    lengths: np.ndarray  # [E] int64
+    terminated: np.ndarray  # [E] bool
+    truncated: np.ndarray  # [E] bool; neither: a piece whose episode goes on
+    bootstrap: np.ndarray  # [E] float32, value behind the last step; 0 after a terminal
+    correct: np.ndarray  # [E] float32: 1, 0, or NaN where the env does not say
+    groups: np.ndarray  # [E] int64, episodes of one group start at the same root
+    roots: np.ndarray  # [E] int64, -1 where unknown
+    valid: np.ndarray = field(default_factory=lambda: np.ones(0, np.bool_))  # [N] bool, which steps to learn from
+
+    def __post_init__(self) -> None:
+        if len(self.valid) != len(self.actions):
+            object.__setattr__(self, "valid", np.ones(len(self.actions), np.bool_))
+
+    @property
+    def steps(self) -> int:
+        return len(self.actions)
+
+    @property
+    def episodes(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where each episode begins ``[E] int64``."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    @property
+    def returns(self) -> np.ndarray:
+        """The undiscounted return of each episode ``[E] float64``."""
+        return np.bincount(self.episode_of_step, self.rewards, minlength=self.episodes)
+
+    @property
+    def episode_of_step(self) -> np.ndarray:
+        """The episode each step belongs to ``[N] int64``."""
+        return np.repeat(np.arange(self.episodes), self.lengths)
+
+    @property
+    def correctness(self) -> np.ndarray | None:
+        """Whether each episode is correct ``[E] bool``; None if the env does not say for all of them."""
+        return None if np.isnan(self.correct).any() else self.correct > 0.5
+
+    def select(self, keep: np.ndarray) -> Trajectories:
+        """Returns the episodes of ``keep [E] bool``."""
+        if keep.all():
+            return self
+        steps = np.repeat(keep, self.lengths)
+        values = {
+            name: getattr(self, name)[steps] for name in ("actions", "log_probs", "values", "rewards", "valid")
+        } | {name: getattr(self, name)[keep] for name in _PER_EPISODE}
+        return Trajectories(rows={key: array[steps] for key, array in self.rows.items()}, **values)
+
+    def with_(self, **changes: Any) -> Trajectories:
+        return replace(self, **changes)
+
+
+_PER_EPISODE = ("lengths", "terminated", "truncated", "bootstrap", "correct", "groups", "roots")
+
+
+def join(parts: list[Trajectories]) -> Trajectories:
+    """Returns the episodes of all parts as one."""
+    if len(parts) == 1:
+        return parts[0]
+    values = {
+        f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Trajectories) if f.name != "rows"
+    }
+    return Trajectories(rows={k: np.concatenate([p.rows[k] for p in parts]) for k in parts[0].rows}, **values)
+
+
+def uncounted(active: int, outcome: Outcome) -> None:
+    """A collector's `on_step` where nobody counts: outside `learn`."""
+
+
+class Collector:
+    """Plays a policy in a world.
+
+    Args:
+        world: where.
+        policy: who.
+        rng: where actions' randomness comes from.
+        with_value: whether to ask the critic.
+        on_step: called after every step of the lanes with the number of active lanes and what came of it; may raise
+            `Stopped`.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        policy: ChildScorer,
+        rng: np.random.Generator,
+        *,
+        with_value: bool,
+        on_step: Callable[[int, Outcome], None],
+    ) -> None:
+        self.world, self.policy, self.rng = world, policy, rng
+        self.with_value, self.on_step = with_value, on_step
+        self.running = False  # whether the lanes are in the middle of pieces
+        self.finished: list[tuple[float, int]] = []  # return and length of every finished episode since last asked
+        self._return = np.zeros(world.num_envs)
+        self._length = np.zeros(world.num_envs, np.int64)
+
+    def episodes(self, count: int, roots: np.ndarray | None = None, groups: np.ndarray | None = None) -> Trajectories:
+        """Plays `count` whole episodes, at ``roots [count]`` if given, in as many rounds as the lanes need."""
+        lanes = self.world.num_envs
+        self.running = False  # lanes are reset: a piece could not go on
+        parts = []
+        for first in range(0, count, lanes):
+            size = min(lanes, count - first)
+            part = None if roots is None else roots[first : first + size]
+            group = np.arange(first, first + size) if groups is None else groups[first : first + size]
+            parts.append(self._round(size, part, group))
+        return join(parts)
+
+    def _round(self, size: int, roots: np.ndarray | None, groups: np.ndarray) -> Trajectories:
+        """Plays one episode in each of the first `size` lanes."""
+        world, lanes = self.world, self.world.num_envs
+        active = np.arange(lanes) < size
+        padded = None
+        if roots is not None:
+            padded = np.full(lanes, roots[0], np.int64)
+            padded[:size] = roots
+        # A seed for every round: where the environment goes from here depends on our own generator alone, so a run
+        # that resumes from a checkpoint needs nothing that is inside the environment.
+        world.reset(np.ones(lanes, np.bool_), roots=padded, seed=int(self.rng.integers(2**31)))
+        seen: list[Rows] = []
+        lane_of, actions_of, log_of, value_of, reward_of = [], [], [], [], []
+        terminated = np.zeros(lanes, np.bool_)
+        truncated = np.zeros(lanes, np.bool_)
+        bootstrap = np.zeros(lanes, np.float32)
+        correct = np.full(lanes, np.nan, np.float32)
+        full_actions = np.zeros(lanes, np.int64)
+        while active.any():
+            who = np.flatnonzero(active)
+            here = self._rows(who)
+            actions, log_probs, values = self.policy.act(here, self.rng.random(len(who)), with_value=self.with_value)
+            full_actions[who] = actions
+            outcome = world.step(full_actions, active)
+            seen.append(here)
+            lane_of.append(who)
+            actions_of.append(actions)
+            log_of.append(log_probs)
+            value_of.append(values)
+            reward_of.append(outcome.reward[who])
+            ended = active & (outcome.terminated | outcome.truncated)
+            terminated |= ended & outcome.terminated
+            cut = ended & ~outcome.terminated
+            truncated |= cut
+            if outcome.success is not None:
+                correct[ended] = outcome.success[ended]
+            if self.with_value and cut.any():
+                bootstrap[cut] = self._value(np.flatnonzero(cut))
+            active &= ~ended
+            self.on_step(len(who), outcome)
+        lane = np.concatenate(lane_of)
+        order = np.argsort(lane, kind="stable")
+        lengths = np.bincount(lane, minlength=size)
+        rewards = np.concatenate(reward_of)[order].astype(np.float32)
+        totals = np.bincount(np.repeat(np.arange(size), lengths), rewards, minlength=size)
+        self.finished += list(zip(totals.tolist(), lengths.tolist(), strict=True))
+        return Trajectories(
+            rows={key: np.concatenate([part[key] for part in seen])[order] for key in seen[0]},
+            actions=np.concatenate(actions_of)[order],
+            log_probs=np.concatenate(log_of)[order],
+            values=np.concatenate(value_of)[order],
+            rewards=rewards,
+            lengths=lengths.astype(np.int64),
+            terminated=terminated[:size],
+            truncated=truncated[:size],
+            bootstrap=bootstrap[:size],
+            correct=correct[:size],
+            groups=np.asarray(groups, np.int64),
+            roots=np.full(size, -1, np.int64) if roots is None else np.asarray(roots, np.int64),
+        )
+
+    def pieces(self, steps: int) -> Trajectories:
+        """Plays `steps` steps in every lane, going on where the last call stopped; episodes are cut at the edges."""
+        world, lanes = self.world, self.world.num_envs
+        if not self.running:
+            world.reset(np.ones(lanes, np.bool_), seed=int(self.rng.integers(2**31)))
+            self._return[:] = 0.0
+            self._length[:] = 0
+            self.running = True
+        here = self._rows(None)
+        kept = {key: np.empty((steps, *array.shape), array.dtype) for key, array in here.items()}
+        actions = np.empty((steps, lanes), np.int64)
+        log_probs, values, rewards, behind, correct = (np.zeros((steps, lanes), np.float32) for _ in range(5))
+        correct[:] = np.nan
+        terminated, truncated = np.zeros((steps, lanes), np.bool_), np.zeros((steps, lanes), np.bool_)
+        uniforms = self.rng.random((steps, lanes))
+        everyone = np.ones(lanes, np.bool_)
+        for t in range(steps):
+            for key, array in here.items():
+                kept[key][t] = array
+            actions[t], log_probs[t], values[t] = self.policy.act(here, uniforms[t], with_value=self.with_value)
+            outcome = world.step(actions[t], everyone)
+            rewards[t] = outcome.reward
+            terminated[t] = outcome.terminated
+            truncated[t] = outcome.truncated & ~outcome.terminated
+            self._return += outcome.reward
+            self._length += 1
+            ended = terminated[t] | truncated[t]
+            if ended.any():
+                if outcome.success is not None:
+                    correct[t, ended] = outcome.success[ended]
+                if self.with_value and truncated[t].any():
+                    behind[t, truncated[t]] = self._value(np.flatnonzero(truncated[t]))
+                self.finished += list(zip(self._return[ended].tolist(), self._length[ended].tolist(), strict=True))
+                self._return[ended] = 0.0
+                self._length[ended] = 0
+                world.reset(ended, seed=int(self.rng.integers(2**31)))
+            here = self._rows(None)
+            self.on_step(lanes, outcome)
+        if self.with_value:
+            open_ended = ~(terminated[-1] | truncated[-1])
+            if open_ended.any():
+                behind[-1, open_ended] = self._value(np.flatnonzero(open_ended))
+        return _cut(kept, actions, log_probs, values, rewards, behind, correct, terminated, truncated)
+
+    def position(self) -> dict[str, np.ndarray]:
+        """Returns what is known of the episodes the lanes are in the middle of, for a checkpoint."""
+        return {"return": self._return.copy(), "length": self._length.copy()}
+
+    def set_position(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Goes on where `position` was taken; the world itself must have been restored."""
+        self._return[:] = arrays["return"]
+        self._length[:] = arrays["length"]
+        self.running = True
+
+    def _rows(self, lanes: np.ndarray | None) -> Rows:
+        """Returns what the policy needs of what `lanes` see."""
+        rows, needs = self.world.observe(lanes), self.policy.needs
+        return rows if needs is None else {key: array for key, array in rows.items() if key in needs}
+
+    def _value(self, lanes: np.ndarray) -> np.ndarray:
+        return self.policy.infer(self._rows(lanes))[1]
+
+
+def _cut(
+    kept: Rows,
+    actions: np.ndarray,
+    log_probs: np.ndarray,
+    values: np.ndarray,
+    rewards: np.ndarray,
+    behind: np.ndarray,
+    correct: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+) -> Trajectories:
+    """Returns ``[T, B]`` arrays as pieces, lane after lane, cut where episodes end."""
+    steps = len(actions)
+
+    def flat(array: np.ndarray) -> np.ndarray:
+        return np.swapaxes(array, 0, 1).reshape(-1, *array.shape[2:])
+
+    ends = terminated | truncated
+    ends[-1] = True
+    last = np.flatnonzero(flat(ends))  # [E] the last step of each piece
+    lengths = np.diff(last, prepend=-1)
+    count = len(last)
+    return Trajectories(
+        rows={key: flat(array) for key, array in kept.items()},
+        actions=flat(actions),
+        log_probs=flat(log_probs),
+        values=flat(values),
+        rewards=flat(rewards),
+        lengths=lengths,
+        terminated=flat(terminated)[last],
+        truncated=flat(truncated)[last],
+        bootstrap=flat(behind)[last],
+        correct=flat(correct)[last],
+        groups=np.arange(count),
+        roots=np.full(count, -1, np.int64),
+        valid=np.ones(steps * actions.shape[1], np.bool_),
+    )

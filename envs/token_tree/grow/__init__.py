@@ -1,0 +1,1 @@
+"""Growing token trees: a primary model and teachers populate them."""

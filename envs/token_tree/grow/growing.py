@@ -1,0 +1,177 @@
+"""Growing a token tree: a primary model and teachers populate it, the primary closes it, a verifier judges its ends.
+
+The prompts are cut into shards. A shard is grown by itself, from its prompts alone, and written whole; the finished
+shards are merged. So memory is bounded by a shard, and a growth that was killed goes on where it stopped and ends in
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from treegym.envs.token_tree.grow.basis import ContextBasis, fit_basis
+from treegym.envs.token_tree.grow.closing import PRIMARY
+from treegym.envs.token_tree.grow.columns import ending_tokens, fill_ends, fill_primary, fill_teacher, vocabulary
+from treegym.envs.token_tree.grow.settings import GrowSettings, Judge, Verifier, Voice
+from treegym.envs.token_tree.grow.sprout import Sprout
+from treegym.envs.token_tree.grow.states import ContextStates
+from treegym.envs.token_tree.grow.voices import check_prompts, make_voices, servable
+from treegym.envs.token_tree.grow.waves import grow_sprouts
+from treegym.envs.token_tree.grow.work import WorkDirectory, digest_of
+from treegym.errors import ConfigError
+from treegym.models.base import LanguageModel
+from treegym.models.embeddings import Embedder
+from treegym.tree.flags import GREEDY
+from treegym.tree.token_tree import Root, TokenTree
+
+__all__ = ["GrowSettings", "grow", "grow_shard"]
+
+BASIS_PROMPTS = 256  # prompts on whose greedy answers the context basis is fitted
+
+
+def grow(
+    prompts: Sequence[Root],
+    *,
+    primary: LanguageModel,
+    teachers: Sequence[LanguageModel] = (),
+    out: str | os.PathLike[str],
+    settings: GrowSettings | None = None,
+    verify: Verifier | None = None,
+    judge: Judge | None = None,
+    embedder: Embedder | None = None,
+    chat: bool = True,
+    work: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    source: str = "",
+    progress: bool = False,
+) -> TokenTree:
+    """Grows a closed tree and writes it to a file; a growth that was interrupted goes on where it stopped.
+
+    Args:
+        prompts: the roots to be; ``tokens`` is filled in here.
+        primary: the policy being trained. Its vocabulary is the tree's, and it closes every frontier.
+        teachers: the models that propose; teachers of other vocabularies propose text.
+        out: the `.tree` file to write.
+        settings: how to grow; with a server that tells too few log-probabilities for it, ``answers`` are grown.
+        verify: scores a terminal's text against its root's reference; without it verdicts stay unset.
+        judge: scores prompts and answers; without it the judge's column stays unset.
+        embedder: describes contexts by their text; without it the primary's hidden states describe them.
+        chat: ask models that have a chat template, instead of letting them go on with the bare prompt.
+        work: where shards are kept until the tree is finished, by default ``OUT.growing``.
+        overwrite: replace an existing `out`.
+        source: where the prompts came from, for the file's header.
+        progress: show a progress bar, if standard error is a terminal.
+    """
+    settings = settings or GrowSettings()
+    target = Path(out)
+    directory = Path(work) if work is not None else target.with_name(target.name + ".growing")
+    if not prompts:
+        raise ConfigError("there are no prompts to grow from")
+    if target.is_dir():
+        raise ConfigError(f"{target} is a directory; name the file to write")
+    if target.exists() and not overwrite and not (directory / "plan.json").is_file():
+        raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target.parent} is no directory; make it first")
+    voices = make_voices(primary, teachers, chat=chat)
+    check_prompts(voices, prompts, max_tokens=settings.max_tokens)
+    settings, notices = servable(voices, settings)
+    models: dict[str, Any] = {
+        "primary": {"name": primary.name, "fingerprint": primary.fingerprint()},
+        "teacher_models": [{"name": t.name, "fingerprint": t.fingerprint()} for t in teachers],
+    }
+    identity = getattr(judge, "identity", None)
+    asked = {"judge": identity if judge is None or identity is not None else "given", "verified": verify is not None}
+    described = {"name": embedder.name, "fingerprint": embedder.fingerprint()} if embedder is not None else None
+    asked |= {"embedder": described, "chat": chat}
+    plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked}
+    store = WorkDirectory(directory, plan)
+    states = ContextStates(voices[PRIMARY], embedder)
+    basis = store.basis(
+        lambda: fit_basis(states, [root.prompt for root in prompts[:BASIS_PROMPTS]], max_tokens=settings.max_tokens)
+    )
+    for notice in notices:
+        warnings.warn(notice, stacklevel=2)
+    shards = [prompts[start : start + settings.shard] for start in range(0, len(prompts), settings.shard)]
+    for number, shard in _shown(list(enumerate(shards)), progress):
+        if not store.has(number):
+            grown = grow_shard(shard, voices, settings, basis=basis, states=states, verify=verify, judge=judge)
+            store.save_shard(number, grown)
+    header = {
+        "growth": settings.to_dict(),
+        "seed": settings.seed,
+        "source": source,
+        "tokenizer": primary.tokenizer.fingerprint(),
+        "context_basis": basis.to_header(),
+        "embedder": described,
+        "chat": chat,
+        **models,
+    }
+    store.save(store.merge(len(shards), header), target)
+    store.remove()
+    return TokenTree.open(target)
+
+
+def grow_shard(
+    prompts: Sequence[Root],
+    voices: Sequence[Voice],
+    settings: GrowSettings,
+    *,
+    basis: ContextBasis | None = None,
+    states: ContextStates | None = None,
+    verify: Verifier | None = None,
+    judge: Judge | None = None,
+) -> TokenTree:
+    """Returns a closed tree of a few prompts, all columns filled, in memory. Voice 0 is the primary."""
+    sprouts = grow_sprouts([root.prompt for root in prompts], voices, settings)
+    tree = lay_out(sprouts, prompts, voices, context=basis is not None)
+    roots = range(tree.num_roots)
+    fill_primary(tree, states or ContextStates(voices[PRIMARY]), basis, roots)
+    for column, voice in enumerate(voices[1:]):
+        fill_teacher(tree, voice, column, roots)
+    fill_ends(tree, verify, judge)
+    return tree
+
+
+def lay_out(
+    sprouts: Sequence[Sprout], roots: Sequence[Root], voices: Sequence[Voice], *, context: bool = True
+) -> TokenTree:
+    """Returns a tree with the sprouts' nodes, level by level below each root; only structure and provenance filled."""
+    primary = voices[PRIMARY].model
+    tree = TokenTree.empty(
+        tokens=vocabulary(primary),
+        eos_id=primary.tokenizer.eos_id,
+        teachers=[voice.name for voice in voices[1:]],
+        context=context,
+        capacity=sum(sprout.size + 1 for sprout in sprouts),
+    )
+    for sprout, root in zip(sprouts, roots, strict=True):
+        level = [(-1, tree.add_root(replace(root, tokens=voices[PRIMARY].begin(root.prompt))))]
+        while level:
+            expanded = [(children, node) for here, node in level if (children := list(sprout.children(here).values()))]
+            born = [child for children, _ in expanded for child in children]
+            nodes = tree.add_children(
+                [node for _, node in expanded],
+                [len(children) for children, _ in expanded],
+                [sprout.tokens[child] for child in born],
+                proposers=[sprout.proposers[child] for child in born],
+                flags=[GREEDY * sprout.greedy[child] for child in born],
+            )
+            level = list(zip(born, nodes.tolist(), strict=True))
+    below = tree.parent >= 0
+    tree.flags[below] |= ending_tokens(primary)[tree.token[below]]
+    return tree
+
+
+def _shown(items: list[Any], progress: bool) -> Iterable[Any]:
+    if not (progress and sys.stderr.isatty()):
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, desc="growing", unit="shard")

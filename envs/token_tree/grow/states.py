@@ -1,0 +1,52 @@
+"""What describes a context as a vector: the primary's hidden states, or an embedding of the text so far.
+
+Letters: n nodes of a tree below its prompt, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from treegym.envs.token_tree.grow.settings import Voice
+from treegym.models.embeddings import Embedder
+from treegym.models.tree_scores import Branches, TreeScores, score_trees
+
+__all__ = ["ContextStates"]
+
+
+class ContextStates:
+    """Vectors of contexts; similarity and the context columns are made of them."""
+
+    def __init__(self, voice: Voice, embedder: Embedder | None = None) -> None:
+        self.voice = voice
+        self._embedder = embedder
+
+    @property
+    def width(self) -> int:
+        """D, found by asking for one vector."""
+        return int(self.of_contexts([[self.voice.model.tokenizer.eos_id]]).shape[1])
+
+    def scored(self, trees: Sequence[Branches]) -> tuple[list[TreeScores], list[np.ndarray]]:
+        """Returns the primary's scores of trees, and the vectors of prompt and nodes ``[n + 1, D]`` of each."""
+        scores = score_trees(self.voice.model, trees, hidden=self._embedder is None)
+        if self._embedder is None:
+            return scores, [score.hidden for score in scores]
+        contexts = [tree.context(node) for tree in trees for node in range(-1, tree.size)]
+        cuts = np.cumsum([tree.size + 1 for tree in trees])[:-1]
+        return scores, np.split(self.of_contexts(contexts), cuts)
+
+    def of_contexts(self, contexts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Returns ``[B, D]`` of contexts given as token ids."""
+        if self._embedder is None:
+            return self.voice.model.embed(contexts)
+        return self._embedder.embed([self.voice.model.tokenizer.decode(context) for context in contexts])
+
+    def of_prompts(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Returns ``[B, D]`` of prompts as a whole: the mean over the vectors of their beginnings, all of them."""
+        if self._embedder is not None:
+            return self.of_contexts(prompts)
+        beginnings = [prompt[: end + 1] for prompt in prompts for end in range(len(prompt))]
+        cuts = np.cumsum([len(prompt) for prompt in prompts])[:-1]
+        return np.stack([part.mean(axis=0) for part in np.split(self.of_contexts(beginnings), cuts)])

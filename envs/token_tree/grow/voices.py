@@ -1,0 +1,113 @@
+"""The voices of a growth: every model made to speak the primary's vocabulary, and each one's own way to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
+from treegym.errors import BackendError, ConfigError, DataError
+from treegym.models.base import LanguageModel, context_length
+from treegym.models.remote.dialect import growth_mode, told_logprobs
+from treegym.models.tokens.chat import chat_beginning, has_chat_template, plain_beginning
+from treegym.models.tokens.retokenize import Retokenized, in_vocabulary_of
+from treegym.tree.arena import Root
+
+__all__ = ["check_prompts", "make_voices", "room_for_answers", "servable"]
+
+
+def make_voices(primary: LanguageModel, teachers: Sequence[LanguageModel], *, chat: bool = True) -> list[Voice]:
+    """Returns the voices, the primary first.
+
+    Args:
+        primary: the policy being trained.
+        teachers: the other models.
+        chat: whether models with a chat template are asked, with the request for the fewest steps; otherwise every
+            model goes on with the bare prompt.
+    """
+    names = [model.name for model in teachers]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"two teachers carry the same name: {', '.join(names)}; give them different ones")
+    return [_voice(primary, primary, chat), *(_voice(model, primary, chat) for model in teachers)]
+
+
+def _voice(model: LanguageModel, primary: LanguageModel, chat: bool) -> Voice:
+    spoken = in_vocabulary_of(model, primary.tokenizer)
+    if not (chat and has_chat_template(model)):
+        return Voice(spoken, plain_beginning(spoken))
+    asked = chat_beginning(model)
+    if not isinstance(spoken, Retokenized):
+        return Voice(model, asked)
+    foreign, plain = spoken, plain_beginning(spoken)
+
+    def begin(prompt: str) -> tuple[int, ...]:
+        """Returns the prompt in the primary's tokens; the model behind the boundary reads its chat instead."""
+        ids = plain(prompt)
+        foreign.open_with(ids, asked(prompt))
+        return ids
+
+    return Voice(foreign, begin)
+
+
+def check_prompts(voices: Sequence[Voice], prompts: Sequence[Root], *, max_tokens: int) -> None:
+    """Raises DataError when a model cannot express a prompt, or has no room for its answer; nothing is grown yet."""
+    for number, voice in enumerate(voices):
+        who = f"teacher {voice.name!r}" if number else f"the primary {voice.name!r}"
+        for root in prompts:
+            try:
+                ids = voice.begin(root.prompt)
+                left = _room_left(voice, root.prompt)
+            except DataError as error:
+                raise DataError(f"{who} cannot express the prompt {root.prompt[:80]!r}: {error}") from error
+            if not ids:
+                raise DataError(f"{who} needs at least one token to begin with, but the prompt is {root.prompt!r}")
+            if left is not None and left < max_tokens:
+                raise DataError(
+                    f"{who} has no room for an answer of {max_tokens} tokens after {root.prompt[:80]!r}, which leaves "
+                    f"{max(left, 0)}; allow shorter answers (max_tokens), or leave the prompt out"
+                )
+
+
+def _room_left(voice: Voice, prompt: str) -> int | None:
+    """Returns how many of the primary's tokens fit into the model's context after a prompt, None if it does not say."""
+    if isinstance(voice.model, Retokenized):
+        length = context_length(voice.model.inner)
+        theirs = voice.model.inner.tokenizer.encode(prompt)
+        return None if length is None else int((length - len(theirs)) / voice.model.stretch)
+    length = context_length(voice.model)
+    return None if length is None else length - len(voice.begin(prompt))
+
+
+def room_for_answers(voices: Sequence[Voice], prompts: Sequence[Root], *, most: int) -> int:
+    """Returns how long answers may be: `most` tokens, or what the models' contexts leave after the longest prompt."""
+    check_prompts(voices, prompts, max_tokens=1)
+    left = [_room_left(voice, root.prompt) for voice in voices for root in prompts]
+    return min([most, *(room for room in left if room is not None)])
+
+
+def servable(voices: Sequence[Voice], settings: GrowSettings) -> tuple[GrowSettings, list[str]]:
+    """Returns settings in a mode that all models can serve, and what to tell whoever wanted another one.
+
+    Single tokens are proposed by their log-probabilities, and unlikely ones can only be found among all of them; a
+    server that tells fewer makes the growth one of whole answers. A teacher that is known to give words only takes part
+    in ``mixed`` by its answers. The primary has to score every path, so it cannot do without any.
+    """
+    primary = voices[0].model
+    told = told_logprobs(primary)
+    if told < primary.tokenizer.vocab_size and not getattr(primary, "scores_prompts", False):
+        raise BackendError(
+            f"the primary {primary.name!r} gives {told} log-probabilities per position and scores no texts, so it "
+            "cannot close a tree; serve it with more (vLLM: --max-logprobs -1), or let it be a teacher"
+        )
+    notices: list[str] = []
+    for voice in voices:
+        foreign = isinstance(voice.model, Retokenized)
+        model = voice.model.inner if isinstance(voice.model, Retokenized) else voice.model
+        if settings.mode == "mixed" and getattr(model, "words_only", False):
+            continue
+        proposals = model.tokenizer.vocab_size if foreign or settings.worst else settings.best
+        mode, notice = growth_mode(model, settings.mode, proposals=proposals)
+        if notice is not None:
+            notices.append(notice)
+            settings = replace(settings, mode=mode)
+    return settings, notices

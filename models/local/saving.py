@@ -1,0 +1,75 @@
+"""Writing a trained model to a directory: the configuration, safetensors weights and the tokenizer, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from treegym.errors import ConfigError, DataError
+from treegym.files import atomic_write
+from treegym.models.base import TextTokenizer
+from treegym.models.tokens.char_tokenizer import CharTokenizer
+from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
+
+__all__ = ["save_model"]
+
+HOW_LOADED = ("is_local", "local_files_only")  # transformers writes them, but they say nothing of the tokenizer
+
+
+def save_model(model: Any, tokenizer: TextTokenizer, directory: str | os.PathLike[str]) -> None:
+    """Writes a `transformers` model so that `load_model(directory)` loads it; an old directory is replaced whole."""
+    final = Path(directory)
+    if final.exists() and not (final / "config.json").is_file() and any(final.iterdir()):
+        raise DataError(f"{final}: exists and holds no model; choose another directory, nothing was written")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        with _quiet():
+            model.save_pretrained(staging, safe_serialization=True)
+        _save_tokenizer(tokenizer, staging)
+        if final.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
+            os.replace(final, old / "model")
+            os.replace(staging, final)
+            shutil.rmtree(old)
+        else:
+            os.replace(staging, final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps `transformers` from drawing a progress bar for a write of milliseconds."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _save_tokenizer(tokenizer: TextTokenizer, directory: Path) -> None:
+    if isinstance(tokenizer, CharTokenizer):
+        tokenizer.save(directory / "tokenizer.json")
+        return
+    if not isinstance(tokenizer, HuggingFaceTokenizer):
+        raise ConfigError(
+            f"a {type(tokenizer).__name__} cannot be saved with a model; use a tokenizer that load_model returned"
+        )
+    tokenizer.hf.save_pretrained(directory)
+    # transformers drops the padding and truncation of a tokenizer it has used: the rules are written as they were read
+    atomic_write(directory / "tokenizer.json", tokenizer.rules() + "\n")
+    file = directory / "tokenizer_config.json"
+    settings: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    kept = {name: value for name, value in settings.items() if name not in HOW_LOADED}
+    atomic_write(file, json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -1,0 +1,161 @@
+"""A whole tree in one forward pass: every token attends to its ancestors only, and its position is its depth.
+
+The tokens of a tree stand in one row, the prompt first. In a causal transformer a token's state depends on the tokens
+it attends to and on their positions alone, so with a mask of ancestors and depths for positions each state equals the
+one its path would have on its own.
+
+Letters: B trees of a batch, L tokens of the longest (prompt and nodes), n nodes, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from treegym.models.base import check_length, context_length
+from treegym.models.local.network import Network
+from treegym.models.tree_scores import Branches, TreeScores, allowed_tokens
+
+__all__ = ["additive_masks", "ancestor_mask", "score_trees_by_attention"]
+
+MASK_LIMIT = 2**24  # entries of one mask, 64 MB in float32
+LOGITS_LIMIT = 2**24  # entries of one block of logits
+
+
+def ancestor_mask(parents: np.ndarray) -> np.ndarray:
+    """Returns ``[..., L, L] bool``: entry (i, j) is whether j is i or an ancestor of i; -1 is the parent of a root.
+
+    All nodes climb together, one step at a time, so the cost is the depth of the deepest, not the number of nodes.
+    """
+    flat = parents.reshape(-1, parents.shape[-1])  # [B, L]
+    mask = np.zeros((*flat.shape, flat.shape[1]), bool)
+    row, node = np.nonzero(np.ones_like(flat, bool))
+    above = node
+    while len(row):
+        mask[row, node, above] = True
+        above = flat[row, above]
+        climbing = above >= 0
+        row, node, above = row[climbing], node[climbing], above[climbing]
+    return mask.reshape(*parents.shape, parents.shape[-1])
+
+
+def additive_masks(model: Network, visible: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor) -> Any:
+    """Turns visibility into what the layers take: one additive mask, or one per kind of layer.
+
+    Args:
+        model: the model, for its dtype and its sliding window.
+        visible: ``[B, Q, K] bool``, which keys each query may see.
+        positions: ``[B, Q]`` positions of the queries.
+        keys: ``[B, K]`` positions of the keys.
+    """
+    full = _additive(visible, model.dtype)
+    window = getattr(model.config, "sliding_window", None)
+    if not window or int(positions.max()) < window:
+        return full
+    near = visible & (positions[:, :, None] - keys[:, None, :] < window)
+    sliding = _additive(near, model.dtype)
+    kinds = set(getattr(model.config, "layer_types", None) or ["sliding_attention"])
+    if len(kinds) == 1:
+        return sliding if kinds == {"sliding_attention"} else full
+    return {"full_attention": full, "sliding_attention": sliding}
+
+
+def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]  # [B, 1, Q, K]
+
+
+def _batches(model: Network, trees: Sequence[Branches]) -> Iterator[list[int]]:
+    """Yields indices of trees of similar size, so many that neither tokens nor mask exceed their bounds."""
+    lengths = [len(tree.prompt) + tree.size for tree in trees]
+    batch: list[int] = []
+    for index in sorted(range(len(trees)), key=lambda i: (lengths[i], i)):
+        rows, longest = len(batch) + 1, lengths[index]
+        if batch and (rows * longest > model.batch_tokens or rows * longest * longest > MASK_LIMIT):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _arranged(trees: Sequence[Branches]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns ids ``[B, L]``, positions ``[B, L]`` and visibility ``[B, L, L]`` of trees laid out in rows."""
+    longest = max(len(tree.prompt) + tree.size for tree in trees)
+    ids = np.zeros((len(trees), longest), np.int64)
+    parents = np.full((len(trees), longest), -1, np.int64)  # padding is alone, and sees itself only
+    for row, tree in enumerate(trees):
+        start, stop = len(tree.prompt), len(tree.prompt) + tree.size
+        ids[row, :start] = tree.prompt
+        ids[row, start:stop] = tree.tokens
+        parents[row, :start] = np.arange(-1, start - 1)
+        parents[row, start:stop] = np.where(tree.parents < 0, start - 1, tree.parents + start)
+    visible = ancestor_mask(parents)
+    return ids, visible.sum(axis=2) - 1, visible
+
+
+@torch.inference_mode()
+def score_trees_by_attention(
+    model: Network, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+) -> list[TreeScores]:
+    """Scores trees, each in one forward pass; see `treegym.models.tree_scores.score_trees`."""
+    allowed = torch.from_numpy(allowed_tokens(model)).to(model.device)
+    results: list[TreeScores | None] = [None] * len(trees)
+    for batch in _batches(model, trees):
+        chosen = [trees[index] for index in batch]
+        ids, positions, visible = (torch.from_numpy(array).to(model.device) for array in _arranged(chosen))
+        check_length(int(positions.max()) + 1, name=model.name, limit=context_length(model))
+        masks = additive_masks(model, visible, positions, positions)
+        states = model.hidden(ids, positions=positions, mask=masks)  # [B, L, D]
+        for index, scores in zip(batch, _read(model, chosen, states, allowed, best, worst, hidden), strict=True):
+            results[index] = scores
+    return [result for result in results if result is not None]
+
+
+def _read(
+    model: Network,
+    trees: Sequence[Branches],
+    states: torch.Tensor,
+    allowed: torch.Tensor,
+    best: int,
+    worst: int,
+    hidden: bool,
+) -> list[TreeScores]:
+    """Reads the scores of a batch of trees off its states ``[B, L, D]``, in blocks of bounded size."""
+    sizes = [tree.size + 1 for tree in trees]  # the last token of the prompt predicts the first ones
+    starts = np.cumsum([0, *sizes[:-1]])
+    rows = np.repeat(np.arange(len(trees)), sizes)
+    columns = np.concatenate([len(t.prompt) - 1 + np.arange(s) for t, s in zip(trees, sizes, strict=True)])
+    flat = states[torch.from_numpy(rows).to(model.device), torch.from_numpy(columns).to(model.device)]  # [S, D]
+    owners = np.concatenate([start + tree.parents + 1 for start, tree in zip(starts, trees, strict=True)])  # [n]
+    order = np.argsort(owners, kind="stable")  # so that the nodes a block predicts stand together
+    tokens = np.concatenate([tree.tokens for tree in trees]).astype(np.int64)
+    logp = np.empty(len(tokens), np.float32)
+    parts: list[list[np.ndarray]] = []
+    block = max(1, LOGITS_LIMIT // len(allowed))
+    best, worst = min(best, int(allowed.sum())), min(worst, int(allowed.sum()))
+    for begin in range(0, len(flat), block):
+        logprobs = torch.log_softmax(model.logits(flat[begin : begin + block]), dim=-1)  # [b, V]
+        low, high = np.searchsorted(owners[order], [begin, begin + block])
+        mine = order[low:high]
+        picked = logprobs[torch.from_numpy(owners[mine] - begin), torch.from_numpy(tokens[mine])]
+        logp[mine] = picked.cpu().numpy()
+        tops = logprobs.masked_fill(~allowed, -torch.inf).topk(best, dim=-1) if best else None
+        lows = logprobs.masked_fill(~allowed, torch.inf).topk(worst, dim=-1, largest=False) if worst else None
+        parts.append([*_pair(tops, len(logprobs)), *_pair(lows, len(logprobs))])
+    found = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    vectors = flat.float().cpu().numpy() if hidden else np.zeros((len(flat), 0), np.float32)
+    cuts = starts[1:]
+    per_tree = zip(*(np.split(array, cuts) for array in (*found, vectors)), strict=True)
+    nodes = np.split(logp, np.cumsum([tree.size for tree in trees])[:-1])
+    return [TreeScores(scores, *arrays) for scores, arrays in zip(nodes, per_tree, strict=True)]
+
+
+def _pair(ranked: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids and log-probabilities of a top-k result, or two empty tables."""
+    if ranked is None:
+        return np.zeros((rows, 0), np.int32), np.zeros((rows, 0), np.float32)
+    return ranked.indices.to(torch.int32).cpu().numpy(), ranked.values.cpu().numpy()

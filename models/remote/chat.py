@@ -1,0 +1,166 @@
+"""Chat with a served model: for judges, and for teachers that answer in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from treegym.errors import ConfigError
+from treegym.models.remote.endpoint import Endpoint
+from treegym.models.remote.journal import Journal
+from treegym.models.remote.served_models import model_cards, served_model
+from treegym.models.remote.untrusted_json import MalformedAnswer, field
+
+__all__ = ["ChatAnswer", "ChatClient", "Message"]
+
+Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+ROLES = ("system", "developer", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class ChatAnswer:
+    """One answer in words."""
+
+    text: str
+    finish_reason: str  # "stop", "length", or what else the server says
+
+
+class ChatClient:
+    """Asks ``/chat/completions`` of any OpenAI-compatible server."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint | str,
+        *,
+        model: str | None = None,
+        journal: Journal | None = None,
+        extra: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Prepares a client.
+
+        Args:
+            endpoint: an `Endpoint` to share, or a base URL; `settings` are then the `Endpoint`'s keyword arguments.
+            model: the model's name on that server; without it the server must serve exactly one.
+            journal: where finished answers are kept, so that an interrupted batch is not paid for twice.
+            extra: further fields of every request, such as ``{"top_p": 0.9}``.
+        """
+        self.endpoint = Endpoint(endpoint, **settings) if isinstance(endpoint, str) else endpoint
+        if settings and not isinstance(endpoint, str):
+            raise ConfigError(f"pass {', '.join(settings)} to the Endpoint, not beside it")
+        self._model, self._journal, self._extra = model, journal, dict(extra or {})
+        self.context_length: int | None = None  # tokens of a conversation, where the only model there is tells it
+
+    @property
+    def model(self) -> str:
+        """Returns the model's name on the server."""
+        if self._model is None:
+            self._model = served_model(self.endpoint)
+            told = model_cards(self.endpoint)[self._model].get("max_model_len")
+            self.context_length = told if isinstance(told, int) and told > 0 else None
+        return self._model
+
+    @property
+    def usage(self) -> Any:
+        """Returns the running totals of requests, tokens and money."""
+        return self.endpoint.usage
+
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """Returns the answer to one conversation."""
+        return self.complete_many([messages], max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)[0]
+
+    def complete_many(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> list[str]:
+        """Returns the answers to many conversations, asked concurrently, in order."""
+        answers = self.answers(conversations, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)
+        return [answer.text for answer in answers]
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> list[ChatAnswer]:
+        """Returns the answers with how each ended; row r of a seeded batch is asked with ``seed + r``."""
+        bodies = []
+        for row, messages in enumerate(conversations):
+            body: dict[str, Any] = {
+                "model": self.model,
+                "messages": [_checked(message) for message in messages],
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                **self._extra,
+            }
+            if seed is not None:
+                body["seed"] = (seed + row) % 2**31
+            if stop:
+                body["stop"] = list(stop)
+            bodies.append(body)
+        return self.endpoint.map(self._ask, bodies)
+
+    async def _ask(self, body: dict[str, Any]) -> ChatAnswer:
+        if self._journal is not None and (kept := self._journal.get("chat", body)) is not None:
+            return _read(kept)
+        letters = sum(len(message["content"]) for message in body["messages"])
+
+        def check(answer: dict[str, Any]) -> ChatAnswer:
+            read = _read(answer)
+            if self._journal is not None:
+                self._journal.put("chat", body, {"choices": [_kept(read)]})
+            return read
+
+        return await self.endpoint.ask(
+            "POST",
+            "chat/completions",
+            body,
+            check=check,
+            about_prompt=1 + letters // 4,
+            about_completion=body["max_tokens"],
+        )
+
+
+def _checked(message: Message) -> dict[str, str]:
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES or not isinstance(content, str):
+        raise ConfigError(
+            f"a message needs a role ({', '.join(ROLES)}) and a content that is text, not {message!r:.200}"
+        )
+    return {"role": str(role), "content": content}
+
+
+def _read(answer: dict[str, Any]) -> ChatAnswer:
+    """Returns the first choice of an answer, checked."""
+    choices = field(answer, "choices", list)
+    if not choices:
+        raise MalformedAnswer("the answer holds no choices")
+    message = field(choices[0], "message", dict)
+    content = message.get("content")
+    if content is None and isinstance(message.get("refusal"), str):
+        content = message["refusal"]
+    if not isinstance(content, str):
+        raise MalformedAnswer(f"the message holds no text but {str(content)[:60]!r}")
+    reason = choices[0].get("finish_reason")
+    return ChatAnswer(content, reason if isinstance(reason, str) else "unknown")
+
+
+def _kept(answer: ChatAnswer) -> dict[str, Any]:
+    return {"message": {"content": answer.text}, "finish_reason": answer.finish_reason}

@@ -1,0 +1,1 @@
+"""Making a PyTorch module faster: candidates, measurements, and the choice among them."""

@@ -1,0 +1,124 @@
+"""The settings of the hybrid optimisation core, under the names its users know."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from treegym.errors import ConfigError, suggest
+from treegym.optimize.fitness import DEFAULT_WEIGHTS, weights_of
+from treegym.optimize.strategies import expand
+
+__all__ = ["SELECTIONS", "CoreConfig"]
+
+SELECTIONS = ("tournament", "roulette", "rank", "rl")
+_ALIASES = {"hybrid_strategies": "optimization_strategies"}
+_ANY = sys.float_info.max  # finite; nan lies in no range
+_RANGES: dict[tuple[str, ...], tuple[float, float]] = {
+    ("tournament_size", "max_iterations", "rl_max_episodes", "rl_max_steps_per_episode", "megabytes", "rl_hidden_dim"):
+        (1, _ANY),
+    ("performance_threshold", "convergence_threshold", "rl_epsilon_high"): (0, _ANY),
+    ("seconds_per_candidate", "timeout"): (1e-3, _ANY),
+    ("rl_learning_rate", "rl_value_learning_rate"): (1e-9, 1),
+    ("rl_gamma", "rl_lambda", "rl_epsilon_low"): (0, 1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """All switches; `CoreConfig.of(mapping)` checks names and values."""
+
+    enable_candidate_selection: bool = True  # off: apply the single strategy that is expected to do best
+    enable_tournament_selection: bool = True
+    selection_strategy: str = "tournament"  # tournament, roulette, rank or rl
+    tournament_size: int = 3
+    enable_adaptive_hybrid: bool = True  # learn how strategies do on each kind of module, and keep it on disk
+    history_path: str | None = None  # where; None: the user's state directory
+    enable_multi_objective_optimization: bool = True
+    objective_weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    enable_ensemble_optimization: bool = True  # pairs and longer ordered combinations
+    enable_rl_optimization: bool = True
+    enable_dapo: bool = True
+    enable_vapo: bool = True
+    enable_orz: bool = True  # reward zoning
+    num_candidates: int | None = None  # None: 5, or 8 to 10 for large modules
+    optimization_strategies: tuple[str, ...] = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion")
+    performance_threshold: float = 0.8  # a fitness that is good enough to stop
+    convergence_threshold: float = 0.01  # stop when two measurements in a row improve the best by less
+    max_iterations: int = 10  # candidates measured at most
+    max_accuracy_drop: float | None = 0.05  # hard limit on lost accuracy; None: only the fitness counts
+    seconds_per_candidate: float = 2.0  # time for measuring one
+    processes: int | None = None  # candidates tried and measured side by side; None: as there are processors
+    timeout: float = 120.0  # after which a candidate is given up
+    megabytes: int = 8_192  # memory beyond this costs a candidate its life
+    rl_hidden_dim: int = 128
+    rl_learning_rate: float = 3e-4
+    rl_value_learning_rate: float = 1e-3
+    rl_gamma: float = 0.99
+    rl_lambda: float = 0.95
+    rl_epsilon_low: float = 0.1  # the clip range is asymmetric
+    rl_epsilon_high: float = 0.3
+    rl_max_episodes: int = 100  # rounds of training
+    rl_max_steps_per_episode: int = 50  # steps a round, in every lane
+    seed: int = 0
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any] | CoreConfig | None = None) -> CoreConfig:
+        """Returns a config from a mapping; raises ConfigError for unknown keys (with a suggestion) and bad values."""
+        if settings is None:
+            return cls()
+        if isinstance(settings, CoreConfig):
+            return settings
+        known = {one.name for one in fields(cls)}
+        values: dict[str, Any] = {}
+        for key, value in settings.items():
+            name = _ALIASES.get(key, key)
+            if name not in known:
+                raise ConfigError(f"there is no setting {key!r}.{suggest(key, [*known, *_ALIASES])}")
+            values[name] = value
+        if "optimization_strategies" in values:
+            named = values["optimization_strategies"]
+            values["optimization_strategies"] = (named,) if isinstance(named, str) else tuple(named)
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.type == "bool" and not isinstance(value, bool):
+                raise ConfigError(f"{one.name} is {value!r}; it must be true or false")
+            if one.type in ("int", "float") and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise ConfigError(f"{one.name} is {value!r}; it must be a number")
+            if one.type == "int" and not isinstance(value, int):
+                raise ConfigError(f"{one.name} is {value!r}; it must be a whole number")
+        if self.selection_strategy not in SELECTIONS:
+            raise ConfigError(
+                f"there is no selection strategy {self.selection_strategy!r}."
+                f"{suggest(self.selection_strategy, SELECTIONS)}"
+            )
+        for names, (low, high) in _RANGES.items():
+            for name in names:
+                if not low <= getattr(self, name) <= high:
+                    limits = f"at least {low}" if high == _ANY else f"between {low} and {high}"
+                    raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {limits}")
+        for name in ("num_candidates", "processes"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1, or None")
+        drop = self.max_accuracy_drop
+        if drop is not None and (isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop <= 1):
+            raise ConfigError(f"max_accuracy_drop is {drop!r}; it must be between 0 and 1")
+        if not self.optimization_strategies:
+            raise ConfigError("optimization_strategies is empty; name families or strategies, such as quantization")
+        expand(self.optimization_strategies)
+        weights_of(self.objective_weights)
+
+    @property
+    def selection(self) -> str:
+        """The way candidates are selected, switches considered."""
+        if self.selection_strategy == "tournament" and not self.enable_tournament_selection:
+            return "rank"
+        if self.selection_strategy == "rl" and not self.enable_rl_optimization:
+            raise ConfigError("selection_strategy is 'rl', but enable_rl_optimization is false; change one of them")
+        return self.selection_strategy

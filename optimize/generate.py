@@ -1,0 +1,105 @@
+"""Which candidates are worth measuring on a module: what applies, ranked by what is expected of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from treegym.optimize import worker
+from treegym.optimize.candidates import Candidate, apply, combinations
+from treegym.optimize.measure import warm_up_process
+from treegym.optimize.strategies import compatible, expand, ordered
+from treegym.optimize.strategies.base import map_tensors
+from treegym.optimize.tracker import StrategyTracker
+
+__all__ = ["SLOW", "SUGGESTED", "applicable", "count_for", "extend", "propose"]
+
+SLOW = ("compile",)  # taken only when asked for by name: its first call takes seconds to minutes
+LONGEST = 4  # strategies in an ensemble
+PARTS = 8  # strategies that ensembles are made of: those of the largest weight in the history
+
+# What tends to help each kind of module: priors that break ties, not rules.
+SUGGESTED: dict[str, tuple[str, ...]] = {
+    "moe": ("kernel_fusion", "quantization", "attention_fusion"),
+    "latent_attention": ("kernel_fusion", "quantization", "attention_fusion"),
+    "llama": ("memory_pooling", "kernel_fusion", "quantization"),
+    "language_model": ("attention_fusion", "memory_pooling"),
+    "transformer": ("attention_fusion", "quantization"),
+    "multimodal": ("kernel_fusion", "memory_pooling"),
+    "generator": ("quantization", "memory_pooling"),
+    "dense": ("quantization", "memory_pooling"),
+    "qwen": ("attention_fusion", "kernel_fusion"),
+}
+_BONUS = 0.002  # of fitness, for each strategy of a suggested family
+
+
+def count_for(module: nn.Module) -> int:
+    """Returns how many candidates a module gets by default: 5, 8 from a million parameters, 10 from a hundred."""
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return 5 if parameters < 10**6 else 8 if parameters < 10**8 else 10
+
+
+def applicable(
+    module: nn.Module, sample: tuple[Any, ...], strategies: Sequence[str], limits: worker.Limits, *, at_once: int = 1
+) -> tuple[list[str], dict[str, str]]:
+    """Tries every strategy alone on a copy, in child processes; returns those that ran, and why others did not.
+
+    Families stand for their strategies, without the slow ones; those are tried when named themselves.
+    """
+    warm_up_process()
+    asked = set(strategies)
+    names = [name for name in expand(list(strategies)) if name not in SLOW or name in asked]
+
+    def attempt(name: str) -> dict[str, Any]:
+        import torch
+
+        with torch.no_grad():
+            apply(module, Candidate((name,)), sample)(*map_tensors(sample, torch.clone))
+        return {}
+
+    works = [functools.partial(attempt, name) for name in names]
+    outcomes = worker.run_all(works, limits, at_once=at_once, fork=worker.can_fork(module))
+    good = [name for name, outcome in zip(names, outcomes, strict=True) if outcome.result is not None]
+    reasons = {name: outcome.reason for name, outcome in zip(names, outcomes, strict=True) if outcome.result is None}
+    return good, reasons
+
+
+def propose(
+    names: Sequence[str],
+    kind: str,
+    tracker: StrategyTracker,
+    weights: np.ndarray,
+    count: int,
+    *,
+    ensembles: bool = True,
+) -> list[Candidate]:
+    """Returns `count` candidates: the singles and the ensembles of which most is expected, half and half."""
+
+    def worth(candidate: Candidate) -> float:
+        bonus = sum(_BONUS for family in candidate.families if family in SUGGESTED.get(kind, ()))
+        return tracker.expected_fitness(kind, candidate, weights) + bonus
+
+    singles = sorted((Candidate((name,)) for name in names), key=worth, reverse=True)
+    if not ensembles:
+        return singles[:count]
+    shares = tracker.dynamic_weights(kind, list(names), weights)
+    heaviest = sorted(names, key=lambda name: shares[name], reverse=True)[:PARTS]
+    several = [candidate for candidate in combinations(heaviest, LONGEST) if len(candidate.strategies) > 1]
+    several.sort(key=worth, reverse=True)
+    half = min(len(singles), (count + 1) // 2)
+    chosen = singles[:half] + several[: count - half]
+    return chosen + singles[half : half + count - len(chosen)]
+
+
+def extend(best: Candidate, names: Sequence[str]) -> list[Candidate]:
+    """Returns the ensembles that add one strategy to a candidate."""
+    larger = []
+    for name in names:
+        chosen = (*best.strategies, name)
+        if len(chosen) <= LONGEST and compatible(chosen):
+            larger.append(Candidate(ordered(chosen)))
+    return larger

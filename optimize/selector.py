@@ -1,0 +1,118 @@
+"""CandidateSelector: which candidate to take next, by tournament, roulette, rank, or a learned policy.
+
+A learned policy comes from outside (`policy`): this package knows no agents. It is asked with what is known of every
+candidate and answers with a position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from treegym.errors import ConfigError, suggest
+from treegym.optimize.candidates import Candidate
+from treegym.optimize.fitness import fitness, scores, weights_of
+from treegym.optimize.measure_types import Measurement
+
+__all__ = ["CandidateSelector", "Policy"]
+
+Policy = Callable[[Sequence[Candidate], Sequence[float]], int]  # candidates and fitness -> position of the choice
+_METHODS = ("tournament", "roulette", "rank", "rl")
+
+
+class CandidateSelector:
+    """Selects among candidates by fitness.
+
+    Args:
+        method: tournament, roulette, rank or rl.
+        tournament_size: contestants of a tournament.
+        weights: objective weights of the fitness.
+        seed: of the draws.
+        policy: the learned selection of "rl"; without one, "rl" raises.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: str = "tournament",
+        tournament_size: int = 3,
+        weights: dict[str, float] | None = None,
+        seed: int = 0,
+        policy: Policy | None = None,
+    ) -> None:
+        if method not in _METHODS:
+            raise ConfigError(f"there is no selection strategy {method!r}.{suggest(method, _METHODS)}")
+        if tournament_size < 1:
+            raise ConfigError(f"tournament_size is {tournament_size}; it must be at least 1")
+        self.method, self.tournament_size = method, tournament_size
+        self.weights = weights_of(weights)
+        self.policy = policy
+        self.finished = False  # whether the learned policy would rather commit to what is measured
+        self.rng = np.random.default_rng(seed)
+
+    def evaluate_candidate_fitness(self, candidate: Measurement | Sequence[float] | Candidate) -> float:
+        """Returns the fitness of a measurement, or of (speed, memory, accuracy); of a candidate, its nominal one."""
+        if isinstance(candidate, Candidate):
+            values: Any = candidate.nominal
+        elif isinstance(candidate, Measurement):
+            values = (candidate.speed.value, candidate.memory.value, candidate.accuracy.value)
+        else:
+            values = tuple(candidate)
+        if len(values) != 3:
+            raise ConfigError(f"{len(values)} metrics came; expected speed, memory and accuracy")
+        return float(fitness(scores(*values), self.weights))
+
+    def select_candidate(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
+        """Returns one candidate, by the method chosen."""
+        choose = {
+            "tournament": self.tournament_selection,
+            "roulette": self.roulette_selection,
+            "rank": self.rank_selection,
+            "rl": self.rl_enhanced_selection,
+        }[self.method]
+        return choose(candidates, fitness)
+
+    def tournament_selection(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
+        """Draws `tournament_size` distinct candidates and returns the fittest of them."""
+        values = _checked(candidates, fitness)
+        drawn = self.rng.permutation(len(values))[: self.tournament_size]
+        return candidates[int(drawn[np.argmax(values[drawn])])]
+
+    def roulette_selection(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
+        """Draws a candidate with a chance proportional to its fitness above the worst (plus a tenth of the spread)."""
+        values = _checked(candidates, fitness)
+        spread = float(np.ptp(values))
+        shares = values - values.min() + 0.1 * spread if spread > 0 else np.ones(len(values))
+        return candidates[int(self.rng.choice(len(values), p=shares / shares.sum()))]
+
+    def rank_selection(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
+        """Draws a candidate with a chance proportional to its rank: n for the fittest, 1 for the least fit."""
+        values = _checked(candidates, fitness)
+        ranks = np.empty(len(values))
+        ranks[np.argsort(values, kind="stable")] = np.arange(1, len(values) + 1)
+        return candidates[int(self.rng.choice(len(values), p=ranks / ranks.sum()))]
+
+    def rl_enhanced_selection(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
+        """Asks the learned policy."""
+        _checked(candidates, fitness)
+        if self.policy is None:
+            raise ConfigError(
+                "rl selection needs a learned policy: make the core with treegym.optimization, which trains one, "
+                "or pass policy=..."
+            )
+        chosen = self.policy(candidates, fitness)
+        self.finished = bool(getattr(self.policy, "finished", False))
+        if not 0 <= chosen < len(candidates):
+            raise ConfigError(f"the policy chose candidate {chosen} of {len(candidates)}")
+        return candidates[chosen]
+
+
+def _checked(candidates: Sequence[Candidate], fitness: Sequence[float]) -> np.ndarray:
+    values = np.asarray(fitness, float)
+    if not len(candidates) or values.shape != (len(candidates),):
+        raise ConfigError(f"{len(candidates)} candidates came with {values.size} fitness values; one each is needed")
+    if not np.isfinite(values).all():
+        raise ConfigError("a candidate's fitness is not finite")
+    return values

@@ -1,0 +1,1 @@
+"""Where an episode ends: detectors and their composition."""

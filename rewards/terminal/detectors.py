@@ -1,0 +1,160 @@
+"""The bundled terminal detectors; rewards/registry.py names them (B: nodes asked about)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from treegym.errors import ConfigError
+from treegym.rewards.local import local_model, verdict_probability
+from treegym.rewards.source import EOS, TreeSource, flagged_ends
+from treegym.rewards.terminal.terminal import Detector
+
+__all__ = ["Completeness", "Eos", "Minimum", "Proxy", "Punctuation", "Stored"]
+
+
+class Eos(Detector):
+    """The model's own end-of-sequence token."""
+
+    kind = "eos"
+
+    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        return (np.asarray(source.flags)[nodes] & EOS) != 0
+
+
+class Stored(Detector):
+    """Ends that the tree stores: end-of-sequence, or stopped by earlier detection."""
+
+    kind = "stored"
+
+    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        return flagged_ends(source, nodes)
+
+
+class Minimum(Detector):
+    """At least so many tokens."""
+
+    kind = "minimum"
+
+    def __init__(self, *, tokens: int) -> None:
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+            raise ConfigError(f"terminal detector 'minimum': tokens is {tokens!r}; a whole number from 1 was expected")
+        self.tokens = tokens
+
+    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        return np.asarray(source.depth)[nodes] >= self.tokens
+
+
+class Punctuation(Detector):
+    """The token ends with an end mark. A cheap filter: most such places are not the end of the text.
+
+    Args:
+        marks: the characters that count; closing quotes and brackets after them are looked through.
+    """
+
+    kind = "punctuation"
+
+    def __init__(self, *, marks: str = ".!?…。！？") -> None:
+        if not isinstance(marks, str) or not marks:
+            raise ConfigError(f"terminal detector 'punctuation': marks are {marks!r}; at least one mark was expected")
+        self.marks = marks
+
+    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        pieces = source.header["tokens"]
+        table = np.zeros(len(pieces) + 1, bool)  # the last row is for token -1, a root's
+        for i, piece in enumerate(pieces):
+            text = piece.encode("latin-1", "replace").decode("utf-8", "ignore")
+            table[i] = text.rstrip().rstrip("\"')]}”’»").endswith(tuple(self.marks))
+        return table[np.asarray(source.token)[nodes]]
+
+
+class Completeness(Detector):
+    """A small language model finds the text complete.
+
+    Args:
+        model: the model (bundled name, directory or hub name).
+        threshold: probability of "yes" from which the text counts as complete.
+        template: what the model reads; ``{prompt}`` and ``{text}`` are filled in.
+        yes: what it would say if the text is complete.
+        no: what it would say if not.
+    """
+
+    kind = "completeness"
+    costly = True
+
+    def __init__(
+        self,
+        *,
+        model: str = "tiny-complete",
+        threshold: float = 0.5,
+        template: str = "{prompt}{text}?",
+        yes: str = "y",
+        no: str = "n",
+    ) -> None:
+        if not 0.0 < threshold < 1.0:
+            raise ConfigError(
+                f"terminal detector 'completeness': threshold is {threshold}; between 0 and 1 was expected"
+            )
+        self.model, self.threshold, self.template, self.yes, self.no = model, threshold, template, yes, no
+
+    def probability(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        """Returns the probability that the text at each node is complete, ``[B] float64``."""
+        prompts = source.prompts
+        texts = [
+            self.template.replace("{prompt}", prompts[int(root)]).replace("{text}", source.text(int(node)))
+            for node, root in zip(nodes, np.asarray(source.root_of(nodes)), strict=True)
+        ]
+        return verdict_probability(local_model(self.model), texts, yes=[self.yes], no=[self.no])
+
+    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        return self.probability(source, nodes) >= self.threshold
+
+
+class Proxy(Detector):
+    """Stopping is likelier than the best continuation: p(end | text) >= max over other tokens of p(token | text).
+
+    Args:
+        model: a model to ask; by default the primary's log-probabilities stored at the node's children decide, and a
+            node without an end token among them goes on.
+    """
+
+    kind = "proxy"
+
+    def __init__(self, *, model: str | None = None) -> None:
+        self.model = model
+        self.looks_ahead, self.costly = model is None, model is not None
+
+    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        done = (np.asarray(source.flags)[nodes] & EOS) != 0
+        rest = np.nonzero(~done)[0]
+        decide = self._from_children if self.model is None else self._from_model
+        done[rest] = decide(source, nodes[rest])
+        return done
+
+    def _from_children(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        counts = np.asarray(source.child_count)[nodes].astype(np.int64)
+        ends = np.zeros(len(nodes), bool)
+        expanded = np.nonzero(counts > 0)[0]
+        if not expanded.size:
+            return ends
+        starts = np.concatenate([[0], np.cumsum(counts[expanded])[:-1]])
+        owner = np.repeat(np.arange(len(expanded)), counts[expanded])
+        children = np.asarray(source.first_child)[nodes[expanded]][owner] + np.arange(len(owner)) - starts[owner]
+        prior = np.asarray(source.prior)[children]
+        stops = (np.asarray(source.flags)[children] & EOS) != 0
+        stop = np.maximum.reduceat(np.where(stops, prior, -np.inf), starts)
+        best = np.maximum.reduceat(np.where(stops, -np.inf, prior), starts)
+        ends[expanded] = (stop >= best) & np.isfinite(stop)
+        return ends
+
+    def _from_model(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+        assert self.model is not None
+        model = local_model(self.model)
+        prompts = source.prompts
+        texts = [
+            prompts[int(root)] + source.text(int(node))
+            for node, root in zip(nodes, np.asarray(source.root_of(nodes)), strict=True)
+        ]
+        if not texts:
+            return np.zeros(0, bool)
+        contexts = [model.tokenizer.encode(text) or [model.tokenizer.eos_id] for text in texts]
+        return model.top_logprobs(contexts, 1)[0][:, 0] == model.tokenizer.eos_id

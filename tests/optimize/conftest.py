@@ -1,0 +1,7 @@
+"""Threads: small modules run on one."""
+
+from __future__ import annotations
+
+import torch
+
+torch.set_num_threads(1)

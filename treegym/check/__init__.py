@@ -1,0 +1,1 @@
+"""Holding an environment against its contract."""
