@@ -1,7 +1,7 @@
 """Checks of settings: is it a whole number, a number, one of a few words, and within its range?
 
-Each returns the value in its plain Python type, or raises `ConfigError` with one sentence: what came, what was expected.
-True and False are numbers to Python, but nobody means them so; they are refused.
+Each returns the value in its plain Python type, or raises `ConfigError` with one sentence: what came and what was
+expected. True and False are numbers to Python, but nobody means them so; they are refused.
 """
 
 from __future__ import annotations
