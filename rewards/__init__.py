@@ -8,11 +8,11 @@ from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse
 from treegym.rewards.path import PathView
 from treegym.rewards.registry import catalogue, register, register_terminal
 from treegym.rewards.scalarise import scalarise
-from treegym.rewards.source import TreeSource
 from treegym.rewards.spec import build, load
 from treegym.rewards.table import RewardTable
 from treegym.rewards.terminal.terminal import Detector, Terminal, build_terminal
 from treegym.rewards.terms.group import group_bonus
+from treegym.tree.token_tree import TokenTree as TreeSource  # a reward is evaluated on any tree
 
 __all__ = [
     "Asked",

@@ -12,7 +12,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.rewards.path import PathView
-from treegym.rewards.source import TreeSource
+from treegym.tree.token_tree import TokenTree
 
 __all__ = [
     "Asked",
@@ -133,10 +133,10 @@ class Term(Part):
         return self.scope != "step"
 
     @abstractmethod
-    def values(self, source: TreeSource, asked: Asked) -> np.ndarray | Scored:
+    def values(self, source: TokenTree, asked: Asked) -> np.ndarray | Scored:
         """Returns one value for each node asked about; NaN where it failed."""
 
-    def ready(self, source: TreeSource, asked: Asked) -> bool:
+    def ready(self, source: TokenTree, asked: Asked) -> bool:
         """Whether the term comes as a whole array now; lazy terms may, when what they need is stored in the tree."""
         return not self.lazy
 
@@ -193,7 +193,7 @@ class FunctionTerm(Term):
         if scope != "episode":
             self.arguments["scope"] = scope
 
-    def values(self, source: TreeSource, asked: Asked) -> Scored:
+    def values(self, source: TokenTree, asked: Asked) -> Scored:
         values = np.full(len(asked.nodes), np.nan)
         reasons: dict[int, str] = {}
         for i, (node, ended, truncated) in enumerate(zip(*asked, strict=True)):  # a row a node

@@ -18,8 +18,8 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.rewards.base import Evaluated, Part, Term, number, weight_number
-from treegym.rewards.source import TreeSource
 from treegym.rewards.table import Ends, RewardTable
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["AtEnd", "Gate", "Lexicographic", "Product", "Reward", "Sparse", "Sum", "without_shaping"]
 
@@ -244,7 +244,7 @@ class Reward:
         """Returns the spec as JSON text."""
         return json.dumps(self.spec, allow_nan=False)
 
-    def on(self, source: TreeSource, *, ends: Ends | None = None, truncated: Ends | None = None) -> RewardTable:
+    def on(self, source: TokenTree, *, ends: Ends | None = None, truncated: Ends | None = None) -> RewardTable:
         """Evaluates the reward on a tree.
 
         Args:

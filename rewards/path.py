@@ -6,7 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from treegym.rewards.source import EOS, TreeSource, path_of
+from treegym.tree.flags import EOS
+from treegym.tree.paths import path_of
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["PathView"]
 
@@ -19,7 +21,7 @@ class PathView:
 
     __slots__ = ("__dict__", "_source", "ended", "node", "truncated")
 
-    def __init__(self, source: TreeSource, node: int, *, ended: bool = False, truncated: bool = False) -> None:
+    def __init__(self, source: TokenTree, node: int, *, ended: bool = False, truncated: bool = False) -> None:
         self._source = source
         self.node = int(node)
         self.ended = bool(ended)  # a real or detected end

@@ -1,4 +1,4 @@
-"""Stored rollouts as a tree-like source, so that any reward can score or rescore them offline.
+"""Stored rollouts as a tree, so that any reward can score or rescore them offline.
 
 A rollout is one JSON object a line: ``prompt`` and ``text``; optionally ``answer`` (the reference), ``kind``,
 ``verdict``, ``judge``, ``truncated``, and ``tokens`` with ``logprobs`` (one a token), which step terms need.
@@ -15,46 +15,41 @@ import numpy as np
 from treegym.errors import DataError
 from treegym.files import read_json_lines
 from treegym.rewards.compose import Reward
-from treegym.rewards.source import EOS, EXPANDED
 from treegym.rewards.table import FAILED
+from treegym.tree.columns import COLUMNS, OPTIONAL, unset_column
+from treegym.tree.flags import EOS, EXPANDED
+from treegym.tree.token_tree import Root, TokenTree
 
 __all__ = ["Rollouts", "read_rollouts", "score_rollouts"]
 
 
-class Rollouts:
+class Rollouts(TokenTree):
     """Every rollout is a root with one chain of nodes below it (a single node when its tokens are not known)."""
 
     def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
         self.records = records
         lengths = np.array([max(1, len(record.get("tokens") or ())) for record in records], dtype=np.int64)
-        self.root_node = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]]).astype(np.int32)
-        self.end_node = self.root_node + lengths  # [R] the last node of each
-        self.size = int(lengths.sum() + len(records))
-        size = self.size
-        self._root = np.repeat(np.arange(len(records)), lengths + 1)
-        self.parent = np.arange(-1, size - 1, dtype=np.int32)
-        self.parent[self.root_node] = -1
-        self.depth = (np.arange(size) - self.root_node[self._root]).astype(np.uint16)
-        self.first_child = np.arange(1, size + 1, dtype=np.int32)
+        root_node = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]]).astype(np.int32)
+        self.end_node = root_node + lengths  # [R] the last node of each
+        size = int(lengths.sum() + len(records))
+        roots = [Root(str(r["prompt"]), str(r.get("answer", "")), kind=str(r.get("kind", ""))) for r in records]
+        arrays = {name: unset_column(name, size, 0) for name in COLUMNS if name not in OPTIONAL}
+        header: dict[str, Any] = {"tokens": [], "teachers": []}
+        super().__init__(arrays, header=header, root_node=root_node, roots=roots, size=size)
+        owner = np.repeat(np.arange(len(records)), lengths + 1)
+        self.parent[:] = np.arange(-1, size - 1)
+        self.parent[root_node] = -1
+        self.depth[:] = np.arange(size) - root_node[owner]
+        self.first_child[:] = np.arange(1, size + 1)
         self.first_child[self.end_node] = -1
-        self.child_count = np.ones(size, np.uint16)
+        self.child_count[:] = 1
         self.child_count[self.end_node] = 0
-        self.flags = np.full(size, EXPANDED, np.uint16)
         self.truncated = np.zeros(size, bool)
         self.truncated[self.end_node] = [bool(record.get("truncated", False)) for record in records]
+        self.flags[:] = EXPANDED
         self.flags[self.end_node] = np.where(self.truncated[self.end_node], 0, EOS)
-        self.token = np.full(size, -1, np.int32)
-        self.prior = np.full(size, np.nan, np.float32)
-        self.verdict = np.full(size, np.nan, np.float32)
-        self.judge = np.full(size, np.nan, np.float32)
-        self.teacher_logp = np.empty((size, 0), np.float16)
-        self.proposers = np.zeros(size, np.uint32)
-        self.similarity = np.full(size, np.nan, np.float16)
-        self.prompts = [str(record["prompt"]) for record in records]
-        self.answers = [str(record.get("answer", "")) for record in records]
-        self.kinds = [str(record.get("kind", "")) for record in records]
-        self.header: dict[str, Any] = {"tokens": [], "teachers": []}
-        for record, root, end in zip(records, self.root_node, self.end_node, strict=True):
+        self.prior[:] = np.nan
+        for record, root, end in zip(records, root_node, self.end_node, strict=True):
             if record.get("tokens"):
                 self.token[root + 1 : end + 1] = record["tokens"]
             if record.get("logprobs"):
@@ -64,16 +59,12 @@ class Rollouts:
                     column[end] = record[name]
 
     def root_of(self, nodes: Any) -> np.ndarray:
-        """Returns the rollout each node belongs to."""
-        return self._root[np.asarray(nodes)]
-
-    def path(self, node: int) -> np.ndarray:
-        """Returns the tokens below the root down to `node`."""
-        return self.token[self.root_node[self._root[node]] + 1 : node + 1]
+        """Returns the rollout each node belongs to: chains stand one after the other."""
+        return np.searchsorted(self.root_node, np.asarray(nodes), side="right").astype(np.int32) - 1
 
     def text(self, node: int) -> str:
         """Returns the rollout's text; only its end has one."""
-        root = int(self._root[node])
+        root = int(self.root_of(node))
         if node != self.end_node[root]:
             raise DataError(f"rollout {root + 1}: the text of a part of it is not known; only whole rollouts have one")
         return str(self.records[root]["text"])

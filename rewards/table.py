@@ -8,7 +8,8 @@ import numpy as np
 
 from treegym.errors import BackendError, ConfigError, DataError, RewardError, TreeGymError
 from treegym.rewards.base import Asked, Part, Scored, Term
-from treegym.rewards.source import TreeSource, ancestors, distinct, flagged_ends, path_sums
+from treegym.tree.paths import ancestors, distinct, flagged_ends, path_sums
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["FAILED", "INAPPLICABLE", "PENDING", "SCORED", "Ends", "RewardTable"]
 
@@ -33,7 +34,7 @@ class RewardTable:
     def __init__(
         self,
         part: Part,
-        source: TreeSource,
+        source: TokenTree,
         *,
         unshaped: Part,
         ends: Ends | None = None,
@@ -293,7 +294,7 @@ def _check_flags(flags: np.ndarray, what: str, size: int) -> None:
 
 
 def _look_up(
-    given: Ends | None, nodes: np.ndarray, source: TreeSource, otherwise: Callable[[TreeSource, np.ndarray], np.ndarray]
+    given: Ends | None, nodes: np.ndarray, source: TokenTree, otherwise: Callable[[TokenTree, np.ndarray], np.ndarray]
 ) -> np.ndarray:
     if given is None:
         return otherwise(source, nodes)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["COLUMNS", "CONTEXT_SIZE", "OPTIONAL", "Column", "column_shape"]
+__all__ = ["COLUMNS", "CONTEXT_SIZE", "OPTIONAL", "Column", "column_shape", "unset_column"]
 
 CONTEXT_SIZE = 24  # dimensions of the embedding of prompt and context, stored as int8
 
@@ -42,3 +42,9 @@ def column_shape(name: str, nodes: int, teachers: int) -> tuple[int, ...]:
     if width == 1:
         return (nodes,)
     return (nodes, teachers if isinstance(width, str) else width)
+
+
+def unset_column(name: str, nodes: int, teachers: int) -> np.ndarray:
+    """Returns a column in which nothing is set yet."""
+    column = COLUMNS[name]
+    return np.full(column_shape(name, nodes, teachers), column.unset, column.dtype)

@@ -111,28 +111,11 @@ def subtree(tree: TokenTree, node: int) -> TokenTree:
     root = Root(old.prompt + tree.text(node), old.answer, old.split, old.kind, (*old.tokens, *path), old.extra)
     keep = _descendants(tree, [node])
     cut = _like(tree, len(keep))
-    detached = _Detached(tree, node)
-    _append(cut, detached, keep, [root], np.array([node]))  # type: ignore[arg-type]
+    _append(cut, tree, keep, [root], np.array([node]))
+    cut.depth[:] -= tree.depth[node]
+    for name in ("token", "prior"):  # the cut's first node is a root now
+        cut.column(name)[0] = COLUMNS[name].unset
     return cut
-
-
-class _Detached:
-    """A tree seen as if one node were its root."""
-
-    def __init__(self, tree: TokenTree, node: int) -> None:
-        self._tree, self._node = tree, node
-
-    def __getattr__(self, name: str) -> Any:
-        return self.column(name) if name in COLUMNS else getattr(self._tree, name)
-
-    def column(self, name: str) -> np.ndarray:
-        values = self._tree.column(name)
-        if name == "depth":
-            return values - values[self._node]
-        if name in ("parent", "token", "prior"):
-            values = values.copy()
-            values[self._node] = COLUMNS[name].unset
-        return values
 
 
 def statistics(tree: TokenTree) -> dict[str, Any]:

@@ -4,90 +4,50 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
-from treegym.errors import ConfigError, DataError
+from treegym.errors import DataError
 from treegym.files import read_arrays, write_arrays
-from treegym.tree.arena import Arena, Root
 from treegym.tree.columns import COLUMNS, OPTIONAL, column_shape
+from treegym.tree.roots import Root, RootTable, table_of
 
-__all__ = ["FORMAT_VERSION", "open_tree", "save_tree"]
+__all__ = ["FORMAT_VERSION", "TreeParts", "read_tree", "write_tree"]
 
 FORMAT = "treegym.tree"
 FORMAT_VERSION = 1
 VOCABULARY_LIMIT = 2**22
 
-_Tree = TypeVar("_Tree", bound=Arena)
+
+class TreeParts(TypedDict):
+    """What a tree is made of."""
+
+    arrays: dict[str, np.ndarray]
+    header: dict[str, Any]
+    root_node: np.ndarray
+    roots: Sequence[Root]
+    size: int
 
 
-class RootTable(Sequence[Root]):
-    """The roots in a file, parsed when first asked for: opening a tree of many prompts stays instant."""
-
-    def __init__(self, path: str, text: np.ndarray, count: int) -> None:
-        self._path, self._text, self._count = path, text, count
-        self._roots: list[Root] | None = None
-
-    def _parsed(self) -> list[Root]:
-        if self._roots is None:
-            try:
-                entries = json.loads(self._text.tobytes())
-                self._roots = [_root(entry) for entry in entries]
-            except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
-                raise DataError(f"{self._path}: its table of roots is damaged: {error}") from error
-            if len(self._roots) != self._count:
-                raise DataError(f"{self._path}: {len(self._roots)} roots are described, but {self._count} are there")
-        return self._roots
-
-    def __len__(self) -> int:
-        return self._count if self._roots is None else len(self._parsed())
-
-    def __iter__(self) -> Iterator[Root]:
-        return iter(self._parsed())
-
-    @overload
-    def __getitem__(self, index: int) -> Root: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Root]: ...
-    def __getitem__(self, index: int | slice) -> Root | Sequence[Root]:
-        return self._parsed()[index]
-
-
-def _root(entry: Any) -> Root:
-    prompt, answer, split, kind = entry["prompt"], entry["answer"], entry["split"], entry["kind"]
-    if not all(isinstance(text, str) for text in (prompt, answer, split, kind)):
-        raise ValueError("a root's prompt, answer, split or kind is not a string")
-    tokens = tuple(entry["tokens"])
-    if not all(type(token) is int for token in tokens) or not isinstance(entry.get("extra", {}), dict):
-        raise ValueError("a root's tokens or extra fields are not what they should be")
-    return Root(prompt, answer, split, kind, tokens=tokens, extra=entry.get("extra", {}))
-
-
-def save_tree(tree: Arena, path: str | os.PathLike[str]) -> None:
+def write_tree(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    header: Mapping[str, Any],
+    root_node: np.ndarray,
+    roots: Sequence[Root],
+) -> None:
     """Writes a tree atomically; the same tree always gives the same bytes."""
-    entries = [
-        {
-            "prompt": root.prompt,
-            "answer": root.answer,
-            "split": root.split,
-            "kind": root.kind,
-            "tokens": [int(token) for token in root.tokens],
-            **({"extra": dict(root.extra)} if root.extra else {}),
-        }
-        for root in tree.roots
-    ]
-    table = json.dumps(entries, separators=(",", ":"), ensure_ascii=True).encode()
-    arrays = {name: tree.column(name) for name in tree.column_names}
-    arrays["root_node"] = tree.root_node
-    arrays["roots"] = np.frombuffer(table, np.uint8)
-    header = json.dumps(tree.header, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
-    write_arrays(path, arrays, {"format": FORMAT, "version": str(FORMAT_VERSION), "tree": header})
+    table = np.frombuffer(table_of(roots), np.uint8)
+    text = json.dumps(header, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
+    metadata = {"format": FORMAT, "version": str(FORMAT_VERSION), "tree": text}
+    write_arrays(path, {**arrays, "root_node": root_node, "roots": table}, metadata)
 
 
-def open_tree(path: str | os.PathLike[str], kind: type[_Tree]) -> _Tree:
-    """Opens a `.tree` file as a `kind`, its columns unread; what was opened is checked in full by `validate()`."""
+def read_tree(path: str | os.PathLike[str]) -> TreeParts:
+    """Returns what a `.tree` file holds, its columns mapped and unread; `validate()` checks them in full."""
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise DataError(f"{name}: no such tree file; `treegym grow --out {name}` would make one")
@@ -106,10 +66,11 @@ def open_tree(path: str | os.PathLike[str], kind: type[_Tree]) -> _Tree:
     if table.dtype != np.uint8 or table.ndim != 1:
         raise DataError(f"{name}: its table of roots is not text")
     size = _checked_columns(name, arrays, len(header["teachers"]))
-    # JSON needs at least 50 bytes a root; a table of roots that claims more is a lie about to cost memory.
+    # JSON needs at least 50 bytes per root; a table of roots that claims more is a lie about to cost memory.
     if len(root_node) > size or len(root_node) * 50 > max(len(table), 1) + 100:
         raise DataError(f"{name}: it claims {len(root_node)} roots in {size} nodes and {len(table)} bytes of table")
-    return kind(arrays, header=header, root_node=root_node, roots=RootTable(name, table, len(root_node)), size=size)
+    roots = RootTable(name, table, len(root_node))
+    return {"arrays": arrays, "header": header, "root_node": root_node, "roots": roots, "size": size}
 
 
 def _checked_header(name: str, text: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import numba
 import numpy as np
 
 from treegym.errors import DataError
-from treegym.tree.arena import Arena
 from treegym.tree.flags import ALL, END, EOS, EXPANDED
 
 __all__ = ["count_frontier", "validate_tree"]
@@ -108,7 +107,7 @@ def _frontier(first_child: Any, flags: Any) -> Any:
     return count
 
 
-def validate_tree(tree: Arena) -> None:
+def validate_tree(tree: Any) -> None:
     """Raises DataError naming the first node that breaks an invariant, and how."""
     all_proposers = np.uint32(2 ** (tree.num_teachers + 1) - 1)
     problem, node = _first_problem(
@@ -128,7 +127,7 @@ def validate_tree(tree: Arena) -> None:
             raise DataError(f"the tree is damaged at root {index}: its prompt has a token outside the vocabulary")
 
 
-def _teacher_problem(tree: Arena, block: int = 2**20) -> tuple[int, int] | None:
+def _teacher_problem(tree: Any, block: int = 2**20) -> tuple[int, int] | None:
     for start in range(0, tree.size, block):  # in blocks, so that a mapped file never comes into memory whole
         values = tree.teacher_logp[start : start + block]
         bad = (values > _LOGP_SLACK) | np.isinf(values)
@@ -137,13 +136,13 @@ def _teacher_problem(tree: Arena, block: int = 2**20) -> tuple[int, int] | None:
     return None
 
 
-def _weight_problem(tree: Arena) -> tuple[int, int] | None:
+def _weight_problem(tree: Any) -> tuple[int, int] | None:
     if not tree.has("weight"):
         return None
     bad = (tree.weight < 0) | np.isinf(tree.weight)
     return (14, int(np.flatnonzero(bad)[0])) if bad.any() else None
 
 
-def count_frontier(tree: Arena) -> int:
+def count_frontier(tree: Any) -> int:
     """Returns how many nodes are neither terminal nor expanded."""
     return int(_frontier(tree.first_child, tree.flags))

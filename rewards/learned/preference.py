@@ -13,7 +13,8 @@ import numpy as np
 from treegym.errors import DataError
 from treegym.files import atomic_write, read_json_lines
 from treegym.rewards.judge.prompt import Case
-from treegym.rewards.source import TreeSource, flagged_ends
+from treegym.tree.paths import flagged_ends
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["Pair", "pairs_from_judge", "pairs_from_tree", "read_pairs", "write_pairs"]
 
@@ -34,7 +35,7 @@ class Judges(Protocol):
 
 
 def pairs_from_tree(
-    source: TreeSource, *, roots: Sequence[int] | None = None, per_root: int = 8, seed: int = 0
+    source: TokenTree, *, roots: Sequence[int] | None = None, per_root: int = 8, seed: int = 0
 ) -> list[Pair]:
     """Returns pairs of a right and a wrong finished answer under one root.
 
@@ -56,7 +57,7 @@ def pairs_from_tree(
 
 
 def pairs_from_judge(
-    source: TreeSource,
+    source: TokenTree,
     judge: Judges,
     *,
     roots: Sequence[int] | None = None,
@@ -114,7 +115,7 @@ def _pair(found: Any, where: str) -> Pair:
     return Pair(*(found[name] for name in fields))
 
 
-def _ends_by_root(source: TreeSource, roots: Sequence[int] | None) -> dict[int, np.ndarray]:
+def _ends_by_root(source: TokenTree, roots: Sequence[int] | None) -> dict[int, np.ndarray]:
     """Returns the ends under each wanted root, ``[.] int64``."""
     everything = np.arange(source.size)
     ends = everything[flagged_ends(source, everything)]

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from treegym.rewards.source import EOS, EXPANDED, TreeSource
 from treegym.rewards.terminal.terminal import Detector, Terminal, Then
+from treegym.tree.flags import EOS, EXPANDED
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["detection_report"]
 
 
-def detection_report(terminal: Terminal, source: TreeSource) -> dict[str, Any]:
+def detection_report(terminal: Terminal, source: TokenTree) -> dict[str, Any]:
     """Returns agreement with the true ends and the nodes each detector was asked about.
 
     Looked at are the expanded nodes below the roots that are not end-of-sequence themselves. A true end is such a node

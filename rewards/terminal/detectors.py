@@ -6,8 +6,10 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.rewards.local import local_model, verdict_probability
-from treegym.rewards.source import EOS, TreeSource, flagged_ends
 from treegym.rewards.terminal.terminal import Detector
+from treegym.tree.flags import EOS
+from treegym.tree.paths import flagged_ends
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["Completeness", "Eos", "Minimum", "Proxy", "Punctuation", "Stored"]
 
@@ -17,7 +19,7 @@ class Eos(Detector):
 
     kind = "eos"
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         return (np.asarray(source.flags)[nodes] & EOS) != 0
 
 
@@ -26,7 +28,7 @@ class Stored(Detector):
 
     kind = "stored"
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         return flagged_ends(source, nodes)
 
 
@@ -40,7 +42,7 @@ class Minimum(Detector):
             raise ConfigError(f"terminal detector 'minimum': tokens is {tokens!r}; a whole number from 1 was expected")
         self.tokens = tokens
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         return np.asarray(source.depth)[nodes] >= self.tokens
 
 
@@ -58,7 +60,7 @@ class Punctuation(Detector):
             raise ConfigError(f"terminal detector 'punctuation': marks are {marks!r}; at least one mark was expected")
         self.marks = marks
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         pieces = source.header["tokens"]
         table = np.zeros(len(pieces) + 1, bool)  # the last row is for token -1, a root's
         for i, piece in enumerate(pieces):
@@ -96,7 +98,7 @@ class Completeness(Detector):
             )
         self.model, self.threshold, self.template, self.yes, self.no = model, threshold, template, yes, no
 
-    def probability(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def probability(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         """Returns the probability that the text at each node is complete, ``[B] float64``."""
         prompts = source.prompts
         texts = [
@@ -105,7 +107,7 @@ class Completeness(Detector):
         ]
         return verdict_probability(local_model(self.model), texts, yes=[self.yes], no=[self.no])
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         return self.probability(source, nodes) >= self.threshold
 
 
@@ -123,14 +125,14 @@ class Proxy(Detector):
         self.model = model
         self.looks_ahead, self.costly = model is None, model is not None
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         done = (np.asarray(source.flags)[nodes] & EOS) != 0
         rest = np.nonzero(~done)[0]
         decide = self._from_children if self.model is None else self._from_model
         done[rest] = decide(source, nodes[rest])
         return done
 
-    def _from_children(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def _from_children(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         counts = np.asarray(source.child_count)[nodes].astype(np.int64)
         ends = np.zeros(len(nodes), bool)
         expanded = np.nonzero(counts > 0)[0]
@@ -146,7 +148,7 @@ class Proxy(Detector):
         ends[expanded] = (stop >= best) & np.isfinite(stop)
         return ends
 
-    def _from_model(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def _from_model(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         assert self.model is not None
         model = local_model(self.model)
         prompts = source.prompts

@@ -19,7 +19,9 @@ from treegym.errors import ConfigError, RewardError, suggest
 from treegym.rewards.base import import_path
 from treegym.rewards.path import PathView
 from treegym.rewards.registry import find
-from treegym.rewards.source import EOS, STOPPED, TreeSource, distinct
+from treegym.tree.flags import EOS, STOPPED
+from treegym.tree.paths import distinct
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["All", "AnyOf", "Decisions", "Detector", "FunctionDetector", "Terminal", "Then", "build_terminal"]
 
@@ -42,7 +44,7 @@ class Detector(ABC):
         """Takes nothing."""
 
     @abstractmethod
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         """Returns whether the episode ends at each node, ``[B] bool``."""
 
     def parts(self) -> Sequence[Detector]:
@@ -62,7 +64,7 @@ class FunctionDetector(Detector):
         self.kind = reference or import_path(function)
         self.arguments = parameters
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         decided = np.zeros(len(nodes), bool)
         for i, node in enumerate(nodes):
             view = PathView(source, int(node))
@@ -115,7 +117,7 @@ class AnyOf(_Composed):
 
     kind = "any"
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         decided = np.zeros(len(nodes), bool)
         for part in self._parts:
             open_ = np.nonzero(~decided)[0]
@@ -128,7 +130,7 @@ class Then(_Composed):
 
     kind = "then"
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         decided = np.ones(len(nodes), bool)
         for part in self._parts:
             open_ = np.nonzero(decided)[0]
@@ -141,11 +143,11 @@ class All(_Composed):
 
     kind = "all"
 
-    def ends(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         return np.logical_and.reduce([ask(part, source, nodes) for part in self._parts])
 
 
-def ask(detector: Detector, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+def ask(detector: Detector, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
     """Asks a detector, counts the nodes, and checks the shape of its answer."""
     if not nodes.size:
         return np.zeros(0, bool)
@@ -172,7 +174,7 @@ class Terminal:
             raise ConfigError(f"the budget is {budget!r}; a whole number of at least 1 token was expected")
         self.detector, self.budget = detector, budget
 
-    def on(self, source: TreeSource, nodes: np.ndarray | None = None) -> np.ndarray:
+    def on(self, source: TokenTree, nodes: np.ndarray | None = None) -> np.ndarray:
         """Returns which nodes (all of the tree by default) end an episode, ``[N] bool``. A root never does."""
         asked = np.arange(source.size) if nodes is None else np.asarray(nodes, dtype=np.int64)
         ended = np.zeros(len(asked), bool)
@@ -181,13 +183,13 @@ class Terminal:
             ended[below] = ask(self.detector, source, asked[below])
         return ended
 
-    def truncates(self, source: TreeSource, nodes: np.ndarray | None = None) -> np.ndarray:
+    def truncates(self, source: TokenTree, nodes: np.ndarray | None = None) -> np.ndarray:
         """Returns which nodes the budget cuts off, ``[N] bool`` (ends among them too: an end wins)."""
         asked = np.arange(source.size) if nodes is None else np.asarray(nodes, dtype=np.int64)
         depth = np.asarray(source.depth)[asked]
         return np.zeros(len(asked), bool) if self.budget is None else depth >= self.budget
 
-    def decisions(self, source: TreeSource) -> Decisions:
+    def decisions(self, source: TokenTree) -> Decisions:
         """Returns a memory of decisions for a tree that grows: each node is decided once.
 
         Where a model decides, all who ask about one tree in this process share the memory.
@@ -231,7 +233,7 @@ class Terminal:
 class Decisions:
     """Ends decided so far in one tree, each node once. Callable, so it serves as `ends` of `Reward.on`."""
 
-    def __init__(self, terminal: Terminal, source: TreeSource) -> None:
+    def __init__(self, terminal: Terminal, source: TokenTree) -> None:
         self.terminal, self.source = terminal, source
         self._known = np.full(0, -1, np.int8)  # [capacity], -1 undecided, 0 goes on, 1 ends
 

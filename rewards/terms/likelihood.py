@@ -13,14 +13,15 @@ import numpy as np
 from treegym.errors import ConfigError, suggest
 from treegym.rewards.base import Asked, Term
 from treegym.rewards.local import local_model
-from treegym.rewards.source import TreeSource, ancestors, path_sums
+from treegym.tree.paths import ancestors, path_sums
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["LogLikelihood", "Perplexity", "logprob_column", "perplexity", "sliding_window_logprobs"]
 
 Scorer = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[np.ndarray]]  # contexts, continuations
 
 
-def logprob_column(source: TreeSource, of: str, term: str) -> np.ndarray:
+def logprob_column(source: TokenTree, of: str, term: str) -> np.ndarray:
     """Returns log-probabilities ``[N]`` of the primary (``"primary"``) or of a teacher (``"teacher:NAME"``)."""
     if of == "primary":
         return np.asarray(source.prior)
@@ -47,7 +48,7 @@ class LogLikelihood(Term):
         super().__init__(**common)
         self.of, self.floor = of, float(floor)
 
-    def values(self, source: TreeSource, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
         logprob = logprob_column(source, self.of, self.name)[asked.nodes].astype(np.float64)
         return np.where(np.isnan(logprob), self.floor, np.clip(logprob, self.floor, 0.0))
 
@@ -86,7 +87,7 @@ class Perplexity(Term):
         self.of, self.model, self.window, self.stride, self.form = of, model, window, stride, form
         self.lazy = model is not None
 
-    def values(self, source: TreeSource, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
         if self.model is None:
             mean = self._stored_mean(source, asked.nodes)
         else:
@@ -104,7 +105,7 @@ class Perplexity(Term):
             )
         return -mean if self.form == "log" else np.exp(-mean)
 
-    def _stored_mean(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def _stored_mean(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         column = logprob_column(source, self.of, self.name)
         above = ancestors(source, nodes)
         sums = path_sums(source, above, column[above].astype(np.float64))

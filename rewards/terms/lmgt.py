@@ -10,8 +10,8 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.rewards.base import Asked, Term
 from treegym.rewards.local import local_model
-from treegym.rewards.source import TreeSource
 from treegym.rewards.terms.likelihood import logprob_column
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["LMGT", "advice"]
 
@@ -55,14 +55,14 @@ class LMGT(Term):
         self._stored = guide == "primary" or guide.startswith("teacher:")
         self.lazy = not self._stored
 
-    def values(self, source: TreeSource, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
         if self._stored:
             logprob = logprob_column(source, self.guide, self.name)[asked.nodes].astype(np.float64)
         else:
             logprob = self._ask(source, asked.nodes)
         return advice(np.exp(logprob), low=self.low, high=self.high)
 
-    def _ask(self, source: TreeSource, nodes: np.ndarray) -> np.ndarray:
+    def _ask(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         """Returns the guide's log-probability of each step's text after the text before it."""
         guide = local_model(self.guide)
         parent = np.asarray(source.parent)

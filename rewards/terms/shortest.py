@@ -8,13 +8,13 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.rewards.base import Asked, Scored, Term
-from treegym.rewards.source import TreeSource
 from treegym.rewards.terms.verifier import Verifier
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["ShortestPath", "shortest_right_depth"]
 
 
-def shortest_right_depth(source: TreeSource) -> np.ndarray:
+def shortest_right_depth(source: TokenTree) -> np.ndarray:
     """Returns the fewest tokens in which each root's question is answered rightly, ``[R] float64``, inf if never.
 
     Right ends are those with a stored verdict of at least one half.
@@ -41,9 +41,9 @@ class ShortestPath(Term):
         self.unit = unit
         self.bounds = (-1.0, 0.0) if unit == "relative" else self.bounds
         self._verifier = Verifier(name="verifier")
-        self._known: tuple[TreeSource, int, np.ndarray] | None = None  # of the tree asked about last, at its size then
+        self._known: tuple[TokenTree, int, np.ndarray] | None = None  # of the tree asked about last, at its size then
 
-    def values(self, source: TreeSource, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
         if self._known is None or self._known[0] is not source or self._known[1] != source.size:
             self._known = (source, source.size, shortest_right_depth(source))
         best = self._known[2][np.asarray(source.root_of(asked.nodes))]

@@ -13,7 +13,7 @@ from treegym.models.tasks import KINDS, is_correct
 from treegym.rewards.base import Asked, Scored, Term, number
 from treegym.rewards.matching import BoundedRegex, exact_match, numeric_match, same_answer
 from treegym.rewards.registry import find
-from treegym.rewards.source import TreeSource
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["Verifier"]
 
@@ -62,7 +62,7 @@ class Verifier(Term):
         self._regex = None if pattern is None else BoundedRegex(pattern, seconds=seconds)
         self._call: Callable[..., Any] | None = find("verifier", method) if ":" in method else None
 
-    def values(self, source: TreeSource, asked: Asked) -> np.ndarray | Scored:
+    def values(self, source: TokenTree, asked: Asked) -> np.ndarray | Scored:
         nodes = asked.nodes
         values = np.full(len(nodes), np.nan)
         if self.method == "auto":

@@ -10,10 +10,11 @@ import numpy as np
 from treegym.errors import ConfigError, suggest
 from treegym.rewards.base import Asked, Term
 from treegym.rewards.compose import Reward
-from treegym.rewards.source import TreeSource, ancestors, path_sums
 from treegym.rewards.spec import build
 from treegym.rewards.table import RewardTable
 from treegym.rewards.terms.zones import ZoneModel
+from treegym.tree.paths import ancestors, path_sums
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["QUANTITIES", "Zoning", "measured"]
 
@@ -22,7 +23,7 @@ MEASURABLE = (*QUANTITIES, "return")
 
 
 def measured(
-    source: TreeSource,
+    source: TokenTree,
     nodes: np.ndarray,
     names: Sequence[str] = QUANTITIES,
     *,
@@ -99,7 +100,7 @@ class Zoning(Term):
         self._of: Reward | None = None if of is None else build(of)
         self._table: RewardTable | None = None  # of the tree asked about last
 
-    def values(self, source: TreeSource, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
         if self._of is not None and (self._table is None or self._table.source is not source):
             self._table = self._of.on(source)
         return self.model.adjustment(measured(source, asked.nodes, self.model.names, of=self._table))

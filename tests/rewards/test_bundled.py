@@ -14,8 +14,8 @@ from treegym.models.loading import load_model
 from treegym.rewards import build, build_terminal
 from treegym.rewards.judge.prompt import Case
 from treegym.rewards.judge.term import Judge
-from treegym.rewards.source import EOS
 from treegym.rewards.terminal.detection_report import detection_report
+from treegym.tree.flags import EOS
 
 TEMPLATE = "{prompt}{answer}?"
 

@@ -11,9 +11,9 @@ import pytest
 from treegym.__main__ import main
 from treegym.commands import tree_score
 from treegym.errors import ConfigError, DataError
-from treegym.rewards import build, build_terminal, source
+from treegym.rewards import build, build_terminal
 from treegym.rewards.rollouts import read_rollouts, score_rollouts
-from treegym.tree.flags import EOS, EXPANDED, GREEDY, PUNCTUATION, STOPPED
+from treegym.tree.flags import EOS
 from treegym.tree.synthetic import synthetic_tree
 
 SIX = {"verifier": 1.0, "length": -0.01, "shortest_path": 0.2, "perplexity": -0.01, "similarity": 0.05}
@@ -23,11 +23,6 @@ SIX |= {"loglikelihood": 0.01}
 @pytest.fixture(scope="module")
 def tree():
     return synthetic_tree(roots=12, depth=6, branching=3, seed=1)
-
-
-def test_flags_equal_those_of_the_tree():
-    ours = (source.EXPANDED, source.EOS, source.STOPPED, source.PUNCTUATION, source.GREEDY)
-    assert ours == (EXPANDED, EOS, STOPPED, PUNCTUATION, GREEDY)
 
 
 def test_a_real_tree_satisfies_the_source(tree):

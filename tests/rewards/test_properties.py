@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from treegym.errors import ConfigError
 from treegym.rewards import build
-from treegym.rewards.source import EOS, ancestors, path_of, path_sums
+from treegym.tree.flags import EOS
+from treegym.tree.paths import ancestors, path_of, path_sums
 from treegym.tree.synthetic import synthetic_tree
 
 weights = st.floats(-2, 2, allow_nan=False).map(lambda w: round(w, 3))

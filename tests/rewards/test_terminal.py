@@ -10,9 +10,9 @@ import pytest
 from treegym.errors import ConfigError, RewardError
 from treegym.models.local.fake import FakeLanguageModel, FakeTokenizer
 from treegym.rewards import build, build_terminal, register_terminal
-from treegym.rewards.source import EOS
 from treegym.rewards.terminal.detection_report import detection_report
 from treegym.rewards.terminal.terminal import Detector
+from treegym.tree.flags import EOS
 
 
 def ends(spec, tree):

@@ -62,9 +62,9 @@ def _figure(value: Any) -> str:
 def _tree(args: argparse.Namespace) -> dict[str, Any]:
     from treegym.envs.token_tree.world import load_tree
     from treegym.rewards import build_terminal
-    from treegym.rewards.source import ancestors, path_sums
     from treegym.rewards.table import FAILED
     from treegym.rewards.terminal.detection_report import detection_report
+    from treegym.tree.paths import ancestors, path_sums
 
     reward = parse_reward(args.reward)
     terminal = build_terminal(_parse_terminal(args.terminal))
@@ -78,7 +78,9 @@ def _tree(args: argparse.Namespace) -> dict[str, Any]:
     decisions = terminal.decisions(tree)
     ends = np.nonzero(decisions(np.arange(tree.size)))[0]
     wanted = ends[np.isin(tree.root_of(ends), tree.roots_in(args.split))]
-    source = _without(tree, args.store) if args.store else tree
+    source = tree
+    if args.store:  # the column reads as unknown, so that the term scores anew instead of reading it back
+        source = tree.with_column(args.store, np.full(tree.size, np.nan, np.float32))
     table = reward.on(source, ends=decisions, truncated=terminal.truncates(tree))
     above = ancestors(tree, wanted)
     table.ensure(above)
@@ -132,18 +134,6 @@ def _check_out(args: argparse.Namespace) -> None:
         raise ConfigError("--out goes with --store or --rollouts; scoring a tree prints figures only")
     if out is not None and not Path(out).resolve().parent.is_dir():
         raise ConfigError(f"--out is {str(out)!r}, but the folder {Path(out).parent} does not exist; make it first")
-
-
-class _without:
-    """A tree whose column reads as unknown, so that a term scores it anew instead of reading it back."""
-
-    def __init__(self, tree: Any, column: str) -> None:
-        self._tree, self._column = tree, column
-
-    def __getattr__(self, name: str) -> Any:
-        if name == self._column:
-            return np.full(self._tree.size, np.nan, np.float32)
-        return getattr(self._tree, name)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -12,8 +12,8 @@ from treegym.envs.token_tree.grow.states import ContextStates
 from treegym.errors import BackendError
 from treegym.models.base import LanguageModel
 from treegym.models.tree_scores import Branches, TreeScores, score_trees
-from treegym.tree.arena import Arena
 from treegym.tree.flags import END, PUNCTUATION
+from treegym.tree.token_tree import TokenTree
 
 __all__ = [
     "LOWEST",
@@ -42,7 +42,7 @@ def ending_tokens(model: LanguageModel) -> np.ndarray:
     return np.where(ends, PUNCTUATION, 0).astype(np.uint16)
 
 
-def branches_of(tree: Arena, voice: Voice, roots: Sequence[int]) -> list[Branches]:
+def branches_of(tree: TokenTree, voice: Voice, roots: Sequence[int]) -> list[Branches]:
     """Returns the nodes below some roots as branches after the voice's own form of the prompt.
 
     Node i of a branch is the i-th node after the root: a root's nodes stand together in the arena, parents first.
@@ -57,7 +57,7 @@ def branches_of(tree: Arena, voice: Voice, roots: Sequence[int]) -> list[Branche
     return branches
 
 
-def fill_primary(tree: Arena, states: ContextStates, basis: ContextBasis | None, roots: Sequence[int]) -> None:
+def fill_primary(tree: TokenTree, states: ContextStates, basis: ContextBasis | None, roots: Sequence[int]) -> None:
     """Fills prior, similarity and context of the nodes below some roots, in one pass of the primary."""
     branches = branches_of(tree, states.voice, roots)
     scores, vectors = states.scored(branches)
@@ -115,7 +115,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0)
 
 
-def fill_teacher(tree: Arena, voice: Voice, column: int, roots: Sequence[int]) -> None:
+def fill_teacher(tree: TokenTree, voice: Voice, column: int, roots: Sequence[int]) -> None:
     """Fills one teacher's log-probabilities of the nodes below some roots, in one pass of the teacher."""
     branches = branches_of(tree, voice, roots)
     for root, branch, score in zip(roots, branches, score_trees(voice.model, branches, best=0), strict=True):
@@ -123,7 +123,7 @@ def fill_teacher(tree: Arena, voice: Voice, column: int, roots: Sequence[int]) -
         tree.teacher_logp[nodes, column] = np.clip(score.logp, LOWEST, 0.0)
 
 
-def fill_ends(tree: Arena, verify: Verifier | None, judge: Judge | None) -> None:
+def fill_ends(tree: TokenTree, verify: Verifier | None, judge: Judge | None) -> None:
     """Fills the verdict, and the judge's score where there is a judge, of every terminal."""
     ends = np.flatnonzero(tree.flags & END)
     owners = tree.root_of(ends) if len(ends) else ends

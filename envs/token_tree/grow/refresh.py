@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from treegym.envs.token_tree.grow.basis import ContextBasis
 from treegym.envs.token_tree.grow.columns import fill_primary, vocabulary
 from treegym.envs.token_tree.grow.states import ContextStates
@@ -11,14 +9,14 @@ from treegym.envs.token_tree.grow.voices import make_voices
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
 from treegym.models.embeddings import Embedder
-from treegym.tree.arena import Arena
+from treegym.tree.token_tree import TokenTree
 
 __all__ = ["refresh"]
 
-_Tree = TypeVar("_Tree", bound=Arena)
 
-
-def refresh(tree: _Tree, model: LanguageModel, *, embedder: Embedder | None = None, roots_at_once: int = 32) -> _Tree:
+def refresh(
+    tree: TokenTree, model: LanguageModel, *, embedder: Embedder | None = None, roots_at_once: int = 32
+) -> TokenTree:
     """Recomputes prior, similarity and context of every node from `model`, in place, and returns the tree.
 
     Contexts are described by the components that were fitted when the tree was grown, so that features stay comparable.
@@ -48,7 +46,7 @@ def refresh(tree: _Tree, model: LanguageModel, *, embedder: Embedder | None = No
     return tree
 
 
-def _basis(tree: Arena, states: ContextStates) -> ContextBasis | None:
+def _basis(tree: TokenTree, states: ContextStates) -> ContextBasis | None:
     """Returns the tree's own components, if it carries contexts and they fit the vectors' width."""
     if not tree.has("context") or "context_basis" not in tree.header:
         return None

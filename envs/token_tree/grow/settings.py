@@ -10,7 +10,7 @@ import numpy as np
 
 from treegym.errors import ConfigError, suggest
 from treegym.models.base import LanguageModel
-from treegym.tree.arena import Root
+from treegym.tree.token_tree import Root
 
 __all__ = ["MODES", "GrowSettings", "Judge", "Verifier", "Voice"]
 

@@ -11,7 +11,7 @@ from treegym.models.base import LanguageModel, context_length
 from treegym.models.remote.dialect import growth_mode, told_logprobs
 from treegym.models.tokens.chat import chat_beginning, has_chat_template, plain_beginning
 from treegym.models.tokens.retokenize import Retokenized, in_vocabulary_of
-from treegym.tree.arena import Root
+from treegym.tree.token_tree import Root
 
 __all__ = ["check_prompts", "make_voices", "room_for_answers", "servable"]
 

@@ -1,0 +1,90 @@
+"""The prompts that a tree grows under, and the table of them in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+
+from treegym.errors import ConfigError, DataError
+
+__all__ = ["SPLITS", "Root", "RootTable", "table_of"]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Root:
+    """A prompt that a tree grows under."""
+
+    prompt: str
+    answer: str = ""  # reference answer, for verifiers
+    split: str = "train"
+    kind: str = ""  # the kind of task, for reports
+    tokens: tuple[int, ...] = ()  # the prompt in the primary's vocabulary
+    extra: Mapping[str, Any] = field(default_factory=dict)  # whatever the source of the prompt wants kept
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ConfigError(f"a root's split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
+
+
+class RootTable(Sequence[Root]):
+    """The roots in a file, parsed when first asked for: opening a tree of many prompts stays instant."""
+
+    def __init__(self, path: str, text: np.ndarray, count: int) -> None:
+        self._path, self._text, self._count = path, text, count
+        self._roots: list[Root] | None = None
+
+    def _parsed(self) -> list[Root]:
+        if self._roots is None:
+            try:
+                entries = json.loads(self._text.tobytes())
+                self._roots = [_root(entry) for entry in entries]
+            except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
+                raise DataError(f"{self._path}: its table of roots is damaged: {error}") from error
+            if len(self._roots) != self._count:
+                raise DataError(f"{self._path}: {len(self._roots)} roots are described, but {self._count} are there")
+        return self._roots
+
+    def __len__(self) -> int:
+        return self._count if self._roots is None else len(self._parsed())
+
+    def __iter__(self) -> Iterator[Root]:
+        return iter(self._parsed())
+
+    @overload
+    def __getitem__(self, index: int) -> Root: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Root]: ...
+    def __getitem__(self, index: int | slice) -> Root | Sequence[Root]:
+        return self._parsed()[index]
+
+
+def _root(entry: Any) -> Root:
+    prompt, answer, split, kind = entry["prompt"], entry["answer"], entry["split"], entry["kind"]
+    if not all(isinstance(text, str) for text in (prompt, answer, split, kind)):
+        raise ValueError("a root's prompt, answer, split or kind is not a string")
+    tokens = tuple(entry["tokens"])
+    if not all(type(token) is int for token in tokens) or not isinstance(entry.get("extra", {}), dict):
+        raise ValueError("a root's tokens or extra fields are not what they should be")
+    return Root(prompt, answer, split, kind, tokens=tokens, extra=entry.get("extra", {}))
+
+
+def table_of(roots: Sequence[Root]) -> bytes:
+    """Returns the table of roots as it stands in a file; the same roots always give the same bytes."""
+    entries = [
+        {
+            "prompt": root.prompt,
+            "answer": root.answer,
+            "split": root.split,
+            "kind": root.kind,
+            "tokens": [int(token) for token in root.tokens],
+            **({"extra": dict(root.extra)} if root.extra else {}),
+        }
+        for root in roots
+    ]
+    return json.dumps(entries, separators=(",", ":"), ensure_ascii=True).encode()
