@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from treegym.errors import ConfigError, DataError
+from treegym.untrusted import json_of
 
 __all__ = ["SPLITS", "Root", "RootTable", "table_of"]
 
@@ -41,10 +42,12 @@ class RootTable(Sequence[Root]):
 
     def _parsed(self) -> list[Root]:
         if self._roots is None:
+            raw = self._text.tobytes()
             try:
-                entries = json.loads(self._text.tobytes())
+                # A root takes at least 50 bytes, in two containers and a dozen values if its prompt is short.
+                entries = json_of(raw, where="roots", values=len(raw) // 2, containers=len(raw) // 8)
                 self._roots = [_root(entry) for entry in entries]
-            except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
+            except (ValueError, TypeError, KeyError, ConfigError) as error:
                 raise DataError(f"{self._path}: its table of roots is damaged: {error}") from error
             if len(self._roots) != self._count:
                 raise DataError(f"{self._path}: {len(self._roots)} roots are described, but {self._count} are there")

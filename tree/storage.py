@@ -13,12 +13,14 @@ from treegym.errors import DataError
 from treegym.files import read_arrays, write_arrays
 from treegym.tree.columns import COLUMNS, OPTIONAL, column_shape
 from treegym.tree.roots import Root, RootTable, table_of
+from treegym.untrusted import json_of
 
 __all__ = ["FORMAT_VERSION", "TreeParts", "read_tree", "write_tree"]
 
 FORMAT = "treegym.tree"
 FORMAT_VERSION = 1
-VOCABULARY_LIMIT = 2**22
+VOCABULARY_LIMIT = 2**20  # tokens; four times the largest vocabulary known
+HEADER_VALUES = 2 * VOCABULARY_LIMIT  # commas and brackets, those in tokens among them
 
 
 class TreeParts(TypedDict):
@@ -51,7 +53,7 @@ def read_tree(path: str | os.PathLike[str]) -> TreeParts:
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise DataError(f"{name}: no such tree file; `treegym grow --out {name}` would make one")
-    arrays, metadata = read_arrays(name)
+    arrays, metadata = read_arrays(name, values=HEADER_VALUES)
     if metadata.get("format") != FORMAT:
         raise DataError(f"{name}: not a tree file (its format is {metadata.get('format', 'unknown')!r})")
     version = metadata.get("version", "")
@@ -74,10 +76,7 @@ def read_tree(path: str | os.PathLike[str]) -> TreeParts:
 
 
 def _checked_header(name: str, text: str) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: its tree header is not valid JSON; the file is damaged") from error
+    header = json_of(text.encode("utf-8", "replace"), where=f"{name}: its tree header", values=HEADER_VALUES)
     sound = (
         isinstance(header, dict)
         and isinstance(header.get("tokens"), list)

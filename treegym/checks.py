@@ -24,8 +24,9 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Returns whether a value is a finite number, Python's or NumPy's."""
-    kinds = int | float | np.integer | np.floating
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return isinstance(value, int | np.integer) or math.isfinite(value)  # whole numbers beyond floats are finite
 
 
 def whole(name: str, value: Any, *, low: int | None = None, high: int | None = None, what: str = "") -> int:

@@ -14,14 +14,24 @@ __all__ = [
     "LossIsNaN",
     "MissingDependency",
     "RewardError",
+    "StorageError",
     "TreeGymError",
     "require",
     "suggest",
 ]
 
 
+LONGEST = 500  # characters of a message: what came from outside and is quoted in it may have any length
+
+
 class TreeGymError(Exception):
     """Base of every error a user of TreeGym may want to catch."""
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        if len(text) > LONGEST:  # both ends say most: what it is about, and what to do
+            text = f"{text[: LONGEST - 155]} [...] {text[-148:]}"
+        super().__init__(text)
 
 
 class ConfigError(TreeGymError, ValueError):
@@ -34,6 +44,17 @@ class DataError(TreeGymError, ValueError):
 
 class RewardError(TreeGymError, ValueError):
     """A reward term that failed; names the term, the root and the path."""
+
+
+class StorageError(TreeGymError, OSError):
+    """What should be kept could not be written: the disk is full, read-only or broken."""
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class BackendError(TreeGymError, RuntimeError):

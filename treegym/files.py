@@ -1,4 +1,4 @@
-"""Files that survive a kill and files that are not to be trusted: atomic writes, checked array files and JSON lines.
+"""Files that survive a kill or a full disk, and arrays in files that are not to be trusted.
 
 An array file is in the safetensors format: an 8-byte header length, a JSON header, raw little-endian arrays.
 Reading maps the file into memory after every size and offset in the header was checked against the file's length,
@@ -7,9 +7,11 @@ so opening costs neither time nor memory, and a damaged file is an error, never 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,12 +21,28 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from treegym.errors import DataError
+from treegym.errors import DataError, StorageError
+from treegym.untrusted import LINE_LIMIT, VALUES, json_of, open_regular, read_json_lines
 
-__all__ = ["atomic_path", "atomic_write", "leave_at_once", "read_arrays", "read_json_lines", "write_arrays"]
+__all__ = [
+    "LINE_LIMIT",
+    "arrays_in",
+    "atomic_path",
+    "atomic_write",
+    "leave_at_once",
+    "put_arrays",
+    "read_arrays",
+    "read_json_lines",
+    "told_by",
+    "write_arrays",
+]
 
-HEADER_LIMIT = 64 * 2**20  # bytes; safetensors itself stops at 100 MB
-LINE_LIMIT = 10_000_000  # characters of one JSON line
+HEADER_LIMIT = 2**25  # bytes; a vocabulary of 2^20 tokens takes half of it
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)  # nothing else could be written either
+# How libraries say the same that have errors of their own.
+_FULL_WORDS = re.compile(
+    r"no space left|disk is full|os error (28|30|122)|quota exceeded|read-only file", re.IGNORECASE
+)
 _DTYPES = {
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
@@ -45,26 +63,42 @@ _beginning = threading.Lock()  # held while one is made
 
 
 @contextmanager
+def told_by(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes a failed write tell the name that the user knows; a disk that is full or broken is a StorageError."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            raise StorageError(f"{os.fspath(path)} could not be written: {error.strerror}", error.errno) from error
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    except Exception as error:
+        if _FULL_WORDS.search(str(error)):
+            reason = str(error).splitlines()[0][:200]
+            raise StorageError(f"{os.fspath(path)} could not be written: {reason}", errno.ENOSPC) from error
+        raise
+
+
+@contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success it is flushed to disk and renamed, on failure removed."""
     final = Path(path)
-    try:
+    with told_by(final):
         with _beginning:
             handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
             temporary = Path(name)
             _under_way.add(temporary)
-    except OSError as error:  # the user knows the final name
-        raise OSError(error.errno, error.strerror, os.fspath(final)) from error
-    os.close(handle)
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
-        _under_way.discard(temporary)
+        os.close(handle)
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, final)
+        finally:
+            temporary.unlink(missing_ok=True)
+            _under_way.discard(temporary)
 
 
 def leave_at_once(code: int) -> NoReturn:
@@ -81,42 +115,16 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
-    """Yields what stands on each line that is not blank, after its place (``FILE, line 3``) for messages.
-
-    Raises DataError for a file that cannot be read and for the first line that is not JSON; NaN and infinity are none.
-    """
-    name = os.fspath(path)
-    try:
-        with open(name, encoding="utf-8-sig") as file:
-            number = 0
-            while line := file.readline(LINE_LIMIT + 1):
-                number += 1
-                where = f"{name}, line {number}"
-                if len(line) > LINE_LIMIT:
-                    raise DataError(f"{where}: longer than {LINE_LIMIT} characters")
-                if line.strip():
-                    yield where, _strict_json(line, where)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
-
-
-def _strict_json(text: str, where: str) -> Any:
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
-
-
 def write_arrays(
     path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Writes named arrays and string metadata as one safetensors file, atomically and reproducibly."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        put_arrays(file, arrays, metadata)
+
+
+def put_arrays(file: Any, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes the same into a file that is open."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))  # keeps arrays aligned
     offset = 0
@@ -128,50 +136,55 @@ def write_arrays(
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for _, array in ordered:
-            file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    file.write(len(text).to_bytes(8, "little"))
+    file.write(text)
+    for _, array in ordered:
+        file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
-def read_arrays(path: str | os.PathLike[str], *, mmap: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads an array file: read-only memory maps (or copies with ``mmap=False``), and the metadata."""
-    file = Path(path)
+def read_arrays(
+    path: str | os.PathLike[str], *, mmap: bool = True, values: int = VALUES
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads an array file: read-only memory maps (or copies with ``mmap=False``), and the metadata.
+
+    `values` is how many values and containers the header may have, those written out in its metadata included.
+    """
+    with open_regular(path) as file:
+        if mmap and os.fstat(file.fileno()).st_size:
+            buffer = np.memmap(file, dtype=np.uint8, mode="r").view(np.ndarray)
+        else:
+            buffer = np.fromfile(file, dtype=np.uint8)
+    return arrays_in(buffer, where=os.fspath(path), values=values)
+
+
+def arrays_in(buffer: np.ndarray, *, where: str, values: int = VALUES) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns the arrays in the bytes ``[n] uint8`` of an array file, as views of them, and the metadata."""
+    length = int.from_bytes(buffer[:8].tobytes(), "little")
+    if len(buffer) < 8 or length > min(HEADER_LIMIT, len(buffer) - 8):
+        raise DataError(f"{where}: not a safetensors file (its header would be {length} of {len(buffer)} bytes)")
     try:
-        size = file.stat().st_size
-        with open(file, "rb") as handle:
-            prefix = handle.read(8)
-            length = int.from_bytes(prefix, "little")
-            if len(prefix) < 8 or length > min(HEADER_LIMIT, size - 8):
-                raise DataError(f"{file}: not a safetensors file (its header would be {length} of {size} bytes)")
-            raw = handle.read(length)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-    try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: its header is not valid JSON; the file is damaged") from error
+        header = json_of(buffer[8 : 8 + length].tobytes(), where=where, values=values)
+    except DataError as error:
+        raise DataError(f"{where}: its header cannot be read ({error}); the file is damaged") from error
     if not isinstance(header, dict):
-        raise DataError(f"{file}: its header is not a JSON object; the file is damaged")
+        raise DataError(f"{where}: its header is not a JSON object; the file is damaged")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise DataError(f"{file}: its metadata is not a table of strings; the file is damaged")
+        raise DataError(f"{where}: its metadata is not a table of strings; the file is damaged")
     start = 8 + length
-    buffer = np.memmap(file, dtype=np.uint8, mode="r") if mmap and size else np.fromfile(file, dtype=np.uint8)
     arrays = {}
     for name, entry in header.items():
-        dtype, shape, begin, end = _checked_entry(file, name, entry, size - start)
-        view = buffer[start + begin : start + end].view(np.ndarray)
+        dtype, shape, begin, end = _checked_entry(where, name, entry, len(buffer) - start)
+        view = buffer[start + begin : start + end]
         aligned = (start + begin) % dtype.itemsize == 0
         arrays[name] = (view if aligned else view.copy()).view(dtype).reshape(shape)
         arrays[name].flags.writeable = False
     return arrays, metadata
 
 
-def _checked_entry(file: Path, name: str, entry: Any, available: int) -> tuple[np.dtype, tuple[int, ...], int, int]:
+def _checked_entry(where: str, name: str, entry: Any, available: int) -> tuple[np.dtype, tuple[int, ...], int, int]:
     """Returns dtype, shape and byte range of one header entry, or raises if they do not fit each other or the file."""
-    problem = DataError(f"{file}: the entry of array {name!r} is damaged: {str(entry)[:200]}")
+    problem = DataError(f"{where}: the entry of array {name[:80]!r} is damaged: {str(entry)[:200]}")
     if not isinstance(entry, dict):
         raise problem
     dtype = _DTYPES.get(str(entry.get("dtype")))

@@ -18,7 +18,15 @@ import treegym
 
 ROOT = Path(treegym.__file__).resolve().parent.parent
 FLOORS = {"tree": 1, "models": 2, "search": 3, "rewards": 3, "optimize": 4, "envs": 5, "agents": 6}
-FOUNDATIONS = {"errors", "files", "registry", "checks"}  # floor 0: everybody may use them
+FOUNDATIONS = {
+    "errors",
+    "files",
+    "untrusted",
+    "locks",
+    "display",
+    "registry",
+    "checks",
+}  # floor 0: everybody may use them
 APPLICATION = 7
 
 

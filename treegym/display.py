@@ -1,0 +1,39 @@
+"""Texts of models and strangers, made safe to show: on terminals, in tables of Markdown, in CSV files."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["csv_cell", "markdown_cell", "plain"]
+
+# Control characters (C0 but for the line feed, DEL, C1), marks that turn the direction of writing, half pairs.
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
+
+
+def plain(text: object, *, lines: bool = False) -> str:
+    """Returns a text whose control characters are written out (``\\x1b``), so that no terminal obeys them.
+
+    Args:
+        text: anything; shown as ``str`` has it.
+        lines: whether line feeds stay.
+    """
+    shown = _CONTROL.sub(_written_out, str(text))
+    return shown if lines else shown.replace("\n", "\\n")
+
+
+def markdown_cell(text: object) -> str:
+    """Returns a text as a cell of a Markdown table: it ends neither the cell nor the table, and formats nothing."""
+    return _MARKUP.sub(r"\\\1", plain(text))
+
+
+def csv_cell(text: object) -> str:
+    """Returns a text as a CSV cell that no spreadsheet takes for a formula: an apostrophe goes before those."""
+    shown = plain(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return {"\t": "\\t", "\r": "\\r"}.get(found[0], f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
