@@ -178,7 +178,7 @@ class AlphaZero(Agent):
         fresh = np.flatnonzero(batch["state"][:count] >= 0)
         if len(fresh):
             states = batch["state"][fresh]
-            planner.prepare(self.scorer_for_planning(), np.unique(planner.world.root_index[states]))
+            planner.prepare(self.scorer_for_planning(), np.unique(planner.world.tables.root_index[states]))
             seed = int(self.rng.integers(2**31))
             s = self.settings
             result = planner.search(
@@ -223,7 +223,7 @@ class AlphaZero(Agent):
                 self._ready[id(planner)] = set()
             return
         ready = self._ready.setdefault(id(planner), set())
-        missing = set(np.unique(planner.world.root_index[states]).tolist()) - ready
+        missing = set(np.unique(planner.world.tables.root_index[states]).tolist()) - ready
         if missing:
             planner.prepare(self.scorer_for_planning(), np.array(sorted(missing)))
             ready |= missing

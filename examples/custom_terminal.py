@@ -5,9 +5,9 @@ Run: python examples/custom_terminal.py
 
 import numpy as np
 
-from treegym.envs.token_tree.world import load_tree
 from treegym.rewards import build, build_terminal, register_terminal
 from treegym.rewards.terminal.detection_report import detection_report
+from treegym.tree.opening import load_tree
 
 
 def two_sentences(path):

@@ -15,8 +15,8 @@ import gymnasium as gym
 import numpy as np
 
 from treegym.agents import PPO
-from treegym.envs.token_tree.world import load_tree
 from treegym.tree.editing import select_roots
+from treegym.tree.opening import load_tree
 
 PROMPTS = 64  # few enough to be learned by heart, which is where a reward is exploited most
 POINTS = 20  # measurements of each run

@@ -3,16 +3,17 @@
 `build(spec).on(tree)` evaluates a reward on a tree; `build_terminal(spec).on(tree)` says where episodes end.
 """
 
-from treegym.rewards.base import Asked, FunctionTerm, Part, Scored, Term
-from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse, Sum
+from treegym.rewards.base import FunctionTerm, Part, Request, Scored, Term
+from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse, Sum, group_bonus
 from treegym.rewards.path import PathView
 from treegym.rewards.registry import catalogue, register, register_terminal
 from treegym.rewards.scalarise import scalarise
 from treegym.rewards.spec import build, load
 from treegym.rewards.table import RewardTable
 from treegym.rewards.terminal.terminal import Detector, Terminal, build_terminal
-from treegym.rewards.terms.group import group_bonus
 from treegym.tree.token_tree import TokenTree as TreeSource  # a reward is evaluated on any tree
+
+Asked = Request  # its name in version 0.1
 
 __all__ = [
     "Asked",
@@ -23,6 +24,7 @@ __all__ = [
     "Part",
     "PathView",
     "Product",
+    "Request",
     "Reward",
     "RewardTable",
     "Scored",

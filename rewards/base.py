@@ -15,11 +15,11 @@ from treegym.rewards.path import PathView
 from treegym.tree.token_tree import TokenTree
 
 __all__ = [
-    "Asked",
     "Evaluated",
     "FunctionTerm",
     "OnError",
     "Part",
+    "Request",
     "Scope",
     "Scored",
     "Term",
@@ -31,7 +31,7 @@ Scope = Literal["step", "episode", "group"]
 OnError = Literal["raise", "mask", "default"]
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """The nodes a term is asked about, with how the episode stands at each (B: nodes asked)."""
 
     nodes: np.ndarray  # [B] int64
@@ -133,10 +133,10 @@ class Term(Part):
         return self.scope != "step"
 
     @abstractmethod
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray | Scored:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray | Scored:
         """Returns one value for each node asked about; NaN where it failed."""
 
-    def ready(self, source: TokenTree, asked: Asked) -> bool:
+    def ready(self, source: TokenTree, asked: Request) -> bool:
         """Whether the term comes as a whole array now; lazy terms may, when what they need is stored in the tree."""
         return not self.lazy
 
@@ -193,7 +193,7 @@ class FunctionTerm(Term):
         if scope != "episode":
             self.arguments["scope"] = scope
 
-    def values(self, source: TokenTree, asked: Asked) -> Scored:
+    def values(self, source: TokenTree, asked: Request) -> Scored:
         values = np.full(len(asked.nodes), np.nan)
         reasons: dict[int, str] = {}
         for i, (node, ended, truncated) in enumerate(zip(*asked, strict=True)):  # a row a node

@@ -11,17 +11,29 @@ only where nothing is left; a gate, a product or a lexicographic order with an u
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from treegym.checks import whole
 from treegym.errors import ConfigError
 from treegym.rewards.base import Evaluated, Part, Term, number, weight_number
 from treegym.rewards.table import Ends, RewardTable
 from treegym.tree.token_tree import TokenTree
 
-__all__ = ["AtEnd", "Gate", "Lexicographic", "Product", "Reward", "Sparse", "Sum", "without_shaping"]
+__all__ = [
+    "AtEnd",
+    "Gate",
+    "GroupTerm",
+    "Lexicographic",
+    "Product",
+    "Reward",
+    "Sparse",
+    "Sum",
+    "group_bonus",
+    "without_shaping",
+]
 
 
 class Sum(Part):
@@ -163,9 +175,7 @@ class Lexicographic(AtEnd):
     def __init__(self, *parts: Part, levels: int = 10) -> None:
         if len(parts) < 2:
             raise ConfigError("Lexicographic needs at least two parts, the most important first")
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-            raise ConfigError(f"levels of Lexicographic is {levels!r}; a whole number of at least 1 was expected")
-        self.parts, self.levels = parts, levels
+        self.parts, self.levels = parts, whole("levels of Lexicographic", levels, low=1)
 
     def terms(self) -> list[Term]:
         return [term for part in self.parts for term in part.terms()]
@@ -271,3 +281,30 @@ def sequence(parts: Any, what: str) -> Sequence[Any]:
     if not isinstance(parts, (list, tuple)) or not parts:
         raise ConfigError(f"{what} is {parts!r}; a list of rewards was expected")
     return parts
+
+
+@runtime_checkable
+class GroupTerm(Protocol):
+    """A term that scores paths by comparing them with their group."""
+
+    name: str
+
+    def group_values(self, paths: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> np.ndarray:
+        """Returns one value a path, ``[B] float32``."""
+        ...
+
+
+def group_bonus(reward: Reward, paths: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> np.ndarray:
+    """Returns what the group-scope terms of a reward add to the last step of each trajectory, ``[B] float32``.
+
+    Args:
+        reward: any reward; zeros come back when it has no group-scope terms.
+        paths: token ids of each trajectory.
+        groups: which group (root) each belongs to.
+    """
+    shares = reward.part.weights(1.0)
+    bonus = np.zeros(len(paths), np.float32)
+    for term in reward.part.terms():
+        if term.scope == "group" and isinstance(term, GroupTerm) and shares[term.name] != 0.0:
+            bonus += np.float32(shares[term.name]) * term.group_values(paths, groups)
+    return bonus

@@ -6,19 +6,18 @@ entry point: `[project.entry-points."treegym.rewards"]`, ``my_term = "my_package
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from treegym.errors import ConfigError, suggest
+from treegym.registry import Registry
 
-__all__ = ["DETECTORS", "TERMS", "catalogue", "find", "register", "register_terminal"]
+__all__ = ["DETECTORS", "TERMS", "VERIFIERS", "catalogue", "misfit", "register", "register_terminal"]
 
 _TERMS, _ENDS = "treegym.rewards.terms", "treegym.rewards.terminal.detectors"
 
-# name: ("module:object", one line of help)
-TERMS: dict[str, tuple[str, str]] = {
+_BUNDLED_TERMS = {
     "answer_similarity": (f"{_TERMS}.similarity:AnswerSimilarity", "cosine of the answer to the reference"),
     "diversity": (f"{_TERMS}.diversity:Diversity", "how different a group's answers are (group scope)"),
     "judge": ("treegym.rewards.judge.term:Judge", "a language model's opinion of the answer, local or over HTTP"),
@@ -34,7 +33,7 @@ TERMS: dict[str, tuple[str, str]] = {
     "verifier": (f"{_TERMS}.verifier:Verifier", "1 where the answer is right, 0 where it is wrong"),
     "zoning": (f"{_TERMS}.zoning:Zoning", "fitted adjustment of the zone a path is in, annealed"),
 }
-DETECTORS: dict[str, tuple[str, str]] = {
+_BUNDLED_DETECTORS = {
     "completeness": (f"{_ENDS}:Completeness", "a small language model finds the text complete"),
     "eos": (f"{_ENDS}:Eos", "the model's own end-of-sequence token"),
     "minimum": (f"{_ENDS}:Minimum", "at least so many tokens (for use within `all`)"),
@@ -42,97 +41,31 @@ DETECTORS: dict[str, tuple[str, str]] = {
     "punctuation": (f"{_ENDS}:Punctuation", "the text ends with . ! ? or another end mark"),
     "stored": (f"{_ENDS}:Stored", "ends stored in the tree: end-of-sequence or stopped by detection"),
 }
-GROUPS = {  # entry points of installed packages
-    "reward term": "treegym.rewards",
-    "terminal detector": "treegym.terminals",
-    "verifier": "treegym.verifiers",
-}
+TERMS = Registry("reward term", _BUNDLED_TERMS, group="treegym.rewards")
+DETECTORS = Registry("terminal detector", _BUNDLED_DETECTORS, group="treegym.terminals")
+VERIFIERS = Registry("verifier", {}, group="treegym.verifiers")
 
-_REGISTERED: dict[str, dict[str, Any]] = {"reward term": {}, "terminal detector": {}, "verifier": {}}
-_BUNDLED = {"reward term": TERMS, "terminal detector": DETECTORS, "verifier": {}}
-
-
-def register(name: str, term: Any) -> Any:
-    """Makes a plain function of a `PathView`, or a `Term` subclass, known under a name in this process.
-
-    Processes started later (remote workers) import nothing of yours: name such terms ``"my_module:my_function"``.
-    """
-    return _register("reward term", name, term)
-
-
-def register_terminal(name: str, detector: Any) -> Any:
-    """Makes a plain function of a `PathView` that returns a bool, or a `Detector` subclass, known under a name."""
-    return _register("terminal detector", name, detector)
-
-
-def _register(sort: str, name: str, thing: Any) -> Any:
-    if not name.isidentifier():
-        raise ConfigError(f"{name!r} cannot name a {sort}; use letters, digits and underscores")
-    if not callable(thing):
-        raise ConfigError(f"{sort} {name!r} is {type(thing).__name__}; a function or a class was expected")
-    known = _REGISTERED[sort].get(name)
-    if name in _BUNDLED[sort] or (known is not None and known is not thing):
-        raise ConfigError(f"there is already a {sort} called {name!r}; choose another name")
-    _REGISTERED[sort][name] = thing
-    return thing
-
-
-def find(sort: str, name: str, *, beside: Iterable[str] = ()) -> Any:
-    """Returns the object registered under a name or import path, or raises ConfigError with the nearest name.
-
-    Names `beside` the registered ones, such as those of compositions, may have been meant too.
-    """
-    if name in _REGISTERED[sort]:
-        return _REGISTERED[sort][name]
-    if name in _BUNDLED[sort]:
-        return _import(_BUNDLED[sort][name][0], sort)
-    plugins = _plugins(sort)
-    if name in plugins:
-        return _load(plugins[name], sort)
-    if ":" in name:
-        return _import(name, sort)
-    raise ConfigError(f"there is no {sort} called {name!r}.{suggest(name, {*_names(sort), *beside})}")
+# A plain function of a `PathView`, or a `Term` (a `Detector`) subclass, known under a name in this process. Processes
+# started later (remote workers) import nothing of yours: name such things ``"my_module:my_function"`` there.
+register, register_terminal = TERMS.register, DETECTORS.register
 
 
 def catalogue(sort: str) -> dict[str, str]:
-    """Returns every known name with one line of help."""
-    lines = {name: line for name, (_, line) in _BUNDLED[sort].items()}
-    for name, thing in _REGISTERED[sort].items():
-        lines[name] = _first_line(thing)
-    for name, point in _plugins(sort).items():
-        lines.setdefault(name, f"from {point.value}")
-    return dict(sorted(lines.items()))
+    """Returns every known "reward term", "terminal detector" or "verifier" with one line of help."""
+    registries = {registry.sort: registry for registry in (TERMS, DETECTORS, VERIFIERS)}
+    if sort not in registries:
+        raise ConfigError(f"there is no catalogue of {sort!r}.{suggest(sort, registries)}")
+    return dict(registries[sort])
 
 
-def _names(sort: str) -> set[str]:
-    return {*_BUNDLED[sort], *_REGISTERED[sort], *_plugins(sort)}
-
-
-def _plugins(sort: str) -> dict[str, importlib.metadata.EntryPoint]:
-    return {point.name: point for point in importlib.metadata.entry_points(group=GROUPS[sort])}
-
-
-def _load(point: importlib.metadata.EntryPoint, sort: str) -> Callable[..., Any]:
-    try:
-        thing = point.load()
-    except Exception as error:
-        raise ConfigError(f"{sort} {point.name!r} of an installed package cannot be loaded: {error}") from error
-    if not callable(thing):
-        kind = type(thing).__name__
-        raise ConfigError(f"{sort} {point.name!r} of an installed package is {kind}; a function or class was expected")
-    return thing
-
-
-def _import(path: str, sort: str) -> Any:
-    module, _, attribute = path.partition(":")
-    try:
-        thing = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{sort} {path!r} cannot be imported: {error}") from error
-    if not callable(thing):
-        raise ConfigError(f"{sort} {path!r} is {type(thing).__name__}; a function or a class was expected")
-    return thing
-
-
-def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().partition("\n")[0]
+def misfit(
+    what: str, thing: Any, given: Mapping[str, Any], error: Exception, *, also: Iterable[str] = ()
+) -> ConfigError:
+    """Returns the error that says which option a class or function does not have, or why else it cannot be made."""
+    made = getattr(thing, "__init__") if isinstance(thing, type) else thing  # noqa: B009 - their `__new__` takes all
+    unnamed = ("self", "name", "common", "path", "view")
+    known = [*(name for name in inspect.signature(made).parameters if name not in unnamed), *also]
+    stray = next((key for key in given if key not in known), None)
+    if stray is None:
+        return ConfigError(f"{what} cannot be made: {error}")
+    return ConfigError(f"{what} has no option {stray!r}.{suggest(stray, {*known, *also})}")

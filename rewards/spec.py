@@ -17,7 +17,7 @@ from typing import Any
 from treegym.errors import ConfigError, TreeGymError, suggest
 from treegym.rewards.base import FunctionTerm, Part, Term, weight_number
 from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse, Sum, sequence
-from treegym.rewards.registry import find
+from treegym.rewards.registry import TERMS, misfit
 
 __all__ = ["DEFAULT", "build", "load", "make_term"]
 
@@ -60,29 +60,18 @@ def make_term(name: str, options: Mapping[str, Any]) -> Term:
     registered = given.pop("term", name.partition("#")[0])
     if not isinstance(registered, str):
         raise ConfigError(f"the 'term' of reward {name!r} is {registered!r}; a registered name was expected")
-    thing = find("reward term", registered, beside=COMPOSITIONS)
+    thing = TERMS.find(registered, beside=COMPOSITIONS)
     try:
         if isinstance(thing, type) and issubclass(thing, Term):
             return thing(name=name.partition("#")[0], **given)
         common = {key: given.pop(key) for key in _COMMON if key in given}
         return _checked_function(name, registered, thing, given, common)
     except TypeError as error:
-        known = [p for p in _signature(thing).parameters if p not in ("self", "name", "common", "path", "view")]
-        stray = next((key for key in given if key not in (*known, *_COMMON)), None)
-        if stray is None:
-            raise ConfigError(f"reward term {name!r} cannot be made: {error}") from error
-        raise ConfigError(
-            f"reward term {name!r} has no option {stray!r}.{suggest(stray, {*known, *_COMMON, 'weight'})}"
-        ) from error
+        raise misfit(f"reward term {name!r}", thing, given, error, also=(*_COMMON, "weight")) from error
     except (AttributeError, ValueError) as error:  # a value of the wrong kind; our own errors name the term already
         if isinstance(error, TreeGymError):
             raise
         raise ConfigError(f"reward term {name!r} cannot be made: {error}") from error
-
-
-def _signature(thing: Any) -> inspect.Signature:
-    """Returns what a function, or a class when it is made, takes (classes of terms have a `__new__` that takes all)."""
-    return inspect.signature(getattr(thing, "__init__") if isinstance(thing, type) else thing)  # noqa: B009 - for mypy
 
 
 def _checked_function(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from treegym.errors import BackendError, ConfigError, DataError, RewardError, TreeGymError
-from treegym.rewards.base import Asked, Part, Scored, Term
+from treegym.rewards.base import Part, Request, Scored, Term
 from treegym.tree.paths import ancestors, distinct, flagged_ends, path_sums
 from treegym.tree.token_tree import TokenTree
 
@@ -199,7 +199,7 @@ class RewardTable:
             self._flagged = _enlarged(self._flagged, capacity, False)
         self._size = new
         fresh = np.arange(old, new)
-        asked = Asked(fresh, self.ends(fresh), self.truncated(fresh))
+        asked = Request(fresh, self.ends(fresh), self.truncated(fresh))
         ready = [term for term in self._leaves if term.ready(self.source, asked)]
         self.complete = len(ready) == len(self._leaves)
         if self.complete:
@@ -211,7 +211,7 @@ class RewardTable:
         ended, truncated = self.ends(nodes), self.truncated(nodes)
         asked = np.asarray(self.source.depth)[nodes] > 0
         if term.scope == "group":
-            asked &= False  # scored over trajectories: treegym.rewards.terms.group
+            asked &= False  # scored over trajectories: treegym.rewards.compose
         elif term.scope == "episode":
             asked &= ended | (truncated if term.at_truncation else False)
         self._terms[nodes[~asked], column] = 0.0
@@ -219,7 +219,7 @@ class RewardTable:
         nodes = nodes[asked]
         if not nodes.size:
             return
-        values, reasons = self._values(term, Asked(nodes, ended[asked], truncated[asked]))
+        values, reasons = self._values(term, Request(nodes, ended[asked], truncated[asked]))
         bad = ~np.isfinite(values)
         if term.bounds is not None:
             low, high = term.bounds
@@ -230,7 +230,7 @@ class RewardTable:
         if bad.any():
             self._fail(term, column, nodes, values, np.nonzero(bad)[0], reasons)
 
-    def _values(self, term: Term, asked: Asked) -> tuple[np.ndarray, dict[int, str]]:
+    def _values(self, term: Term, asked: Request) -> tuple[np.ndarray, dict[int, str]]:
         """Asks a term; returns its values (NaN where it failed) and reasons by position.
 
         A batch in which it raises is asked again in halves, so that one bad path does not cost the others theirs.
@@ -245,10 +245,10 @@ class RewardTable:
                 raise  # settings or files that cannot be used at all
             if count > 1:
                 half = count // 2
-                first, why = self._values(term, Asked(*(part[:half] for part in asked)))
+                first, why = self._values(term, Request(*(part[:half] for part in asked)))
                 if len(why) and self._raises(term):  # the first failure is all that will be told
                     return np.append(first, np.full(count - half, np.nan)), why
-                second, more = self._values(term, Asked(*(part[half:] for part in asked)))
+                second, more = self._values(term, Request(*(part[half:] for part in asked)))
                 return np.append(first, second), {**why, **{half + at: reason for at, reason in more.items()}}
             return np.full(1, np.nan), {0: f"{type(error).__name__}: {error}"}
         if values.shape != asked.nodes.shape:

@@ -44,7 +44,10 @@ class Registry(Mapping[str, str]):
         if isinstance(name, str) and name in self._registered:
             return self._registered[name]
         path = self.path_of(name, beside=beside)
-        return self._check(name, resolve(path, f"{self.sort} {name!r}"))
+        what = f"{self.sort} {name!r}"
+        if name in self._plugins():
+            return self._check(name, resolve(path, f"{what} of an installed package", cannot_be="loaded"))
+        return self._check(name, resolve(path, what))
 
     def path_of(self, name: str, *, beside: Iterable[str] = ()) -> str:
         """Returns the import path of a name in the table or of a plug-in; an import path is returned as it is."""
@@ -78,19 +81,20 @@ class Registry(Mapping[str, str]):
         return thing
 
 
-def resolve(path: str, what: str) -> Any:
-    """Returns what an import path ``"module:name"`` leads to; ConfigError says of `what` that it cannot be imported."""
+def resolve(path: str, what: str, *, cannot_be: str = "imported") -> Any:
+    """Returns what an import path ``"module:name"`` leads to; ConfigError says what of `what` could not be found."""
     module, _, attribute = path.partition(":")
     try:
         found: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:  # somebody else's module: whatever it raises is what is wrong with it
         reason = f"{module} failed to import: {type(error).__name__}: {error}"
-        raise ConfigError(f"{what} cannot be imported: {reason}") from error
+        raise ConfigError(f"{what} cannot be {cannot_be}: {reason}") from error
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError as error:
-            raise ConfigError(f"{what} cannot be imported: {module} has no {part!r}.{_near(part, found)}") from error
+            reason = f"{module} has no {part!r}.{_near(part, found)}"
+            raise ConfigError(f"{what} cannot be {cannot_be}: {reason}") from error
     return found
 
 

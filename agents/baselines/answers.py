@@ -69,7 +69,7 @@ def _walk(world: TreeWorld, nodes: np.ndarray, guide: np.ndarray, judged: np.nda
     at = nodes.astype(np.int64)
     first = np.zeros(len(at), np.int64)
     score = np.zeros(len(at))
-    stop = world.ends | world.cut_off | (tree.child_count == 0)
+    stop = world.tables.ends | world.tables.cut_off | (tree.child_count == 0)
     alive = np.flatnonzero(~stop[at])
     slots = np.arange(world.num_actions)
     start = True

@@ -57,7 +57,7 @@ class ClosedPlanner:
         self.world, self.sees, self._lanes = world, sees, lanes
         self.likelihood_weight = likelihood_weight
         size = world.tree.size
-        self.terminal = world.ends | world.cut_off | (world.child_count == 0)  # [N] bool
+        self.terminal = world.tables.ends | world.tables.cut_off | (world.tables.child_count == 0)  # [N] bool
         self.reward = visible_reward(world, np.arange(size), sees=sees)  # [N] float32
         self.paid = self.reward.copy()  # [N] float32, with what ends and steps are estimated to be worth
         self.logits = np.zeros(size, np.float32)  # [N], of each node among its siblings
@@ -77,8 +77,8 @@ class ClosedPlanner:
             rows = rows_at(world, part, policy)
             logits, values, worth = policy.judge(rows)
             slot = np.arange(logits.shape[1])
-            there = slot < world.child_count[part].astype(np.int64)[:, None]
-            children = (world.first_child[part].astype(np.int64)[:, None] + slot)[there]
+            there = slot < world.tables.child_count[part].astype(np.int64)[:, None]
+            children = (world.tables.first_child[part].astype(np.int64)[:, None] + slot)[there]
             self.logits[children] = logits[there]
             self.value[part] = values
             if self.sees == "value":
@@ -89,8 +89,8 @@ class ClosedPlanner:
 
     def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
         return search_closed(
-            first_child=self.world.first_child,
-            child_count=self.world.child_count,
+            first_child=self.world.tables.first_child,
+            child_count=self.world.tables.child_count,
             terminal=self.terminal,
             reward=self.paid,
             prior_logits=self.logits,
@@ -118,12 +118,12 @@ class _Tables:
 
     def expand(self, states: np.ndarray) -> Evaluation:
         tables, slot = self.planner, np.arange(self.num_actions)
-        legal = slot < tables.world.child_count[states].astype(np.int64)[:, None]
-        children = tables.world.first_child[states].astype(np.int64)[:, None] + np.where(legal, slot, 0)
+        legal = slot < tables.world.tables.child_count[states].astype(np.int64)[:, None]
+        children = tables.world.tables.first_child[states].astype(np.int64)[:, None] + np.where(legal, slot, 0)
         return Evaluation(np.where(legal, tables.logits[children], 0.0), tables.value[states], legal)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        after = self.planner.world.first_child[states].astype(np.int64) + actions
+        after = self.planner.world.tables.first_child[states].astype(np.int64) + actions
         return Transition(after, self.planner.paid[after], self.planner.terminal[after])
 
 
@@ -205,7 +205,7 @@ def nodes_under(world: TreeWorld, roots: np.ndarray) -> np.ndarray:
     """Returns the nodes of some roots' trees ``[.] int64``."""
     wanted = np.zeros(world.tree.num_roots, np.bool_)
     wanted[roots] = True
-    return np.flatnonzero(wanted[world.root_index])
+    return np.flatnonzero(wanted[world.tables.root_index])
 
 
 def _chunks(array: np.ndarray, size: int) -> list[np.ndarray]:

@@ -143,11 +143,11 @@ class SelfPlay:
         assert self.world is not None
         tree, state = planner.world.tree, self.world.state()
         inner = np.flatnonzero(~planner.terminal)
-        root = planner.world.root_index[inner]  # ascending, as nodes are stored tree by tree or level by level
+        root = planner.world.tables.root_index[inner]  # ascending, as nodes are stored tree by tree or level by level
         order = np.argsort(root, kind="stable")
         inner, root = inner[order], root[order]
         moved = np.flatnonzero(self.rng.random(size) < self.settings.exploring_starts)
-        own = planner.world.root_index[state["node"][moved]]
+        own = planner.world.tables.root_index[state["node"][moved]]
         first, last = np.searchsorted(root, own), np.searchsorted(root, own, side="right")
         node = inner[first + (self.rng.random(len(moved)) * (last - first)).astype(np.int64)]
         state["node"][moved], state["steps"][moved] = node, tree.depth[node]

@@ -73,8 +73,8 @@ class TreeSimulator:
         self.evaluated += len(states)
         if self.policy is None:
             logits = np.full(legal.shape, -30.0, np.float32)
-            children = self.world.first_child[states].astype(np.int64)[:, None] + np.arange(self.num_actions)
-            there = legal & (self.world.child_count[states][:, None] > np.arange(self.num_actions))
+            children = self.world.tables.first_child[states].astype(np.int64)[:, None] + np.arange(self.num_actions)
+            there = legal & (self.world.tables.child_count[states][:, None] > np.arange(self.num_actions))
             logits[there] = self.world.tree.prior[children[there]]
             return Evaluation(logits, np.zeros(len(states), np.float32), legal)
         logits, values = self.policy.infer(rows)
@@ -84,10 +84,10 @@ class TreeSimulator:
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
         world = self.world
-        after = world.first_child[states].astype(np.int64) + actions
+        after = world.tables.first_child[states].astype(np.int64) + actions
         world.prepare_nodes(after)
         reward = visible_reward(world, after, sees=self.sees)
-        terminated = world.ends[after] | world.cut_off[after] | (world.child_count[after] == 0)
+        terminated = world.tables.ends[after] | world.tables.cut_off[after] | (world.tables.child_count[after] == 0)
         if self.sees == "value" and self.policy is not None and terminated.any():
             ended = np.flatnonzero(terminated)
             reward[ended] += self.policy.judge(self._rows(states[ended]))[2][np.arange(len(ended)), actions[ended]]

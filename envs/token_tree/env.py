@@ -81,7 +81,7 @@ class TokenTreeEnv(NativeEnv):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Starts an episode at a random prompt of the split, or at ``options={"root": i}``."""
         seen = self._begin(seed, options)
-        self._root = int(self.world.root_index[self.node])
+        self._root = int(self.world.tables.root_index[self.node])
         self._text = b""
         return seen, self._info(seen, np.zeros(len(self._names), np.float32), False, False)
 
@@ -93,7 +93,7 @@ class TokenTreeEnv(NativeEnv):
         seen = lane.move(action)
         illegal = lane.illegal[0]
         if not illegal:
-            self._text += self._pieces[self.world.token.item(lane.at[0])]
+            self._text += self._pieces[self.world.tables.token.item(lane.at[0])]
         info = self._info(seen, lane.vector.copy(), lane.success[0], illegal, stepped=True)
         reward: Any = lane.reward[0]
         if not math.isfinite(reward):
@@ -140,7 +140,7 @@ class TokenTreeEnv(NativeEnv):
         """Goes back to a cloned state and returns its observation."""
         self.lanes.restore(state)
         self._text = state["text"]
-        self._root = int(self.world.root_index[self.node])
+        self._root = int(self.world.tables.root_index[self.node])
         return self._see()
 
     def _drawing(self) -> tuple[Any, int]:

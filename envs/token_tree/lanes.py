@@ -84,8 +84,8 @@ class Lanes:
         if world.grower is not None and next_step_reset:
             world.prepare_nodes(self.node)
             seen = self.observe()
-        elif world.view == "tokens":
-            seen |= world.tokens_around(self.node)
+        elif world.windows is not None:
+            seen |= world.windows.around(self.node)
         return outcome, seen
 
     def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
@@ -94,24 +94,25 @@ class Lanes:
         if world.needs_preparation:
             world.prepare_nodes(world.next_nodes(self.node, actions, self.done))
         outcome = self._blank_outcome()
+        tables = world.tables
         transition.advance(
-            actions, world.cells, world.terms, world.illegal_penalty, self.limit, next_step_reset, world.pool,
+            actions, tables.cells, tables.terms, world.illegal_penalty, self.limit, next_step_reset, world.pool,
             world.root_node, self.key, self.episode, self.node, self.steps, self.done, *outcome,
         )  # fmt: skip
         return outcome
 
     def _step_arguments(self, actions: np.ndarray, outcome: Outcome, next_step_reset: bool) -> tuple[Any, ...]:
         """Returns what the kernel of a step takes, but for the memory of the observations."""
-        world = self.world
+        world, tables = self.world, self.world.tables
         return (
-            actions, world.cells, world.flat_features, world.width, world.terms, world.illegal_penalty, self.limit,
+            actions, tables.cells, tables.flat_features, tables.width, tables.terms, world.illegal_penalty, self.limit,
             next_step_reset, world.pool, world.root_node, self.key, self.episode, self.node, self.steps, self.done,
             *outcome, LOGP_FLOOR, world.max_tokens,
         )  # fmt: skip
 
     def _blank_outcome(self) -> Outcome:
         ended, cut, illegal, success = np.empty((4, self.count), bool)
-        vector = np.empty((self.count, self.world.terms.shape[1]), np.float32)
+        vector = np.empty((self.count, self.world.tables.terms.shape[1]), np.float32)
         return Outcome(np.empty(self.count), ended, cut, illegal, success, vector)
 
     def observe(self) -> dict[str, np.ndarray]:
@@ -177,8 +178,8 @@ class Lane(Lanes):
             "action_mask": np.empty(world.num_actions, np.int8),
         }
         self._step(seen["observations"], seen["action_mask"])
-        if world.view == "tokens":
-            ids = world.tokens_around(self.node)
+        if world.windows is not None:
+            ids = world.windows.around(self.node)
             seen |= {name: rows[0] for name, rows in ids.items()}
         return seen
 

@@ -25,13 +25,13 @@ def _label(world: TreeWorld, node: int) -> str:
 
 
 def _children(world: TreeWorld, node: int) -> np.ndarray:
-    return world.tree.children(node) if not world.ends[node] else np.arange(0)
+    return world.tree.children(node) if not world.tables.ends[node] else np.arange(0)
 
 
 def as_text(world: TreeWorld, node: int) -> str:
     """Returns the prompt, the text so far and a table of the children with their features."""
     tree = world.tree
-    root = int(world.root_index[node])
+    root = int(world.tables.root_index[node])
     lines = [f"prompt: {tree.prompts[root]}", f"text:   {tree.text(node)!r} ({tree.depth[node]} tokens)"]
     children = _children(world, node)
     if not len(children):
@@ -39,7 +39,7 @@ def as_text(world: TreeWorld, node: int) -> str:
     names = world.layout.child
     lines.append("  ".join([" action", "token", *(name.rjust(max(len(name), 6)) for name in names)]))
     for action, child in enumerate(children):
-        values = (f"{v:.2f}".rjust(max(len(n), 6)) for n, v in zip(names, world.features[child], strict=True))
+        values = (f"{v:.2f}".rjust(max(len(n), 6)) for n, v in zip(names, world.tables.features[child], strict=True))
         lines.append("  ".join([f"{action:7d}", _label(world, child).rjust(5), *values]))
     return "\n".join(lines)
 
@@ -57,7 +57,7 @@ def as_image(world: TreeWorld, node: int) -> np.ndarray:
     draw = draw_module.Draw(image)
     fonts = {size: font_module.load_default(size=size) for size in (13, 16, 20)}
     tree = world.tree
-    root = int(world.root_index[node])
+    root = int(world.tables.root_index[node])
     draw.text((24, 16), f"{tree.prompts[root]}  {tree.text(node)}"[:90], fill=_INK, font=fonts[20])
     for m, name in enumerate(tree.teachers):
         colour = _TEACHERS[m % len(_TEACHERS)]
@@ -69,7 +69,7 @@ def as_image(world: TreeWorld, node: int) -> np.ndarray:
 
 def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) -> None:
     tree = world.tree
-    root = int(world.root_node[int(world.root_index[node])])
+    root = int(world.root_node[int(world.tables.root_index[node])])
     path = [root, *tree.path_nodes(node)]
     shown = path[-7:]  # the last steps; the text above holds the rest
     children = _children(world, node)
@@ -88,7 +88,7 @@ def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) ->
                 draw.line([(at[0], at[1] + 15), (side[0], side[1] - 10)], fill="#dcdad3", width=1)
                 draw.text(side, _label(world, int(sibling)), fill=_FAINT, font=fonts[13], anchor="mm")
         draw.line([(at[0], at[1] + 15), below], fill=_PATH, width=3)
-        _node(draw, below, _label(world, here), _END if world.ends[here] else _PATH, fonts)
+        _node(draw, below, _label(world, here), _END if world.tables.ends[here] else _PATH, fonts)
         at = below
     spacing = min(56, (_WIDTH - 80) / max(len(children), 1))
     for action, child in enumerate(children):
@@ -105,7 +105,7 @@ def _draw_child(
 ) -> None:
     tree, (x, y) = world.tree, at
     draw.line([(above[0], above[1] + 14), (x, y - 14)], fill="#b9b6ab", width=1)
-    _node(draw, at, _label(world, child), _END if world.ends[child] else _INK, fonts)
+    _node(draw, at, _label(world, child), _END if world.tables.ends[child] else _INK, fonts)
     height = 60 * float(np.exp(tree.prior[child]))
     draw.rectangle((x - 9, y + 80 - height, x + 9, y + 80), fill="#a9c3dd")
     draw.line([(x - 12, y + 80), (x + 12, y + 80)], fill=_FAINT)

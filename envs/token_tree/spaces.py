@@ -16,9 +16,9 @@ def observation_space(world: TreeWorld) -> spaces.Dict:
         "observations": spaces.Box(world.low, world.high, dtype=np.float32),
         "action_mask": spaces.Box(0, 1, (world.num_actions,), np.int8),
     }
-    if world.view == "tokens":
+    if world.windows is not None:
         largest = world.tree.vocab_size - 1
-        parts["context"] = spaces.Box(-1, largest, (world.context_length,), np.int32)
+        parts["context"] = spaces.Box(-1, largest, (world.windows.length,), np.int32)
         parts["children"] = spaces.Box(-1, largest, (world.num_actions,), np.int32)
     return spaces.Dict(parts)
 

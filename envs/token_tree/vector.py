@@ -123,7 +123,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
             raw[:, failed] = table.terms[stepped[failed]].T  # there a failure is NaN, never a score
         info = {
             "action_mask": seen["action_mask"].copy(),
-            "root": self.world.root_index[self.lanes.node],
+            "root": self.world.tables.root_index[self.lanes.node],
             "is_success": success,
             "illegal_action": illegal,
             "reward_failed": failed,

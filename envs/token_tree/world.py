@@ -5,12 +5,12 @@ Letters: B lanes, N nodes, R roots, K actions, D size of an observation, T rewar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from treegym.checks import number, one_of, whole
 from treegym.envs.token_tree import transition
 from treegym.envs.token_tree.features import (
     LOGP_FLOOR,
@@ -20,18 +20,18 @@ from treegym.envs.token_tree.features import (
     layout_of,
     observation_bounds,
 )
+from treegym.envs.token_tree.judging import Judging
+from treegym.envs.token_tree.tables import NodeTables, Stretch, TokenWindows
 from treegym.errors import ConfigError
 from treegym.rewards import build, build_terminal
-from treegym.tree.flags import END, EXPANDED
+from treegym.tree.flags import EXPANDED
+from treegym.tree.opening import load_tree
 from treegym.tree.solve import Solution, solve
-from treegym.tree.synthetic import parse_synthetic, synthetic_tree
-from treegym.tree.token_tree import BUNDLED, SPLITS, TokenTree
+from treegym.tree.token_tree import SPLITS, TokenTree
 
-__all__ = ["VIEWS", "Grower", "TreeWorld", "load_tree"]
+__all__ = ["VIEWS", "Grower", "TreeWorld"]
 
 VIEWS = ("features", "tokens")
-_REMEMBERED = 4
-_opened: dict[str, TokenTree] = {}  # the trees opened last: many environments share one
 
 
 class Grower(Protocol):
@@ -42,42 +42,8 @@ class Grower(Protocol):
         ...
 
 
-def load_tree(tree: str | TokenTree | None) -> TokenTree:
-    """Returns a tree: the bundled one for None, a synthetic one for ``"synthetic:..."``, or the one in a file."""
-    if isinstance(tree, TokenTree):
-        tree.validate()
-        return tree
-    if isinstance(tree, str) and tree.split(":", 1)[0] == "synthetic":
-        settings = parse_synthetic(tree)
-        return _remembered(repr(settings), lambda: synthetic_tree(**vars(settings)))
-    if tree is not None and not isinstance(tree, str | Path):
-        raise ConfigError(f"tree is {tree!r}; expected a .tree file's path, 'synthetic:...' or a TokenTree")
-    path = BUNDLED if tree is None else Path(tree)
-    changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _remembered(f"{path.resolve()} {changed}", lambda: TokenTree.open(path))
-
-
-def _remembered(key: str, make: Callable[[], TokenTree]) -> TokenTree:
-    if key not in _opened:
-        tree = make()
-        tree.validate()
-        while len(_opened) >= _REMEMBERED:
-            _opened.pop(next(iter(_opened)))
-        _opened[key] = tree
-    return _opened[key]
-
-
 class TreeWorld:
     """Everything the transition kernels look things up in. Shared by all lanes; changes only when a live tree grows."""
-
-    ends: np.ndarray  # [N] bool, where episodes end
-    cut_off: np.ndarray  # [N] bool, where the budget does
-    unjudged: np.ndarray  # [N] bool, ends that nobody has verified yet
-    path_logp: np.ndarray  # [N] float32, the primary's log-probability of the path
-    root_index: np.ndarray  # [N] int32
-    features: np.ndarray  # [N, F] float32, each node as a child
-    terms: np.ndarray  # [N, T] float32, raw reward terms
-    cells: np.ndarray  # [N] what stepping looks up
 
     def __init__(
         self,
@@ -92,32 +58,33 @@ class TreeWorld:
         illegal_penalty: float = 0.1,
         grower: Grower | None = None,
     ) -> None:
-        if view not in VIEWS:
-            raise ConfigError(f"view is {view!r}; it must be one of {', '.join(VIEWS)}")
-        for name, value, low in (("max_tokens", max_tokens, 2), ("max_children", max_children, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {low}")
-        if not isinstance(illegal_penalty, int | float) or not 0 <= illegal_penalty < np.inf:
-            raise ConfigError(f"illegal_penalty is {illegal_penalty!r}; it must be a number of at least 0")
+        self.view = one_of("view", view, VIEWS)
+        self.max_tokens = whole("max_tokens", max_tokens, low=2)
+        self.num_actions = whole("max_children", max_children, low=1)
+        self.illegal_penalty = number("illegal_penalty", illegal_penalty, low=0)
         self.tree = load_tree(tree)
-        self.max_tokens, self.num_actions = max_tokens, max_children
-        self.view, self.illegal_penalty, self.grower = view, float(illegal_penalty), grower
+        self.grower = grower
         self.split = split
         self.reward = build(reward)
-        self._terminal = build_terminal(terminal)
-        budget = self._terminal.budget  # a budget among the detectors cuts off earlier
+        budget = build_terminal(terminal).budget  # a budget among the detectors cuts off earlier
         if budget == 1:
             raise ConfigError("the terminal's budget is 1 token, which would cut off every episode at its first step")
         self.token_limit = max_tokens if budget is None else min(max_tokens, budget)
-        self.layout = layout_of(self.tree, max_children)
+        self.layout = layout_of(self.tree, self.num_actions)
         self.layout_size, self.width = self.layout.size, len(self.layout.child)
         self.low, self.high = observation_bounds(self.layout)
         self.pool = self._choose_pool(split)
-        self._size = 0
         self.version = 0  # goes up when a table is replaced
-        self._tables: dict[str, np.ndarray] = {}  # [capacity, ...] what the attributes set by `_make_room` are parts of
-        self._decided = self._terminal.decisions(self.tree)
-        self._prepare()
+        self.tables = NodeTables(self.tree, width=self.width, terms=len(self.reward.names))
+        stretch = self._stretch()
+        self._judging = Judging(
+            self.tables, stretch, reward=self.reward, terminal=build_terminal(terminal), token_limit=self.token_limit
+        )
+        self.table = self._judging.table
+        self._fill(stretch, stretch.parents)
+        self.windows = None
+        if self.view == "tokens":
+            self.windows = TokenWindows(self.tables, num_actions=self.num_actions, max_tokens=self.max_tokens)
         self._check_correct_end()
 
     # ---------------------------------------------------------------- making
@@ -129,93 +96,30 @@ class TreeWorld:
             raise ConfigError(f"the tree has no roots in split {split!r} ({there}); choose another split")
         return pool
 
-    def _prepare(self) -> None:
-        """Computes the tables, or extends them over nodes that a live tree has grown: the cost is that of the new."""
-        tree, old = self.tree, self._size
-        fresh, nodes = slice(old, tree.size), np.arange(old, tree.size)
-        parents = np.unique(tree.parent[fresh]).astype(np.int64) if old else nodes[:0]
-        parents = parents[(parents >= 0) & (parents < old)]  # have children now
-        self._check_width(nodes)
-        self._check_width(parents)
-        self._make_room(tree.size)
-        self.first_child, self.child_count, self.token = tree.first_child, tree.child_count, tree.token
-        self._decide(nodes)
-        turned = self._decide_again(parents) if self._terminal.looks_ahead else parents[:0]
-        self.cut_off[fresh] = (tree.depth[fresh] >= self.token_limit) & ~self.ends[fresh]
-        fill_path_logp(tree, self.path_logp, old)
-        fill_root_index(tree, self.root_index, old)
-        self.features[fresh] = child_features(tree, fresh, self.ends)
-        if old == 0:
-            self.root_node = tree.root_node
-            self.table = self.reward.on(tree, ends=self._ends_at, truncated=self._cut_off_at)
-            self._verifier = build({"verifier": 1.0}).on(tree, ends=self._ends_at)
-            if self.view == "tokens":
-                self._prepare_prompts()
-        for table in (self.table, self._verifier):
-            table.forget(turned)
-            table.ensure(turned)  # lets it grow with the tree, too
-        complete = self.table.complete
-        self.terms[fresh] = self.table.vector(nodes) if complete else 0.0
-        self.terms[turned] = self.table.vector(turned)
-        for part in (fresh, turned):
-            self.unjudged[part] = self.ends[part] & np.isnan(tree.verdict[part])
-        self._fill_cells(fresh, parents)
-        self.cells["pays"][turned] = self.table.total[turned]
-        self.needs_preparation = self.grower is not None or not complete or bool(self.unjudged.any())
-        self._size = tree.size
+    def _extend(self) -> None:
+        """Extends the tables over nodes that a live tree has grown: the cost is that of the new."""
+        stretch = self._stretch()
+        self._fill(stretch, self._judging.decide(stretch))
+
+    def _stretch(self) -> Stretch:
+        """Makes room for nodes that are new, and refuses those that have too many children."""
+        stretch = self.tables.extend()
+        self._check_width(stretch.nodes)
+        self._check_width(stretch.parents)
+        return stretch
+
+    def _fill(self, stretch: Stretch, turned: np.ndarray) -> None:
+        """Computes the rows of new nodes, and again what old ones pay that `turned` out to be ends."""
+        tree, tables = self.tree, self.tables
+        fill_path_logp(tree, tables.path_logp, stretch.fresh.start)
+        fill_root_index(tree, tables.root_index, stretch.fresh.start)
+        tables.features[stretch.fresh] = child_features(tree, stretch.fresh, tables.ends)
+        self._judging.pay(stretch, turned)
+        self.root_node = tree.root_node
+        tables.fill_cells(stretch, self.root_node, self.table.total)
+        tables.cells["pays"][turned] = self.table.total[turned]
+        self.needs_preparation = self.grower is not None or not self._judging.complete
         self.version += 1
-
-    def _make_room(self, size: int) -> None:
-        """Makes every table `size` long; their memory doubles, so that growing costs what the new nodes cost."""
-        kinds: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "ends": (bool, ()),
-            "cut_off": (bool, ()),
-            "unjudged": (bool, ()),
-            "path_logp": (np.float32, ()),
-            "root_index": (np.int32, ()),
-            "features": (np.float32, (self.width,)),
-            "terms": (np.float32, (len(self.reward.names),)),
-            "cells": (transition.CELL, ()),
-        }
-        for name, (dtype, shape) in kinds.items():
-            table = self._tables.get(name)
-            if table is None or len(table) < size:
-                capacity = size if table is None else max(size, 2 * len(table))
-                grown = np.zeros((capacity, *shape), dtype)
-                if table is not None:
-                    grown[: self._size] = table[: self._size]
-                table = self._tables[name] = grown
-            setattr(self, name, table[:size])
-        self.flat_features = self.features.reshape(-1)
-
-    def _decide(self, nodes: np.ndarray) -> None:
-        """Asks the terminal detector where episodes end; a real end is one in any case."""
-        self.ends[nodes] = ((self.tree.flags[nodes] & END) != 0) | self._decided(nodes)
-
-    def _decide_again(self, nodes: np.ndarray) -> np.ndarray:
-        """Decides nodes once more whose children are known now; returns those that turned out to be ends."""
-        self._decided.forget(nodes)
-        self._decide(nodes)
-        return nodes[self.ends[nodes]]
-
-    def _ends_at(self, nodes: np.ndarray) -> np.ndarray:
-        return self.ends[nodes]
-
-    def _cut_off_at(self, nodes: np.ndarray) -> np.ndarray:
-        return self.cut_off[nodes]
-
-    def _fill_cells(self, fresh: slice, parents: np.ndarray) -> None:
-        """Lays out what stepping needs of the new nodes, and of their parents, which have children now."""
-        tree, cells = self.tree, self.cells
-        for part in (fresh, parents):
-            cells["first"][part], cells["count"][part] = tree.first_child[part], tree.child_count[part]
-            cells["end"][part] = self.ends[part]
-            cells["right"][part] = self.ends[part] & (tree.verdict[part] >= 0.5)
-        cells["path_logp"][fresh] = self.path_logp[fresh]
-        cells["root"][fresh] = self.root_node[self.root_index[fresh]]
-        cells["pays"][fresh] = self.table.total[fresh]
-        if tree.has("context"):
-            cells["context"][fresh] = tree.context[fresh]
 
     def _check_width(self, nodes: np.ndarray) -> None:
         counts = self.tree.child_count[nodes]
@@ -227,54 +131,46 @@ class TreeWorld:
             )
 
     def _check_correct_end(self) -> None:
-        known = self.grower is None and not self.unjudged.any()
+        known = self.grower is None and not self.tables.unjudged.any()
         if known and "verifier" in self.table.names and not self.right.any():
             raise ConfigError(
                 "the tree has no correct end under any root, so the verifier's reward could never be earned; "
                 "grow it with better teachers, or choose another reward"
             )
 
-    def _prepare_prompts(self) -> None:
-        tokens = [root.tokens for root in self.tree.roots]
-        self.prompt_start = np.concatenate([[0], np.cumsum([len(t) for t in tokens])]).astype(np.int64)  # [R + 1]
-        self.prompt_tokens = np.array([token for prompt in tokens for token in prompt], np.int32)
-        self.context_length = int(np.diff(self.prompt_start).max(initial=0)) + self.max_tokens
-
     # ---------------------------------------------------------------- stepping
 
     def prepare_nodes(self, nodes: np.ndarray) -> None:
         """Makes nodes ready to be stood on: grown, where the tree is live, and judged."""
         if self.grower is not None:
-            if self.tree.size != self._size:  # another world of this tree has let it grow
-                self._prepare()
-            edge = np.unique(nodes[(self.first_child[nodes] < 0) & ~self.ends[nodes] & ~self.cut_off[nodes]])
-            edge = edge[(self.tree.flags[edge] & EXPANDED) == 0]
-            if len(edge):
-                self.grower.grow(self.tree, edge)
-                self._prepare()
-        if not self.table.complete:
-            self.terms[nodes] = self.table.vector(nodes)
-            self.cells["pays"][nodes] = self.table.total[nodes]
-        asked = np.unique(nodes[self.unjudged[nodes]])
-        if len(asked):
-            self._verifier.ensure(asked)
-            self.cells["right"][asked] = self._verifier.total[asked] >= 0.5
-            self.unjudged[asked] = False
+            self._grow(self.grower, nodes)
+        self._judging.judge(nodes)
+
+    def _grow(self, grower: Grower, nodes: np.ndarray) -> None:
+        """Lets the tree grow where nodes are at its edge."""
+        tables = self.tables
+        if self.tree.size != tables.size:  # another world of this tree has let it grow
+            self._extend()
+        edge = np.unique(nodes[(tables.first_child[nodes] < 0) & ~tables.ends[nodes] & ~tables.cut_off[nodes]])
+        edge = edge[(self.tree.flags[edge] & EXPANDED) == 0]
+        if len(edge):
+            grower.grow(self.tree, edge)
+            self._extend()
 
     def next_nodes(self, nodes: np.ndarray, actions: np.ndarray, done: np.ndarray) -> np.ndarray:
         """Returns where legal actions lead ``[B]`` (nodes that are done or badly stepped stay)."""
-        legal = (actions >= 0) & (actions < self.child_count[nodes]) & ~done
-        return np.where(legal, self.first_child[nodes] + actions, nodes)
+        legal = (actions >= 0) & (actions < self.tables.child_count[nodes]) & ~done
+        return np.where(legal, self.tables.first_child[nodes] + actions, nodes)
 
     def observe(self, nodes: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
         """Returns fresh observations of nodes, after so many steps each."""
         seen = self.blank_observations(len(nodes))
         transition.observe(
-            nodes, steps, self.cells, self.flat_features, self.width, LOGP_FLOOR, self.max_tokens,
+            nodes, steps, self.tables.cells, self.tables.flat_features, self.width, LOGP_FLOOR, self.max_tokens,
             seen["observations"].reshape(-1), seen["action_mask"].reshape(-1),
         )  # fmt: skip
-        if self.view == "tokens":
-            seen |= self.tokens_around(nodes)
+        if self.windows is not None:
+            seen |= self.windows.around(nodes)
         return seen
 
     def blank_observations(self, count: int) -> dict[str, np.ndarray]:
@@ -284,27 +180,16 @@ class TreeWorld:
             "action_mask": np.empty((count, self.num_actions), np.int8),
         }
 
-    def tokens_around(self, nodes: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the token ids before and after each node: what the view "tokens" adds to observations."""
-        tree = self.tree
-        context = np.empty((len(nodes), self.context_length), np.int32)
-        children = np.empty((len(nodes), self.num_actions), np.int32)
-        transition.observe_tokens(
-            nodes, self.first_child, self.child_count, tree.parent, tree.token, tree.depth, self.root_index,
-            self.prompt_start, self.prompt_tokens, context, children,
-        )  # fmt: skip
-        return {"context": context, "children": children}
-
     @property
     def right(self) -> np.ndarray:
         """Which nodes are correct ends ``[N] bool``."""
-        return self.cells["right"]
+        return self.tables.cells["right"]
 
     # ---------------------------------------------------------------- judging
 
     def correct(self, nodes: np.ndarray) -> np.ndarray:
         """Returns whether each node is a correct end ``[B] bool``."""
-        if self.unjudged[nodes].any():
+        if self.tables.unjudged[nodes].any():
             self.prepare_nodes(nodes)
         return self.right[nodes]
 
@@ -313,19 +198,18 @@ class TreeWorld:
         everywhere = np.arange(self.tree.size)
         if self.needs_preparation:
             self.prepare_nodes(everywhere)
-        reward = np.where(self.tree.parent < 0, 0.0, self.cells["pays"])
-        return solve(
-            self.tree, reward, discount=discount, terminal=self.ends, correct=self.right, max_depth=self.token_limit
-        )
+        reward = np.where(self.tree.parent < 0, 0.0, self.tables.cells["pays"])
+        ends, limit = self.tables.ends, self.token_limit
+        return solve(self.tree, reward, discount=discount, terminal=ends, correct=self.right, max_depth=limit)
 
     def refresh_weights(self) -> None:
         """Recomputes what is seen after the tree's child weights or the primary's columns changed."""
         everything = slice(0, self.tree.size)
-        fill_path_logp(self.tree, self.path_logp)
-        self.cells["path_logp"] = self.path_logp
+        fill_path_logp(self.tree, self.tables.path_logp)
+        self.tables.cells["path_logp"] = self.tables.path_logp
         if self.tree.has("context"):
-            self.cells["context"] = self.tree.context
-        self.features[:] = child_features(self.tree, everything, self.ends)
+            self.tables.cells["context"] = self.tree.context
+        self.tables.features[:] = child_features(self.tree, everything, self.tables.ends)
         self.version += 1
 
     def __deepcopy__(self, memo: Any) -> TreeWorld:
@@ -339,4 +223,4 @@ class TreeWorld:
     def set_progress(self, progress: float) -> None:
         """Anneals what the reward lets fall over a training: its progress goes from 0 to 1."""
         self.table.set_progress(progress)
-        self.cells["pays"] = self.table.total
+        self.tables.cells["pays"] = self.table.total

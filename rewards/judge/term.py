@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.rewards.base import Asked, Scored, Term
+from treegym.rewards.base import Request, Scored, Term
 from treegym.rewards.judge.cache import JudgeCache, content_key, default_cache
 from treegym.rewards.judge.prompt import Case, JudgePrompt
 from treegym.tree.token_tree import TokenTree
@@ -139,11 +139,11 @@ class Judge(Term):
                 self._backend = LocalJudge(principles=self.prompt.principles, **self._local)
         return self._backend
 
-    def ready(self, source: TokenTree, asked: Asked) -> bool:
+    def ready(self, source: TokenTree, asked: Request) -> bool:
         """Whether stored judgements answer for all ends, so that nobody need be asked."""
         return self._stored and not np.isnan(np.asarray(source.judge)[asked.nodes[asked.ended]]).any()
 
-    def values(self, source: TokenTree, asked: Asked) -> Scored:
+    def values(self, source: TokenTree, asked: Request) -> Scored:
         values = np.full(len(asked.nodes), np.nan)
         if self._stored:
             values = np.asarray(source.judge)[asked.nodes].astype(np.float64)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, require
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["LearnedReward"]
@@ -33,7 +33,7 @@ class LearnedReward(Term):
             self.bounds = (0.0, 1.0)
         self._loaded: Any = None
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         if self._loaded is None:
             require("torch", extra="models", purpose="a learned reward model")
             from treegym.rewards.learned.bradley_terry import RewardModel

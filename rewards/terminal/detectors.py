@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from treegym.checks import whole
 from treegym.errors import ConfigError
 from treegym.rewards.local import local_model, verdict_probability
 from treegym.rewards.terminal.terminal import Detector
@@ -38,9 +39,7 @@ class Minimum(Detector):
     kind = "minimum"
 
     def __init__(self, *, tokens: int) -> None:
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
-            raise ConfigError(f"terminal detector 'minimum': tokens is {tokens!r}; a whole number from 1 was expected")
-        self.tokens = tokens
+        self.tokens = whole("terminal detector 'minimum': tokens", tokens, low=1)
 
     def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         return np.asarray(source.depth)[nodes] >= self.tokens

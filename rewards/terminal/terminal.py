@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from treegym.errors import ConfigError, RewardError, suggest
+from treegym.checks import whole
+from treegym.errors import ConfigError, RewardError
 from treegym.rewards.base import import_path
 from treegym.rewards.path import PathView
-from treegym.rewards.registry import find
+from treegym.rewards.registry import DETECTORS, misfit
 from treegym.tree.flags import EOS, STOPPED
 from treegym.tree.paths import distinct
 from treegym.tree.token_tree import TokenTree
@@ -170,9 +171,8 @@ class Terminal:
     """
 
     def __init__(self, detector: Detector | None, *, budget: int | None = None) -> None:
-        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
-            raise ConfigError(f"the budget is {budget!r}; a whole number of at least 1 token was expected")
-        self.detector, self.budget = detector, budget
+        self.detector = detector
+        self.budget = None if budget is None else whole("the budget", budget, low=1, what="a whole number of tokens")
 
     def on(self, source: TokenTree, nodes: np.ndarray | None = None) -> np.ndarray:
         """Returns which nodes (all of the tree by default) end an episode, ``[N] bool``. A root never does."""
@@ -324,16 +324,11 @@ def _detector(spec: Any) -> Detector:
 
 
 def _make(name: str, options: dict[str, Any]) -> Detector:
-    thing = find("terminal detector", name)
+    thing = DETECTORS.find(name)
     try:
         if isinstance(thing, type) and issubclass(thing, Detector):
             return thing(**options)
         inspect.signature(thing).bind(None, **options)
         return FunctionDetector(function=thing, reference=name, **options)
     except TypeError as error:
-        made: Any = getattr(thing, "__init__") if isinstance(thing, type) else thing  # noqa: B009 - `__new__` takes all
-        known = [p for p in inspect.signature(made).parameters if p not in ("self", "path", "view")]
-        stray = next((key for key in options if key not in known), None)
-        if stray is None:
-            raise ConfigError(f"terminal detector {name!r} cannot be made: {error}") from error
-        raise ConfigError(f"terminal detector {name!r} has no option {stray!r}.{suggest(stray, known)}") from error
+        raise misfit(f"terminal detector {name!r}", thing, options, error) from error

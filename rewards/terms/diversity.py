@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["Diversity", "diversity"]
@@ -62,7 +62,7 @@ class Diversity(Term):
             raise ConfigError(f"reward term {self.name!r}: n is {n}; a whole number of at least 1 was expected")
         self.n = n
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         return np.zeros(len(asked.nodes))
 
     def group_values(self, paths: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.rewards.terms.likelihood import logprob_column
 from treegym.tree.token_tree import TokenTree
 
@@ -49,7 +49,7 @@ class KL(Term):
         kl_estimate(np.zeros(1), np.zeros(1), estimator=estimator)
         self.reference, self.estimator, self.limit = reference, estimator, float(limit)
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         reference = logprob_column(source, self.reference, self.name)[asked.nodes].astype(np.float64)
         estimate = kl_estimate(np.asarray(source.prior)[asked.nodes], reference, estimator=self.estimator)
         return np.where(np.isnan(estimate), self.limit, np.clip(estimate, -self.limit, self.limit))

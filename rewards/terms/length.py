@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["Length"]
@@ -17,5 +17,5 @@ class Length(Term):
     scope = "step"
     bounds = (1.0, 1.0)
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         return np.ones(len(asked.nodes))

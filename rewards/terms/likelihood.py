@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, suggest
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.rewards.local import local_model
 from treegym.tree.paths import ancestors, path_sums
 from treegym.tree.token_tree import TokenTree
@@ -48,7 +48,7 @@ class LogLikelihood(Term):
         super().__init__(**common)
         self.of, self.floor = of, float(floor)
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         logprob = logprob_column(source, self.of, self.name)[asked.nodes].astype(np.float64)
         return np.where(np.isnan(logprob), self.floor, np.clip(logprob, self.floor, 0.0))
 
@@ -87,7 +87,7 @@ class Perplexity(Term):
         self.of, self.model, self.window, self.stride, self.form = of, model, window, stride, form
         self.lazy = model is not None
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         if self.model is None:
             mean = self._stored_mean(source, asked.nodes)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.rewards.local import local_model
 from treegym.rewards.terms.likelihood import logprob_column
 from treegym.tree.token_tree import TokenTree
@@ -55,7 +55,7 @@ class LMGT(Term):
         self._stored = guide == "primary" or guide.startswith("teacher:")
         self.lazy = not self._stored
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         if self._stored:
             logprob = logprob_column(source, self.guide, self.name)[asked.nodes].astype(np.float64)
         else:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["SoftOverlong", "soft_overlong"]
@@ -41,5 +41,5 @@ class SoftOverlong(Term):
             )
         self.limit, self.cushion = limit, cushion
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         return soft_overlong(np.asarray(source.depth)[asked.nodes], limit=self.limit, cushion=self.cushion)

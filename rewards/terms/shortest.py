@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.rewards.base import Asked, Scored, Term
+from treegym.rewards.base import Request, Scored, Term
 from treegym.rewards.terms.verifier import Verifier
 from treegym.tree.token_tree import TokenTree
 
@@ -43,7 +43,7 @@ class ShortestPath(Term):
         self._verifier = Verifier(name="verifier")
         self._known: tuple[TokenTree, int, np.ndarray] | None = None  # of the tree asked about last, at its size then
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         if self._known is None or self._known[0] is not source or self._known[1] != source.size:
             self._known = (source, source.size, shortest_right_depth(source))
         best = self._known[2][np.asarray(source.root_of(asked.nodes))]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, require
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.rewards.local import local_model
 from treegym.tree.token_tree import TokenTree
 
@@ -24,7 +24,7 @@ class Similarity(Term):
     scope = "step"
     bounds = (-1.0, 1.0)
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         stored = np.nan_to_num(np.asarray(source.similarity)[asked.nodes].astype(np.float64), nan=0.0)
         return np.clip(stored, -1.0, 1.0)  # half precision rounds 1 up to at most 1.0005
 
@@ -46,7 +46,7 @@ class AnswerSimilarity(Term):
         self.model = model
         self._embed: Embed | None = None
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         if self._embed is None:
             self._embed = embedder(self.model)
         roots = np.asarray(source.root_of(asked.nodes))

@@ -10,9 +10,9 @@ import numpy as np
 from treegym.errors import ConfigError, DataError, RewardError, require, suggest
 from treegym.files import read_json_lines
 from treegym.models.tasks import KINDS, is_correct
-from treegym.rewards.base import Asked, Scored, Term, number
+from treegym.rewards.base import Request, Scored, Term, number
 from treegym.rewards.matching import BoundedRegex, exact_match, numeric_match, same_answer
-from treegym.rewards.registry import find
+from treegym.rewards.registry import VERIFIERS
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["Verifier"]
@@ -60,9 +60,9 @@ class Verifier(Term):
         self._entries = None if entries is None else _read_entries(entries, self.name)
         self.lazy = method not in ("auto", "exact", "numeric")  # the others may be slow: only where visited
         self._regex = None if pattern is None else BoundedRegex(pattern, seconds=seconds)
-        self._call: Callable[..., Any] | None = find("verifier", method) if ":" in method else None
+        self._call: Callable[..., Any] | None = VERIFIERS.find(method) if ":" in method else None
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray | Scored:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray | Scored:
         nodes = asked.nodes
         values = np.full(len(nodes), np.nan)
         if self.method == "auto":

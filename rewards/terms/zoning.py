@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, suggest
-from treegym.rewards.base import Asked, Term
+from treegym.rewards.base import Request, Term
 from treegym.rewards.compose import Reward
 from treegym.rewards.spec import build
 from treegym.rewards.table import RewardTable
@@ -100,7 +100,7 @@ class Zoning(Term):
         self._of: Reward | None = None if of is None else build(of)
         self._table: RewardTable | None = None  # of the tree asked about last
 
-    def values(self, source: TokenTree, asked: Asked) -> np.ndarray:
+    def values(self, source: TokenTree, asked: Request) -> np.ndarray:
         if self._of is not None and (self._table is None or self._table.source is not source):
             self._table = self._of.on(source)
         return self.model.adjustment(measured(source, asked.nodes, self.model.names, of=self._table))

@@ -44,11 +44,11 @@ def test_the_planner_does_not_see_the_verdict(tree_spec: str) -> None:
         world = TreeWorld(tree_spec, split="all")
         if turned:
             tree = copy.copy(world.tree)
-            world.cells = world.cells.copy()
-            world.cells["right"] ^= world.ends
+            world.tables.cells = world.tables.cells.copy()
+            world.tables.cells["right"] ^= world.tables.ends
             world.table = copy.copy(world.table)
             world.tree = tree
-            world.cells["pays"] = 1.0 - world.cells["pays"]
+            world.tables.cells["pays"] = 1.0 - world.tables.cells["pays"]
         planner = ClosedPlanner(world, sees="value")
         planner.prepare(agent.scorer)
         roots = world.tree.root_node[world.pool].astype(np.int64)
@@ -158,8 +158,8 @@ def test_trees_that_are_kept_are_searched_on(tree_spec: str) -> None:
     first, same = whole.run(), some.search()
     np.testing.assert_array_equal(first.visits, same.visits)
     # the most visited child that is no end
-    after = world.first_child[roots].astype(np.int64)[:, None] + np.arange(first.visits.shape[1])
-    open_ended = (first.visits > 0) & (world.child_count[after] > 0)
+    after = world.tables.first_child[roots].astype(np.int64)[:, None] + np.arange(first.visits.shape[1])
+    open_ended = (first.visits > 0) & (world.tables.child_count[after] > 0)
     actions = np.where(open_ended, first.visits, -1).argmax(1)
     assert open_ended[np.arange(12), actions].all()
     states = after[np.arange(12), actions]
@@ -204,7 +204,7 @@ def test_temperature_decides_how_many_moves_are_drawn(tree_spec: str) -> None:
         start = np.cumsum(played.lengths) - played.lengths
         inside = np.setdiff1d(np.arange(len(node)), start)  # positions that another led to
         depth = planner.world.tree.depth[node[inside - 1]]
-        slot = node[inside] - planner.world.first_child[node[inside - 1]]
+        slot = node[inside] - planner.world.tables.first_child[node[inside - 1]]
         same = policy[inside - 1, slot] == policy[inside - 1].max(1)
         followed[moves] = [same[depth < 2].mean(), same[depth >= 2].mean()]
         assert (planner.world.tree.parent[node[start]] < 0).all()

@@ -52,7 +52,7 @@ def test_a_block_holds_the_roots_whole_tree(world: TreeWorld) -> None:
 def test_marks_agree_with_the_solution(world: TreeWorld) -> None:
     _, columns = unpack(TreeView(world).block(0))
     state, nodes = columns["state"], columns["node"]
-    np.testing.assert_array_equal((state & END) != 0, world.ends[nodes])
+    np.testing.assert_array_equal((state & END) != 0, world.tables.ends[nodes])
     np.testing.assert_array_equal((state & CORRECT) != 0, world.correct(nodes))
     np.testing.assert_array_equal((state & REACHES) != 0, world.solution(1.0).reachable[nodes])
     for bit in (BEST, SHORTEST, LIKELY):  # each is one path from the root to an end
@@ -94,7 +94,7 @@ def test_walks_follow_the_agent(world: TreeWorld) -> None:
     for step in walk.nodes[1:]:
         node = int(world.tree.children(node)[0])
         assert step == node
-    assert world.ends[node]
+    assert world.tables.ends[node]
     header, columns = unpack(TreeView(world, walks=[walk]).block(2))
     assert [int(columns["node"][i]) for i in header["walks"][0]["nodes"]] == list(walk.nodes)
 

@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from treegym.envs.token_tree.world import load_tree
 from treegym.models.loading import load_model
 from treegym.rewards import build, build_terminal
 from treegym.rewards.judge.prompt import Case
 from treegym.rewards.judge.term import Judge
 from treegym.rewards.terminal.detection_report import detection_report
 from treegym.tree.flags import EOS
+from treegym.tree.opening import load_tree
 
 TEMPLATE = "{prompt}{answer}?"
 

@@ -155,7 +155,7 @@ def test_a_failing_term_in_every_autoreset_mode(mode, policy):
     observation, _ = env.reset(seed=0, options={"roots": [0, 1, 2, 3]})
     failed = 0
     for _ in range(30):
-        before, root = env.clone_state(), env.world.root_index[env.nodes]
+        before, root = env.clone_state(), env.world.tables.root_index[env.nodes]
         try:
             observation, reward, ended, cut, info = env.step(
                 [np.flatnonzero(m)[-1] for m in observation["action_mask"]]

@@ -200,7 +200,7 @@ def test_environments_of_one_tree_share_what_a_model_decided():
 
     for _ in range(3):
         env = TokenTreeEnv(tree, terminal=build_terminal({"any": ["eos", Costly()]}), reward={"length": -1.0})
-        assert env.world.ends[tree.depth >= 2].all()
+        assert env.world.tables.ends[tree.depth >= 2].all()
     assert 0 < Costly.asked_about < tree.size
 
 
@@ -217,4 +217,4 @@ def test_detected_ends_can_be_stored_in_a_tree_file(tmp_path, capsys):
     tree.validate()
     assert figures["new_ends"] == (tree.depth >= 2).sum() - ((tree.depth >= 2) & (tree.flags & EOS != 0)).sum()
     again = TokenTreeEnv(out, terminal="stored", reward={"length": -1.0})
-    assert again.world.ends[tree.depth >= 2].all()
+    assert again.world.tables.ends[tree.depth >= 2].all()

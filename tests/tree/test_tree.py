@@ -149,7 +149,7 @@ def test_synthetic_trees_are_closed_solvable_and_reproducible() -> None:
 
 @pytest.mark.parametrize("spec", ["synthetic:rots=3", "synthetic:roots=x", "synthetic:roots=0", "synthetic:depth=-1"])
 def test_bad_synthetic_specs(spec: str) -> None:
-    from treegym.envs.token_tree.world import load_tree
+    from treegym.tree.opening import load_tree
 
     with pytest.raises(ConfigError, match="synthetic tree"):
         load_tree(spec)

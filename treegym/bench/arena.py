@@ -237,7 +237,7 @@ class Arena:
             world.table.ensure(nodes)
             pays = np.where(np.asarray(self.tree.parent) < 0, 0.0, world.table.total)
             optimum = self.best_values()[roots]
-        chance = uniform_values(self.tree, pays, world.ends | world.cut_off)[roots]
+        chance = uniform_values(self.tree, pays, world.tables.ends | world.tables.cut_off)[roots]
         return {"random": float(chance.mean()), "optimum": float(optimum.mean())}
 
     def contradictions(self, episodes: Episodes) -> list[str]:
@@ -249,7 +249,9 @@ class Arena:
         if self._in_training is None:
             world = self.world
             assert world is not None
-            table = build(self.entry.kwargs.get("reward")).on(self.tree, ends=world.ends, truncated=world.cut_off)
+            table = build(self.entry.kwargs.get("reward")).on(
+                self.tree, ends=world.tables.ends, truncated=world.tables.cut_off
+            )
             table.ensure(np.arange(self.tree.size))
             self._in_training = path_sums(self.tree, table.total), path_sums(self.tree, table.failed)
         paid, failures = self._in_training

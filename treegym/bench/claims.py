@@ -47,7 +47,7 @@ def contradictions(world: Any, episodes: Episodes, best: np.ndarray) -> list[str
     moves = depth[end] - depth[start]
     # An illegal action costs a step and a penalty that leave no trace in the tree, so those bounds are one-sided, and
     # the budget of steps may run out on the way.
-    ended = world.ends[end] | world.cut_off[end] | (episodes.length > moves)
+    ended = world.tables.ends[end] | world.tables.cut_off[end] | (episodes.length > moves)
     checks = {
         "start": tree.root_of(start) == episodes.prompt,
         "end": (tree.root_of(end) == episodes.prompt) & ended,

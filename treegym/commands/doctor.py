@@ -140,8 +140,8 @@ def _gpu() -> str:
 
 def _bundled_world() -> tuple[str | None, str | None]:
     """Returns a description of the bundled tree, and what is wrong with it if it cannot be used."""
-    from treegym.envs.token_tree.world import load_tree
     from treegym.errors import DataError
+    from treegym.tree.opening import load_tree
     from treegym.tree.token_tree import BUNDLED
 
     try:

@@ -85,7 +85,7 @@ def _pairs(args: argparse.Namespace) -> tuple[list[Any], int]:
 
     if args.source == "pairs":
         return read_pairs(args.pairs), 0
-    from treegym.envs.token_tree.world import load_tree
+    from treegym.tree.opening import load_tree
 
     tree = load_tree(args.tree)
     roots = tree.roots_in(args.split).tolist()

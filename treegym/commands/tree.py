@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    from treegym.envs.token_tree.world import load_tree
+    from treegym.tree.opening import load_tree
 
     return load_tree(args.file)
 
@@ -118,9 +118,9 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from treegym.envs.token_tree.world import load_tree
     from treegym.files import atomic_write
     from treegym.tree.editing import merge, select_roots
+    from treegym.tree.opening import load_tree
 
     tree = merge([load_tree(name) for name in [args.file, *args.merge]]) if args.merge else _load(args)
     if args.split != "all" or args.roots:

@@ -34,11 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C, or writes the file."""
-    from treegym.envs.token_tree.world import load_tree
     from treegym.explorer.page import export_page
     from treegym.explorer.server import ExplorerServer
     from treegym.explorer.view import Search, TreeView
     from treegym.files import atomic_write
+    from treegym.tree.opening import load_tree
 
     if not 0 <= args.port < 2**16:
         raise ConfigError(f"--port is {args.port}; it must be 0 to 65535")

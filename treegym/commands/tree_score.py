@@ -60,10 +60,10 @@ def _figure(value: Any) -> str:
 
 
 def _tree(args: argparse.Namespace) -> dict[str, Any]:
-    from treegym.envs.token_tree.world import load_tree
     from treegym.rewards import build_terminal
     from treegym.rewards.table import FAILED
     from treegym.rewards.terminal.detection_report import detection_report
+    from treegym.tree.opening import load_tree
     from treegym.tree.paths import ancestors, path_sums
 
     reward = parse_reward(args.reward)

@@ -169,7 +169,7 @@ class TreeView:
         """Returns the bits that colours and marks come from ``[n] int64``."""
         solution = self._solution
         state = np.zeros(len(nodes), np.int64)
-        state[self.world.ends[nodes]] |= END
+        state[self.world.tables.ends[nodes]] |= END
         state[self._correct[nodes]] |= CORRECT
         state[solution.reachable[nodes]] |= REACHES
         state[count > 0] |= EXPANDED

@@ -28,7 +28,7 @@ def _walk(agent: Any, name: str, world: Any, root: int) -> Walk:
     node = np.array([world.tree.root_node[root]], np.int64)
     nodes, probabilities = [int(node[0])], []
     for step in range(world.max_tokens):
-        if world.ends[node[0]] or world.child_count[node[0]] == 0:
+        if world.tables.ends[node[0]] or world.tables.child_count[node[0]] == 0:
             break
         seen = world.observe(node, np.array([step], np.int32))
         probabilities.append(_probabilities(agent, world, int(node[0]), seen))
@@ -44,7 +44,7 @@ def _probabilities(agent: Any, world: Any, node: int, seen: dict[str, np.ndarray
     infer = getattr(getattr(agent, "policy", None), "infer", None)
     if infer is None:
         return {}
-    count, first = int(world.child_count[node]), int(world.first_child[node])
+    count, first = int(world.tables.child_count[node]), int(world.tables.first_child[node])
     logits = infer(seen, with_value=False)[0][0][:count].astype(np.float64)
     weights = np.exp(logits - logits.max())
     return {first + k: float(p) for k, p in enumerate(weights / weights.sum())}

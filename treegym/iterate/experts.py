@@ -43,7 +43,7 @@ class Played:
 def play_by_search(world: Any, roots: np.ndarray, *, simulations: int, seed: int) -> Played:
     """Returns one episode for each root, every move chosen by search with the tree's prior."""
     tree = world.tree
-    cells = world.cells
+    cells = world.tables.cells
     node = tree.root_node[roots].astype(np.int64)
     paths: list[list[int]] = [[] for _ in roots]
     total = np.zeros(len(roots))
@@ -56,7 +56,7 @@ def play_by_search(world: Any, roots: np.ndarray, *, simulations: int, seed: int
         actions = np.zeros(len(going), np.int64)
         if (~forced).any():
             found = search_closed(
-                first_child=cells["first"], child_count=cells["count"], terminal=np.asarray(world.ends),
+                first_child=cells["first"], child_count=cells["count"], terminal=np.asarray(world.tables.ends),
                 reward=cells["pays"].astype(np.float32), prior_logits=prior, value=zeros, roots=here[~forced],
                 root_ids=going[~forced], num_simulations=simulations, method="gumbel", seed=seed + move,
             )  # fmt: skip
@@ -65,7 +65,7 @@ def play_by_search(world: Any, roots: np.ndarray, *, simulations: int, seed: int
         for lane, there in zip(going, node[going], strict=True):
             paths[lane].append(int(there))
         total[going] += cells["pays"][node[going]]
-        going = going[~np.asarray(world.ends)[node[going]] & (cells["count"][node[going]] > 0)]
+        going = going[~np.asarray(world.tables.ends)[node[going]] & (cells["count"][node[going]] > 0)]
         if not len(going):
             break
     played = Played()

@@ -64,7 +64,7 @@ def correct_paths(world: Any, roots: Sequence[int], *, seed: int, each: int = 1)
     rng = np.random.default_rng(seed)
     ends = np.flatnonzero(np.asarray(world.right))
     by_root: dict[int, list[int]] = {}
-    for end, root in zip(ends, world.root_index[ends], strict=True):
+    for end, root in zip(ends, world.tables.root_index[ends], strict=True):
         by_root.setdefault(int(root), []).append(int(end))
     examples: list[Example] = []
     for root in roots:

@@ -290,7 +290,7 @@ def test_a_live_tree_costs_what_is_new() -> None:
     for _ in range(100):
         env.step(rng.integers(2, size=8))
     assert len(asked) == len(set(asked))
-    grown, whole = env.world, treegym.envs.token_tree.world.TreeWorld(tree, **settings)
+    grown, whole = env.world.tables, treegym.envs.token_tree.world.TreeWorld(tree, **settings).tables
     assert tree.size > 200
     for name in ("ends", "cut_off", "path_logp", "root_index", "features", "terms"):
         np.testing.assert_array_equal(getattr(grown, name), getattr(whole, name), err_msg=name)

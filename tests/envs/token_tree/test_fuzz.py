@@ -133,7 +133,9 @@ def test_random_steps_break_no_invariant(view: str, mode: str) -> None:
         assert (moved | (mode == "SameStep")).all()
         assert (info["illegal_action"] <= (reward < 0)).all()
         if view == "tokens":
-            assert ((seen["children"] >= 0) == (np.arange(world.num_actions) < world.child_count[after][:, None])).all()
+            assert (
+                (seen["children"] >= 0) == (np.arange(world.num_actions) < world.tables.child_count[after][:, None])
+            ).all()
         done = terminated | truncated
 
 

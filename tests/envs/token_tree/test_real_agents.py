@@ -132,11 +132,11 @@ def test_options_reach_the_lanes() -> None:
     env = NativeVecEnv("TokenTree-v0", num_envs=3, tree=TREE, split="all")
     env.set_options([{"root": 4}, {}, {"root": 2}])
     env.reset()
-    roots = env.vector.unwrapped.world.root_index[env.vector.unwrapped.nodes]
+    roots = env.vector.unwrapped.world.tables.root_index[env.vector.unwrapped.nodes]
     assert (roots[0], roots[2]) == (4, 2)
     env.set_options({"root": 1})
     env.reset()
-    assert (env.vector.unwrapped.world.root_index[env.vector.unwrapped.nodes] == 1).all()
+    assert (env.vector.unwrapped.world.tables.root_index[env.vector.unwrapped.nodes] == 1).all()
 
 
 @pytest.mark.parametrize("kind", ["batch", "one", "own agent"])
@@ -157,7 +157,7 @@ def test_annealed_rewards_fall_while_training(kind: str) -> None:
 
         model = PPO("MultiInputPolicy", env, n_steps=32, batch_size=32, seed=0)
         world = env.vector.unwrapped.world if kind == "batch" else env.unwrapped.world
-    before = world.cells["pays"].copy()
+    before = world.tables.cells["pays"].copy()
     model.learn(1000, callback=AnnealRewards())
     assert 0.2 < world.table.progress < 1.0
-    assert np.abs(world.cells["pays"]).sum() < np.abs(before).sum()
+    assert np.abs(world.tables.cells["pays"]).sum() < np.abs(before).sum()

@@ -1,0 +1,102 @@
+"""What stepping looks up: one row per node, extended where a live tree grows. Letters as in `world`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from treegym.envs.token_tree import transition
+from treegym.tree.token_tree import TokenTree
+
+__all__ = ["NodeTables", "Stretch", "TokenWindows"]
+
+
+class Stretch(NamedTuple):
+    """The nodes that a tree has gained, and those of the old ones that have children now."""
+
+    fresh: slice
+    nodes: np.ndarray  # [.] int64, the same as indices
+    parents: np.ndarray  # [.] int64
+
+
+class NodeTables:
+    """Flat arrays with one row per node of a tree. Their memory doubles, so that growing costs what new nodes cost."""
+
+    ends: np.ndarray  # [N] bool, where episodes end
+    cut_off: np.ndarray  # [N] bool, where the budget does
+    unjudged: np.ndarray  # [N] bool, ends that nobody has verified yet
+    path_logp: np.ndarray  # [N] float32, the primary's log-probability of the path
+    root_index: np.ndarray  # [N] int32
+    features: np.ndarray  # [N, F] float32, each node as a child
+    terms: np.ndarray  # [N, T] float32, raw reward terms
+    cells: np.ndarray  # [N] what the kernels of `transition` read of a node
+
+    def __init__(self, tree: TokenTree, *, width: int, terms: int) -> None:
+        self.tree, self.width = tree, width
+        self.size = 0
+        self._kinds: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "ends": (bool, ()),
+            "cut_off": (bool, ()),
+            "unjudged": (bool, ()),
+            "path_logp": (np.float32, ()),
+            "root_index": (np.int32, ()),
+            "features": (np.float32, (width,)),
+            "terms": (np.float32, (terms,)),
+            "cells": (transition.CELL, ()),
+        }
+        self._whole: dict[str, np.ndarray] = {}  # [capacity, ...] what the attributes above are parts of
+
+    def extend(self) -> Stretch:
+        """Makes every table as long as the tree is now; returns the nodes whose rows are to be filled."""
+        tree, old, size = self.tree, self.size, self.tree.size
+        for name, (dtype, shape) in self._kinds.items():
+            table = self._whole.get(name)
+            if table is None or len(table) < size:
+                capacity = size if table is None else max(size, 2 * len(table))
+                grown = np.zeros((capacity, *shape), dtype)
+                if table is not None:
+                    grown[:old] = table[:old]
+                table = self._whole[name] = grown
+            setattr(self, name, table[:size])
+        self.flat_features = self.features.reshape(-1)
+        self.first_child, self.child_count, self.token = tree.first_child, tree.child_count, tree.token
+        self.size = size
+        fresh = slice(old, size)
+        parents = np.unique(tree.parent[fresh]).astype(np.int64) if old else np.zeros(0, np.int64)
+        return Stretch(fresh, np.arange(old, size), parents[(parents >= 0) & (parents < old)])
+
+    def fill_cells(self, stretch: Stretch, root_node: np.ndarray, pays: np.ndarray) -> None:
+        """Lays out what stepping needs of the new nodes, and of their parents, which have children now."""
+        tree, cells, fresh = self.tree, self.cells, stretch.fresh
+        for part in (fresh, stretch.parents):
+            cells["first"][part], cells["count"][part] = tree.first_child[part], tree.child_count[part]
+            cells["end"][part] = self.ends[part]
+            cells["right"][part] = self.ends[part] & (tree.verdict[part] >= 0.5)
+        cells["path_logp"][fresh] = self.path_logp[fresh]
+        cells["root"][fresh] = root_node[self.root_index[fresh]]
+        cells["pays"][fresh] = pays[fresh]
+        if tree.has("context"):
+            cells["context"][fresh] = tree.context[fresh]
+
+
+class TokenWindows:
+    """What the view "tokens" adds to observations: the token ids before and after each node."""
+
+    def __init__(self, tables: NodeTables, *, num_actions: int, max_tokens: int) -> None:
+        tokens = [root.tokens for root in tables.tree.roots]
+        self.tables, self.num_actions = tables, num_actions
+        self._start = np.concatenate([[0], np.cumsum([len(t) for t in tokens])]).astype(np.int64)  # [R + 1]
+        self._tokens = np.array([token for prompt in tokens for token in prompt], np.int32)
+        self.length = int(np.diff(self._start).max(initial=0)) + max_tokens
+
+    def around(self, nodes: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns ``context [B, L] int32`` and ``children [B, K] int32``; -1 pads."""
+        tree, tables = self.tables.tree, self.tables
+        context = np.empty((len(nodes), self.length), np.int32)
+        children = np.empty((len(nodes), self.num_actions), np.int32)
+        transition.observe_tokens(
+            nodes, tables.first_child, tables.child_count, tree.parent, tree.token, tree.depth, tables.root_index,
+            self._start, self._tokens, context, children,
+        )  # fmt: skip
+        return {"context": context, "children": children}

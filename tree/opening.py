@@ -1,0 +1,40 @@
+"""Trees by name: the bundled one, a synthetic one, or one in a file; those opened last are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from treegym.errors import ConfigError
+from treegym.tree.synthetic import parse_synthetic, synthetic_tree
+from treegym.tree.token_tree import BUNDLED, TokenTree
+
+__all__ = ["load_tree"]
+
+_REMEMBERED = 4
+_opened: dict[str, TokenTree] = {}  # the trees opened last: many environments share one
+
+
+def load_tree(tree: str | TokenTree | None) -> TokenTree:
+    """Returns a tree: the bundled one for None, a synthetic one for ``"synthetic:..."``, or the one in a file."""
+    if isinstance(tree, TokenTree):
+        tree.validate()
+        return tree
+    if isinstance(tree, str) and tree.split(":", 1)[0] == "synthetic":
+        settings = parse_synthetic(tree)
+        return _remembered(repr(settings), lambda: synthetic_tree(**vars(settings)))
+    if tree is not None and not isinstance(tree, str | Path):
+        raise ConfigError(f"tree is {tree!r}; expected a .tree file's path, 'synthetic:...' or a TokenTree")
+    path = BUNDLED if tree is None else Path(tree)
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _remembered(f"{path.resolve()} {changed}", lambda: TokenTree.open(path))
+
+
+def _remembered(key: str, make: Callable[[], TokenTree]) -> TokenTree:
+    if key not in _opened:
+        tree = make()
+        tree.validate()
+        while len(_opened) >= _REMEMBERED:
+            _opened.pop(next(iter(_opened)))
+        _opened[key] = tree
+    return _opened[key]
