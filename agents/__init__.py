@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from treegym.registry import lazy_face
 
 if TYPE_CHECKING:
     from treegym.agents.alphazero import AlphaZero, ExpertIteration
@@ -25,25 +26,9 @@ __all__ = [
     "ReinforcePlusPlus",
 ]
 
-_LAZY = {
-    "AlphaZero": "treegym.agents.alphazero",
-    "DAPO": "treegym.agents.dapo",
-    "DrGRPO": "treegym.agents.presets",
-    "ExpertIteration": "treegym.agents.alphazero",
-    "GRPO": "treegym.agents.presets",
-    "ORZPPO": "treegym.agents.presets",
-    "PPO": "treegym.agents.ppo",
-    "RLOO": "treegym.agents.presets",
-    "ReinforcePlusPlus": "treegym.agents.presets",
-    "VAPO": "treegym.agents.vapo",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'treegym.agents' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__, __dir__ = lazy_face(
+    __name__,
+    {"DAPO": "dapo", "PPO": "ppo", "VAPO": "vapo"}
+    | dict.fromkeys(("AlphaZero", "ExpertIteration"), "alphazero")
+    | dict.fromkeys(("DrGRPO", "GRPO", "ORZPPO", "RLOO", "ReinforcePlusPlus"), "presets"),
+)

@@ -32,7 +32,7 @@ from treegym.agents.play.standing import place_of
 from treegym.agents.play.vec_env import WorldVecEnv
 from treegym.agents.play.world import Outcome, World
 from treegym.agents.play.worlds import make_world
-from treegym.agents.policies import policy_class
+from treegym.agents.policies import policy_class, policy_path
 from treegym.agents.policies.base import MASK, ChildScorer, as_rows
 from treegym.agents.processes import Processes, launched
 from treegym.agents.settings import Settings
@@ -45,7 +45,7 @@ class Agent(BaseAlgorithm):
     """The base of every learner.
 
     Args:
-        policy: a name (`treegym.agents.policies.POLICIES`) or a class.
+        policy: a name (`treegym.agents.policies.POLICIES`), an import path or a class.
         env: an id, a Gymnasium environment (single or vector), an SB3 `VecEnv`; None only to predict after `load`.
         policy_kwargs: what the policy's constructor takes beyond the spaces; JSON values, so that a checkpoint can
             hold them.
@@ -80,11 +80,11 @@ class Agent(BaseAlgorithm):
         **switches: Any,
     ) -> None:
         self.settings = self.settings_class.of(type(self).__name__, switches)
-        self.policy_name = policy if isinstance(policy, str) else f"{policy.__module__}:{policy.__qualname__}"
+        self.policy_name = policy if isinstance(policy, str) else policy_path(policy)
         self.processes = Processes(join=self.joint)
         world = None if env is None else make_world(env, num_envs=self.settings.n_envs)
         super().__init__(
-            policy if not isinstance(policy, str) else policy_class(policy),
+            policy_class(policy),
             None if world is None else WorldVecEnv(world),
             learning_rate=0.0,  # SB3's slot; the learning rate is one of the settings
             policy_kwargs=policy_kwargs,
@@ -366,7 +366,8 @@ class Agent(BaseAlgorithm):
             path: the checkpoint.
             env: where to go on; None is enough to predict.
             device: where the network shall live.
-            **kwargs: settings to override, ``verbose`` and ``tensorboard_log``.
+            **kwargs: settings to override, ``verbose``, ``tensorboard_log``, and ``policy`` where the policy is a class
+                of your own: what a file names is imported only if it is registered or named here.
         """
         return checkpoint.load(cls, path, env=env, device=device, overrides=kwargs)
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from treegym.agents.play.worlds import make_world
+from treegym.agents.policies import POLICIES, policy_class, policy_path
 from treegym.agents.spaces import space_from_json, space_to_json
 from treegym.agents.state import array_of, within
 from treegym.errors import ConfigError, DataError, TreeGymError
@@ -173,12 +174,13 @@ def _rebuild(
             kept = repr(made.get(name, "no such value"))
             raise ConfigError(f"{path}: it was made with {name}={kept}, which stays; got {value!r}: leave it out")
     own = {name: overrides.pop(name) for name in ("verbose", "tensorboard_log") if name in overrides}
+    policy = _policy_of(path, data["policy"], overrides.pop("policy", None))
     settings = {**data["settings"], **overrides}
     for name in data["functions"]:
         if name not in overrides:
             raise ConfigError(f"{path}: {name} was a Python function, which a checkpoint cannot hold: pass {name}=...")
     agent = cls(
-        data["policy"] if ":" not in data["policy"] else _foreign(cls, path, data),
+        policy,
         world,
         policy_kwargs=data["policy_kwargs"],
         seed=data["seed"],
@@ -207,10 +209,20 @@ def _rebuild(
     return agent
 
 
-def _foreign(cls: type[Any], path: Any, data: dict[str, Any]) -> Any:
+def _policy_of(path: Any, stored: str, given: Any) -> Any:
+    """Returns the policy of a checkpoint; what the file names is not imported on its word alone."""
+    if given is not None:
+        if policy_path(given) != policy_path(stored):
+            raise ConfigError(f"{path}: it was made with the policy {stored!r}, which stays; got {given!r}")
+        return given
+    if ":" not in stored:
+        return stored
+    for name in POLICIES:
+        if POLICIES.path_of(name) == stored:
+            return policy_class(name)
     raise ConfigError(
-        f"{path} uses the policy class {data['policy']!r}, which a file cannot make us import: register it in "
-        "treegym.agents.policies.POLICIES under a name and save again"
+        f"{path} uses the policy class {stored!r}, which a file cannot make us import: name it yourself "
+        f"(policy={stored!r}), or register it in treegym.agents.policies.POLICIES"
     )
 
 

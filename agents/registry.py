@@ -1,18 +1,21 @@
-"""Every agent by name; each is imported when it is asked for. A new agent is one module and one line here."""
+"""Every agent by name; each is imported when it is asked for. A new agent is one module and one line here.
+
+An installed package adds agents with the entry point group ``treegym.agents``; an import path names any other.
+"""
 
 from __future__ import annotations
 
-import importlib
+import inspect
 from typing import Any
 
-from treegym.errors import ConfigError, suggest
+from treegym.errors import ConfigError
+from treegym.registry import Registry
 
-__all__ = ["AGENTS", "SUMMARIES", "agent_class", "make_agent"]
+__all__ = ["AGENTS", "agent_class", "class_that_saves", "is_ours", "make_agent", "policy_first", "suitable_policy"]
 
 _A, _B = "treegym.agents", "treegym.agents.baselines"
 
-# name: (import path, one line)
-_ENTRIES: dict[str, tuple[str, str]] = {
+_TABLE = {
     "ppo": (f"{_A}.ppo:PPO", "proximal policy optimisation with masks"),
     "dapo": (f"{_A}.dapo:DAPO", "groups, clip-higher, dynamic sampling, token loss"),
     "vapo": (f"{_A}.vapo:VAPO", "pretrained critic, decoupled length-adaptive GAE, imitation of right answers"),
@@ -38,26 +41,66 @@ _ENTRIES: dict[str, tuple[str, str]] = {
     "rank": (f"{_B}.choosers:RankSelection", "children drawn by rank under the primary"),
     "oracle": (f"{_B}.oracle:Oracle", "the exact optimum of a closed world: an upper bound"),
 }
-
-AGENTS: dict[str, str] = {name: path for name, (path, _) in _ENTRIES.items()}
-SUMMARIES: dict[str, str] = {name: summary for name, (_, summary) in _ENTRIES.items()}
+AGENTS = Registry("agent", _TABLE, group="treegym.agents")
 
 
-def agent_class(name: str) -> type[Any]:
+def agent_class(name: str) -> Any:
     """Returns the class of an agent by its name here, or by ``"module:Class"``."""
-    path = AGENTS.get(name, name if ":" in name else "")
-    if not path:
-        raise ConfigError(f"unknown agent {name!r}.{suggest(name, AGENTS)}")
-    module, _, attribute = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"agent {name!r} ({path}) cannot be imported: {error}") from error
+    return AGENTS.find(name)
 
 
-def make_agent(name: str, env: Any, *, policy: str = "ChildPolicy", seed: int | None = None, **switches: Any) -> Any:
-    """Returns an agent for an environment, whether it learns or not."""
+def class_that_saves(algorithm: str, path: Any) -> Any:
+    """Returns the agent whose checkpoints name this algorithm, among those with a name here.
+
+    What a file says is compared with what is known here; it is never imported on its word.
+    """
+    for name in AGENTS:
+        if AGENTS.path_of(name).partition(":")[2] == algorithm:
+            return AGENTS.find(name)
+    raise ConfigError(
+        f"{path} was made by {algorithm!r}, which is not among the agents known here: name its class by an import path "
+        "(--algorithm my_module:MyAgent)"
+    )
+
+
+def make_agent(name: str, env: Any, *, policy: str | None = None, seed: int | None = None, **switches: Any) -> Any:
+    """Returns an agent for an environment, made the way its kind is made.
+
+    Args:
+        name: a name here or an import path, of any class or function in one of two forms: ``(policy, env, seed=, ...)``
+            as Stable-Baselines3's algorithms, or ``(env, seed=, ...)``.
+        env: the environment.
+        policy: what those of the first form get; None: what suits the environment.
+        seed: of everything random.
+        **switches: the agent's own.
+    """
     found = agent_class(name)
-    if getattr(found, "learns", True):
-        return found(policy, env, seed=seed, **switches)
+    if policy_first(found):
+        return found(policy or suitable_policy(found, env), env, seed=seed, **switches)
     return found(env, seed=seed, **switches)
+
+
+def suitable_policy(found: Any, env: Any) -> str:
+    """Returns the policy that suits an agent and an environment where none is named."""
+    if is_ours(found):
+        return "ChildPolicy" if isinstance(env, str) or hasattr(_inner(env), "layout") else "MlpPolicy"
+    return "MultiInputPolicy" if hasattr(env.observation_space, "spaces") else "MlpPolicy"
+
+
+def _inner(env: Any) -> Any:
+    """Returns the environment within wrappers, or that a world is made of."""
+    return getattr(env, "unwrapped", None) or getattr(env, "env", env).unwrapped
+
+
+def policy_first(found: Any) -> bool:
+    """Returns whether an agent is made the way Stable-Baselines3's algorithms are: policy first, then env."""
+    try:
+        names = tuple(inspect.signature(found).parameters)[:2]
+    except (TypeError, ValueError):  # made by something that has no signature
+        return False
+    return names == ("policy", "env")
+
+
+def is_ours(found: Any) -> bool:
+    """Returns whether an agent takes a native batch whose lanes rest until they are reset."""
+    return any(base.__module__.startswith("treegym.agents.") for base in getattr(found, "__mro__", ()))

@@ -7,8 +7,9 @@ result = search_closed(first_child=..., child_count=..., terminal=..., reward=..
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from treegym.registry import lazy_face
 
 if TYPE_CHECKING:
     from treegym.search.api import names, register, search
@@ -32,24 +33,20 @@ __all__ = [
     "search_closed",
 ]
 
-_HOMES = {
-    "Evaluation": "simulator",
-    "Options": "settings",
-    "Planner": "planner",
-    "SearchResult": "simulator",
-    "Session": "session",
-    "Simulator": "simulator",
-    "Transition": "simulator",
-    "names": "api",
-    "register": "api",
-    "search": "api",
-    "search_closed": "closed",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Loads the kernels only when they are asked for: importing the package stays cheap."""
-    if name in _HOMES:
-        globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The kernels are loaded only when they are asked for: importing the package stays cheap.
+__getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "Evaluation": "simulator",
+        "Options": "settings",
+        "Planner": "planner",
+        "SearchResult": "simulator",
+        "Session": "session",
+        "Simulator": "simulator",
+        "Transition": "simulator",
+        "names": "api",
+        "register": "api",
+        "search": "api",
+        "search_closed": "closed",
+    },
+)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, cast
 
 from treegym.errors import ConfigError, suggest
+from treegym.registry import Registry
 from treegym.search.simulator import SearchResult, Simulator
 
 __all__ = ["METHODS", "Method", "load", "names", "register", "search"]
@@ -24,53 +24,50 @@ class Method(Protocol):
         ...
 
 
-# name -> "module:function", with fixed settings where several methods share a function
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    name: ("treegym.search.run:tree_search", {"method": name})
-    for name in ("puct", "gumbel", "uct", "similarity", "ments", "rents")
-} | {
-    "greedy": ("treegym.search.rollouts:greedy", {}),
-    "sample": ("treegym.search.rollouts:sample", {}),
-    "best_of_n": ("treegym.search.rollouts:best_of_n", {}),
-    "lookahead": ("treegym.search.rollouts:lookahead", {}),
-    "beam": ("treegym.search.frontier:frontier_search", {"order": "beam"}),
-    "best_first": ("treegym.search.frontier:frontier_search", {"order": "best"}),
-    "depth_first": ("treegym.search.frontier:frontier_search", {"order": "depth"}),
-    "ab_mcts": ("treegym.search.ab_mcts:ab_mcts", {}),
-}
-_OWN: dict[str, Method] = {}
+_HERE = "treegym.search"
+
+METHODS = Registry(
+    "search method",
+    {
+        "puct": (f"{_HERE}.run:puct", "tree search by prior, value and visits, as AlphaZero's"),
+        "gumbel": (f"{_HERE}.run:gumbel", "tree search that halves the candidates at the root"),
+        "uct": (f"{_HERE}.run:uct", "plain UCT"),
+        "similarity": (f"{_HERE}.run:similarity", "tree search led by the children's similarity"),
+        "ments": (f"{_HERE}.run:ments", "tree search with a soft maximum"),
+        "rents": (f"{_HERE}.run:rents", "the same, relative to the prior"),
+        "greedy": (f"{_HERE}.rollouts:greedy", "the likeliest move, no search"),
+        "sample": (f"{_HERE}.rollouts:sample", "a move drawn from the policy"),
+        "best_of_n": (f"{_HERE}.rollouts:best_of_n", "the best of several sampled paths"),
+        "lookahead": (f"{_HERE}.rollouts:lookahead", "each move followed by the policy for some steps"),
+        "beam": (f"{_HERE}.frontier:beam", "the best few states of every depth"),
+        "best_first": (f"{_HERE}.frontier:best_first", "the best states first, at any depth"),
+        "depth_first": (f"{_HERE}.frontier:depth_first", "the deepest states first"),
+        "ab_mcts": (f"{_HERE}.ab_mcts:ab_mcts", "wider or deeper, by Thompson sampling"),
+    },
+    group="treegym.methods",
+)
 
 
 def register(name: str, method: Method) -> None:
     """Adds a method of your own under `name`."""
     if not isinstance(name, str) or not callable(method):
         raise ConfigError(f"a method needs a name (text) and a function; got {name!r} and {method!r}")
-    if name in METHODS or name in _OWN:
-        raise ConfigError(f"a search method called {name!r} exists already")
-    _OWN[name] = method
+    METHODS.register(name, method)
 
 
 def names() -> list[str]:
     """Returns the names of all methods."""
-    return sorted([*METHODS, *_OWN])
+    return list(METHODS)
 
 
-@functools.cache
-def _built_in(name: str) -> Method:
-    place, fixed = METHODS[name]
-    module, function = place.split(":")
-    return functools.partial(getattr(importlib.import_module(module), function), **fixed)
+_found = functools.cache(METHODS.find)
 
 
 def load(name: str) -> Method:
-    """Returns the method called `name`."""
+    """Returns the method called `name`, or what an import path ``"module:function"`` leads to."""
     if not isinstance(name, str):
         raise ConfigError(f"method is {name!r}; it must be one of {', '.join(names())}")
-    if name in _OWN:
-        return _OWN[name]
-    if name not in METHODS:
-        raise ConfigError(f"no search method is called {name!r}.{suggest(name, names())}")
-    return _built_in(name)
+    return _found(name)
 
 
 @functools.cache

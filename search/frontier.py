@@ -7,6 +7,7 @@ have not ended into the frontier. The three differ only in which states come fir
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from treegym.search.paths import Tally, World, log_policy
 from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
-__all__ = ["frontier_search"]
+__all__ = ["beam", "best_first", "depth_first", "frontier_search"]
 
 ORDERS = ("beam", "best", "depth")
 
@@ -139,6 +140,9 @@ def frontier_search(
             if node.first >= 0:
                 tally.best[b, node.first] = max(tally.best[b, node.first], node.score)
     return tally.result(prior)
+
+
+beam, best_first, depth_first = (partial(frontier_search, order=order) for order in ORDERS)
 
 
 def _likeliest(log_prior: np.ndarray, branching: int) -> np.ndarray:

@@ -1,17 +1,18 @@
-"""Driving a search: the one call most users need."""
+"""The tree methods: one search with one rule each."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
 from treegym.search.compiled import CompiledSimulator, compiled_search
 from treegym.search.session import Session
-from treegym.search.settings import make_options
+from treegym.search.settings import TREE_RULES, make_options
 from treegym.search.simulator import SearchResult, Simulator
 
-__all__ = ["tree_search"]
+__all__ = ["gumbel", "ments", "puct", "rents", "similarity", "tree_search", "uct"]
 
 
 def tree_search(
@@ -56,3 +57,6 @@ def tree_search(
         root_ids=root_ids,
     )
     return session.run(model_calls=model_calls, seconds=seconds)
+
+
+puct, gumbel, uct, similarity, ments, rents = (partial(tree_search, method=name) for name in TREE_RULES)

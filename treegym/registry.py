@@ -50,7 +50,10 @@ class Registry(Mapping[str, str]):
         return self._check(name, resolve(path, what))
 
     def path_of(self, name: str, *, beside: Iterable[str] = ()) -> str:
-        """Returns the import path of a name in the table or of a plug-in; an import path is returned as it is."""
+        """Returns the import path of what a name stands for; an import path is returned as it is."""
+        if isinstance(name, str) and name in self._registered:
+            thing = self._registered[name]
+            return f"{thing.__module__}:{getattr(thing, '__qualname__', name)}"
         if name in self.table:
             return self.table[name][0]
         plugins = self._plugins()

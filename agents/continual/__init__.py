@@ -1,37 +1,38 @@
 """Learning one task after another without forgetting: methods behind one interface.
 
-`METHODS` names each; to add one, write a module with a subclass of `Method` and a line here.
+To add one, write a module with a subclass of `Method` and a line here.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
-from treegym.errors import ConfigError, suggest
+from treegym.errors import ConfigError
+from treegym.registry import Registry
 
 __all__ = ["METHODS", "make_method"]
 
-# name: import path
-METHODS: dict[str, str] = {
-    "fine_tuning": "treegym.agents.continual.base:Method",
-    "replay": "treegym.agents.continual.replay:Replay",
-    "ewc": "treegym.agents.continual.ewc:EWC",
-    "si": "treegym.agents.continual.synaptic:SynapticIntelligence",
-    "packnet": "treegym.agents.continual.packnet:PackNet",
-    "supsup": "treegym.agents.continual.supsup:SupSup",
-    "progressive": "treegym.agents.continual.progressive:Progressive",
-    "experts": "treegym.agents.continual.experts:Experts",
-}
+_HERE = "treegym.agents.continual"
+
+METHODS = Registry(
+    "method",
+    {
+        "fine_tuning": (f"{_HERE}.base:Method", "plain training, which forgets"),
+        "replay": (f"{_HERE}.replay:Replay", "old examples join every batch"),
+        "ewc": (f"{_HERE}.ewc:EWC", "elastic weight consolidation: springs as stiff as a weight matters"),
+        "si": (f"{_HERE}.synaptic:SynapticIntelligence", "the same, importance measured while learning"),
+        "packnet": (f"{_HERE}.packnet:PackNet", "each task owns some weights and frees the others"),
+        "supsup": (f"{_HERE}.supsup:SupSup", "fixed weights, one mask per task"),
+        "progressive": (f"{_HERE}.progressive:Progressive", "one column per task, which listens to earlier ones"),
+        "experts": (f"{_HERE}.experts:Experts", "a mixture that gains experts with every task"),
+    },
+)
 
 
 def make_method(name: str, model: Any, **settings: Any) -> Any:
     """Returns a method by name, for a model."""
-    if name not in METHODS:
-        raise ConfigError(f"unknown method {name!r}.{suggest(name, METHODS)}")
-    module, _, attribute = METHODS[name].partition(":")
-    method = getattr(importlib.import_module(module), attribute)
+    method = METHODS.find(name)
     known = [key for key in inspect.signature(method).parameters if key != "model"]
     for key in settings:
         if key not in known:

@@ -128,7 +128,7 @@ def test_failing_and_dying_agents_cost_their_own_runs_only(tmp_path: Path, small
     assert outcome.finished == 6
     assert outcome.failed["tiny--failing--0"] == "RuntimeError: this agent is broken"
     assert "SIGKILL" in outcome.failed["tiny--dying--1"]
-    assert "failed to import" in outcome.failed["tiny--absent--0"]
+    assert "cannot be imported" in outcome.failed["tiny--absent--0"]
     board = leaderboard_of(tmp_path / "out")
     assert any("Not ranked" in warning and "Dying" in warning for warning in board["warnings"])
 

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
+from treegym.agents.registry import AGENTS, is_ours, policy_first
 from treegym.bench.arena import Arena, has_native_batch, make_batch
 from treegym.bench.episodes import Episodes, TrainingEpisodes, write_episodes, write_training
 from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes, count_learning, count_simulations
 from treegym.bench.provenance import provenance
 from treegym.bench.recording import Recorder
-from treegym.bench.roster import is_ours, is_sb3, make_agent, resolve
+from treegym.bench.roster import make_agent
 from treegym.bench.suite import FORMAT, Job
 from treegym.files import atomic_write
 
@@ -143,8 +144,8 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
 def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None, Recorder | None]:
     """Returns the agent, and what makes it learn within its budget and who records it (None if it does not learn)."""
     kwargs = _kwargs(job)
-    found = resolve(job.agent.agent)
-    ours, sb3 = is_ours(found), is_sb3(found)
+    found = AGENTS.find(job.agent.agent)
+    ours, sb3 = is_ours(found), policy_first(found)
     disabled = {"autoreset_mode": "Disabled"} if (ours or sb3) and has_native_batch(job.env.id) else {}
     env: Any = make_batch(job.env.id, job.env.num_envs, {**job.env.kwargs, **disabled})
     recorder = Recorder(job.env, env.num_envs, getattr(env.unwrapped, "lanes", None))
@@ -255,7 +256,7 @@ def _hyperparameters(agent: Any, job: Job) -> dict[str, Any]:
         values = describe()
     else:
         try:
-            parameters = inspect.signature(resolve(job.agent.agent)).parameters.values()
+            parameters = inspect.signature(AGENTS.find(job.agent.agent)).parameters.values()
         except (TypeError, ValueError):  # made by something that has no signature
             parameters = {}.values()
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "seed"}

@@ -17,8 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints name and summary of every agent, or the switches of one."""
-    from treegym.agents.registry import SUMMARIES
-    from treegym.bench.roster import known_agents
+    from treegym.agents.registry import AGENTS
 
     if args.switches:
         known = _switches(args.switches)
@@ -29,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
         for name, default in known.items():
             print(f"{name:<{width}}  {default!r}")
         return 0
-    plugins = {name: f"plug-in: {path}" for name, path in known_agents().items() if name not in SUMMARIES}
-    listed = {**SUMMARIES, **plugins}
+    bundled = {name: AGENTS[name] for name in AGENTS.table}
+    listed = bundled | {name: f"plug-in: {AGENTS.path_of(name)}" for name in AGENTS if name not in bundled}
     if args.json:
         print(json.dumps(listed))
         return 0
@@ -42,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _switches(name: str) -> dict[str, Any]:
     """Returns what can be set about an agent, with its defaults."""
-    from treegym.bench.roster import resolve
+    from treegym.agents.registry import agent_class
 
-    found = resolve(name)
+    found = agent_class(name)
     settings = getattr(found, "settings_class", None)
     if settings is not None:
         return {field: f.default for field, f in settings.__dataclass_fields__.items()}

@@ -16,7 +16,12 @@ __all__ = ["bootstrap_interval", "configure", "run"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym eval`."""
-    parser.add_argument("agent", help="a checkpoint (.zip), or the name of an agent that needs no training")
+    parser.add_argument(
+        "agent",
+        help="a checkpoint (.zip), or the name or import path (my_module:MyAgent) of one that needs no training",
+    )
+    parser.add_argument("--algorithm", default=None, help="class of a checkpoint, where it has no name here")
+    parser.add_argument("--policy", default=None, help="policy of a checkpoint, where it is one of your own")
     parser.add_argument("--env", default=None, help="environment id (default: the checkpoint's, or TokenTree-v0)")
     parser.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
     parser.add_argument("--split", default="test", help="which prompts (default: %(default)s)")
@@ -87,9 +92,10 @@ def _world(args: argparse.Namespace) -> tuple[Any, str]:
 
     from treegym.agents.checkpoint import describe
     from treegym.agents.play.evaluation import vector_world
+    from treegym.agents.registry import is_ours
 
     env_id, kwargs = args.env, {}
-    if args.agent.endswith(".zip"):
+    if args.agent.endswith(".zip") and is_ours(_class_of(args)):
         stored = describe(args.agent).get("env") or {}
         if env_id in (None, stored.get("id")):
             env_id, kwargs = stored.get("id"), dict(stored.get("kwargs", {}))
@@ -106,21 +112,34 @@ def _world(args: argparse.Namespace) -> tuple[Any, str]:
 
 def _agent(args: argparse.Namespace, world: Any) -> Any:
     """Returns the agent of a checkpoint, or a baseline by name."""
-    from treegym.agents.checkpoint import describe
-    from treegym.agents.registry import AGENTS, agent_class, make_agent
+    from treegym.agents.registry import agent_class, is_ours, make_agent
 
     switches = parse_switches(args.switches, "--set")
     if args.agent.endswith(".zip"):
-        algorithm = describe(args.agent)["algorithm"]
-        path = next((p for p in AGENTS.values() if p.endswith(f":{algorithm}")), None)
-        if path is None:
-            raise ConfigError(f"{args.agent} was made by {algorithm!r}, which is not among this version's agents")
-        agent = agent_class(path).load(args.agent, env=world, **switches)
+        found = _class_of(args)
+        if not is_ours(found):
+            return found.load(args.agent)
+        agent = found.load(args.agent, env=world, **_policy(args), **switches)
         agent.rng.bit_generator.state = type(agent.rng.bit_generator)(args.seed).state
         return agent
-    if getattr(agent_class(args.agent), "learns", True):
+    found = agent_class(args.agent)
+    if callable(getattr(found, "learn", None)) and getattr(found, "learns", True):
         raise ConfigError(f"{args.agent} must be trained first: treegym train {args.agent} --out FOLDER")
-    return make_agent(args.agent, world, seed=args.seed, **switches)
+    return make_agent(args.agent, world if is_ours(found) else world.env, seed=args.seed, **switches)
+
+
+def _class_of(args: argparse.Namespace) -> Any:
+    """Returns the class that made a checkpoint: the one asked for, or the one that the file names."""
+    from treegym.agents.checkpoint import describe
+    from treegym.agents.registry import agent_class, class_that_saves
+
+    if args.algorithm is not None:
+        return agent_class(args.algorithm)
+    return class_that_saves(describe(args.agent)["algorithm"], args.agent)
+
+
+def _policy(args: argparse.Namespace) -> dict[str, str]:
+    return {} if args.policy is None else {"policy": args.policy}
 
 
 def _prompts(args: argparse.Namespace) -> int:
@@ -150,15 +169,13 @@ def _language_model(args: argparse.Namespace) -> Any:
         inside = Path(args.agent) / "model"  # of a round of `treegym iterate`
         return load_model(str(inside) if (inside / "config.json").is_file() else args.agent)
     from treegym.agents.checkpoint import describe
-    from treegym.agents.registry import AGENTS, agent_class
 
     about = describe(args.agent)
     if about["policy"] != "LMPolicy":
         raise ConfigError(
             f"--prompts needs a language model; {args.agent} holds a {about['policy']}, which only chooses children"
         )
-    path = next(p for p in AGENTS.values() if p.endswith(f":{about['algorithm']}"))
-    agent = agent_class(path).load(args.agent)
+    agent = _class_of(args).load(args.agent)
     with tempfile.TemporaryDirectory() as folder:
         agent.policy.save_model(folder)
         return load_model(folder)

@@ -15,10 +15,15 @@ __all__ = ["configure", "parse_switches", "run"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym train`."""
-    parser.add_argument("agent", nargs="?", default="ppo", help="a name in `treegym agents` (default: %(default)s)")
+    parser.add_argument(
+        "agent",
+        nargs="?",
+        default="ppo",
+        help="a name in `treegym agents`, or my_module:MyAgent (default: %(default)s)",
+    )
     parser.add_argument("--env", default="TokenTree-v0", help="environment id (default: %(default)s)")
     parser.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
-    parser.add_argument("--policy", default=None, help="policy (default: ChildPolicy, or MlpPolicy without a layout)")
+    parser.add_argument("--policy", default=None, help="policy: a name or my_module:MyPolicy (default: what suits)")
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps in all (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--every", type=int, default=20_000, help="steps between checkpoints (default: %(default)s)")
@@ -38,12 +43,14 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
-    from treegym.agents.registry import agent_class
+    from treegym.agents.registry import agent_class, is_ours, make_agent, policy_first
 
     torch.set_num_threads(args.threads)
     found = agent_class(args.agent)
-    if not getattr(found, "learns", True):
+    if not callable(getattr(found, "learn", None)) or not getattr(found, "learns", True):
         raise ConfigError(f"{args.agent} does not learn; evaluate it with `treegym eval {args.agent}`")
+    if not callable(getattr(found, "save", None)):
+        raise ConfigError(f"{args.agent} has no method `save`, so nothing would be left of it: train it within a bench")
     try:
         env = gym.make(args.env, **parse_switches(args.env_arg, "--env-arg"))
     except gym.error.Error as error:
@@ -52,12 +59,14 @@ def run(args: argparse.Namespace) -> int:
     latest = latest_checkpoint(args.out)
     if latest is not None and not args.resume:
         raise ConfigError(f"{args.out} holds checkpoints already; add --resume to go on, or choose another --out")
+    if not policy_first(found):
+        return _train_plain(args, make_agent(args.agent, env, seed=args.seed, **switches))
     common: dict[str, Any] = {"verbose": 0 if args.json else 1, "tensorboard_log": _text(args.tensorboard)}
     if latest is not None:
-        agent = found.load(latest, env=env, **common, **switches)
+        named = {} if args.policy is None or not is_ours(found) else {"policy": args.policy}
+        agent = found.load(latest, env=env, **common, **named, **switches)
     else:
-        policy = args.policy or ("ChildPolicy" if hasattr(env.unwrapped, "layout") else "MlpPolicy")
-        agent = found(policy, env, seed=args.seed, **common, **switches)
+        agent = make_agent(args.agent, env, policy=args.policy, seed=args.seed, **common, **switches)
     remaining = args.steps - agent.num_timesteps
     if remaining > 0:
         agent.learn(
@@ -66,10 +75,21 @@ def run(args: argparse.Namespace) -> int:
             reset_num_timesteps=False,
             progress_bar=sys.stderr.isatty() and not args.json,
         )
+    return _finish(args, agent, int(agent.num_timesteps))
+
+
+def _train_plain(args: argparse.Namespace, agent: Any) -> int:
+    """Trains an agent that is made without a policy and knows no callbacks: all its steps in one go."""
+    agent.learn(args.steps)
+    return _finish(args, agent, args.steps)
+
+
+def _finish(args: argparse.Namespace, agent: Any, steps: int) -> int:
     final = args.out / "final.zip"
+    args.out.mkdir(parents=True, exist_ok=True)
     agent.save(final)
-    result = {"checkpoint": str(final), "agent": args.agent, "env": args.env, "steps": agent.num_timesteps}
-    print(json.dumps(result) if args.json else f"{agent.num_timesteps} steps; saved {final}")
+    result = {"checkpoint": str(final), "agent": args.agent, "env": args.env, "steps": steps}
+    print(json.dumps(result) if args.json else f"{steps} steps; saved {final}")
     return 0
 
 

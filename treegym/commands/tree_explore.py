@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from treegym.errors import ConfigError, suggest
+from treegym.errors import ConfigError
 
 __all__ = ["configure", "run"]
 
@@ -90,14 +90,12 @@ def _world(args: argparse.Namespace, tree: Any, max_children: int = 16) -> Any:
 def _walks(args: argparse.Namespace, tree: Any, roots: list[int]) -> list[Any]:
     if not args.agent:
         return []
-    from treegym.bench.roster import known_agents, resolve
+    from treegym.agents.registry import AGENTS
     from treegym.explorer.walks import walks_of
 
-    if args.algorithm not in known_agents() and ":" not in args.algorithm:
-        raise ConfigError(f"--algorithm: unknown agent {args.algorithm!r}.{suggest(args.algorithm, known_agents())}")
     walks = []
     for path in args.agent:
-        agent = resolve(args.algorithm).load(path)
+        agent = AGENTS.find(args.algorithm).load(path)
         world = _world(args, tree, max_children=int(agent.action_space.n))  # as many as it learned to choose among
         _check_fits(agent, world, path)
         walks += walks_of(agent, Path(path).stem, world, roots)
