@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from treegym.agents.planning.simulators import SEES
 from treegym.agents.schedules import Schedule
 from treegym.agents.settings import Settings
+from treegym.checks import one_of
 from treegym.errors import ConfigError
+from treegym.rewards.sees import Sees
 from treegym.search.settings import TREE_RULES
 
 __all__ = ["AlphaZeroSettings"]
@@ -57,10 +58,8 @@ class AlphaZeroSettings(Settings):
 
     def __post_init__(self) -> None:
         for name in ("selfplay_sees", "planner_sees"):
-            if getattr(self, name) not in SEES:
-                raise ConfigError(f"{name} must be one of {', '.join(SEES)}, got {getattr(self, name)!r}")
-        if self.value_target not in ("return", "n_step"):
-            raise ConfigError(f"value_target must be 'return' or 'n_step', got {self.value_target!r}")
+            one_of(name, getattr(self, name), (Sees.VALUE, Sees.VERIFIER))
+        one_of("value_target", self.value_target, ("return", "n_step"))
         if self.num_simulations < 1:
             raise ConfigError(f"num_simulations must be at least 1, got {self.num_simulations}")
         if self.likelihood_weight < 0:

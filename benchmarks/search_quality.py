@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from common import emit, parse, table
 
-from treegym.envs.token_tree.simulator import ClosedTree
 from treegym.search import names
+from treegym.search.closed import ClosedTree
 from treegym.tree.token_tree import TokenTree
 from treegym.tree.weights import initial_weights, similarity_scores
 
@@ -115,9 +115,14 @@ class Bundled:
     def _mixed(self, weight: float) -> np.ndarray:
         return (self.judge + np.float32(weight) * self.likelihood).astype(np.float32)
 
-    def world(self, reward: np.ndarray, **judged: Any) -> ClosedTree:
-        """Returns the tree with that reward."""
-        return ClosedTree(self.tree, reward=reward, terminal=self.ends, **judged)
+    def world(
+        self, reward: np.ndarray, *, policy: np.ndarray | None = None, value: np.ndarray | None = None
+    ) -> ClosedTree:
+        """Returns the tree with that reward; policy and value are the primary's own and 0 unless given."""
+        count = np.asarray(self.tree.child_count)
+        logits = np.asarray(self.tree.prior, np.float32) if policy is None else policy
+        worth = np.zeros(len(count), np.float32) if value is None else value
+        return ClosedTree(np.asarray(self.tree.first_child), count, self.ends, reward, logits, worth, int(count.max()))
 
     def best(self, reward: np.ndarray, roots: np.ndarray) -> np.ndarray:
         """Returns the ends that a perfect planner finds."""
@@ -131,7 +136,7 @@ class Bundled:
         """Returns a row for each method and budget."""
         reward, rows = self.told[sees], []
         value = value_by_depth(self.tree, reward, self.training)
-        world, by_similarity = (self.world(reward, value=value, **p) for p in ({}, {"policy": self.similarity}))
+        world, by_similarity = (self.world(reward, value=value, policy=p) for p in (None, self.similarity))
         highest = self.verdict[self.best(self.verdict, self.roots)]
         for method in ("optimum", *names()):
             before: np.ndarray | None = None

@@ -99,6 +99,7 @@ class Term(Part):
     deterministic: bool = True
     at_truncation: bool = False  # an episode term that is also scored where the budget cuts a path off
     shaping: bool = False  # left out of the raw reward that evaluations report
+    deployable: bool = False  # needs neither the verdict nor a reference answer, so that planners may be told it
     bounds: tuple[float, float] | None = None
 
     def __new__(cls, **arguments: Any) -> Term:
@@ -163,7 +164,9 @@ class Term(Part):
 
 
 class FunctionTerm(Term):
-    """A plain function of a `PathView`, called at most once a node.
+    """A plain function of a `PathView`, called at most once per node.
+
+    A function that needs neither the verdict nor a reference answer says so by an attribute: ``f.deployable = True``.
 
     Args:
         function: takes a `PathView` and returns a number.
@@ -187,6 +190,7 @@ class FunctionTerm(Term):
         if scope not in ("step", "episode"):
             raise ConfigError(f"reward term {self.name!r}: scope is 'step' or 'episode', not {scope!r}")
         self.function = function
+        self.deployable = bool(getattr(function, "deployable", False))
         self.scope = scope
         self.parameters = dict(parameters or {})
         self.arguments = {**self.parameters, **{k: v for k, v in common.items() if k != "name"}}

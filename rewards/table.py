@@ -27,6 +27,7 @@ class RewardTable:
 
     Attributes:
         names: T term names, in order.
+        deployable: bool [T], which of them planners may be told.
         weights: float64 [T], each term's share of the reward (the product of the weights above it).
         complete: true when nothing is left to evaluate, so that `ensure` need not be called.
     """
@@ -49,6 +50,7 @@ class RewardTable:
         self._part, self._unshaped = part, unshaped
         self._leaves = part.terms()
         self.names = tuple(term.name for term in self._leaves)
+        self.deployable = np.array([term.deployable for term in self._leaves], bool)  # [T]
         shares = part.weights(1.0)
         self.weights = np.array([shares[name] for name in self.names])  # [T] float64
         self.progress = 0.0
@@ -146,6 +148,18 @@ class RewardTable:
         self.ensure(nodes)
         credit = self._unshaped.increments(self, np.asarray(nodes, dtype=np.int64))
         return np.nan_to_num(credit, nan=0.0)
+
+    def visible(self, nodes: np.ndarray) -> np.ndarray:
+        """Returns what a planner without the verdict is told that entering nodes pays, ``[B] float32``.
+
+        The weighted sum of the deployable terms: where a composition mixes them otherwise, this is what can be told
+        without knowing the rest.
+        """
+        self.ensure(nodes)
+        columns = np.flatnonzero(self.deployable & (self.weights != 0))
+        if not len(columns):
+            return np.zeros(len(nodes), np.float32)
+        return (self.vector(nodes)[:, columns] @ self.weights[columns]).astype(np.float32)
 
     def vector(self, nodes: np.ndarray) -> np.ndarray:
         """Returns the terms at nodes as a finite array ``[B, T] float32`` (a masked failure is 0; see `failed`)."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from treegym.errors import ConfigError
+from treegym.search.api import search
 from treegym.search.checks import positive, real_numbers, whole_numbers
 from treegym.search.kernels.numeric import LARGEST
 from treegym.search.kernels.worlds import NUMBERS, PER_NODE, ClosedWorld
-from treegym.search.settings import make_options
-from treegym.search.simulator import SearchResult
+from treegym.search.settings import TREE_RULES, make_options
+from treegym.search.simulator import Evaluation, SearchResult, Transition
 from treegym.search.whole import search_whole
 
-__all__ = ["search_closed"]
+__all__ = ["ClosedTree", "search_closed"]
 
 
 def search_closed(
@@ -90,6 +92,42 @@ def search_closed(
         row = int(np.flatnonzero(problems)[0])
         raise ConfigError(f"from root {int(start[row])}: {_problem(world, -1 - int(problems[row]), widest)}")
     return out.result()
+
+
+@dataclass
+class ClosedTree:
+    """A closed tree with its judgement as a `Simulator`: a state is a node. The arrays are those of `search_closed`.
+
+    Tree methods search it in one kernel, all others through the protocol.
+    """
+
+    first_child: np.ndarray  # [N] int32
+    child_count: np.ndarray  # [N] uint16
+    terminal: np.ndarray  # [N] bool
+    reward: np.ndarray  # [N] float32
+    prior_logits: np.ndarray  # [N] float32
+    value: np.ndarray  # [N] float32
+    num_actions: int
+
+    def expand(self, states: np.ndarray) -> Evaluation:
+        slot = np.arange(self.num_actions)
+        legal = slot < self.child_count[states].astype(np.int64)[:, None]
+        children = self.first_child[states].astype(np.int64)[:, None] + np.where(legal, slot, 0)
+        logits = np.where(legal, self.prior_logits[children], np.float32(0.0))
+        return Evaluation(logits, self.value[states], legal)
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+        after = self.first_child[states].astype(np.int64) + actions
+        return Transition(after, self.reward[after], self.terminal[after])
+
+    def search(
+        self, states: np.ndarray, *, method: str, num_simulations: int, seed: int = 0, **options: Any
+    ) -> SearchResult:
+        """Plans from nodes; options as in `treegym.search.search`."""
+        asked: dict[str, Any] = {"method": method, "num_simulations": num_simulations, "seed": seed, **options}
+        if method not in TREE_RULES:
+            return search(self, states, **asked)
+        return search_closed(roots=states, **vars(self), **asked)
 
 
 def _truths(name: str, given: Any) -> np.ndarray:

@@ -10,20 +10,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from treegym.agents.baselines.answers import FLOOR
 from treegym.agents.baselines.base import Planning
-from treegym.agents.planning.planners import ClosedPlanner, SimulatorPlanner, make_planner
-from treegym.agents.planning.simulators import TreeSimulator
-from treegym.agents.play.native_worlds import LanesWorld
+from treegym.agents.planning.planners import make_planner
 from treegym.agents.play.standing import Place
-from treegym.envs.token_tree.world import TreeWorld
+from treegym.checks import one_of
 from treegym.errors import ConfigError
-from treegym.search import Transition
+from treegym.rewards.sees import Sees
 
 __all__ = ["MCTS", "Beam", "BestOfN", "Lookahead"]
-
-SEES = ("likelihood", "verifier")
-SCALE = 0.1  # log-probabilities down to -20 against rewards around 1
 
 
 class _Planned(Planning):
@@ -37,19 +31,19 @@ class _Planned(Planning):
     """
 
     method: ClassVar[str] = ""
+    tabulate: ClassVar[bool] = False  # whether whole searches run in one kernel on closed trees
 
     def __init__(
         self,
         env: Any,
         *,
         num_simulations: int = 64,
-        sees: str = "likelihood",
+        sees: str = Sees.LIKELIHOOD,
         options: dict[str, Any] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if sees not in SEES:
-            raise ConfigError(f"sees must be one of {', '.join(SEES)}, got {sees!r}")
+        one_of("sees", sees, (Sees.LIKELIHOOD, Sees.VERIFIER))
         self.num_simulations, self.sees, self.options = num_simulations, sees, dict(options or {})
         self.simulations = 0
         super().__init__(env, seed=seed, **kwargs)
@@ -75,56 +69,17 @@ class _Planned(Planning):
         return result.action.astype(np.int64)
 
     def _make(self, world: Any) -> Any:
-        inner = world.tree_world if isinstance(world, LanesWorld) else None
-        planner: Any
-        if inner is None:
-            planner = make_planner(world)
-        else:
-            planner = SimulatorPlanner(
-                lambda policy: (
-                    _LikelihoodSimulator(inner, None, sees="verifier")
-                    if self.sees == "likelihood"
-                    else TreeSimulator(inner, None, sees="verifier")
-                ),
-                lambda who: world.lanes.node[who],
-            )
+        planner = make_planner(world, sees=self.sees, tabulate=self.tabulate)
+        assert planner is not None, "checked when the world was entered"
         planner.prepare(None)
         return planner
-
-
-class _LikelihoodSimulator(TreeSimulator):
-    """A token tree that pays what primary and teachers think of a step."""
-
-    def __init__(self, world: TreeWorld, policy: Any, *, sees: str) -> None:
-        super().__init__(world, policy, sees=sees)
-        self.pays = step_likelihood(world)  # [N] float32
-
-    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        moved = super().step(states, actions)
-        return Transition(moved.states, self.pays[moved.states], moved.terminated)
-
-
-def step_likelihood(world: TreeWorld) -> np.ndarray:
-    """Returns the mean log-probability of each node under primary and teachers, scaled ``[N] float32``."""
-    tree = world.tree
-    opinions = np.concatenate([np.asarray(tree.prior)[:, None], np.asarray(tree.teacher_logp, np.float32)], axis=1)
-    return SCALE * np.nan_to_num(opinions, nan=FLOOR).clip(FLOOR, 0.0).mean(1, dtype=np.float32)
 
 
 class MCTS(_Planned):
     """Plain UCT with the primary's prior at ties and no value network."""
 
     method = "uct"
-
-    def _make(self, world: Any) -> Any:
-        inner = world.tree_world if isinstance(world, LanesWorld) else None
-        if inner is None or inner.grower is not None or not inner.table.complete:
-            return super()._make(world)
-        planner = ClosedPlanner(inner, world.lanes, sees="verifier")
-        planner.prepare(None)
-        if self.sees == "likelihood":
-            planner.paid = step_likelihood(inner)
-        return planner
+    tabulate = True
 
 
 class Beam(_Planned):

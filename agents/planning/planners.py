@@ -21,7 +21,9 @@ from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.world import World
 from treegym.agents.policies.base import ChildScorer
 from treegym.envs.token_tree.world import TreeWorld
-from treegym.search import Evaluation, SearchResult, Simulator, Transition, search, search_closed
+from treegym.rewards.sees import Sees
+from treegym.search import SearchResult, Simulator, search
+from treegym.search.closed import ClosedTree
 
 __all__ = ["ClosedPlanner", "Planner", "SimulatorPlanner", "make_planner", "nodes_under"]
 
@@ -29,7 +31,10 @@ __all__ = ["ClosedPlanner", "Planner", "SimulatorPlanner", "make_planner", "node
 class Planner(Protocol):
     """Searches from where the lanes of a world stand."""
 
-    simulator: Simulator | None  # the world as it searches it; None until prepared
+    @property
+    def simulator(self) -> Simulator | None:
+        """The world as it searches it; None until prepared."""
+        ...
 
     def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
         """Takes the networks as they are now; `roots` narrows down where searches will be."""
@@ -52,24 +57,26 @@ class ClosedPlanner:
     """Plans on a closed token tree: the networks are tabulated over the nodes, whole searches run in one kernel."""
 
     def __init__(
-        self, world: TreeWorld, lanes: Any = None, *, sees: str = "value", likelihood_weight: float = 0.0
+        self, world: TreeWorld, lanes: Any = None, *, sees: str = Sees.VALUE, likelihood_weight: float = 0.0
     ) -> None:
         self.world, self.sees, self._lanes = world, sees, lanes
         self.likelihood_weight = likelihood_weight
-        size = world.tree.size
-        self.terminal = world.tables.ends | world.tables.cut_off | (world.tables.child_count == 0)  # [N] bool
+        size, tables = world.tree.size, world.tables
+        self.terminal = tables.ends | tables.cut_off | (tables.child_count == 0)  # [N] bool
         self.reward = visible_reward(world, np.arange(size), sees=sees)  # [N] float32
         self.paid = self.reward.copy()  # [N] float32, with what ends and steps are estimated to be worth
         self.logits = np.zeros(size, np.float32)  # [N], of each node among its siblings
         self.value = np.zeros(size, np.float32)  # [N]
         self.evaluated = 0  # states the networks judged since made
-        self.simulator: Simulator | None = _Tables(self)
+        self.simulator = ClosedTree(
+            tables.first_child, tables.child_count, self.terminal, self.paid, self.logits, self.value, world.num_actions
+        )
 
     def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
         """Tabulates the networks over the trees of `roots` (indices; None: all). Without a policy: prior, value 0."""
         world = self.world
         if policy is None:
-            self.logits = world.tree.prior.astype(np.float32)
+            self.logits[:] = world.tree.prior
             return
         nodes = np.arange(world.tree.size) if roots is None else nodes_under(world, roots)
         inner = nodes[~self.terminal[nodes]]
@@ -81,50 +88,20 @@ class ClosedPlanner:
             children = (world.tables.first_child[part].astype(np.int64)[:, None] + slot)[there]
             self.logits[children] = logits[there]
             self.value[part] = values
-            if self.sees == "value":
+            if self.sees == Sees.VALUE:
                 likely = self.likelihood_weight * masked_log_softmax_array(logits, there)[there]
                 ends = np.where(self.terminal[children], worth[there], 0.0)
                 self.paid[children] = self.reward[children] + ends + likely
         self.evaluated += len(inner)
 
     def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
-        return search_closed(
-            first_child=self.world.tables.first_child,
-            child_count=self.world.tables.child_count,
-            terminal=self.terminal,
-            reward=self.paid,
-            prior_logits=self.logits,
-            value=self.value,
-            roots=states,
-            num_simulations=num_simulations,
-            method=method,
-            num_actions=self.world.num_actions,
-            seed=seed,
-            **options,
-        )
+        return self.simulator.search(states, method=method, num_simulations=num_simulations, seed=seed, **options)
 
     def states(self, lanes: np.ndarray) -> np.ndarray:
         return self._lanes.node[lanes]
 
     def borrowed(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
-
-
-class _Tables:
-    """The tables of a `ClosedPlanner` as a `Simulator`: a state is a node."""
-
-    def __init__(self, planner: ClosedPlanner) -> None:
-        self.planner, self.num_actions = planner, planner.world.num_actions
-
-    def expand(self, states: np.ndarray) -> Evaluation:
-        tables, slot = self.planner, np.arange(self.num_actions)
-        legal = slot < tables.world.tables.child_count[states].astype(np.int64)[:, None]
-        children = tables.world.tables.first_child[states].astype(np.int64)[:, None] + np.where(legal, slot, 0)
-        return Evaluation(np.where(legal, tables.logits[children], 0.0), tables.value[states], legal)
-
-    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        after = self.planner.world.tables.first_child[states].astype(np.int64) + actions
-        return Transition(after, self.planner.paid[after], self.planner.terminal[after])
 
 
 class SimulatorPlanner:
@@ -150,11 +127,11 @@ class SimulatorPlanner:
 
 
 def make_planner(
-    world: World, *, sees: str = "value", tabulate: bool = True, likelihood_weight: float = 0.0
+    world: World, *, sees: str = Sees.VALUE, tabulate: bool = True, likelihood_weight: float = 0.0
 ) -> Planner | None:
     """Returns a planner for a world, or None if the world can be neither looked up nor cloned.
 
-    `sees` and `likelihood_weight` (with ``sees="value"``: what a step is paid, times its log-probability under the
+    `sees` and `likelihood_weight` (with `Sees.VALUE`: what a step is paid, times its log-probability under the
     policy) are about token trees. Elsewhere the simulator is a copy of the environment, which pays what it pays:
     whoever compares there counts the simulations.
     """

@@ -1,9 +1,7 @@
 """Worlds as searches see them: what a state shows, what a step pays and where it ends.
 
-On held-out roots a planner never sees the verdict. With ``sees="value"`` the reward holds only terms that a real
-deployment would have (judge, perplexity, length, ...), an end is worth what the critic says of it, and a step may be
-paid what the policy thinks of it; with ``sees="verifier"`` the full reward is used, as one may where a checker exists.
-Every result says which.
+What a planner is told is named by `treegym.rewards.sees.Sees`. With ``sees="value"`` an end is also worth what the
+critic says of it, and a step may be paid what the policy thinks of it.
 
 Letters: B states, K children.
 """
@@ -19,32 +17,39 @@ from treegym.agents.masking import masked_log_softmax_array
 from treegym.agents.planning.memory import path_memory
 from treegym.agents.play.world import scalar_reward
 from treegym.agents.policies.base import MEMORY, ChildScorer, as_rows, mask_of
-from treegym.envs.token_tree.simulator import visible_reward as told_reward
+from treegym.checks import one_of
 from treegym.envs.token_tree.world import TreeWorld
-from treegym.errors import ConfigError
+from treegym.rewards.sees import Sees
 from treegym.search import Evaluation, Transition
+from treegym.tree.token_tree import TokenTree
 
 __all__ = [
-    "SEES",
     "CloneSimulator",
     "LanesSimulator",
     "TreeSimulator",
     "rows_at",
+    "step_likelihood",
     "visible_reward",
 ]
 
-SEES = ("value", "verifier")
+FLOOR, SCALE = -20.0, 0.1  # of a model's opinion of a token: "none", and log-probabilities against rewards around 1
 
 
 def visible_reward(world: TreeWorld, nodes: np.ndarray, *, sees: str) -> np.ndarray:
-    """Returns what a planner is told entering nodes pays ``[B] float32``.
+    """Returns what a planner is told that entering nodes pays ``[B] float32``; see `Sees`."""
+    if one_of("planner_sees", sees, Sees) == Sees.LIKELIHOOD:
+        return step_likelihood(world.tree, nodes)
+    if sees == Sees.VALUE:
+        return world.table.visible(nodes)
+    world.table.ensure(nodes)
+    return world.table.total[nodes].astype(np.float32)
 
-    Without the verifier: the weighted sum of the deployable terms (where the reward composes them otherwise, this is
-    what can be told without knowing the rest).
-    """
-    if sees not in SEES:
-        raise ConfigError(f"planner_sees must be one of {', '.join(SEES)}, got {sees!r}")
-    return told_reward(world.table, nodes, planner_sees="verifier" if sees == "verifier" else "rewards")
+
+def step_likelihood(tree: TokenTree, nodes: np.ndarray) -> np.ndarray:
+    """Returns the mean log-probability of nodes under primary and teachers, scaled ``[B] float32``."""
+    prior, teachers = np.asarray(tree.prior)[nodes], np.asarray(tree.teacher_logp[nodes], np.float32)
+    opinions = np.concatenate([prior[:, None], teachers], axis=1)
+    return SCALE * np.nan_to_num(opinions, nan=FLOOR).clip(FLOOR, 0.0).mean(1, dtype=np.float32)
 
 
 def rows_at(world: TreeWorld, nodes: np.ndarray, policy: ChildScorer | None) -> dict[str, np.ndarray]:
@@ -59,10 +64,10 @@ class TreeSimulator:
     """A token tree, closed or live, as a `Simulator`: a state is a node."""
 
     def __init__(
-        self, world: TreeWorld, policy: ChildScorer | None, *, sees: str = "value", likelihood_weight: float = 0.0
+        self, world: TreeWorld, policy: ChildScorer | None, *, sees: str = Sees.VALUE, likelihood_weight: float = 0.0
     ) -> None:
         self.world, self.policy, self.sees = world, policy, sees
-        self.likelihood_weight = likelihood_weight if sees == "value" and policy is not None else 0.0
+        self.likelihood_weight = likelihood_weight if sees == Sees.VALUE and policy is not None else 0.0
         self.num_actions = world.num_actions
         self._likelihood: dict[int, np.ndarray] = {}  # node: log-probability of each child [K]
         self.evaluated = 0
@@ -88,7 +93,7 @@ class TreeSimulator:
         world.prepare_nodes(after)
         reward = visible_reward(world, after, sees=self.sees)
         terminated = world.tables.ends[after] | world.tables.cut_off[after] | (world.tables.child_count[after] == 0)
-        if self.sees == "value" and self.policy is not None and terminated.any():
+        if self.sees == Sees.VALUE and self.policy is not None and terminated.any():
             ended = np.flatnonzero(terminated)
             reward[ended] += self.policy.judge(self._rows(states[ended]))[2][np.arange(len(ended)), actions[ended]]
         if self.likelihood_weight:

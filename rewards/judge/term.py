@@ -61,6 +61,7 @@ class Judge(Term):
     """
 
     kind = "judge"
+    deployable = True
     lazy = True
     bounds = (0.0, 1.0)
 

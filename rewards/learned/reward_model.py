@@ -22,6 +22,7 @@ class LearnedReward(Term):
     """
 
     kind = "reward_model"
+    deployable = True
     lazy = True
 
     def __init__(self, *, model: str, form: str = "probability", **common: Any) -> None:

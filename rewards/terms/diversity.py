@@ -53,6 +53,7 @@ class Diversity(Term):
     """
 
     kind = "diversity"
+    deployable = True
     scope = "group"
     bounds = (0.0, 1.0)
 

@@ -42,6 +42,7 @@ class KL(Term):
     """
 
     kind = "kl"
+    deployable = True
     scope = "step"
 
     def __init__(self, *, reference: str, estimator: str = "k1", limit: float = 20.0, **common: Any) -> None:

@@ -14,6 +14,7 @@ class Length(Term):
     """1 for every token entered, the end token too; the return is the length. Give it a small negative weight."""
 
     kind = "length"
+    deployable = True
     scope = "step"
     bounds = (1.0, 1.0)
 

@@ -42,6 +42,7 @@ class LogLikelihood(Term):
     """
 
     kind = "loglikelihood"
+    deployable = True
     scope = "step"
 
     def __init__(self, *, of: str = "primary", floor: float = -20.0, **common: Any) -> None:
@@ -68,6 +69,7 @@ class Perplexity(Term):
     """
 
     kind = "perplexity"
+    deployable = True
     at_truncation = True
 
     def __init__(

@@ -35,6 +35,7 @@ class LMGT(Term):
     """
 
     kind = "lmgt"
+    deployable = True
     scope = "step"
     shaping = True
     bounds = (-1.0, 1.0)

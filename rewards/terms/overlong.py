@@ -30,6 +30,7 @@ class SoftOverlong(Term):
     """
 
     kind = "soft_overlong"
+    deployable = True
     at_truncation = True
     bounds = (-1.0, 0.0)
 

@@ -21,6 +21,7 @@ class Similarity(Term):
     """The stored cosine of each child to the primary's own choice, in context; unset ones count as 0."""
 
     kind = "similarity"
+    deployable = True
     scope = "step"
     bounds = (-1.0, 1.0)
 

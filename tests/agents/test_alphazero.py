@@ -23,6 +23,7 @@ from treegym.agents.play.native_worlds import LanesWorld
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 from treegym.registration import ENVS
+from treegym.rewards import FunctionTerm, Term
 from treegym.search import Options, Session
 
 SMALL = {"n_envs": 32, "n_episodes": 32, "num_simulations": 32, "seed": 0}
@@ -67,6 +68,32 @@ def test_visible_reward_leaves_out_what_knows_the_answer(tree_spec: str) -> None
     assert full.max() == pytest.approx(0.75)  # a correct end: 1 - .25
     with pytest.raises(ConfigError, match="planner_sees"):
         visible_reward(world, inner, sees="all")
+
+
+def test_a_users_own_deployable_term_reaches_planners(tree_spec: str) -> None:
+    """A plain function and a `Term` of one's own, by their own word; a term that does not say so stays hidden."""
+
+    class Weighty(Term):
+        """Half for every token."""
+
+        kind, scope, deployable = "weighty", "step", True
+
+        def values(self, source: Any, asked: Any) -> np.ndarray:
+            return np.full(len(asked.nodes), 0.5)
+
+    def quick(path: Any) -> float:
+        return 0.25
+
+    def secret(path: Any) -> float:
+        return 7.0
+
+    quick.deployable = True  # type: ignore[attr-defined]
+    reward = [Weighty(), FunctionTerm(function=quick, scope="step"), FunctionTerm(function=secret, scope="step")]
+    world = TreeWorld(tree_spec, split="all", reward=reward)
+    inner = np.flatnonzero(world.tree.parent >= 0)
+    np.testing.assert_allclose(visible_reward(world, inner, sees="value"), 0.75)
+    planner = ClosedPlanner(world, sees="value")
+    np.testing.assert_allclose(planner.paid[inner], 0.75)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3])
