@@ -20,7 +20,7 @@ from treegym.bench.episodes import Episodes, read_episodes, read_training
 from treegym.bench.export import export_parquet
 from treegym.bench.leaderboard import leaderboard_of
 from treegym.bench.recording import Recorder
-from treegym.bench.report.html import as_html
+from treegym.bench.report.page import as_html
 from treegym.bench.report.tables import as_markdown, as_text
 from treegym.bench.results import ResultFolder
 from treegym.bench.runner import run_suite

@@ -26,7 +26,8 @@ from treegym.errors import DataError
 __all__ = ["AgentRuns", "build_leaderboard", "gather", "leaderboard_of"]
 
 COLUMNS = ("correct", "return", "true", "proxy", "regret", "length")
-COSTS = (*BUDGET_UNITS, "episodes", "simulations", "judge_calls", "discarded_groups")
+UNITS = (*BUDGET_UNITS, "verdicts")
+COSTS = (*UNITS, "episodes", "simulations", "judge_calls", "discarded_groups")
 THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
 
@@ -125,6 +126,8 @@ def build_leaderboard(suite: Suite, summaries: Iterable[Mapping[str, Any]], *, s
         "provenance": _provenance(everyone),
         "warnings": [*_warnings(suite, runs, everyone, expected), *_said_of_failures(failed)],
         "agents": rows,
+        "remarks": _remarks(rows, suite),
+        "samples": {},
         "improvement": _improvement(order, suite, runs, seed),
         "differences": _differences(order, suite, runs, seed),
         **({"failed_rewards": failed} if failed else {}),
@@ -140,9 +143,12 @@ def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], s
     broad = paired_difference([entry.prompts for entry in entries.values()], against_zero, seed=seed)
     point, low, high = performance_profile([entry.by_kind for entry in entries.values()], THRESHOLDS, seed=seed)
     everyone = [run for entry in entries.values() for run in entry.summaries]
+    contestant = next(agent for agent in suite.agents if agent.name == name)
+    evaluations = [{**run["cost"].get("evaluation", {}), "episodes": run["episodes"]["count"]} for run in everyone]
     return {
         "name": name,
-        "agent": next(agent.agent for agent in suite.agents if agent.name == name),
+        "agent": contestant.agent,
+        "settings": dict(contestant.kwargs),
         **aggregates,
         "mean_over_prompts": _ends(broad),
         "runs": len(everyone),
@@ -150,8 +156,12 @@ def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], s
         **{column: _mean(run["final"].get(column) for run in everyone) for column in COLUMNS},
         "cost": {cost: _mean(run["cost"].get(cost) for run in everyone) for cost in COSTS},
         "evaluation": {
-            key: _mean(run["cost"].get("evaluation", {}).get(key) for run in everyone)
-            for key in ("forward_passes", "cpu_seconds")
+            **{key: _mean(part.get(key) for part in evaluations) for key in ("forward_passes", "cpu_seconds")},
+            "per_episode": _mean(
+                part["forward_passes"] / part["episodes"]
+                for part in evaluations
+                if part.get("forward_passes") is not None
+            ),
         },
         "profile": {"point": _short(point), "low": _short(low), "high": _short(high)},
         "envs": {env: _env_row(entry, suite, env, seed) for env, entry in entries.items()},
@@ -172,6 +182,11 @@ def _env_row(entry: AgentRuns, suite: Suite, env: str, seed: int) -> dict[str, A
             for t, kind in enumerate(entry.kinds)
         },
         "curve": _curve(entry.summaries, low, high, seed),
+        "hyperparameters": entry.summaries[0]["hyperparameters"],
+        "runs": [
+            {"seed": run["seed"], "score": _finite(score), **{unit: run["cost"].get(unit) for unit in UNITS}}
+            for run, (score,) in zip(entry.summaries, entry.scores.tolist(), strict=True)
+        ],
     }
 
 
@@ -184,7 +199,7 @@ def _curve(summaries: Sequence[Mapping[str, Any]], low: float, high: float, seed
         scores = (np.array([[point["score"]] for point in here], np.float64) - low) / (high - low)  # [N, 1] float64
         points.append(
             {
-                **{unit: _mean(point.get(unit) for point in here) for unit in BUDGET_UNITS},
+                **{unit: _mean(point.get(unit) for point in here) for unit in UNITS},
                 "score": _ends(bootstrap([scores], interquartile_mean, seed=seed, resamples=500)),
                 **{column: _mean(point.get(column) for point in here) for column in ("true", "proxy", "regret")},
             }
@@ -249,6 +264,28 @@ def _warnings(
     if any("+changes" in str(run.get("provenance", {}).get("git")) for run in everyone):
         said.append("Some runs come from a checkout with uncommitted changes.")
     return said
+
+
+def _remarks(rows: Sequence[Mapping[str, Any]], suite: Suite) -> list[str]:
+    """Returns where the order of two agents depends on the environment, or on what was budgeted, beyond chance."""
+    said = []
+    for first, second in itertools.combinations(suite.envs, 2):
+        turned = [
+            f"{a['name']} and {b['name']}"
+            for a, b in itertools.combinations(rows, 2)
+            if _order(a, b, first.name) * _order(a, b, second.name) < 0
+        ]
+        if turned:
+            said.append(f"The order changes between {first.name} and {second.name}: {', '.join(turned)}.")
+    return said
+
+
+def _order(a: Mapping[str, Any], b: Mapping[str, Any], env: str) -> int:
+    """Returns 1 where the first agent's interval lies above the second's in an environment, -1 below, 0 otherwise."""
+    (_, low, high), (_, other_low, other_high) = a["envs"][env]["iqm"], b["envs"][env]["iqm"]
+    if None in (low, high, other_low, other_high):
+        return 0
+    return int(low > other_high) - int(high < other_low)
 
 
 def _failed_rewards(runs: Mapping[str, Mapping[str, AgentRuns]]) -> list[dict[str, Any]]:

@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
     try:
         return int(action[args.action](args))
+    except BrokenPipeError:
+        raise  # whoever read our output has seen enough: nothing failed
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise TreeGymError(f"{error.strerror or error}{where}; finished runs are kept") from error

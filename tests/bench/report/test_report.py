@@ -12,8 +12,8 @@ import pytest
 
 from treegym.bench.leaderboard import build_leaderboard
 from treegym.bench.report import FILES, write_report
-from treegym.bench.report.html import as_html
-from treegym.bench.report.svg import Axis, linear_ticks, log_ticks, short_number
+from treegym.bench.report.charts import Axis, Figure, linear_ticks, log_ticks, short_number
+from treegym.bench.report.page import as_html
 from treegym.bench.report.tables import as_csv, as_markdown, as_text
 
 
@@ -66,6 +66,30 @@ def test_page_shows_every_part(board: dict[str, Any]) -> None:
     for label in ("environment steps", "model forward passes", "CPU seconds"):
         assert f">{label}" in page
     assert page.count('class="chart"') == 2 * 3 + 1 + 2 + 1  # three axes an env, profiles, a proxy chart an env, cost
+
+
+def test_page_shows_settings_costs_and_single_runs(board: dict[str, Any]) -> None:
+    rows = [{**row, "settings": {"learning_rate": 0.003}} for row in board["agents"]]
+    page = as_html({**board, "agents": rows})
+    assert page.count('<span class="settings">learning_rate 0.003</span>') == 3
+    assert 'data-label="forward passes"' in page
+    assert page.count('<circle class="run"') >= board["runs"]
+    assert "Every setting that the agents ran with" in page
+
+
+def test_labels_of_a_chart_meet_neither_each_other_nor_marks() -> None:
+    chart = Figure("t", "d", Axis("x", 0, 1), Axis("y", 0, 1), "c")
+    points = [(0.5 + i / 500, 0.8 + i / 1000) for i in range(8)]
+    chart.avoid(points)
+    for i, point in enumerate(points):
+        chart.label(*point, f"agent number {i}")
+    boxes = [
+        (x if side == "start" else x - 5.9 * len(text), y - 10, 5.9 * len(text)) for x, y, text, side in chart.labels
+    ]
+    assert len(boxes) == 8
+    for i, (x, y, width) in enumerate(boxes):
+        for other_x, other_y, other_width in boxes[:i]:
+            assert abs(y - other_y) >= 11.9 or x + width <= other_x or other_x + other_width <= x
 
 
 def test_equal_leaderboards_give_equal_pages(board: dict[str, Any]) -> None:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_csv", "as_markdown", "as_text", "failures", "interval", "number"]
+__all__ = [
+    "as_csv",
+    "as_markdown",
+    "as_text",
+    "failures",
+    "interval",
+    "number",
+    "plan",
+    "provenance_line",
+    "settings_text",
+]
 
 _COSTS = ("env_steps", "forward_passes", "cpu_seconds")
 
@@ -19,12 +30,17 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
 
 
-def interval(ends: Sequence[float | None] | None) -> str:
+def interval(values: Sequence[float | None] | None) -> str:
     """Returns ``0.812 [0.790, 0.834]``."""
-    if ends is None:
+    if values is None:
         return "–"
-    point, low, high = ends
-    return number(point) if low is None or high is None else f"{number(point)} [{number(low)}, {number(high)}]"
+    return f"{number(values[0])} {ends(values)}".rstrip()
+
+
+def ends(values: Sequence[float | None]) -> str:
+    """Returns ``[0.790, 0.834]``, or nothing where the ends are not known."""
+    _, low, high = values
+    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
 
 
 def _rows(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -55,7 +71,7 @@ def references(board: Mapping[str, Any]) -> list[str]:
     """Returns a line for every environment: what chance and the exact optimum score, and what a planner sees."""
     lines = []
     for env, values in board["references"].items():
-        budget = ", ".join(f"{amount:,.0f} {unit.replace('_', ' ')}" for unit, amount in board["budget"][env].items())
+        budget = _amounts(board["budget"][env])
         known = [f"{name} {number(value)}" for name, value in values.items()]
         exact = f"; exactly computed: {', '.join(known)}" if known else ""
         lines.append(
@@ -63,6 +79,25 @@ def references(board: Mapping[str, Any]) -> list[str]:
             f"planners see {board['planner_sees'][env]}"
         )
     return lines
+
+
+def plan(board: Mapping[str, Any]) -> list[str]:
+    """Returns a line per environment: its budget, its metric, what planners see."""
+    return [
+        f"{env}: {_amounts(budget)} per run; metric {board['metric'][env]}; planners see {board['planner_sees'][env]}"
+        for env, budget in board["budget"].items()
+    ]
+
+
+def _amounts(budget: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:,.0f} {unit.replace('_', ' ')}" for unit, amount in budget.items())
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Returns settings as ``learning_rate 0.003, n_epochs 8``."""
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()
+    )
 
 
 def failures(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
