@@ -29,17 +29,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | np.integer) or math.isfinite(value)  # whole numbers beyond floats are finite
 
 
-def whole(name: str, value: Any, *, low: int | None = None, high: int | None = None, what: str = "") -> int:
+def whole(name: str, value: Any, *, low: int | None = None, high: int | None = None, unit: str = "") -> int:
     """Returns a whole number within bounds, both included."""
     if not is_whole(value) or not _within(value, low, high):
-        raise ConfigError(f"{name} is {value!r}; it must be {what or 'a whole number'}{_range(low, high)}")
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number{_range(low, high)}{unit and ' ' + unit}")
     return int(value)
 
 
-def number(name: str, value: Any, *, low: float | None = None, high: float | None = None, what: str = "") -> float:
+def number(name: str, value: Any, *, low: float | None = None, high: float | None = None, unit: str = "") -> float:
     """Returns a finite number within bounds, both included."""
     if not is_number(value) or not _within(value, low, high):
-        raise ConfigError(f"{name} is {value!r}; it must be {what or 'a number'}{_range(low, high)}")
+        raise ConfigError(f"{name} is {value!r}; it must be a number{_range(low, high)}{unit and ' ' + unit}")
     return float(value)
 
 

@@ -35,7 +35,9 @@ class Registry(Mapping[str, str]):
             raise ConfigError(f"{name!r} cannot name a {self.sort}; use letters, digits and underscores")
         self._check(name, thing)
         if name in self.table or self._registered.get(name, thing) is not thing:
-            raise ConfigError(f"a {self.sort} called {name!r} exists already; choose another name")
+            raise ConfigError(
+                f"there is already a {self.sort} called {name!r}; what exists already keeps its name, so choose another"
+            )
         self._registered[name] = thing
         return thing
 

@@ -47,8 +47,14 @@ class NodeTables:
         }
         self._whole: dict[str, np.ndarray] = {}  # [capacity, ...] what the attributes above are parts of
 
-    def extend(self) -> Stretch:
-        """Makes every table as long as the tree is now; returns the nodes whose rows are to be filled."""
+    def stretch(self) -> Stretch:
+        """Returns what the tree has gained since the tables were last extended."""
+        tree, old = self.tree, self.size
+        parents = np.unique(tree.parent[old:]).astype(np.int64) if old else np.zeros(0, np.int64)
+        return Stretch(slice(old, tree.size), np.arange(old, tree.size), parents[(parents >= 0) & (parents < old)])
+
+    def extend(self) -> None:
+        """Makes every table as long as the tree is now."""
         tree, old, size = self.tree, self.size, self.tree.size
         for name, (dtype, shape) in self._kinds.items():
             table = self._whole.get(name)
@@ -62,9 +68,6 @@ class NodeTables:
         self.flat_features = self.features.reshape(-1)
         self.first_child, self.child_count, self.token = tree.first_child, tree.child_count, tree.token
         self.size = size
-        fresh = slice(old, size)
-        parents = np.unique(tree.parent[fresh]).astype(np.int64) if old else np.zeros(0, np.int64)
-        return Stretch(fresh, np.arange(old, size), parents[(parents >= 0) & (parents < old)])
 
     def fill_cells(self, stretch: Stretch, root_node: np.ndarray, pays: np.ndarray) -> None:
         """Lays out what stepping needs of the new nodes, and of their parents, which have children now."""

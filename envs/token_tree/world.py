@@ -102,10 +102,11 @@ class TreeWorld:
         self._fill(stretch, self._judging.decide(stretch))
 
     def _stretch(self) -> Stretch:
-        """Makes room for nodes that are new, and refuses those that have too many children."""
-        stretch = self.tables.extend()
+        """Refuses new nodes that have too many children, and makes room for the others."""
+        stretch = self.tables.stretch()
         self._check_width(stretch.nodes)
         self._check_width(stretch.parents)
+        self.tables.extend()
         return stretch
 
     def _fill(self, stretch: Stretch, turned: np.ndarray) -> None:

@@ -172,7 +172,7 @@ class Terminal:
 
     def __init__(self, detector: Detector | None, *, budget: int | None = None) -> None:
         self.detector = detector
-        self.budget = None if budget is None else whole("the budget", budget, low=1, what="a whole number of tokens")
+        self.budget = None if budget is None else whole("the budget", budget, low=1, unit="token")
 
     def on(self, source: TokenTree, nodes: np.ndarray | None = None) -> np.ndarray:
         """Returns which nodes (all of the tree by default) end an episode, ``[N] bool``. A root never does."""

@@ -144,7 +144,7 @@ def test_toml_and_json_files(tmp_path):
         ([], "a list of rewards was expected"),
         (7, "a reward cannot be made of 7"),
         ({1: 1.0}, "names that are not strings"),
-        ({"a": {"term": "length"}, "b": {"term": "nothing"}}, "no reward term called 'nothing'"),
+        ({"a": {"term": "length"}, "b": {"term": "nothing"}}, "unknown reward term 'nothing'"),
         ({"verifier": 1.0, "gate": {"by": "verifier", "then": "judge"}}, "'verifier' appears twice"),
         ({"no.such.module:term": 1.0}, "cannot be imported"),
         ({"verifier": {"weight": True}}, "the weight of reward 'verifier' is True"),

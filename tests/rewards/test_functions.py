@@ -15,7 +15,8 @@ from treegym.rewards import FunctionTerm, Scored, Term, build, registry
 
 @pytest.fixture(autouse=True)
 def clean_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTERED", {"reward term": {}, "terminal detector": {}, "verifier": {}})
+    for known in (registry.TERMS, registry.DETECTORS, registry.VERIFIERS):
+        monkeypatch.setattr(known, "_registered", {})
 
 
 def shout(path, factor=1.0):

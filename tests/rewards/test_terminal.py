@@ -151,7 +151,8 @@ def test_report_counts_calls_saved(small):
 def test_registered_by_name(small, monkeypatch):
     from treegym.rewards import registry
 
-    monkeypatch.setattr(registry, "_REGISTERED", {"reward term": {}, "terminal detector": {}, "verifier": {}})
+    for known in (registry.TERMS, registry.DETECTORS, registry.VERIFIERS):
+        monkeypatch.setattr(known, "_registered", {})
     register_terminal("longer_than", lambda path, tokens: path.depth > tokens)
     assert ends({"longer_than": {"tokens": 2}}, small) == [8]
     with pytest.raises(ConfigError, match="no option 'tokns'"):
