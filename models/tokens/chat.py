@@ -13,7 +13,7 @@ from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel, TokenIds
 from treegym.models.tokens.tokenizers import HuggingFaceTokenizer, prefix_ids
 
-__all__ = ["FEWEST_STEPS", "chat_beginning", "has_chat_template", "plain_beginning"]
+__all__ = ["FEWEST_STEPS", "chat_beginning", "has_chat_template", "knows_system", "plain_beginning"]
 
 FEWEST_STEPS = "Answer in the fewest steps. Write only what is needed to reach the answer, then the answer, then stop."
 
@@ -48,7 +48,7 @@ def chat_beginning(
     def render(prompt: str) -> TokenIds:
         turns = [message for question, answer in examples for message in _turn(question, answer)]
         messages = [*turns, {"role": "user", "content": prompt}]
-        if system and _knows_system(hf):
+        if system and knows_system(hf):
             messages = [{"role": "system", "content": system}, *messages]
         elif system:
             messages[0] = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
@@ -62,7 +62,7 @@ def _turn(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def _knows_system(hf: Any) -> bool:
+def knows_system(hf: Any) -> bool:
     """Whether the template writes a system message down, tried on a short conversation."""
     import jinja2
 

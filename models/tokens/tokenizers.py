@@ -14,6 +14,7 @@ from treegym.models.base import TextTokenizer, TokenIds
 
 __all__ = ["HuggingFaceTokenizer", "load_tokenizer", "prefix_ids"]
 
+LARGE = 2**20  # bytes of a tokenizer.json from which on it cannot be a character vocabulary, and is parsed once only
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -37,7 +38,8 @@ class HuggingFaceTokenizer:
                 f"{type(tokenizer).__name__} has no fast form (tokenizer.json); convert it with transformers first"
             )
         self.hf = tokenizer
-        self._rules: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+        decoder = tokenizer.backend_tokenizer.decoder
+        self._decoders: Any = None if decoder is None else json.loads(decoder.__getstate__())
         self.vocab_size = len(tokenizer)
         eos = tokenizer.eos_token_id
         eos = eos if eos is not None else tokenizer.sep_token_id
@@ -62,14 +64,14 @@ class HuggingFaceTokenizer:
 
     @property
     def is_word_piece(self) -> bool:
-        return (self._rules.get("decoder") or {}).get("type") == "WordPiece"
+        return (self._decoders or {}).get("type") == "WordPiece"
 
     def pieces(self) -> list[bytes]:
         return list(self._pieces)
 
     @functools.cached_property
     def _pieces(self) -> list[bytes]:
-        decoders = _decoder_types(self._rules.get("decoder"))
+        decoders = _decoder_types(self._decoders)
         words = self.hf.convert_ids_to_tokens(list(range(self.vocab_size)))
         added = {int(i) for i in self.hf.added_tokens_decoder}
         return [
@@ -79,10 +81,19 @@ class HuggingFaceTokenizer:
 
     def rules(self) -> str:
         """Returns the content of tokenizer.json."""
-        return json.dumps(self._rules, indent=2, ensure_ascii=False)
+        return json.dumps(self._rules(), indent=2, ensure_ascii=False)
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self._rules, sort_keys=True).encode()).hexdigest()
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> str:
+        return hashlib.sha256(json.dumps(self._rules(), sort_keys=True).encode()).hexdigest()
+
+    def _rules(self) -> dict[str, Any]:
+        """Returns the whole tokenizer.json; hundreds of megabytes as objects, so it is not kept."""
+        rules: dict[str, Any] = json.loads(self.hf.backend_tokenizer.to_str())
+        return rules
 
 
 def _decoder_types(decoder: Any) -> set[str]:
@@ -119,7 +130,7 @@ def load_tokenizer(
     """Returns the tokenizer of a model directory, ours or Hugging Face's."""
     path = Path(directory)
     file = path / "tokenizer.json"
-    if file.is_file():
+    if file.is_file() and file.stat().st_size < LARGE:
         try:
             rules = json.loads(file.read_text("utf-8"))
         except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""`treegym doctor`: what is installed, which extras are missing and what they would give, threads, GPU; completion."""
+"""`treegym doctor`: what is installed, which extras are missing, threads, GPU; a model's own files; completion."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ EXTRAS: dict[str, Extra] = {
     "models": Extra(
         ("torch", "transformers", "tokenizers"), "language models on this machine, growing trees, training them"
     ),
+    "gguf": Extra(("gguf",), "GGUF files as models"),
     "embeddings": Extra(("sentence-transformers",), "sentence embeddings for similarity"),
     "http": Extra(
         ("httpx", "starlette", "uvicorn"), "models and judges behind OpenAI-compatible servers, and serving one"
@@ -51,6 +52,7 @@ CORE = ("gymnasium", "numpy", "numba", "safetensors")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym doctor`."""
+    parser.add_argument("model", nargs="?", help="a model to examine instead: a name, a directory, a GGUF file")
     parser.add_argument("--completion", choices=SHELLS, help="print a completion script for a shell instead")
 
 
@@ -61,6 +63,12 @@ def run(args: argparse.Namespace) -> int:
         from treegym.__main__ import build_parser
 
         print(shtab.complete(build_parser("*"), shell=args.completion))
+        return OK
+    if args.model is not None:
+        from treegym.commands.doctor_model import examine_model, model_as_text
+
+        about = examine_model(args.model)
+        print(json.dumps(about) if args.json else model_as_text(about))
         return OK
     found = examine()
     print(json.dumps(found) if args.json else as_text(found))
