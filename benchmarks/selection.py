@@ -24,9 +24,8 @@ from common import emit, parse, peer_absent, table
 
 import treegym  # noqa: F401 (registers the ids)
 from treegym.envs.selection.searchers import SEARCHERS, best_so_far, search_order
-from treegym.envs.selection.world import SelectionWorld
-from treegym.optimize.fitness import fitness, scores, weights_of
-from treegym.optimize.pareto import hypervolume
+from treegym.envs.selection.selection_world import SelectionWorld
+from treegym.optimize.fitness import fitness, hypervolume, scores, weights_of
 
 BUDGET = 10  # measurements that random search gets
 SETTINGS: dict[str, Any] = {"num_candidates": 20, "sets": 4}
@@ -315,7 +314,7 @@ def _measure_set(name: str, size: int, seed: int, *, quick: bool) -> np.ndarray:
     from treegym.optimize import worker, zoo
     from treegym.optimize.candidates import apply, parse
     from treegym.optimize.measure import measure
-    from treegym.optimize.measure_types import MeasureSettings
+    from treegym.optimize.measurement import MeasureSettings
     from treegym.optimize.table import load_table
 
     recorded = load_table()

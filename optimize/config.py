@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from treegym.checks import flag, number, whole
 from treegym.errors import ConfigError, suggest
 from treegym.optimize.fitness import DEFAULT_WEIGHTS, weights_of
-from treegym.optimize.strategies import expand
+from treegym.optimize.strategies import STRATEGIES, expand
 
-__all__ = ["SELECTIONS", "CoreConfig"]
+__all__ = ["FOUNDING", "SELECTIONS", "CoreConfig"]
 
 SELECTIONS = ("tournament", "roulette", "rank", "rl")
+FOUNDING = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion")  # families that are tried unasked
 _ALIASES = {"hybrid_strategies": "optimization_strategies"}
-_ANY = sys.float_info.max  # finite; nan lies in no range
-_RANGES: dict[tuple[str, ...], tuple[float, float]] = {
-    ("tournament_size", "max_iterations", "rl_max_episodes", "rl_max_steps_per_episode", "megabytes", "rl_hidden_dim"):
-        (1, _ANY),
-    ("performance_threshold", "convergence_threshold", "rl_epsilon_high"): (0, _ANY),
-    ("seconds_per_candidate", "timeout"): (1e-3, _ANY),
-    ("rl_learning_rate", "rl_value_learning_rate"): (1e-9, 1),
-    ("rl_gamma", "rl_lambda", "rl_epsilon_low"): (0, 1),
+_WHOLE = ("tournament_size", "max_iterations", "megabytes", "rl_hidden_dim", "rl_max_episodes",
+          "rl_max_steps_per_episode")  # fmt: skip
+_RANGES: dict[str, tuple[float, float | None]] = {
+    "performance_threshold": (0, None), "convergence_threshold": (0, None), "rl_epsilon_high": (0, None),
+    "seconds_per_candidate": (1e-3, None), "timeout": (1e-3, None),
+    "rl_learning_rate": (1e-9, 1), "rl_value_learning_rate": (1e-9, 1),
+    "rl_gamma": (0, 1), "rl_lambda": (0, 1), "rl_epsilon_low": (0, 1), "max_accuracy_drop": (0, 1),
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ class CoreConfig:
     enable_vapo: bool = True
     enable_orz: bool = True  # reward zoning
     num_candidates: int | None = None  # None: 5, or 8 to 10 for large modules
-    optimization_strategies: tuple[str, ...] = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion")
+    optimization_strategies: tuple[str, ...] = FOUNDING  # names or families; these four: and all that are registered
     performance_threshold: float = 0.8  # a fitness that is good enough to stop
     convergence_threshold: float = 0.01  # stop when two measurements in a row improve the best by less
     max_iterations: int = 10  # candidates measured at most
@@ -61,19 +61,17 @@ class CoreConfig:
     rl_epsilon_low: float = 0.1  # the clip range is asymmetric
     rl_epsilon_high: float = 0.3
     rl_max_episodes: int = 100  # rounds of training
-    rl_max_steps_per_episode: int = 50  # steps a round, in every lane
+    rl_max_steps_per_episode: int = 50  # steps per round, in every lane
     seed: int = 0
 
     @classmethod
     def of(cls, settings: Mapping[str, Any] | CoreConfig | None = None) -> CoreConfig:
         """Returns a config from a mapping; raises ConfigError for unknown keys (with a suggestion) and bad values."""
-        if settings is None:
-            return cls()
         if isinstance(settings, CoreConfig):
             return settings
         known = {one.name for one in fields(cls)}
         values: dict[str, Any] = {}
-        for key, value in settings.items():
+        for key, value in (settings or {}).items():
             name = _ALIASES.get(key, key)
             if name not in known:
                 raise ConfigError(f"there is no setting {key!r}.{suggest(key, [*known, *_ALIASES])}")
@@ -85,34 +83,30 @@ class CoreConfig:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value = getattr(self, one.name)
-            if one.type == "bool" and not isinstance(value, bool):
-                raise ConfigError(f"{one.name} is {value!r}; it must be true or false")
-            if one.type in ("int", "float") and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise ConfigError(f"{one.name} is {value!r}; it must be a number")
-            if one.type == "int" and not isinstance(value, int):
-                raise ConfigError(f"{one.name} is {value!r}; it must be a whole number")
-        if self.selection_strategy not in SELECTIONS:
-            raise ConfigError(
-                f"there is no selection strategy {self.selection_strategy!r}."
-                f"{suggest(self.selection_strategy, SELECTIONS)}"
-            )
-        for names, (low, high) in _RANGES.items():
-            for name in names:
-                if not low <= getattr(self, name) <= high:
-                    limits = f"at least {low}" if high == _ANY else f"between {low} and {high}"
-                    raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {limits}")
+            if one.type == "bool":
+                flag(one.name, getattr(self, one.name))
+        whole("seed", self.seed)
+        for name in _WHOLE:
+            whole(name, getattr(self, name), low=1)
         for name in ("num_candidates", "processes"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1, or None")
-        drop = self.max_accuracy_drop
-        if drop is not None and (isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop <= 1):
-            raise ConfigError(f"max_accuracy_drop is {drop!r}; it must be between 0 and 1")
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), low=1)
+        for name, (low, high) in _RANGES.items():
+            if name != "max_accuracy_drop" or self.max_accuracy_drop is not None:
+                number(name, getattr(self, name), low=low, high=high)
+        if self.selection_strategy not in SELECTIONS:
+            hint = suggest(str(self.selection_strategy), SELECTIONS)
+            raise ConfigError(f"there is no selection strategy {self.selection_strategy!r}.{hint}")
         if not self.optimization_strategies:
             raise ConfigError("optimization_strategies is empty; name families or strategies, such as quantization")
         expand(self.optimization_strategies)
         weights_of(self.objective_weights)
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The names and families to try: those asked for; unless asked, those of other packages as well."""
+        asked = self.optimization_strategies
+        return (*asked, *STRATEGIES.others()) if asked == FOUNDING else asked
 
     @property
     def selection(self) -> str:

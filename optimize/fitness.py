@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from treegym.errors import ConfigError, suggest
+from treegym.checks import number
+from treegym.errors import ConfigError, require, suggest
 
-__all__ = ["DEFAULT_WEIGHTS", "OBJECTIVES", "ZONES", "fitness", "scores", "weights_of", "zones_of"]
+__all__ = [
+    "DEFAULT_WEIGHTS", "OBJECTIVES", "ZONES", "fitness", "hypervolume", "pareto_front", "scores", "weights_of",
+    "zones_of",
+]  # fmt: skip
 
 OBJECTIVES = ("speed", "memory", "accuracy")
 DEFAULT_WEIGHTS = {"speed": 0.4, "memory": 0.3, "accuracy": 0.3}
@@ -28,8 +32,7 @@ def weights_of(weights: Mapping[str, float] | None) -> np.ndarray:
     for name, value in chosen.items():
         if name not in OBJECTIVES:
             raise ConfigError(f"there is no objective {name!r}.{suggest(name, OBJECTIVES)}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-            raise ConfigError(f"the weight of {name!r} is {value!r}; expected a number from 0")
+        number(f"the weight of {name!r}", value, low=0)
     row = np.array([float(chosen.get(name, 0.0)) for name in OBJECTIVES])
     if row.sum() <= 0:
         raise ConfigError("all objective weights are 0; give at least one of speed, memory, accuracy")
@@ -57,3 +60,18 @@ def zones_of(zones: Sequence[Sequence[float]] | None) -> tuple[np.ndarray, np.nd
     if (np.diff(knots[:, 0]) <= 0).any() or (np.diff(knots[:, 1]) < 0).any():
         raise ConfigError("reward_zones must rise: a larger reward may never be shaped into a smaller one")
     return knots[:, 0].copy(), knots[:, 1].copy()
+
+
+def pareto_front(scores: np.ndarray) -> np.ndarray:
+    """Returns the positions of rows ``[n, d]`` that no other row dominates (at least as good in all, better in one)."""
+    at_least = np.all(scores[None] >= scores[:, None], axis=-1)  # [i, j]: j is as good as i everywhere
+    better = np.any(scores[None] > scores[:, None], axis=-1)
+    return np.flatnonzero(~np.any(at_least & better, axis=1))
+
+
+def hypervolume(scores: np.ndarray, reference: Sequence[float] = (0.0, 0.0, 0.0)) -> float:
+    """Returns the volume that rows ``[n, d]`` dominate above a reference point (computed by pymoo)."""
+    hv = require("pymoo.indicators.hv", extra="selection", purpose="the hypervolume")
+    if not len(scores):
+        return 0.0
+    return float(hv.HV(ref_point=-np.asarray(reference, float))(-np.asarray(scores, float)))

@@ -16,11 +16,11 @@ from treegym.optimize.strategies import compatible, expand, ordered
 from treegym.optimize.strategies.base import map_tensors
 from treegym.optimize.tracker import StrategyTracker
 
-__all__ = ["SLOW", "SUGGESTED", "applicable", "count_for", "extend", "propose"]
+__all__ = ["LONGEST", "SLOW", "SUGGESTED", "applicable", "count_for", "extend", "heaviest", "propose"]
 
 SLOW = ("compile",)  # taken only when asked for by name: its first call takes seconds to minutes
 LONGEST = 4  # strategies in an ensemble
-PARTS = 8  # strategies that ensembles are made of: those of the largest weight in the history
+PARTS = 8  # strategies that ensembles are made of
 
 # What tends to help each kind of module: priors that break ties, not rules.
 SUGGESTED: dict[str, tuple[str, ...]] = {
@@ -86,13 +86,18 @@ def propose(
     singles = sorted((Candidate((name,)) for name in names), key=worth, reverse=True)
     if not ensembles:
         return singles[:count]
-    shares = tracker.dynamic_weights(kind, list(names), weights)
-    heaviest = sorted(names, key=lambda name: shares[name], reverse=True)[:PARTS]
-    several = [candidate for candidate in combinations(heaviest, LONGEST) if len(candidate.strategies) > 1]
+    parts = heaviest(names, kind, tracker, weights)
+    several = [candidate for candidate in combinations(parts, LONGEST) if len(candidate.strategies) > 1]
     several.sort(key=worth, reverse=True)
     half = min(len(singles), (count + 1) // 2)
     chosen = singles[:half] + several[: count - half]
     return chosen + singles[half : half + count - len(chosen)]
+
+
+def heaviest(names: Sequence[str], kind: str, tracker: StrategyTracker, weights: np.ndarray) -> list[str]:
+    """Returns the strategies that ensembles are made of: those of the largest weight in the history."""
+    shares = tracker.dynamic_weights(kind, list(names), weights)
+    return sorted(names, key=lambda name: shares[name], reverse=True)[:PARTS]
 
 
 def extend(best: Candidate, names: Sequence[str]) -> list[Candidate]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from treegym.errors import ConfigError
-from treegym.optimize.measure_types import Interval, Measurement, MeasureSettings
+from treegym.optimize.measurement import Interval, Measurement, MeasureSettings
 from treegym.optimize.memory import footprint, peak_allocation
 from treegym.optimize.strategies import STRATEGIES, load
 from treegym.optimize.strategies.base import map_tensors, tensors_of
@@ -53,9 +53,8 @@ def warm_up_process() -> None:
     import torch.fx
     import torch.utils.flop_counter
 
-    for name, entry in STRATEGIES.items():
-        if not entry.entry:  # strategies of the user's own are loaded where they may fail: in the child
-            load(name)
+    for name in STRATEGIES.own:  # strategies of the user's own are loaded where they may fail: in the child
+        load(name)
     module, x = nn.Linear(2, 2), torch.zeros(1, 2)
     with torch.no_grad():
         peak_allocation(module, (x,))

@@ -42,7 +42,7 @@ def record_module(
     from treegym.optimize import worker
     from treegym.optimize.features import describe
     from treegym.optimize.measure import measure, warm_up_process
-    from treegym.optimize.measure_types import MeasureSettings
+    from treegym.optimize.measurement import MeasureSettings
 
     torch.set_num_threads(1)
     warm_up_process()

@@ -1,13 +1,74 @@
-"""What an optimisation found, for people: a table, and a Pareto plot in text or as an SVG file."""
+"""What an optimisation found: as a dictionary, as a table for people, and as a Pareto plot in text or SVG."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["as_svg", "as_text", "pareto_text"]
+import numpy as np
+
+from treegym.optimize.fitness import pareto_front, scores
+
+if TYPE_CHECKING:
+    from treegym.optimize.tracker import StrategyTracker
+    from treegym.optimize.trials import Evaluated, Trials
+
+__all__ = ["as_svg", "as_text", "pareto_text", "result_of"]
 
 _WIDTH, _HEIGHT = 56, 14
+
+
+def result_of(
+    trials: Trials, chosen: Evaluated | None, *, kind: str, names: list[str], reasons: dict[str, str],
+    tracker: StrategyTracker,
+) -> dict[str, Any]:  # fmt: skip
+    """Returns what was found on a module.
+
+    Args:
+        trials: what was measured.
+        chosen: the winner as it was measured once more; None: the original.
+        kind: the kind of module, and `names` of the strategies that apply to it.
+        reasons: why other strategies do not.
+        tracker: what is expected of strategies.
+    """
+    rows, titles = [[1.0, 1.0, 1.0]], ["original"]
+    for one in trials.evaluated:
+        if one.measurement is not None:
+            m = one.measurement
+            rows.append([m.speed.value, m.memory.value, m.accuracy.value])
+            titles.append(one.candidate.name)
+    front = pareto_front(scores(*np.array(rows).T))
+    same = {"value": 1.0, "low": 1.0, "high": 1.0}
+    figures = {} if chosen is None or chosen.measurement is None else chosen.measurement.as_dict()
+    return {
+        "selected_strategy": "original" if chosen is None else chosen.candidate.name,
+        "strategies": [] if chosen is None else list(chosen.candidate.strategies),
+        "kind": kind,
+        "fitness": trials.base_fitness if chosen is None else chosen.fitness,
+        "base_fitness": trials.base_fitness,
+        "performance_metrics": {
+            "speed_improvement": figures.get("speed", dict(same)),
+            "memory_efficiency": figures.get("memory", dict(same)),
+            "accuracy_preservation": figures.get("accuracy", dict(same)),
+            "output_error": figures.get("output_error", 0.0),
+        },
+        "candidates": [
+            {
+                "strategy": one.candidate.name,
+                "fitness": one.fitness,
+                "measurement": None if one.measurement is None else one.measurement.as_dict(),
+                "reason": one.reason,
+            }
+            for one in trials.evaluated
+        ],
+        "not_applicable": dict(reasons),
+        "not_confirmed": dict(trials.unconfirmed),
+        "strategy_weights": tracker.dynamic_weights(kind, names, trials.weights),
+        "success_rates": tracker.success_rates(kind, trials.weights),
+        "pareto_front": [titles[i] for i in front],
+        "pareto_points": [rows[i] for i in front],
+        "evaluations": len(trials.evaluated),
+    }
 
 
 def as_text(result: dict[str, Any]) -> str:

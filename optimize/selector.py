@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from treegym.errors import ConfigError, suggest
+from treegym.checks import one_of, whole
+from treegym.errors import ConfigError
 from treegym.optimize.candidates import Candidate
 from treegym.optimize.fitness import fitness, scores, weights_of
-from treegym.optimize.measure_types import Measurement
+from treegym.optimize.measurement import Measurement
 
 __all__ = ["CandidateSelector", "Policy"]
 
@@ -42,11 +43,8 @@ class CandidateSelector:
         seed: int = 0,
         policy: Policy | None = None,
     ) -> None:
-        if method not in _METHODS:
-            raise ConfigError(f"there is no selection strategy {method!r}.{suggest(method, _METHODS)}")
-        if tournament_size < 1:
-            raise ConfigError(f"tournament_size is {tournament_size}; it must be at least 1")
-        self.method, self.tournament_size = method, tournament_size
+        self.method = one_of("method", method, _METHODS)
+        self.tournament_size = whole("tournament_size", tournament_size, low=1)
         self.weights = weights_of(weights)
         self.policy = policy
         self.finished = False  # whether the learned policy would rather commit to what is measured

@@ -17,7 +17,7 @@ from treegym.errors import DataError
 from treegym.files import atomic_write
 from treegym.optimize.candidates import Candidate
 from treegym.optimize.fitness import fitness, scores
-from treegym.optimize.measure_types import Measurement
+from treegym.optimize.measurement import Measurement
 from treegym.optimize.strategies import STRATEGIES
 from treegym.optimize.table import SelectionTable, load_table
 

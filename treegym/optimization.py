@@ -1,4 +1,4 @@
-"""Optimising your own PyTorch modules: the public face of candidate selection, with the suite's agents behind it.
+"""Optimising your own PyTorch modules: the public face of `treegym.optimize`, with the suite's agents behind it.
 
 from treegym.optimization import create_universal_optimizer
 
@@ -7,25 +7,23 @@ faster = create_universal_optimizer().optimize_model(model, inputs)
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
+from torch import nn
 
 from treegym.envs.selection.env import CandidateSelectionEnv
-from treegym.envs.selection.measured import MeasuredWorld
-from treegym.optimize.candidates import Candidate
+from treegym.errors import ConfigError, TreeGymError
+from treegym.learned_selection import HybridRLOptimizer
 from treegym.optimize.config import CoreConfig
 from treegym.optimize.core import HybridOptimizationCore as _Core
-from treegym.optimize.features import describe
-from treegym.optimize.fitness import ZONES
+from treegym.optimize.inputs import moved
 from treegym.optimize.recipe import rebuild
 from treegym.optimize.selector import CandidateSelector
 from treegym.optimize.strategies.base import HybridOptimizationStrategy
-from treegym.optimize.table import ModuleEntry, load_table
-from treegym.optimize.universal import UniversalOptimizer
+from treegym.optimize.targets import build_module
 
 if TYPE_CHECKING:
     from treegym.agents.policies.child import ChildPolicy as PolicyNetwork
@@ -46,9 +44,6 @@ __all__ = [
 ]
 
 OptimizationEnvironment = CandidateSelectionEnv
-CHOICE = 24  # candidates the learned policy chooses among; fewer are padded
-LANES = 64
-PRIOR_WEIGHT = 0.5  # agents start by trusting the history of strategies
 
 
 def __getattr__(name: str) -> Any:
@@ -57,119 +52,54 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'treegym.optimization' has no attribute {name!r}")
 
 
-class HybridRLOptimizer:
-    """Learns on recorded measurements which candidate to measure next, with the suite's own agents.
-
-    The switches of the config say which: DAPO, VAPO, or both (the one that does better on validation modules drives
-    the selection), PPO if neither; ``enable_orz`` shapes the training reward by zones.
-    """
-
-    def __init__(self, config: Mapping[str, Any] | CoreConfig | None = None) -> None:
-        self.config = CoreConfig.of(config)
-        self.agents: dict[str, Any] = {}
-        self.validation: dict[str, float] = {}  # mean return on validation modules
-        self.agent: Any = None
-
-    def algorithms(self) -> list[str]:
-        """Returns the names of the agents that the switches choose."""
-        chosen = [name for name, on in (("DAPO", self.config.enable_dapo), ("VAPO", self.config.enable_vapo)) if on]
-        return chosen or ["PPO"]
-
-    def learn(self, total_timesteps: int | None = None, **env_settings: Any) -> HybridRLOptimizer:
-        """Trains on recorded training modules; by default `rl_max_episodes` rounds of `rl_max_steps_per_episode`."""
-        import gymnasium as gym
-
-        import treegym  # noqa: F401 (registers the ids)
-
-        agents = importlib.import_module("treegym.agents")
-        settings = {
-            "num_candidates": CHOICE,
-            "objective_weights": dict(self.config.objective_weights),
-            "max_iterations": max(2, self.config.max_iterations),
-            **env_settings,
-        }
-        training = {**settings, "reward_zones": [list(pair) for pair in ZONES]} if self.config.enable_orz else settings
-        steps = total_timesteps or self.config.rl_max_episodes * self.config.rl_max_steps_per_episode * LANES
-        for name in self.algorithms():
-            env = gym.make_vec("CandidateSelection-v0", num_envs=LANES, autoreset_mode="Disabled", **training)
-            agent = getattr(agents, name)(
-                "ChildPolicy",
-                env,
-                seed=self.config.seed,
-                device="cpu",
-                policy_kwargs={"hidden": self.config.rl_hidden_dim, "prior_weight": PRIOR_WEIGHT},
-                **self._switches(name),
-            )
-            _own_rate(agent, self.config.rl_value_learning_rate / self.config.rl_learning_rate)
-            agent.learn(steps)
-            self.agents[name] = agent
-            self.validation[name] = _mean_return(agent, {**settings, "split": "validation"})
-        self.agent = self.agents[max(self.validation, key=lambda name: self.validation[name])]
-        return self
-
-    def policy(self, core: _Core) -> Callable[[Sequence[Candidate], Sequence[float]], int]:
-        """Returns the learned selection for a core; trains first if that has not been done."""
-        return _LearnedPolicy(self, core)
-
-    def _switches(self, name: str) -> dict[str, Any]:
-        c = self.config
-        switches: dict[str, Any] = {
-            "learning_rate": c.rl_learning_rate,
-            "gamma": c.rl_gamma,
-            "clip_range": c.rl_epsilon_low,
-            "clip_range_high": c.rl_epsilon_high,
-        }
-        if name == "PPO":
-            switches["gae_lambda"] = c.rl_lambda
-        elif name == "VAPO":  # its lambda grows with the length of an episode: from here
-            switches["lambda_min"] = c.rl_lambda
-        return switches
-
-
-class _LearnedPolicy:
-    """Shows an agent the live candidates as recorded ones, and reads off which it would measure next."""
-
-    def __init__(self, optimizer: HybridRLOptimizer, core: _Core) -> None:
-        self.optimizer, self.core = optimizer, core
-        self.finished = False
-
-    def __call__(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> int:
-        if self.optimizer.agent is None:
-            self.optimizer.learn()
-        core = self.core
-        measured = core.evaluated[-CHOICE // 2 :]
-        room = CHOICE - len(measured)
-        order = np.argsort(-np.asarray(fitness), kind="stable")[:room]
-        shown = [found.candidate for found in measured] + [candidates[int(i)] for i in order]
-        results = {found.candidate: found.measurement for found in measured}
-
-        def look_up(candidate: Candidate) -> tuple[float, float, float] | None:
-            m = results[candidate]
-            return None if m is None else (m.speed.value, m.memory.value, m.accuracy.value)
-
-        world = MeasuredWorld.of(
-            load_table(), self._entry(), shown, look_up, num_candidates=CHOICE,
-            objective_weights=dict(zip(("speed", "memory", "accuracy"), core.weights.tolist(), strict=True)),
-            max_iterations=max(2, core.config.max_iterations),
-        )  # fmt: skip
-        state = world.standing(range(len(measured)))
-        scorer = self.optimizer.agent.scorer
-        logits = scorer.infer(world.observe(state[None]))[0][0]
-        self.finished = bool(np.argmax(logits) < len(measured) or np.argmax(logits) == CHOICE)
-        return int(order[int(np.argmax(logits[len(measured) : len(shown)]))])
-
-    def _entry(self) -> ModuleEntry:
-        core = self.core
-        assert core.module is not None
-        return ModuleEntry("module", 0, core.kind, "test", describe(core.module, core.sample))
-
-
 class HybridOptimizationCore(_Core):
     """The core of candidate selection, whose "rl" selection learns with the suite's agents."""
 
     def __init__(self, config: Mapping[str, Any] | CoreConfig | None = None, **options: Any) -> None:
         options.setdefault("learner", lambda settings, core: HybridRLOptimizer(settings).policy(core))
         super().__init__(config, **options)
+
+
+class UniversalOptimizer:
+    """Optimises modules with one core, which goes on learning; `result` holds the last one's figures."""
+
+    def __init__(self, core: _Core) -> None:
+        self.core = core
+        self.result: dict[str, Any] = {}
+
+    def optimize_model(self, model: nn.Module, inputs: Any = None) -> nn.Module:
+        """Returns the optimised model; `result` holds the figures."""
+        optimised, self.result = self.core.hybrid_optimize_module(model, inputs)
+        return optimised
+
+    def optimize_models(
+        self,
+        registry: Mapping[str, Callable[[], nn.Module] | str],
+        inputs: Mapping[str, Any],
+        *,
+        devices: Sequence[str] = (),
+    ) -> dict[str, tuple[nn.Module | None, dict[str, Any]]]:
+        """Optimises a registry of modules, each on its inputs, with its candidates side by side in child processes.
+
+        A module that cannot be built or optimised is reported in its result under "error"; the others go on.
+
+        Args:
+            registry: name -> build function, or its name (``"my_module:build"``).
+            inputs: name -> inputs as for `hybrid_optimize_module`.
+            devices: where the modules go, in turn (``("cuda:0", "cuda:1")``); empty: each stays where it was built.
+        """
+        done: dict[str, tuple[nn.Module | None, dict[str, Any]]] = {}
+        for index, (name, build) in enumerate(registry.items()):
+            module: nn.Module | None = None
+            try:
+                module = build_module(build)
+                source = inputs.get(name)
+                if devices:
+                    module, source = _placed(module, source, devices[index % len(devices)])
+                done[name] = self.core.hybrid_optimize_module(module, source)
+            except TreeGymError as error:
+                done[name] = module, {"selected_strategy": "original", "error": str(error)}
+        return done
 
 
 def create_hybrid_optimization_core(
@@ -182,38 +112,15 @@ def create_hybrid_optimization_core(
 def create_universal_optimizer(
     config: Mapping[str, Any] | CoreConfig | None = None, **options: Any
 ) -> UniversalOptimizer:
-    """Returns an optimizer whose ``optimize_model(model, inputs)`` gives only the module back."""
+    """Returns an optimiser whose ``optimize_model(model, inputs)`` gives only the module back."""
     return UniversalOptimizer(create_hybrid_optimization_core(config, **options))
 
 
-def _own_rate(agent: Any, ratio: float) -> None:
-    """Gives an agent's critic a learning rate of its own: `ratio` times the policy's, whatever its schedule."""
-    critic = {id(parameter) for parameter in agent.scorer.critic_parameters()}
-    optimizers = [agent.optimizer, *([agent.critic_optimizer] if hasattr(agent, "critic_optimizer") else [])]
-    for optimizer in optimizers:
-        (group,) = optimizer.param_groups
-        own = [parameter for parameter in group["params"] if id(parameter) in critic]
-        if not own:
-            continue  # DAPO learns without a critic
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
-        optimizer.add_param_group({**group, "params": own})
-        optimizer.register_step_pre_hook(functools.partial(_follow, ratio=ratio))
-
-
-def _follow(optimizer: Any, args: Any, kwargs: Any, *, ratio: float) -> None:
-    optimizer.param_groups[1]["lr"] = ratio * optimizer.param_groups[0]["lr"]
-
-
-def _mean_return(agent: Any, settings: Mapping[str, Any]) -> float:
-    """Returns the mean return of an agent's greedy choices, one episode at every root of the split."""
-    import gymnasium as gym
-
-    roots = gym.make("CandidateSelection-v0", **settings).unwrapped.world.pool  # type: ignore[attr-defined]
-    env = gym.make_vec("CandidateSelection-v0", num_envs=len(roots), autoreset_mode="SameStep", **settings)
-    seen, _ = env.reset(seed=0, options={"roots": roots})
-    total, going = np.zeros(len(roots)), np.ones(len(roots), bool)
-    while going.any():
-        seen, reward, terminated, truncated, _ = env.step(agent.scorer.best(dict(seen)))
-        total += np.where(going, reward, 0.0)
-        going &= ~(terminated | truncated)
-    return float(total.mean())
+def _placed(module: nn.Module, source: Any, device: str) -> tuple[nn.Module, Any]:
+    """Returns a module and its inputs on a device."""
+    try:
+        there = torch.device(device)
+        module = module.to(there)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say: no such device, no room, not compiled in
+        raise ConfigError(f"the module cannot be put on {device!r} ({type(error).__name__}: {error})") from error
+    return module, None if source is None else moved(source, there)

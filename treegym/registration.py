@@ -42,14 +42,14 @@ ENVS: dict[str, EnvEntry] = {
         "the same choice with a reward for every objective",
     ),
     "OptimizationPipeline-v0": EnvEntry(
-        f"{_SELECTION}.pipeline:OptimizationPipelineEnv",
-        f"{_SELECTION}.pipeline:OptimizationPipelineVectorEnv",
+        f"{_SELECTION}.env:OptimizationPipelineEnv",
+        f"{_SELECTION}.vector:OptimizationPipelineVectorEnv",
         {},
         "build an ensemble of optimisations, strategy by strategy",
     ),
     "MO-OptimizationPipeline-v0": EnvEntry(
-        f"{_SELECTION}.pipeline:OptimizationPipelineEnv",
-        f"{_SELECTION}.pipeline:OptimizationPipelineVectorEnv",
+        f"{_SELECTION}.env:OptimizationPipelineEnv",
+        f"{_SELECTION}.vector:OptimizationPipelineVectorEnv",
         {"multi_objective": True},
         "the same building with a reward for every objective",
     ),

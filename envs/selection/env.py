@@ -1,43 +1,144 @@
-"""CandidateSelection-v0: choose among ways to optimise a PyTorch module, one episode at a time."""
+"""CandidateSelection-v0 and OptimizationPipeline-v0, one episode at a time."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
-from treegym.envs.selection.base_env import WorldEnv
-from treegym.envs.selection.world import SelectionWorld
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from treegym.checks import one_of
+from treegym.envs.selection import render
+from treegym.envs.selection.pipeline_world import PipelineWorld
+from treegym.envs.selection.selection_world import SelectionWorld
+from treegym.envs.selection.world import TERMS, World
+from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode
 from treegym.errors import ConfigError
 
-__all__ = ["KEYWORDS", "MEASURED_KEYWORDS", "CandidateSelectionEnv", "selection_world", "takes_measured"]
+__all__ = ["PIPELINE", "SELECTION", "CandidateSelectionEnv", "OptimizationPipelineEnv", "Worlds"]
 
-KEYWORDS = (
-    "source", "table", "split", "num_candidates", "sets", "objective_weights", "evaluation_cost", "illegal_penalty",
-    "max_iterations", "performance_threshold", "convergence_threshold", "tolerance", "reward_zones",
+LIVE = ("model", "inputs", "strategies", "seconds")  # keywords that go with source="measured"
+_SHARED = (
+    "source", "table", "split", "objective_weights", "evaluation_cost", "illegal_penalty", "max_iterations",
+    "performance_threshold", "tolerance", "reward_zones", *LIVE,
 )  # fmt: skip
-MEASURED_KEYWORDS = ("model", "inputs", "strategies", "seconds")
-SOURCES = ("recorded", "measured")
 
 
-def selection_world(settings: dict[str, Any]) -> SelectionWorld:
-    """Returns the world of an environment's keyword arguments."""
-    if not takes_measured(settings):
-        return SelectionWorld(**settings)
-    from treegym.envs.selection.measured import MeasuredWorld
+class Worlds(NamedTuple):
+    """The worlds of one environment, and the keyword arguments they take."""
 
-    return MeasuredWorld(**settings)
+    name: str
+    keywords: tuple[str, ...]
+    recorded: Callable[..., World]
+    measured: str  # the live one, by name: it loads torch
+
+    def make(self, settings: Mapping[str, Any]) -> World:
+        """Returns the world of an environment's keyword arguments; checks that those of a live module go together."""
+        chosen = dict(settings)
+        source = one_of("source", chosen.pop("source", "recorded"), ("recorded", "measured"))
+        if source == "recorded":
+            given = [name for name in LIVE if name in chosen]
+            if given:
+                raise ConfigError(f"{given[0]!r} goes with source='measured'; recorded candidates need none")
+            return self.recorded(**chosen)
+        if "model" not in chosen:
+            raise ConfigError("source='measured' needs model='my_module:build', the module to measure")
+        from treegym.envs.selection import live
+
+        world: World = getattr(live, self.measured)(**chosen)
+        return world
 
 
-def takes_measured(settings: dict[str, Any]) -> bool:
-    """Takes ``source`` out of the settings; returns whether it is "measured", and checks that the others go with it."""
-    source = settings.pop("source", "recorded")
-    if source not in SOURCES:
-        raise ConfigError(f"source is {source!r}; it must be one of {', '.join(SOURCES)}")
-    given = [name for name in MEASURED_KEYWORDS if name in settings]
-    if source == "recorded" and given:
-        raise ConfigError(f"{given[0]!r} goes with source='measured'; recorded candidates need none")
-    if source == "measured" and "model" not in settings:
-        raise ConfigError("source='measured' needs model='my_module:build', the module to measure")
-    return bool(source == "measured")
+SELECTION = Worlds(
+    "CandidateSelection", (*_SHARED, "num_candidates", "sets", "convergence_threshold"), SelectionWorld, "MeasuredWorld"
+)
+PIPELINE = Worlds("OptimizationPipeline", _SHARED, PipelineWorld, "MeasuredPipelineWorld")
+
+
+class WorldEnv(NativeEnv):
+    """One lane of a world."""
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 2}  # noqa: RUF012 (as the base declares it)
+    WORLDS: ClassVar[Worlds]
+
+    def __init__(
+        self, *, multi_objective: bool = False, render_mode: str | None = None, world: Any = None, **settings: Any
+    ) -> None:
+        check_keywords(self.NAME, settings, (*self.WORLDS.keywords, "multi_objective", "render_mode"))
+        self.render_mode = checked_render_mode(render_mode)
+        self.world: World = self.WORLDS.make(settings) if world is None else world
+        self.multi_objective = multi_objective
+        self.lanes = self.world.lanes(1)
+        self.layout = self.world.layout
+        self.observation_space = self.world.observation_space
+        self.action_space = self.world.action_space
+        self.reward_space = self.world.reward_space
+        self._action = np.zeros(1, np.int64)
+        self._spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """The spec it was made from; marked nondeterministic where candidates are measured live."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and self.world.live and not spec.nondeterministic:
+            spec = copy.deepcopy(spec)
+            spec.nondeterministic = True
+        self._spec = spec
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Starts an episode at a random root of the split, or at ``options={"root": i}``."""
+        seen = self._begin(seed, options)
+        return seen, self._info(seen, np.zeros(len(TERMS), np.float32), illegal=False, success=False)
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """Takes one action; one that is not legal costs a penalty and changes nothing else."""
+        if self.lanes.done[0]:
+            raise ConfigError("step() was called on an episode that has ended; call reset() first")
+        self._action[0] = action
+        outcome = self.lanes.advance(self._action, next_step_reset=False)
+        illegal = bool(outcome.illegal[0])
+        seen = self._see()
+        info = self._info(seen, outcome.vector[0], illegal=illegal, success=bool(outcome.success[0]))
+        reward: Any = float(outcome.reward[0])
+        if self.multi_objective:
+            reward = outcome.vector[0] - np.float32(self.world.illegal_penalty if illegal else 0.0)
+        if self.render_mode == "human":
+            self.render()
+        return seen, reward, bool(outcome.terminated[0]), bool(outcome.truncated[0]), info
+
+    def _info(self, seen: dict[str, np.ndarray], vector: np.ndarray, *, illegal: bool, success: bool) -> dict[str, Any]:
+        weights = [*self.world.weights.tolist(), 1.0]
+        return {
+            "action_mask": seen["action_mask"].copy(),
+            "root": int(self.lanes.root[0]),
+            "text": self.world.text(self.lanes.state[0]),
+            "is_success": success,
+            "illegal_action": illegal,
+            "reward_terms": {
+                name: {"raw": raw, "weight": weight}
+                for name, raw, weight in zip(TERMS, vector.tolist(), weights, strict=True)
+            },
+            "vector_reward": vector.copy(),
+        }
+
+    def clone_state(self) -> dict[str, Any]:
+        """Returns the state of the episode, for planners to come back to."""
+        return self.lanes.snapshot()
+
+    def restore_state(self, state: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Goes back to a cloned state and returns its observation."""
+        self.lanes.restore(state)
+        return self._see()
+
+    def _drawing(self) -> tuple[Any, np.ndarray]:
+        return render, self.lanes.state[0]
 
 
 class CandidateSelectionEnv(WorldEnv):
@@ -66,9 +167,18 @@ class CandidateSelectionEnv(WorldEnv):
         render_mode: "ansi", "rgb_array" or "human".
     """
 
-    KEYWORDS: ClassVar = (*KEYWORDS, *MEASURED_KEYWORDS)
-    NAME: ClassVar = "CandidateSelection"
+    WORLDS: ClassVar = SELECTION
+    NAME: ClassVar = SELECTION.name
 
-    @classmethod
-    def make_world(cls, settings: dict[str, Any]) -> Any:
-        return selection_world(settings)
+
+class OptimizationPipelineEnv(WorldEnv):
+    """Action s adds strategy s to the ensemble, which is measured, at a cost; the last action stops.
+
+    The reward of a step is the change in fitness less the cost: the return is the fitness gained less all costs.
+    Only ensembles that were recorded can be built (``source="measured"``: those of up to four strategies that apply);
+    they are the same whichever way round one gets to them. A root is a module. Keyword arguments are those of
+    `CandidateSelectionEnv` that apply.
+    """
+
+    WORLDS: ClassVar = PIPELINE
+    NAME: ClassVar = PIPELINE.name

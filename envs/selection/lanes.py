@@ -1,28 +1,16 @@
-"""Lanes: the state of a batch of episodes in a selection or pipeline world. The single environment is one lane."""
+"""Lanes: the state of a batch of episodes in one world. The single environment is one lane."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from treegym.envs.selection import transition
+from treegym.envs.selection.transition import Episodes, Outcome
 from treegym.errors import ConfigError
 
-__all__ = ["Lanes", "Outcome"]
-
-_FIELDS = ("state", "done", "key", "episode")
-
-
-class Outcome(NamedTuple):
-    """What a step did in every lane; fresh arrays."""
-
-    reward: np.ndarray  # [B] float64
-    vector: np.ndarray  # [B, 4] float32
-    terminated: np.ndarray  # [B] bool
-    truncated: np.ndarray  # [B] bool
-    illegal: np.ndarray  # [B] bool
-    success: np.ndarray  # [B] bool
+__all__ = ["Lanes"]
 
 
 class Lanes:
@@ -36,6 +24,7 @@ class Lanes:
         self.done = np.ones(count, bool)
         self.key = np.zeros(count, np.uint64)
         self.episode = np.zeros(count, np.int64)
+        self.episodes = Episodes(self.state, self.done, self.key, self.episode)  # views, for the kernels
         self._everyone = np.ones(count, bool)
         self._unforced = np.full(count, -1, np.int64)
 
@@ -50,17 +39,19 @@ class Lanes:
 
     def begin(self, which: np.ndarray | None = None, roots: np.ndarray | None = None) -> None:
         """Starts episodes in the lanes of `which` ``[B] bool``, at `roots` ``[B]`` where those are not -1."""
-        world = self.world
         if roots is not None:
-            bad = (roots < -1) | (roots >= len(world.module_of))
+            last = len(self.world.module_of) - 1
+            bad = (roots < -1) | (roots > last)
             if bad.any():
-                raise ConfigError(
-                    f"root {int(roots[bad][0])} is out of range; roots are 0 to {len(world.module_of) - 1}"
-                )
+                raise ConfigError(f"root {int(roots[bad][0])} is out of range; roots are 0 to {last}")
         transition.begin(
-            self._everyone if which is None else which, self._unforced if roots is None else roots, world.pool,
-            world.first, self.key, self.episode, self.state, self.done,
+            self._everyone if which is None else which, self._unforced if roots is None else roots,
+            self.world.pool, self.world.first, self.episodes,
         )  # fmt: skip
+
+    def step(self, actions: np.ndarray, *, next_step_reset: bool) -> tuple[Outcome, dict[str, np.ndarray]]:
+        """Moves every lane one step and returns the outcome and fresh observations."""
+        return self.advance(actions, next_step_reset=next_step_reset), self.observe()
 
     def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
         """Moves every lane one step; lanes that are done begin anew (``next_step_reset``) or stand still."""
@@ -77,14 +68,14 @@ class Lanes:
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns a copy of all state, to go back to with `restore`."""
-        return {name: getattr(self, name).copy() for name in _FIELDS}
+        return {name: rows.copy() for name, rows in self.episodes._asdict().items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Goes back to a state; raises for one of another number of lanes or another world."""
-        if any(name not in state or len(state[name]) != self.count for name in _FIELDS):
+        if any(name not in state or len(state[name]) != self.count for name in Episodes._fields):
             raise ConfigError(f"this state is not one of {self.count} lanes; pass back what clone_state() returned")
         roots = state["state"][:, transition.ROOT]
         if roots.min(initial=0) < 0 or roots.max(initial=0) >= len(self.world.module_of):
             raise ConfigError("this state stands at a root that is not there; it comes from another table")
-        for name in _FIELDS:
-            getattr(self, name)[:] = state[name]
+        for name, rows in self.episodes._asdict().items():
+            rows[:] = state[name]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from treegym.envs.selection.world import SelectionWorld
+from treegym.envs.selection.features import expected_scores
+from treegym.envs.selection.selection_world import SelectionWorld
 from treegym.errors import ConfigError, suggest
 from treegym.optimize.candidates import Candidate
 from treegym.optimize.fitness import fitness
-from treegym.optimize.history import expected_scores
 from treegym.optimize.selector import CandidateSelector
 
 __all__ = ["SEARCHERS", "best_so_far", "search_order"]

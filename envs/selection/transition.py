@@ -1,13 +1,13 @@
-"""The one transition function of CandidateSelection, for one lane or thousands: look-up in flat arrays, compiled.
+"""The transition functions of both environments, for one lane or thousands: look-up in flat arrays, compiled.
 
-The single environment and the native vector environment both step through these kernels, so they cannot differ.
-The state of a lane is a row of integers: see the columns below.
-Letters: B lanes, R roots, N records, C candidates, K = C + 1 actions, F features of a candidate, S of the state.
+The single environment and the native batch both step through these kernels, so they cannot differ. The state of a lane
+is a row of integers: see the columns below. Kernels take the world as a tuple of named arrays.
+Letters: B lanes, R roots, N records, C candidates, K actions.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -15,172 +15,175 @@ import numpy as np
 from treegym.envs.token_tree.transition import random_root
 
 __all__ = [
-    "BEST", "MEASURED", "NODE", "ROOT", "STALE", "STATE", "STEPS", "advance", "begin", "observe", "restart",
+    "BEST", "MEASURED", "NODE", "ROOT", "STALE", "STATE", "STEPS", "EnsembleCells", "Episodes", "Outcome", "SetCells",
+    "advance_ensemble", "advance_set", "begin",
 ]  # fmt: skip
 
-ROOT, STEPS, MEASURED, BEST, STALE = range(5)  # MEASURED: a bit for each candidate; BEST: -1 for none yet
+ROOT, STEPS, MEASURED, BEST, STALE = range(5)  # MEASURED: one bit per candidate; BEST: -1 for none yet
 NODE = MEASURED  # the pipeline's: the record that the ensemble built so far is
 STATE = 5  # columns of the state
 PATIENCE = 2  # measurements in a row without improvement after which `convergence` ends an episode
+NOTHING, ORIGINAL = -2, -1  # what a step commits to, beside records
 
 
-@numba.njit(cache=True, inline="always")
-def _start(state: Any, root: Any, node: Any, best: Any) -> None:
-    state[ROOT] = root
-    state[STEPS] = 0
-    state[MEASURED] = node
-    state[BEST] = best
-    state[STALE] = 0
+class Episodes(NamedTuple):
+    """Where every lane stands, and what its next start is drawn from."""
+
+    state: np.ndarray  # [B, STATE] int64
+    done: np.ndarray  # [B] bool
+    key: np.ndarray  # [B] uint64
+    episode: np.ndarray  # [B] int64
+
+
+class Outcome(NamedTuple):
+    """What a step did in every lane; fresh arrays, zeros before the step."""
+
+    reward: np.ndarray  # [B] float64
+    vector: np.ndarray  # [B, 4] float32: gains in speed, memory and accuracy score, and the cost
+    terminated: np.ndarray  # [B] bool
+    truncated: np.ndarray  # [B] bool
+    illegal: np.ndarray  # [B] bool
+    success: np.ndarray  # [B] bool
+
+
+class SetCells(NamedTuple):
+    """A `SelectionWorld` as its kernel reads it."""
+
+    candidates: np.ndarray  # [R, C] int64 records, -1 where there is none
+    score: np.ndarray  # [N, 3] float64
+    fitness: np.ndarray  # [N] float64
+    weights: np.ndarray  # [3] float64
+    base: np.ndarray  # [3] float64, scores of the original
+    base_fitness: float
+    goal: np.ndarray  # [R] float64, the fitness from which a commit counts as success
+    cost: float
+    penalty: float
+    good_enough: float  # performance threshold; infinite: off
+    convergence: float  # convergence threshold; negative: off
+    pool: np.ndarray  # [n] int64, roots that episodes start at
+    first: np.ndarray  # [R] int64, what the third column starts as: nothing measured
+
+
+class EnsembleCells(NamedTuple):
+    """A `PipelineWorld` as its kernel reads it."""
+
+    following: np.ndarray  # [N, K - 1] int64: the record after adding a strategy, -1 where there is none
+    score: np.ndarray  # [N, 3] float64
+    fitness: np.ndarray  # [N] float64
+    weights: np.ndarray  # [3] float64
+    goal: np.ndarray  # [R] float64
+    cost: float
+    penalty: float
+    good_enough: float
+    pool: np.ndarray  # [n] int64
+    first: np.ndarray  # [R] int64, the empty ensemble
 
 
 @numba.njit(cache=True)
-def begin(which: Any, forced: Any, pool: Any, first: Any, key: Any, episode: Any, state: Any, done: Any) -> None:
-    """Starts an episode in every lane of `which`, at the forced root or, where that is -1, a random one of the pool.
+def _start(b: Any, root: Any, first: Any, lanes: Any) -> None:
+    lanes.state[b, ROOT] = root
+    lanes.state[b, STEPS] = 0
+    lanes.state[b, MEASURED] = first[root]
+    lanes.state[b, BEST] = -1
+    lanes.state[b, STALE] = 0
+    lanes.episode[b] += 1
+    lanes.done[b] = False
 
-    ``first [R] int64`` is what the third column starts as: nothing measured, or the pipeline's empty ensemble.
-    """
-    for b in range(len(done)):
+
+@numba.njit(cache=True)
+def begin(which: Any, forced: Any, pool: Any, first: Any, lanes: Any) -> None:
+    """Starts an episode in every lane of `which`, at the forced root or, where that is -1, a random one of the pool."""
+    for b in range(len(which)):
         if which[b]:
-            root = forced[b] if forced[b] >= 0 else pool[random_root(key[b], episode[b], len(pool))]
-            _start(state[b], root, first[root], -1)
-            episode[b] += 1
-            done[b] = False
-
-
-@numba.njit(cache=True, inline="always")
-def restart(b: Any, state: Any, pool: Any, first: Any, key: Any, episode: Any, done: Any) -> None:
-    """Begins lane b's next episode, at a random root of the pool."""
-    root = pool[random_root(key[b], episode[b], len(pool))]
-    _start(state[b], root, first[root], -1)
-    episode[b] += 1
-    done[b] = False
+            root = forced[b] if forced[b] >= 0 else pool[random_root(lanes.key[b], lanes.episode[b], len(pool))]
+            _start(b, root, first, lanes)
 
 
 @numba.njit(cache=True)
-def advance(
-    actions: Any,
-    candidates: Any,  # [R, C] int64 records, -1 where there is none
-    score: Any,  # [N, 3] float64
-    fitness: Any,  # [N] float64
-    base: Any,  # [3] float64, scores of the original
-    base_fitness: Any,
-    goal: Any,  # [R] float64, the fitness from which a commit counts as success
-    cost: Any,
-    penalty: Any,
-    good_enough: Any,  # performance threshold; infinite: off
-    convergence: Any,  # convergence threshold; negative: off
-    limit: Any,
-    next_step_reset: Any,
-    pool: Any,
-    first: Any,
-    key: Any,
-    episode: Any,
-    state: Any,
-    done: Any,
-    reward: Any,
-    vector: Any,  # [B, 4] float32: gains in speed, memory and accuracy score, and the cost
-    weights: Any,  # [3] float64
-    terminated: Any,
-    truncated: Any,
-    illegal: Any,
-    success: Any,
-) -> None:
-    """Moves every lane one step. The first choice of a candidate measures it, the second commits to it.
+def _going(b: Any, cells: Any, lanes: Any, next_step_reset: Any) -> Any:
+    """Counts a step of lane b; one that is done does not step: it begins anew (``next_step_reset``) or stands still."""
+    if lanes.done[b]:
+        if next_step_reset:
+            root = cells.pool[random_root(lanes.key[b], lanes.episode[b], len(cells.pool))]
+            _start(b, root, cells.first, lanes)
+        return False
+    lanes.state[b, STEPS] += 1
+    return True
 
-    The last action keeps the original. An action that names no candidate pays a penalty and moves nothing. What is
-    written comes as zeros.
+
+@numba.njit(cache=True)
+def _end(b: Any, limit: Any, lanes: Any, outcome: Any) -> None:
+    outcome.truncated[b] = not outcome.terminated[b] and lanes.state[b, STEPS] >= limit
+    lanes.done[b] = outcome.terminated[b] or outcome.truncated[b]
+
+
+@numba.njit(cache=True)
+def advance_set(actions: Any, cells: Any, limit: Any, next_step_reset: Any, lanes: Any, outcome: Any) -> None:
+    """Moves every lane one step: the first choice of a candidate measures it, the second commits to it.
+
+    The last action keeps the original. An action that names no candidate pays a penalty and moves nothing.
     """
+    candidates, fitness = cells.candidates, cells.fitness
     count = candidates.shape[1]
-    for b in range(len(done)):
-        if done[b]:
-            if next_step_reset:
-                restart(b, state, pool, first, key, episode, done)
+    for b in range(len(actions)):
+        if not _going(b, cells, lanes, next_step_reset):
             continue
-        lane = state[b]
-        root = lane[ROOT]
-        action = actions[b]
-        lane[STEPS] += 1
-        chosen: Any = np.int64(-2)  # what is committed to: a record, or -1 for the original
+        lane = lanes.state[b]
+        root, action = lane[ROOT], actions[b]
+        chosen: Any = np.int64(NOTHING)
         if action == count:
-            chosen = -1
+            chosen = ORIGINAL
         elif action < 0 or action > count or candidates[root, action] < 0:
-            illegal[b] = True
-            reward[b] = -penalty
+            outcome.illegal[b] = True
+            outcome.reward[b] = -cells.penalty
         elif lane[MEASURED] & (np.int64(1) << action):
             chosen = candidates[root, action]
         else:
             lane[MEASURED] |= np.int64(1) << action
-            vector[b, 3] = -cost
-            reward[b] = -cost
+            outcome.vector[b, 3] = -cells.cost
+            outcome.reward[b] = -cells.cost
             record = candidates[root, action]
-            best = base_fitness if lane[BEST] < 0 else fitness[candidates[root, lane[BEST]]]
-            lane[STALE] = 0 if fitness[record] - best > convergence else lane[STALE] + 1
+            best = cells.base_fitness if lane[BEST] < 0 else fitness[candidates[root, lane[BEST]]]
+            lane[STALE] = 0 if fitness[record] - best > cells.convergence else lane[STALE] + 1
             if fitness[record] > best:
                 lane[BEST] = action
-            if fitness[record] >= good_enough or (convergence >= 0.0 and lane[STALE] >= PATIENCE):
-                chosen = candidates[root, lane[BEST]] if lane[BEST] >= 0 else -1
-        if chosen > -2:
-            value = base_fitness if chosen < 0 else fitness[chosen]
+            if fitness[record] >= cells.good_enough or (cells.convergence >= 0.0 and lane[STALE] >= PATIENCE):
+                chosen = candidates[root, lane[BEST]] if lane[BEST] >= 0 else ORIGINAL
+        if chosen > NOTHING:
             for i in range(3):
-                gain = 0.0 if chosen < 0 else score[chosen, i] - base[i]
-                vector[b, i] = gain
-                reward[b] += weights[i] * gain
-            terminated[b] = True
-            success[b] = value >= goal[root]
-        truncated[b] = not terminated[b] and lane[STEPS] >= limit
-        done[b] = terminated[b] or truncated[b]
+                gain = 0.0 if chosen < 0 else cells.score[chosen, i] - cells.base[i]
+                outcome.vector[b, i] = gain
+                outcome.reward[b] += cells.weights[i] * gain
+            outcome.terminated[b] = True
+            outcome.success[b] = (cells.base_fitness if chosen < 0 else fitness[chosen]) >= cells.goal[root]
+        _end(b, limit, lanes, outcome)
 
 
 @numba.njit(cache=True)
-def observe(
-    state: Any,
-    candidates: Any,
-    module_row: Any,  # [R, S0] float32
-    rows: Any,  # [2, N, F] float32: what a candidate looks like before and after it is measured
-    original: Any,  # [F] float32
-    best_column: Any,
-    gain: Any,  # [N] float32, gain in fitness
-    limit: Any,
-    observations: Any,
-    mask: Any,
-) -> None:
-    """Writes what each lane sees: ``observations [B, S + K F] float32`` and ``mask [B, K] int8``."""
-    count = candidates.shape[1]
-    fixed = module_row.shape[1]
-    width = rows.shape[2]
-    inverse = np.float32(1.0 / limit)
-    share = np.float32(1.0 / count)
-    for b in range(len(state)):
-        lane = state[b]
-        root = lane[ROOT]
-        out = observations[b]
-        for i in range(fixed):
-            out[i] = module_row[root, i]
-        best = lane[BEST]
-        bits = lane[MEASURED]
-        measured = 0
-        at = fixed + 3
-        for c in range(count):
-            record = candidates[root, c]
-            if record < 0:
-                for i in range(width):
-                    out[at + i] = 0.0
-                mask[b, c] = 0
-            else:
-                seen = (bits >> c) & 1
-                measured += seen
-                source = rows[seen, record]
-                for i in range(width):
-                    out[at + i] = source[i]
-                if best == c:
-                    out[at + best_column] = 1.0
-                mask[b, c] = 1
-            at += width
-        for i in range(width):
-            out[at + i] = original[i]
-        if best < 0:
-            out[at + best_column] = 1.0
-        mask[b, count] = 1
-        out[fixed] = max(np.float32(1.0) - lane[STEPS] * inverse, np.float32(0.0))
-        out[fixed + 1] = measured * share
-        out[fixed + 2] = np.float32(0.0) if best < 0 else gain[candidates[root, best]]
+def advance_ensemble(actions: Any, cells: Any, limit: Any, next_step_reset: Any, lanes: Any, outcome: Any) -> None:
+    """Moves every lane one step: adds a strategy to the ensemble, or stops with what there is."""
+    following, score, fitness = cells.following, cells.score, cells.fitness
+    stop = following.shape[1]
+    for b in range(len(actions)):
+        if not _going(b, cells, lanes, next_step_reset):
+            continue
+        lane = lanes.state[b]
+        here, action = lane[NODE], actions[b]
+        if action == stop:
+            outcome.terminated[b] = True
+        elif action < 0 or action > stop or following[here, action] < 0:
+            outcome.illegal[b] = True
+            outcome.reward[b] = -cells.penalty
+        else:
+            there = following[here, action]
+            lane[NODE] = there
+            outcome.vector[b, 3] = -cells.cost
+            outcome.reward[b] = -cells.cost
+            for i in range(3):
+                gain = score[there, i] - score[here, i]
+                outcome.vector[b, i] = gain
+                outcome.reward[b] += cells.weights[i] * gain
+            outcome.terminated[b] = fitness[there] >= cells.good_enough
+        if outcome.terminated[b]:
+            outcome.success[b] = fitness[lane[NODE]] >= cells.goal[lane[ROOT]]
+        _end(b, limit, lanes, outcome)

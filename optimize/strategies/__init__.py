@@ -3,19 +3,23 @@
 ``stage`` is the order in which an ensemble applies its strategies: what changes the structure first, what changes
 number formats after it, what wraps the whole module last. ``nominal`` are published gains in speed, memory and
 accuracy: priors that are shown in observations, never results.
+
+A strategy of your own is a class with these facts as attributes (see `HybridOptimizationStrategy`), made known by
+`register` or by an entry point of the group ``treegym.strategies``.
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from treegym.errors import ConfigError, suggest
+from treegym.registry import Registry
 
 if TYPE_CHECKING:
     from treegym.optimize.strategies.base import HybridOptimizationStrategy
 
-__all__ = ["FAMILIES", "STRATEGIES", "StrategyEntry", "compatible", "expand", "load", "ordered", "register"]
+__all__ = ["FAMILIES", "STRATEGIES", "Strategies", "StrategyEntry", "compatible", "expand", "load", "ordered"]
 
 FAMILIES = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion", "pruning", "low_rank")
 _FUSION, _QUANT, _POOL, _ATTENTION = (1.2, 1.1, 0.99), (1.5, 2.0, 0.97), (1.1, 1.8, 1.0), (1.3, 1.4, 0.98)
@@ -26,12 +30,12 @@ class StrategyEntry(NamedTuple):
     family: str
     stage: int  # strategies of an ensemble are applied in this order
     nominal: tuple[float, float, float]  # published gains: speed, memory, accuracy (ratios to the original)
-    conflicts: tuple[str, ...]  # strategies that cannot stand in the same ensemble; either side may name the other
+    conflicts: tuple[str, ...]  # strategies that cannot be in the same ensemble; either side may name the other
     summary: str
-    entry: str = ""  # "module:Class"; empty: the module of the same name here, class Strategy
+    home: str = ""  # "file:Class" below this package; empty: the file of the same name, class Strategy
 
 
-STRATEGIES: dict[str, StrategyEntry] = {
+_TABLE = {
     "prune_structured": StrategyEntry(
         "pruning", 0, (1.2, 1.2, 0.95), (), "drop the quarter of hidden units that matter least"
     ),
@@ -77,11 +81,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "linear layers in bf16, everything between them in fp32",
     ),
     "bf16": StrategyEntry(
-        "quantization",
-        14,
-        (1.6, 2.0, 0.99),
-        ("int8_dynamic", "bf16_linear"),
-        "the whole module in bf16",
+        "quantization", 14, (1.6, 2.0, 0.99), ("int8_dynamic", "bf16_linear"), "the whole module in bf16", "half:BF16"
     ),
     "fp16": StrategyEntry(
         "quantization",
@@ -89,6 +89,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         (1.6, 2.0, 0.995),
         ("int8_dynamic", "bf16_linear", "bf16"),
         "the whole module in fp16",
+        "half:FP16",
     ),
     "compile": StrategyEntry(
         "kernel_fusion", 16, (1.4, 1.1, 1.0), ("fuse_activation",), "torch.compile: generated fused kernels"
@@ -97,53 +98,67 @@ STRATEGIES: dict[str, StrategyEntry] = {
 }
 
 
-def register(name: str, entry: StrategyEntry) -> None:
-    """Adds a strategy of your own; `entry.entry` names its class as ``"module:Class"``."""
-    if name in STRATEGIES:
-        raise ConfigError(f"there already is a strategy {name!r}")
-    if entry.family not in FAMILIES:
-        raise ConfigError(
-            f"strategy {name!r} has the unknown family {entry.family!r}.{suggest(entry.family, FAMILIES)}"
-        )
-    if ":" not in entry.entry:
-        raise ConfigError(f"strategy {name!r} needs entry='module:Class', got {entry.entry!r}")
-    STRATEGIES[name] = entry
+class Strategies(Mapping[str, StrategyEntry]):
+    """The facts of every strategy by name: those here in the order of their stages, then those of others."""
+
+    def __init__(self, table: Mapping[str, StrategyEntry]) -> None:
+        self.own = dict(table)
+        paths = {name: (f"{_HERE}.{entry.home or f'{name}:Strategy'}", entry.summary) for name, entry in table.items()}
+        self.registry = Registry("strategy", paths, group="treegym.strategies")
+
+    def __getitem__(self, name: str) -> StrategyEntry:
+        if name in self.own:
+            return self.own[name]
+        if name not in self.registry:
+            raise KeyError(name)
+        strategy = self.registry.find(name)
+        summary = (strategy.__doc__ or "").strip().partition("\n")[0]
+        return StrategyEntry(strategy.family, strategy.stage, strategy.nominal, strategy.conflicts, summary)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.own, *self.others()])
+
+    def __len__(self) -> int:
+        return len(self.registry)
+
+    def others(self) -> list[str]:
+        """Returns the names of strategies that installed packages bring or that were registered."""
+        return [name for name in self.registry if name not in self.own]
+
+    def register(self, name: str, strategy: type[HybridOptimizationStrategy]) -> None:
+        """Makes a strategy known in this process and in children that measure candidates."""
+        self.registry.register(name, strategy)
+
+
+STRATEGIES = Strategies(_TABLE)
 
 
 def load(name: str) -> HybridOptimizationStrategy:
     """Imports a strategy and returns an instance of it."""
-    if name not in STRATEGIES:
-        raise ConfigError(f"there is no strategy {name!r}.{suggest(name, STRATEGIES)}")
-    module, _, attribute = (STRATEGIES[name].entry or f"{_HERE}.{name}:Strategy").partition(":")
-    try:
-        strategy: HybridOptimizationStrategy = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"strategy {name!r} cannot be loaded from {module}:{attribute}: {error}") from error
+    strategy: HybridOptimizationStrategy = STRATEGIES.registry.find(name)()
     strategy.name = name
     return strategy
 
 
-def compatible(names: tuple[str, ...] | list[str]) -> bool:
-    """Returns whether the strategies may stand in one ensemble: no repeats, no declared conflict."""
+def compatible(names: Sequence[str]) -> bool:
+    """Returns whether the strategies may be in one ensemble: no repeats, no declared conflict."""
     chosen = set(names)
     return len(chosen) == len(names) and not any(chosen & set(STRATEGIES[name].conflicts) for name in names)
 
 
-def ordered(names: tuple[str, ...] | list[str] | set[str] | frozenset[str]) -> tuple[str, ...]:
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """Returns the strategies in the order in which they are applied."""
     return tuple(sorted(names, key=lambda name: (STRATEGIES[name].stage, name)))
 
 
-def expand(names: tuple[str, ...] | list[str]) -> list[str]:
+def expand(names: Iterable[str]) -> list[str]:
     """Replaces family names (``"quantization"``) by their strategies; raises for a name that is neither."""
     result: list[str] = []
     for name in names:
-        if name in FAMILIES and name not in STRATEGIES:
-            result += [key for key, entry in STRATEGIES.items() if entry.family == name]
-        elif name in STRATEGIES:
-            result.append(name)
-            if name in FAMILIES:  # low_rank, attention_fusion: a family and a strategy of the same name
-                result += [key for key, entry in STRATEGIES.items() if entry.family == name and key != name]
-        else:
+        family = [key for key, entry in STRATEGIES.items() if entry.family == name]
+        if name not in STRATEGIES and not family:
             raise ConfigError(f"there is no strategy or family {name!r}.{suggest(name, {*STRATEGIES, *FAMILIES})}")
+        if name in STRATEGIES:  # low_rank, attention_fusion: a family and a strategy of the same name
+            result.append(name)
+        result += family
     return list(dict.fromkeys(result))

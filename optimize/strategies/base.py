@@ -22,9 +22,14 @@ class HybridOptimizationStrategy:
 
     `apply` gets a deep copy in evaluation mode that it may change, and a sample of the module's inputs; it returns the
     optimised module (the same object or a wrapper) or raises `NotApplicable`. Dropping the copy undoes everything.
+    The other attributes are facts that a strategy from outside this package declares; those here are in a table.
     """
 
     name: str = ""
+    family: str = "custom"  # what it is found by beside its name
+    stage: int = 9  # strategies of an ensemble are applied in this order; number formats are 10 to 15
+    nominal: tuple[float, float, float] = (1.0, 1.0, 1.0)  # gains to expect at first: speed, memory, accuracy
+    conflicts: tuple[str, ...] = ()  # strategies that cannot be in the same ensemble
 
     def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
         raise NotImplementedError

@@ -1,15 +1,14 @@
 """A zoo of real PyTorch modules in seeded sizes: what candidate selection is recorded and learned on.
 
-A zoo module is one file with two functions: ``build(size, seed) -> nn.Module`` and ``inputs(size, seed) -> tuple``
-of tensors. This table names them; nothing is imported before a module is asked for.
+A zoo module is one file with two functions: ``build(size, seed) -> nn.Module`` and ``inputs(size, seed)``, its
+arguments. This table names them; nothing is imported before a module is asked for.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from treegym.errors import ConfigError, suggest
+from treegym.registry import Registry, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +46,12 @@ ZOO: dict[str, ZooEntry] = {
 }
 
 
+_BUILDERS = Registry("zoo module", {name: (f"{__name__}.{name}:build", entry.summary) for name, entry in ZOO.items()})
+
+
 def seed_of(name: str, size: int) -> int:
     """Returns the seed of a zoo module's weights: fixed, and different for every module and size."""
-    if name not in ZOO:
-        raise ConfigError(f"there is no zoo module {name!r}.{suggest(name, ZOO)}")
+    _BUILDERS.path_of(name)  # tells who asks for one that is not there
     return 1_000 * (list(ZOO).index(name) + 1) + size
 
 
@@ -69,7 +70,7 @@ def build(name: str, size: int) -> torch.nn.Module:
     seed = seed_of(name, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _implementation(name).build(size, seed)
+        module = _BUILDERS.find(name)(size, seed)
     if not getattr(module, "trained", False):
         shape_spectra(module, decay=(0.0, 0.6, 1.2)[seed % 3], seed=seed)
     return module.eval()
@@ -77,10 +78,6 @@ def build(name: str, size: int) -> torch.nn.Module:
 
 def inputs(name: str, size: int, seed: int) -> tuple[torch.Tensor, ...]:
     """Returns a fresh input of a zoo module; the same seed gives the same one."""
-    return _implementation(name).inputs(size, seed)
-
-
-def _implementation(name: str) -> Any:
-    if name not in ZOO:
-        raise ConfigError(f"there is no zoo module {name!r}.{suggest(name, ZOO)}")
-    return importlib.import_module(f"treegym.optimize.zoo.{name}")
+    _BUILDERS.path_of(name)
+    made: tuple[torch.Tensor, ...] = resolve(f"{__name__}.{name}:inputs", f"zoo module {name!r}")(size, seed)
+    return made

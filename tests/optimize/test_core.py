@@ -16,11 +16,11 @@ from treegym.optimization import create_hybrid_optimization_core, create_univers
 from treegym.optimize.candidates import Candidate, parse
 from treegym.optimize.config import CoreConfig
 from treegym.optimize.features import kind_of
-from treegym.optimize.guess import guessed_inputs
-from treegym.optimize.measure_types import Interval, Measurement
-from treegym.optimize.pareto import hypervolume, pareto_front
+from treegym.optimize.fitness import hypervolume, pareto_front
+from treegym.optimize.inputs import fresh_inputs, guessed_inputs
+from treegym.optimize.measurement import Interval, Measurement
 from treegym.optimize.selector import CandidateSelector
-from treegym.optimize.targets import fresh_inputs, load_function
+from treegym.optimize.targets import load_function
 from treegym.optimize.tracker import StrategyTracker
 
 QUICK = {"seconds_per_candidate": 0.15, "max_iterations": 3, "num_candidates": 3, "enable_adaptive_hybrid": False}
@@ -140,12 +140,12 @@ def test_core_returns_the_original_when_nothing_helps() -> None:
 
 
 def test_a_strategy_that_raises_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    from treegym.optimize.strategies import bf16
+    from treegym.optimize.strategies import half
 
     def broken(self: object, module: nn.Module, sample: object) -> nn.Module:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(bf16.Strategy, "apply", broken)
+    monkeypatch.setattr(half.BF16, "apply", broken)
     core = create_hybrid_optimization_core({**QUICK, "optimization_strategies": ["bf16", "inplace"]})
     _, result = core.hybrid_optimize_module(_mlp(), torch.randn(4, 128))
     assert result["not_applicable"]["bf16"] == "RuntimeError: out of luck"
@@ -208,12 +208,12 @@ def test_registry_goes_on_after_a_failure() -> None:
 
 
 def test_a_winner_must_win_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    from treegym.optimize import core as core_module
+    from treegym.optimize import trials
 
     def lucky(original: nn.Module, optimised: nn.Module, source: object, settings: object, task: object) -> Measurement:
         return _measurement(2.0 if settings.seed == 0 else 0.9)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(core_module, "measure", lucky)
+    monkeypatch.setattr(trials, "measure", lucky)
     core = create_hybrid_optimization_core({**QUICK, "optimization_strategies": ["inplace"]})
     _, result = core.hybrid_optimize_module(_mlp(), torch.randn(4, 128))
     assert result["candidates"][0]["measurement"]["speed"]["value"] == 2.0
@@ -308,7 +308,7 @@ def test_command_writes_a_recipe_that_rebuilds(
     [
         (["nowhere:build"], "cannot be imported"),
         (["zoo:encodr/0"], "Did you mean 'encoder'"),
-        (["zoo:mlp/0", "--objective", "speed"], "is no weight"),
+        (["zoo:mlp/0", "--objective", "speed"], "is not a weight"),
         (["zoo:mlp/0", "--objective", "pace=1"], "no objective 'pace'"),
         (["zoo:mlp/0", "--strategies", "quantisation"], "no strategy or family"),
         (["zoo:mlp/0", "--selection", "lottery"], "no selection strategy"),

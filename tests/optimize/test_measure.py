@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from treegym.errors import ConfigError
 from treegym.optimize import worker
 from treegym.optimize.measure import check_module, measure, output_error
-from treegym.optimize.measure_types import Measurement, MeasureSettings
+from treegym.optimize.measurement import Measurement, MeasureSettings
 
 FAST = MeasureSettings(min_pairs=5, max_pairs=8, max_seconds=0.3)
 

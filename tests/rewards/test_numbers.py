@@ -1,4 +1,4 @@
-"""Zoning, scalarisers and fitness, worked out by hand."""
+"""Zoning and scalarisers, worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 
 from treegym.errors import ConfigError, DataError
 from treegym.rewards import build, scalarise
-from treegym.rewards.fitness import fitness, improvement
 from treegym.rewards.terms.zones import ZoneModel
 from treegym.rewards.terms.zoning import measured
 
@@ -106,20 +105,6 @@ def test_tchebycheff_reaches_a_concave_front_where_linear_does_not():
 def test_bad_scalarisation(options, words):
     with pytest.raises(ConfigError, match=words):
         scalarise(np.zeros((3, 2)), **options)
-
-
-def test_fitness():
-    assert improvement(np.array([8.0, 1.0]), np.array([4.0, 2.0])).tolist() == [1.0, -1.0]
-    # 0.4 * 1 + 0.3 * 2 + 0.3 * (0.99 - 1)
-    assert fitness(speed=1.0, memory=2.0, accuracy=0.99) == pytest.approx(0.4 + 0.6 - 0.003)
-    # below the floor of 0.99: 10 * 0.09 more
-    assert fitness(speed=1.0, memory=2.0, accuracy=0.90) == pytest.approx(0.4 + 0.6 - 0.03 - 0.9)
-    assert fitness(speed=0.0, memory=0.0, accuracy=1.0) == 0.0
-    assert fitness(speed=np.ones(3), memory=0.0, accuracy=1.0, weights={"speed": 2.0}).tolist() == [2.0] * 3
-    with pytest.raises(ConfigError, match="Did you mean 'speed'"):
-        fitness(speed=1, memory=1, accuracy=1, weights={"sped": 1.0})
-    with pytest.raises(ConfigError, match="above 0"):
-        improvement(np.array([0.0]), np.array([1.0]))
 
 
 def test_zones_of_the_return_so_far(small):

@@ -140,5 +140,5 @@ def parse_objective(text: str | None) -> dict[str, float] | None:
         except ValueError:
             equals = ""
         if not equals:
-            raise ConfigError(f"{part!r} is no weight; write it like --objective speed=0.5,memory=0.3,accuracy=0.2")
+            raise ConfigError(f"{part!r} is not a weight; write it like --objective speed=0.5,memory=0.3,accuracy=0.2")
     return weights

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import treegym  # noqa: F401 (registers the ids)
-from treegym.envs.selection.world import SelectionWorld
+from treegym.envs.selection.selection_world import SelectionWorld
 from treegym.errors import ConfigError, DataError
 from treegym.optimize.fitness import fitness, scores, weights_of, zones_of
 from treegym.optimize.table import load_table
@@ -152,7 +152,7 @@ def test_history_never_holds_a_module_s_own_results(table_file: str, tmp_path: o
     import json
     from pathlib import Path
 
-    from treegym.optimize.history import expected_scores
+    from treegym.envs.selection.features import expected_scores
 
     data = json.loads(Path(table_file).read_text())
     changed = Path(str(tmp_path)) / "changed.json"

@@ -1,5 +1,8 @@
-"""The recorded table as features: a row for every module, and two for every candidate (unmeasured, measured).
+"""A recorded table as observations show it: a row for every module, and two for every candidate (unmeasured, measured).
 
+What is known of a strategy before anything is measured is how it did, alone, on training modules of the same kind, and
+never on the module that is judged: the features of a module do not hold its own results. Where a kind has no history
+all kinds are taken; where a strategy has none, its published gains.
 Letters: M modules, N records, S strategies, F features.
 """
 
@@ -7,16 +10,52 @@ from __future__ import annotations
 
 import numpy as np
 
-from treegym.optimize.history import expected_scores
+from treegym.optimize.fitness import scores
 from treegym.optimize.strategies import STRATEGIES
 from treegym.optimize.table import SelectionTable
 
-__all__ = ["GAIN_SCALE", "PRIOR_LIMIT", "PRIOR_SCALE", "child_names", "module_rows", "record_rows"]
+__all__ = [
+    "GAIN_SCALE", "PRIOR_LIMIT", "PRIOR_SCALE", "child_names", "expected_scores", "module_rows", "record_rows",
+    "strategy_logs",
+]  # fmt: skip
 
 GAIN_SCALE = 5.0  # gains in fitness are shown times this: 0.1 is a large one
 PRIOR_SCALE = 50.0  # and as logits of a prior over candidates times this: a gain of 0.02 more is e times as likely
 PRIOR_LIMIT = 30.0
+_FLOOR = 1e-3  # accuracies are logged from here
 _HISTORY_FULL = 4.0  # modules of history that count as much history
+
+
+def strategy_logs(table: SelectionTable) -> tuple[np.ndarray, np.ndarray]:
+    """Returns, for every module, the mean log of each strategy's metrics ``[M, S, 3]`` and how many it rests on."""
+    count_modules, count_strategies = len(table.modules), len(table.strategies)
+    logs = np.log(np.maximum(table.metrics, _FLOOR))
+    kinds = np.array([module.kind for module in table.modules])
+    training = np.array([module.split == "train" for module in table.modules])
+    single = table.contains.sum(1) == 1
+    strategy = np.where(single, table.contains.argmax(1), -1)
+    nominal = np.log([STRATEGIES[name].nominal for name in table.strategies])
+    means = np.repeat(nominal[None], count_modules, axis=0)  # [M, S, 3]
+    counts = np.zeros((count_modules, count_strategies), np.int64)
+    for m in range(count_modules):
+        others = single & training[table.module] & (table.module != m)
+        for s in range(count_strategies):
+            there = others & (strategy == s)
+            alike = there & (kinds[table.module] == kinds[m])
+            chosen = alike if alike.any() else there
+            if chosen.any():
+                means[m, s] = logs[chosen].mean(0)
+                counts[m, s] = alike.sum()
+    return means, counts
+
+
+def expected_scores(table: SelectionTable) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the expected scores of every record ``[N, 3]`` and how many modules of its kind they rest on ``[N]``."""
+    means, counts = strategy_logs(table)
+    logs = (means[table.module] * table.contains[:, :, None]).sum(1)  # strategies multiply
+    known = (counts[table.module] * table.contains).sum(1) / np.maximum(table.contains.sum(1), 1)
+    values = np.exp(logs)
+    return scores(values[:, 0], values[:, 1], values[:, 2]), known
 
 
 def module_rows(table: SelectionTable) -> tuple[tuple[str, ...], np.ndarray]:

@@ -1,0 +1,101 @@
+"""The search: candidates are measured as selected, the best so far has offspring, and thresholds say when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from treegym.optimize.candidates import Candidate
+from treegym.optimize.generate import extend
+from treegym.optimize.selector import CandidateSelector
+from treegym.optimize.tracker import StrategyTracker
+from treegym.optimize.trials import Evaluated, Trials
+
+__all__ = ["Search"]
+
+PATIENCE = 2  # measurements in a row without improvement after which the search has converged
+BROKEN = 0.2  # of expected fitness: more than candidates differ by
+OFFSPRING = 3  # ensembles that are added around a new best candidate
+
+
+class Search:
+    """One search on one module.
+
+    Args:
+        trials: where candidates are measured.
+        selector: says which of those waiting are measured next.
+        tracker: what is expected of strategies on modules of this kind.
+        names: the strategies that apply.
+        learn: called with everything that was measured.
+    """
+
+    def __init__(
+        self,
+        trials: Trials,
+        selector: CandidateSelector,
+        tracker: StrategyTracker,
+        kind: str,
+        names: list[str],
+        learn: Callable[[Evaluated], None],
+    ) -> None:
+        self.trials, self.selector, self.tracker = trials, selector, tracker
+        self.kind, self.names, self.learn = kind, names, learn
+
+    def run(self, candidates: list[Candidate]) -> None:
+        """Measures candidates until a threshold, the budget, or a learned policy says stop."""
+        config, trials = self.trials.config, self.trials
+        waiting, seen = list(candidates), set(candidates)
+        best, stale = trials.base_fitness, 0
+        while waiting and len(trials.evaluated) < config.max_iterations:
+            chosen = list(self._select(waiting))
+            if not chosen:
+                break
+            for found in self.measure(chosen):
+                improved = found.fitness - best if trials.allowed(found) else 0.0
+                stale = 0 if improved > config.convergence_threshold else stale + 1
+                if improved > 0:
+                    best = found.fitness
+                    if config.enable_ensemble_optimization:
+                        waiting += self._offspring(found.candidate, seen)
+            converged = stale >= PATIENCE and len(trials.evaluated) >= len(candidates)
+            if best >= config.performance_threshold or converged:
+                break
+
+    def measure(self, candidates: list[Candidate]) -> list[Evaluated]:
+        """Measures candidates and learns from them."""
+        found = self.trials.evaluate(candidates)
+        for one in found:
+            self.learn(one)
+        return found
+
+    def _select(self, waiting: list[Candidate]) -> Iterator[Candidate]:
+        """Takes what is measured next, as many as run side by side, out of `waiting`; nothing: the policy is done."""
+        done = len(self.trials.evaluated)
+        for taken in range(min(self.trials.processes, self.trials.config.max_iterations - done, len(waiting))):
+            expected = [self._promise(candidate) for candidate in waiting]
+            candidate = self.selector.select_candidate(waiting, expected)
+            if self.selector.finished and (done or taken):
+                return
+            waiting.remove(candidate)
+            yield candidate
+
+    def _promise(self, candidate: Candidate) -> float:
+        """Returns the fitness that is expected, less a lot where the limit on accuracy is likely broken.
+
+        That is: by the history of the strategies, or because a part of the candidate has broken it already.
+        """
+        value = self.tracker.expected_fitness(self.kind, candidate, self.trials.weights)
+        drop = self.trials.config.max_accuracy_drop
+        if drop is None:
+            return value
+        expected = self.tracker.expected(self.kind, candidate)[2]
+        broken = 1.0 - expected > 2 * drop  # histories vary: no closer than that
+        for one in self.trials.evaluated:
+            part = set(one.candidate.strategies) <= set(candidate.strategies)
+            broken |= part and one.measurement is not None and self.trials.breaks_limit(one.measurement)
+        return value - BROKEN if broken else value
+
+    def _offspring(self, best: Candidate, seen: set[Candidate]) -> list[Candidate]:
+        larger = [candidate for candidate in extend(best, self.names) if candidate not in seen]
+        larger.sort(key=self._promise, reverse=True)
+        seen.update(larger[:OFFSPRING])
+        return larger[:OFFSPRING]

@@ -1,0 +1,112 @@
+"""Trying candidates on one module: each is applied and measured in a child process, and judged.
+
+A winner must be fitter than the original at the lower end of its measured interval, within the limit on lost accuracy,
+and that again when it is measured once more, alone and on other inputs: the best of ten noisy figures flatters.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from treegym.optimize import worker
+from treegym.optimize.candidates import Candidate, apply
+from treegym.optimize.config import CoreConfig
+from treegym.optimize.fitness import fitness, scores
+from treegym.optimize.inputs import Inputs
+from treegym.optimize.measure import Task, measure
+from treegym.optimize.measurement import Measurement, MeasureSettings
+
+__all__ = ["Evaluated", "Trials"]
+
+SECOND_SEED = 50_000_017  # added to the seed of inputs when a winner is measured once more
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A candidate and what became of it."""
+
+    candidate: Candidate
+    measurement: Measurement | None
+    fitness: float
+    reason: str = ""  # why it has no measurement
+
+
+class Trials:
+    """The candidates of one module that were measured so far.
+
+    Args:
+        original: the module, in evaluation mode; it is not touched.
+        source: its inputs by seed.
+        weights: objective weights ``[3]``.
+        task: a score of a module on its own task (higher is better); None: accuracy is output fidelity.
+    """
+
+    def __init__(
+        self, original: nn.Module, source: Inputs, config: CoreConfig, weights: np.ndarray, task: Task | None = None
+    ) -> None:
+        self.original, self.source, self.config, self.weights, self.task = original, source, config, weights, task
+        self.limits = worker.Limits(seconds=config.timeout, megabytes=config.megabytes)
+        self.processes = config.processes or worker.processors()
+        self.base_fitness = float(fitness(scores(1.0, 1.0, 1.0), weights))
+        self.evaluated: list[Evaluated] = []
+        self.unconfirmed: dict[str, str] = {}  # winners that were none when measured once more, and why
+
+    def evaluate(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
+        """Measures candidates, each in a child process, side by side."""
+        sample = self.source(self.config.seed)
+
+        def work(candidate: Candidate) -> dict[str, Any]:
+            return self._measured(apply(self.original, candidate, sample), self.config.seed)
+
+        works = [functools.partial(work, candidate) for candidate in candidates]
+        outcomes = worker.run_all(works, self.limits, at_once=self.processes, fork=worker.can_fork(self.original))
+        found = [self._found(candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
+        self.evaluated += found
+        return found
+
+    def allowed(self, found: Evaluated) -> bool:
+        """Returns whether a candidate is surely better than the original, and loses no more accuracy than allowed."""
+        m = found.measurement
+        if m is None or self.breaks_limit(m):
+            return False
+        cautious = fitness(scores(m.speed.low, m.memory.low, m.accuracy.low), self.weights)
+        return bool(cautious > self.base_fitness)
+
+    def breaks_limit(self, m: Measurement) -> bool:
+        """Returns whether a measurement shows more lost accuracy than allowed."""
+        drop = self.config.max_accuracy_drop
+        return drop is not None and 1.0 - m.accuracy.low > drop
+
+    def winner(self) -> tuple[nn.Module, Evaluated | None]:
+        """Applies the best candidate that is allowed, in this process, and measures it once more; else the original."""
+        for found in sorted((one for one in self.evaluated if self.allowed(one)), key=lambda one: -one.fitness):
+            name = found.candidate.name
+            try:
+                optimised = apply(self.original, found.candidate, self.source(self.config.seed))
+            except Exception as error:  # noqa: BLE001 - a strategy's own code; what ran in a child may fail here
+                self.unconfirmed[name] = f"could not be applied: {type(error).__name__}: {error}"
+                continue
+            work = functools.partial(self._measured, optimised, self.config.seed + SECOND_SEED)
+            outcome = worker.run(work, self.limits, fork=worker.can_fork(self.original))
+            again = self._found(found.candidate, outcome)
+            if self.allowed(again):
+                return optimised, again
+            self.unconfirmed[name] = again.reason or "measured once more, it was not surely better within the limits"
+        return self.original, None
+
+    def _measured(self, optimised: nn.Module, seed: int) -> dict[str, Any]:
+        settings = MeasureSettings(max_seconds=self.config.seconds_per_candidate, seed=seed)
+        return measure(self.original, optimised, self.source, settings, self.task).as_dict()
+
+    def _found(self, candidate: Candidate, outcome: worker.Outcome) -> Evaluated:
+        if outcome.result is None:
+            return Evaluated(candidate, None, 0.0, outcome.reason)
+        m = Measurement.from_dict(outcome.result)
+        value = float(fitness(scores(m.speed.value, m.memory.value, m.accuracy.value), self.weights))
+        return Evaluated(candidate, m, value, outcome.reason)
