@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from treegym.errors import ConfigError
 
-__all__ = ["LanguageModel", "TextTokenizer", "TokenIds", "check_contexts", "check_length", "context_length"]
+__all__ = [
+    "LanguageModel",
+    "TextTokenizer",
+    "TokenIds",
+    "check_contexts",
+    "check_length",
+    "context_length",
+    "told_logprobs",
+]
 
 TokenIds = Sequence[int]
 
@@ -95,3 +103,12 @@ def context_length(model: object) -> int | None:
     """Returns how many tokens a text may have, None for a model that does not say."""
     told = getattr(model, "context_length", None)
     return told if isinstance(told, int) else None
+
+
+def told_logprobs(model: Any) -> int:
+    """Returns how many of the likeliest tokens a model tells per position: all, unless it says that it tells fewer.
+
+    The first call asks a served model's server what it understands.
+    """
+    told = getattr(model, "told_logprobs", None)
+    return model.tokenizer.vocab_size if told is None else int(told)

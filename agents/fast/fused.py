@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
@@ -114,9 +115,7 @@ class Perceptron:
     @staticmethod
     def fits(policy: Any, optimizer: torch.optim.Optimizer) -> bool:
         """Returns whether a policy is a plain perceptron on the CPU whose every parameter the optimizer moves."""
-        from treegym.agents.policies.mlp import MlpPolicy
-
-        if not isinstance(policy, MlpPolicy) or not policy.share_features_extractor:
+        if not isinstance(policy, ActorCriticPolicy) or not policy.share_features_extractor:
             return False
         space = policy.observation_space
         seen = space.spaces.values() if isinstance(space, spaces.Dict) else [space]

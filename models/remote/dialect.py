@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from treegym.errors import BackendError
-from treegym.models.base import TextTokenizer, TokenIds
+from treegym.models.base import TextTokenizer, TokenIds, told_logprobs
 from treegym.models.remote.endpoint import Endpoint, Refused
 from treegym.models.remote.served_tokens import Choice, Vocabulary, read_choices
 from treegym.models.remote.untrusted_json import MalformedAnswer
 
-__all__ = ["Dialect", "detect", "growth_mode", "told_logprobs"]
+__all__ = ["Dialect", "detect", "growth_mode"]
 
 logger = logging.getLogger(__name__)
 PROBED = 4096  # a server that gives this many log-probabilities is taken to give all
@@ -94,15 +94,6 @@ def detect(endpoint: Endpoint, model: str, tokenizer: TextTokenizer, contexts: S
                 break
     logger.info("%s speaks %s", endpoint.base_url, found)
     return found
-
-
-def told_logprobs(model: Any) -> int:
-    """Returns how many of the likeliest tokens a model tells per position: all, unless it says that it tells fewer.
-
-    The first call asks a served model's server what it understands.
-    """
-    told = getattr(model, "told_logprobs", None)
-    return model.tokenizer.vocab_size if told is None else int(told)
 
 
 def growth_mode(model: Any, wanted: str, *, proposals: int) -> tuple[str, str | None]:

@@ -20,9 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from treegym.errors import DataError
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, told_logprobs
 from treegym.models.batched_trees import score_trees_partly
-from treegym.models.remote.dialect import told_logprobs
 from treegym.models.tokens.boundary import Boundary, complete_text, pieces_of, spoken
 from treegym.models.tree_scores import Branches, TreeScores
 

@@ -18,15 +18,8 @@ import treegym
 
 ROOT = Path(treegym.__file__).resolve().parent.parent
 FLOORS = {"tree": 1, "models": 2, "search": 3, "rewards": 3, "optimize": 4, "envs": 5, "agents": 6}
-FOUNDATIONS = {
-    "errors",
-    "files",
-    "untrusted",
-    "locks",
-    "display",
-    "registry",
-    "checks",
-}  # floor 0: everybody may use them
+# floor 0: everybody may use them
+FOUNDATIONS = {"checks", "display", "errors", "files", "locks", "registry", "untrusted"}
 APPLICATION = 7
 
 
@@ -98,18 +91,52 @@ def circle_of_imports(files: Mapping[str, Path]) -> list[str]:
     return []
 
 
-def test_files_import_each_other_in_no_circle(tmp_path: Path) -> None:
-    files = {}
+def _files() -> dict[str, Path]:
+    found = {}
     for room in (*FLOORS, "treegym"):
         for path in (ROOT / room).rglob("*.py"):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            files[".".join(parts if room == "treegym" else ("treegym", *parts)).removesuffix(".__init__")] = path
+            found[".".join(parts if room == "treegym" else ("treegym", *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+def test_files_import_each_other_in_no_circle(tmp_path: Path) -> None:
+    files = _files()
     assert len(files) > 300
     assert circle_of_imports(files) == []
     for name, source in (("a", "def f():\n    from b import c"), ("b", "import a"), ("d", "from a import f")):
         (tmp_path / f"{name}.py").write_text(source)
     circle = circle_of_imports({name: tmp_path / f"{name}.py" for name in "abd"})
     assert set(circle) == {"a", "b"}
+
+
+def circle_of_rooms(files: Mapping[str, Path]) -> list[str]:
+    """Returns rooms side by side in one folder that import each other in a circle; [] for none.
+
+    A room and the files of the folder above it may use each other: there the test of files holds.
+    """
+    rooms: dict[str, dict[str, set[str]]] = {}
+    for name, path in files.items():
+        for _, target in _imports(path):
+            here, there = name.split("."), target.split(".")
+            depth = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), 0)
+            inside = len(here) > depth + 1 or path.name == "__init__.py"
+            if depth and inside and len(there) > depth and ROOT.joinpath(*there[: depth + 1]).is_dir():
+                side = rooms.setdefault(".".join(here[:depth]), {})
+                side.setdefault(here[depth], set()).add(there[depth])
+    for folder, graph in rooms.items():
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            return [f"{folder}.{room}" for room in error.args[1]]
+    return []
+
+
+def test_rooms_side_by_side_import_each_other_in_no_circle(tmp_path: Path) -> None:
+    assert circle_of_rooms(_files()) == []
+    planted = {**_files(), "treegym.models.tokens.planted": tmp_path / "planted.py"}
+    (tmp_path / "planted.py").write_text("def f():\n    from treegym.models.remote.model import RemoteModel")
+    assert set(circle_of_rooms(planted)) == {"treegym.models.tokens", "treegym.models.remote"}
 
 
 def test_nobody_imports_the_rooms_bare() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
 from treegym.errors import BackendError, ConfigError, DataError
-from treegym.models.base import LanguageModel, context_length
-from treegym.models.remote.dialect import growth_mode, told_logprobs
+from treegym.models.base import LanguageModel, context_length, told_logprobs
+from treegym.models.remote.dialect import growth_mode
 from treegym.models.tokens.chat import chat_beginning, has_chat_template, plain_beginning
 from treegym.models.tokens.retokenize import Retokenized, in_vocabulary_of
 from treegym.tree.token_tree import Root
