@@ -25,6 +25,7 @@ from treegym.agents.spaces import space_from_json, space_to_json
 from treegym.agents.state import array_of, within
 from treegym.errors import ConfigError, DataError, TreeGymError
 from treegym.files import atomic_write, read_arrays, write_arrays
+from treegym.registration import full_id
 
 __all__ = ["describe", "load", "save"]
 
@@ -234,9 +235,9 @@ def _env_of(agent: Any) -> dict[str, Any] | None:
     skip = {"vectorization_mode", "num_envs", "autoreset_mode", "vector_kwargs", "wrappers", "render_mode"}
     kwargs = {key: value for key, value in spec.kwargs.items() if key not in skip}
     try:
-        return json.loads(json.dumps({"id": spec.id, "kwargs": kwargs}))
+        return json.loads(json.dumps({"id": full_id(spec), "kwargs": kwargs}))
     except (TypeError, ValueError):
-        return {"id": spec.id, "kwargs": {}}
+        return {"id": full_id(spec), "kwargs": {}}
 
 
 def _with_suffix(path: Path) -> Path:

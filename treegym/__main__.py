@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is not None and command not in COMMANDS:
         print(f"treegym: unknown command {command!r}.{suggest(command, COMMANDS)}", file=sys.stderr)
         return 2
+    if "" not in sys.path:
+        sys.path.append("")  # arguments may name modules that lie where the command is given
     try:
         parser = build_parser(command)
         args = parser.parse_args(arguments)

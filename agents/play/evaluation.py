@@ -9,6 +9,7 @@ import numpy as np
 from treegym.agents.play.world import World
 from treegym.agents.play.worlds import make_world
 from treegym.errors import ConfigError
+from treegym.registration import find_spec, has_native_batch
 
 __all__ = ["Played", "play_roots", "vector_world"]
 
@@ -26,7 +27,7 @@ def vector_world(env_id: str, num_envs: int, **kwargs: Any) -> World:
     """Returns so many lanes of an environment by its id."""
     import gymnasium as gym
 
-    if gym.spec(env_id).vector_entry_point is None:
+    if not has_native_batch(find_spec(env_id)):
         return make_world(gym.make(env_id, **kwargs), num_envs=num_envs)
     return make_world(gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="Disabled", **kwargs))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.vec_env import VecEnv
 
 from treegym.agents.play.foreign_worlds import ListWorld, VecEnvWorld
@@ -61,6 +61,13 @@ def _from_vector(env: VectorEnv, num_envs: int | None) -> World:
         return ListWorld(env.envs)
     if isinstance(env, AsyncVectorEnv):
         return ListWorld([make() for make in env.env_fns])  # lanes here rest and restart when told: its workers cannot
+    if isinstance(env, VectorWrapper):  # what it changes must be seen, so its own methods are used
+        if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED:
+            return NativeWorld(env)
+        raise ConfigError(
+            f"{type(env).__name__} is wrapped around lanes that reset themselves, and cannot be trained on: make them "
+            'with gym.make_vec(..., autoreset_mode="Disabled") before wrapping, or wrap single environments'
+        )
     if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED:
         return _native(env)
     if env.spec is not None:

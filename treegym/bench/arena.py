@@ -17,9 +17,10 @@ from treegym.bench.claims import contradictions, path_sums
 from treegym.bench.episodes import Episodes
 from treegym.bench.suite import EnvEntry
 from treegym.errors import ConfigError, DataError
+from treegym.registration import accepts, find_spec, has_native_batch
 from treegym.rewards import build
 
-__all__ = ["Arena", "Player", "accepts", "best_of_root", "has_native_batch", "make_batch"]
+__all__ = ["Arena", "Player", "best_of_root", "make_batch"]
 
 DEFAULT_EPISODES = 100  # in worlds without a fixed set of prompts
 SEED = 20_011  # evaluation episodes are seeded apart from training's 0, 1, 2, ...
@@ -35,38 +36,10 @@ class Player(Protocol):
     ) -> tuple[np.ndarray, Any]: ...
 
 
-def accepts(env_id: str, keyword: str) -> bool:
-    """Returns whether an environment's constructor names this keyword argument."""
-    spec = gym.spec(env_id)
-    entry: Any = spec.entry_point
-    if isinstance(entry, str):
-        entry = gym.envs.registration.load_env_creator(entry)
-    if entry is None:
-        return False
-    known = getattr(inspect.getmodule(entry), "KEYWORDS", ())  # environments that take **settings list them here
-    try:
-        return keyword in known or keyword in inspect.signature(entry).parameters
-    except (TypeError, ValueError):
-        return keyword in known
-
-
-def has_native_batch(env_id: str) -> bool:
-    """Returns whether an environment steps many lanes as one batch in the way of ours: autoreset can be switched off.
-
-    Other vector entry points (some of Gymnasium's own) know no seeds for single lanes; their single environments do.
-    """
-    entry: Any = gym.spec(env_id).vector_entry_point
-    if isinstance(entry, str):
-        entry = gym.envs.registration.load_env_creator(entry)
-    if entry is None:
-        return False
-    return "autoreset_mode" in getattr(entry, "KEYWORDS", ()) or "autoreset_mode" in inspect.signature(entry).parameters
-
-
 def make_batch(env_id: str, num_envs: int, kwargs: Mapping[str, Any], **vector: Any) -> gym.vector.VectorEnv:
     """Returns a vector environment: the native batch where there is one, else single environments side by side."""
     try:
-        if has_native_batch(env_id):
+        if has_native_batch(find_spec(env_id)):
             return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **vector, **kwargs)
         return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", **kwargs)
     except (TypeError, gym.error.Error) as error:
@@ -84,7 +57,8 @@ class Arena:
 
     def __init__(self, entry: EnvEntry, *, split: str, episodes: int) -> None:
         self.entry = entry
-        kwargs = {**entry.kwargs, **({"split": split} if accepts(entry.id, "split") else {}), **entry.evaluation}
+        spec = find_spec(entry.id)
+        kwargs = {**entry.kwargs, **({"split": split} if accepts(spec, "split") else {}), **entry.evaluation}
         self._kwargs = kwargs
         probe = make_batch(entry.id, 1, kwargs)
         world = getattr(probe.unwrapped, "world", None)
@@ -96,7 +70,7 @@ class Arena:
             self.prompts = _spread(np.asarray(pool, np.int64), episodes)  # [P] int64, roots
         else:
             self.prompts = np.arange(episodes or DEFAULT_EPISODES, dtype=np.int64)
-        self._lanes = min(LANES if has_native_batch(entry.id) else 16, len(self.prompts))
+        self._lanes = min(LANES if has_native_batch(spec) else 16, len(self.prompts))
         self._envs: Any = make_batch(entry.id, self._lanes, kwargs)
         probe.close()
         self.kinds = self._kinds(world)  # [P] str

@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from treegym.agents.registry import AGENTS, is_ours, policy_first
-from treegym.bench.arena import Arena, has_native_batch, make_batch
+from treegym.agents.registry import AGENTS, is_ours, make_agent, policy_first
+from treegym.bench.arena import Arena, make_batch
 from treegym.bench.episodes import Episodes, TrainingEpisodes, write_episodes, write_training
 from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes, count_learning, count_simulations
 from treegym.bench.provenance import provenance
 from treegym.bench.recording import Recorder
-from treegym.bench.roster import make_agent
 from treegym.bench.suite import FORMAT, Job
+from treegym.errors import ConfigError
 from treegym.files import atomic_write
+from treegym.registration import find_spec, has_native_batch
 
 __all__ = ["execute", "final_of", "summary_of"]
 
@@ -146,14 +147,17 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None,
     kwargs = _kwargs(job)
     found = AGENTS.find(job.agent.agent)
     ours, sb3 = is_ours(found), policy_first(found)
-    disabled = {"autoreset_mode": "Disabled"} if (ours or sb3) and has_native_batch(job.env.id) else {}
+    disabled = {"autoreset_mode": "Disabled"} if (ours or sb3) and has_native_batch(find_spec(job.env.id)) else {}
     env: Any = make_batch(job.env.id, job.env.num_envs, {**job.env.kwargs, **disabled})
     recorder = Recorder(job.env, env.num_envs, getattr(env.unwrapped, "lanes", None))
     if sb3 and not ours:
         env = _vec_env(env)
     elif not ours:
         env = _Metered(env, meter, recorder)
-    agent = make_agent(job.agent.agent, env, seed=job.seed, kwargs=kwargs)
+    try:
+        agent = make_agent(job.agent.agent, env, seed=job.seed, **kwargs)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"agent {job.agent.agent!r} cannot be made with {kwargs}: {error}") from error
     if not callable(getattr(agent, "learn", None)) or getattr(agent, "learns", True) is False:
         return agent, None, None
     steps = int(job.budget["env_steps"]) if set(job.budget) == {"env_steps"} else _UNLIMITED

@@ -8,6 +8,7 @@ one run with it.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import queue
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import treegym
+from treegym.agents.registry import AGENTS
 from treegym.bench.provenance import cores
 from treegym.bench.results import ResultFolder
 from treegym.bench.suite import Job, Suite
-from treegym.errors import ConfigError, TreeGymError
+from treegym.errors import ConfigError, TreeGymError, suggest
+from treegym.registration import find_spec
 
-__all__ = ["Outcome", "run_suite"]
+__all__ = ["SuiteOutcome", "check_names", "run_suite"]
 
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -35,8 +38,32 @@ _ONE_THREAD = dict.fromkeys(
 _GRACE = 2.0  # seconds a worker has to end by itself
 
 
+def check_names(suite: Suite) -> None:
+    """Raises ConfigError for an environment or an agent that cannot be found; agents are not imported for that."""
+    for env in suite.envs:
+        find_spec(env.id, where=f"suite {suite.name}")
+    for name in (agent.agent for agent in suite.agents):
+        if ":" not in name and name not in AGENTS:
+            raise ConfigError(
+                f"suite {suite.name}: unknown agent {name!r}; give a registered name or an import path such as "
+                f"'my_module:MyAgent'.{suggest(name, AGENTS)}"
+            )
+        top = name.partition(":")[0].split(".")[0]
+        if ":" in name and not _importable(top):
+            raise ConfigError(
+                f"suite {suite.name}: agent {name!r} names the module {top!r}, which is neither here nor installed"
+            )
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 @dataclass
-class Outcome:
+class SuiteOutcome:
     """What became of a suite's runs."""
 
     finished: int = 0  # run now
@@ -54,7 +81,7 @@ def run_suite(
     *,
     workers: int | None = None,
     progress: Callable[[Job, dict[str, Any]], None] | None = None,
-) -> Outcome:
+) -> SuiteOutcome:
     """Runs every job of `suite` that is not finished in `out` yet.
 
     A run that fails (or whose worker dies) is recorded and the others go on. A full disk stops everything, since no
@@ -70,7 +97,7 @@ def run_suite(
         raise ConfigError(f"workers must be at least 1, not {workers}")
     folder = ResultFolder(out)
     folder.prepare(suite)
-    outcome = Outcome()
+    outcome = SuiteOutcome()
     waiting: list[Job] = []
     for job in suite.jobs():
         if folder.finished(job) is None:

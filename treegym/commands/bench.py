@@ -69,16 +69,11 @@ def _run(args: argparse.Namespace) -> int:
     from treegym.bench.leaderboard import leaderboard_of
     from treegym.bench.report import write_report
     from treegym.bench.report.tables import as_text
-    from treegym.bench.roster import check_agent, check_env
-    from treegym.bench.runner import run_suite
+    from treegym.bench.runner import check_names, run_suite
     from treegym.bench.suite import load_suite
 
     suite = load_suite(args.suite, seeds=args.seeds)
-    sys.path.insert(0, "")  # a suite may name modules that lie where the command is given
-    for env in suite.envs:
-        check_env(env.id, where=f"suite {suite.name}")
-    for agent in suite.agents:
-        check_agent(agent.agent, where=f"suite {suite.name}")
+    check_names(suite)
     progress = _Progress(total=len(suite.jobs()), quiet=args.json)
     outcome = run_suite(suite, args.out, workers=args.workers, progress=progress)
     for line in _failures(outcome.failed):

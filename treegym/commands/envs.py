@@ -14,16 +14,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints id and summary of every environment."""
-    from treegym.registration import ENVS
+    from treegym.registration import known_envs
 
+    envs = known_envs()
     if args.json:
         described = {
             env_id: {"summary": entry.summary, "entry_point": entry.entry_point, "kwargs": dict(entry.kwargs)}
-            for env_id, entry in ENVS.items()
+            for env_id, entry in envs.items()
         }
         print(json.dumps(described))
         return 0
-    width = max(map(len, ENVS))
-    for env_id, entry in ENVS.items():
+    width = max(map(len, envs))
+    for env_id, entry in envs.items():
         print(f"{env_id:<{width}}  {entry.summary}")
     return 0

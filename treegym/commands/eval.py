@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     from treegym.agents.play.evaluation import play_roots
 
-    world, name = _world(args)
+    world, name, split = _world(args)
     agent = _agent(args, world)
     roots = world.roots()
     if roots is not None and args.episodes is not None:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     played = play_roots(
         agent, world, roots, episodes=args.episodes or 100, seed=args.seed, deterministic=not args.sampled
     )
-    result: dict[str, Any] = {"env": name, "agent": args.agent, "split": args.split, "episodes": len(played.roots)}
+    result: dict[str, Any] = {"env": name, "agent": args.agent, "split": split, "episodes": len(played.roots)}
     for label, values in (("success", played.success), ("return", played.returns), ("length", played.lengths)):
         known = values[~np.isnan(values)]
         if len(known):
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
         return 0
-    print(f"{args.agent} on {name} ({args.split}), {len(played.roots)} episodes")
+    print(f"{args.agent} on {name} ({split or 'no splits'}), {len(played.roots)} episodes")
     for label in ("success", "return", "length"):
         if label in result:
             figure = result[label]
@@ -86,26 +86,31 @@ def bootstrap_interval(values: Any, *, seed: int, resamples: int = 2000) -> tupl
     return float(low), float(high)
 
 
-def _world(args: argparse.Namespace) -> tuple[Any, str]:
-    """Returns the world to play in and its id."""
+def _world(args: argparse.Namespace) -> tuple[Any, str, str | None]:
+    """Returns the world to play in, its id, and the split where it has any."""
     import gymnasium as gym
 
     from treegym.agents.checkpoint import describe
     from treegym.agents.play.evaluation import vector_world
     from treegym.agents.registry import is_ours
+    from treegym.registration import accepts, find_spec
 
     env_id, kwargs = args.env, {}
     if args.agent.endswith(".zip") and is_ours(_class_of(args)):
         stored = describe(args.agent).get("env") or {}
         if env_id in (None, stored.get("id")):
             env_id, kwargs = stored.get("id"), dict(stored.get("kwargs", {}))
+    if args.env is None and ":" in (env_id or ""):
+        raise ConfigError(
+            f"{args.agent} was trained in {env_id}, a module that a file cannot make us import: "
+            f"name it yourself (--env {env_id})"
+        )
     env_id = env_id or "TokenTree-v0"
     kwargs |= parse_switches(args.env_arg, "--env-arg")
     try:
-        spec = gym.spec(env_id)
-        if spec.vector_entry_point is not None and "treegym" in str(spec.entry_point):
+        if accepts(find_spec(env_id, where="--env"), "split"):
             kwargs["split"] = args.split
-        return vector_world(env_id, 128, **kwargs), env_id
+        return vector_world(env_id, 128, **kwargs), env_id, kwargs.get("split")
     except gym.error.Error as error:
         raise ConfigError(f"--env {env_id}: {error}") from error
 

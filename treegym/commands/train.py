@@ -21,7 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="ppo",
         help="a name in `treegym agents`, or my_module:MyAgent (default: %(default)s)",
     )
-    parser.add_argument("--env", default="TokenTree-v0", help="environment id (default: %(default)s)")
+    parser.add_argument(
+        "--env", default="TokenTree-v0", help="environment id, or my_module:MyEnv-v0 (default: %(default)s)"
+    )
     parser.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
     parser.add_argument("--policy", default=None, help="policy: a name or my_module:MyPolicy (default: what suits)")
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps in all (default: %(default)s)")
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
     from treegym.agents.registry import agent_class, is_ours, make_agent, policy_first
+    from treegym.registration import find_spec
 
     torch.set_num_threads(args.threads)
     found = agent_class(args.agent)
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if not callable(getattr(found, "save", None)):
         raise ConfigError(f"{args.agent} has no method `save`, so nothing would be left of it: train it within a bench")
     try:
-        env = gym.make(args.env, **parse_switches(args.env_arg, "--env-arg"))
+        env = gym.make(find_spec(args.env, where="--env"), **parse_switches(args.env_arg, "--env-arg"))
     except gym.error.Error as error:
         raise ConfigError(f"--env {args.env}: {error}") from error
     switches = parse_switches(args.switches, "--set")
