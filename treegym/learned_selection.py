@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+import torch
+from torch import nn
 
+import treegym  # noqa: F401 (registers the ids)
+from treegym import agents
+from treegym.agents.policies.child import ChildPolicy
 from treegym.envs.selection.live import MeasuredWorld
 from treegym.optimize.candidates import Candidate
 from treegym.optimize.config import CoreConfig
@@ -17,11 +22,34 @@ from treegym.optimize.features import describe
 from treegym.optimize.fitness import OBJECTIVES, ZONES
 from treegym.optimize.table import ModuleEntry, load_table
 
-__all__ = ["HybridRLOptimizer"]
+__all__ = ["HybridRLOptimizer", "PolicyNetwork", "ValueNetwork"]
 
 CHOICE = 24  # candidates the learned policy chooses among; fewer are padded
 LANES = 64
 PRIOR_WEIGHT = 0.5  # agents start by trusting the history of strategies
+
+
+class PolicyNetwork(ChildPolicy):
+    """The actor: calling it gives the logits of the candidates of each state. The critic trains beside it."""
+
+    def forward(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+        """Returns logits ``[B, K] float32``, those of actions that are not legal as the layers make them."""
+        return self.logits(obs)
+
+
+class ValueNetwork(nn.Module):
+    """The critic of a policy: calling it gives the value of each state. It shares the policy's own layers."""
+
+    def __init__(self, policy: ChildPolicy) -> None:
+        super().__init__()
+        self._policy = [policy]  # in a list, so that the actor's layers are not counted as this network's
+        for name, layer in policy.named_children():
+            if name.startswith("critic_"):
+                self.add_module(name, layer)
+
+    def forward(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Returns values ``[B] float32``."""
+        return self._policy[0].values(obs)
 
 
 class HybridRLOptimizer:
@@ -44,11 +72,6 @@ class HybridRLOptimizer:
 
     def learn(self, total_timesteps: int | None = None, **env_settings: Any) -> HybridRLOptimizer:
         """Trains on recorded training modules; by default `rl_max_episodes` rounds of `rl_max_steps_per_episode`."""
-        import gymnasium as gym
-
-        import treegym  # noqa: F401 (registers the ids)
-
-        agents = importlib.import_module("treegym.agents")
         settings = {
             "num_candidates": CHOICE,
             "objective_weights": dict(self.config.objective_weights),
@@ -60,7 +83,7 @@ class HybridRLOptimizer:
         for name in self.algorithms():
             env = gym.make_vec("CandidateSelection-v0", num_envs=LANES, autoreset_mode="Disabled", **training)
             agent = getattr(agents, name)(
-                "ChildPolicy",
+                PolicyNetwork,
                 env,
                 seed=self.config.seed,
                 device="cpu",
@@ -151,8 +174,6 @@ def _follow(optimizer: Any, args: Any, kwargs: Any, *, ratio: float) -> None:
 
 def _mean_return(agent: Any, settings: Mapping[str, Any]) -> float:
     """Returns the mean return of an agent's greedy choices, one episode at every root of the split."""
-    import gymnasium as gym
-
     roots = gym.make("CandidateSelection-v0", **settings).unwrapped.world.pool  # type: ignore[attr-defined]
     env = gym.make_vec("CandidateSelection-v0", num_envs=len(roots), autoreset_mode="SameStep", **settings)
     seen, _ = env.reset(seed=0, options={"roots": roots})

@@ -16,7 +16,6 @@ from torch import nn
 
 from treegym.envs.selection.env import CandidateSelectionEnv
 from treegym.errors import ConfigError, TreeGymError
-from treegym.learned_selection import HybridRLOptimizer
 from treegym.optimize.config import CoreConfig
 from treegym.optimize.core import HybridOptimizationCore as _Core
 from treegym.optimize.inputs import moved
@@ -26,8 +25,7 @@ from treegym.optimize.strategies.base import HybridOptimizationStrategy
 from treegym.optimize.targets import build_module
 
 if TYPE_CHECKING:
-    from treegym.agents.policies.child import ChildPolicy as PolicyNetwork
-    from treegym.agents.policies.child import ChildPolicy as ValueNetwork
+    from treegym.learned_selection import HybridRLOptimizer, PolicyNetwork, ValueNetwork
 
 __all__ = [
     "CandidateSelector",
@@ -44,11 +42,12 @@ __all__ = [
 ]
 
 OptimizationEnvironment = CandidateSelectionEnv
+_LEARNED = ("HybridRLOptimizer", "PolicyNetwork", "ValueNetwork")  # found when first asked for: agents take time
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("PolicyNetwork", "ValueNetwork"):  # one network holds both heads
-        return importlib.import_module("treegym.agents.policies.child").ChildPolicy
+    if name in _LEARNED:
+        return getattr(importlib.import_module("treegym.learned_selection"), name)
     raise AttributeError(f"module 'treegym.optimization' has no attribute {name!r}")
 
 
@@ -56,8 +55,14 @@ class HybridOptimizationCore(_Core):
     """The core of candidate selection, whose "rl" selection learns with the suite's agents."""
 
     def __init__(self, config: Mapping[str, Any] | CoreConfig | None = None, **options: Any) -> None:
-        options.setdefault("learner", lambda settings, core: HybridRLOptimizer(settings).policy(core))
+        options.setdefault("learner", _learned)
         super().__init__(config, **options)
+
+
+def _learned(settings: CoreConfig, core: _Core) -> Any:
+    from treegym.learned_selection import HybridRLOptimizer
+
+    return HybridRLOptimizer(settings).policy(core)
 
 
 class UniversalOptimizer:

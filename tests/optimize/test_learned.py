@@ -14,6 +14,7 @@ from treegym.optimization import (
     HybridRLOptimizer,
     OptimizationEnvironment,
     PolicyNetwork,
+    ValueNetwork,
     create_hybrid_optimization_core,
 )
 
@@ -130,3 +131,16 @@ def test_live_environment_measures_when_first_chosen() -> None:
     assert terminated
     assert reward == pytest.approx(float(world.fitness[record]) - world.base_fitness)
     assert np.isfinite(info["vector_reward"]).all()
+
+
+def test_policy_and_value_network_are_two_things() -> None:
+    agent = HybridRLOptimizer({**LITTLE, "enable_dapo": False}).learn(128).agent
+    policy, value = agent.policy, ValueNetwork(agent.policy)
+    seen = {
+        name: torch.as_tensor(rows)[None]
+        for name, rows in OptimizationEnvironment(num_candidates=24).reset()[0].items()
+    }
+    assert policy(seen).shape == (1, 25)
+    assert torch.equal(value(seen), policy.values(seen))
+    assert {id(p) for p in value.parameters()} == {id(p) for p in policy.critic_parameters()}
+    assert sum(p.numel() for p in value.parameters()) < sum(p.numel() for p in policy.parameters())
