@@ -3,7 +3,7 @@
 - vllm_growth: a tree grown through vLLM's server, in batches and with cached prefixes, against one prompt at a time
   through the same server's `/completions`; the trees are compared with the one grown through transformers.
 - tree_cache: greedy continuations of all frontier nodes of a token tree through `TreeCache`, against `generate` of
-  transformers once a node. The model (over 10 million parameters, random) is made on the spot.
+  transformers once per node. The model (over 10 million parameters, random) is made on the spot.
 - speculative: greedy decoding of one prompt at a time with a draft, against the target alone. Draft and target are
   made on the spot: the draft is the target's first layers, and the target's further layers add little, so that the
   two agree about as often as a distilled pair does; the acceptance rate is measured and shown.

@@ -47,7 +47,7 @@ def interleaved(
     rounds: int,
     clock: Callable[[Callable[[], object]], float] = wall_seconds,
 ) -> dict[str, list[float]]:
-    """Runs every contestant once a round, in turn, after one warm-up; returns each one's times by round.
+    """Runs every contestant once per round, in turn, after one warm-up; returns each one's times by round.
 
     Ratios of two contestants are taken round by round and then their median, so that a drift of the machine's speed
     cancels out.

@@ -102,7 +102,7 @@ def leaf_paths(trees: Sequence[Branches]) -> tuple[list[list[int]], list[list[in
 def score_cells(
     models: Sequence[TransformersModel], tree: TokenTree, prompts: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Measures scoring for every model; the same tokens a batch for both ways."""
+    """Measures scoring for every model; the same tokens per batch for both ways."""
     cells = []
     for model in models:
         [voice] = make_voices(model, [])

@@ -137,7 +137,7 @@ def _tokenizer(model: str, kind: Any) -> Any:
 
 
 def main() -> None:
-    """Serves one side; what libraries print goes to standard error, and is no answer."""
+    """Serves one side; what libraries print goes to standard error, and is not an answer."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""How TokenTree scales: bytes a node, opening huge files, step cost by size, backward induction."""
+"""How TokenTree scales: bytes per node, opening huge files, step cost by size, backward induction."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class FreeTextVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         legal = np.ones(vocabulary, np.int8)
-        legal[tokenizer.pad_id] = tokenizer.pad_id == tokenizer.eos_id  # padding is no text
+        legal[tokenizer.pad_id] = tokenizer.pad_id == tokenizer.eos_id  # padding is not text
         self._legal = np.broadcast_to(legal, (num_envs, vocabulary))
         self._children = np.broadcast_to(np.arange(vocabulary, dtype=np.int32), (num_envs, vocabulary))
         self._root = np.zeros(num_envs, np.int64)
@@ -126,7 +126,7 @@ class FreeTextVectorEnv(VectorEnv):
         return self._observe(), reward, terminated, truncated, info
 
     def _score(self, lane: int) -> float:
-        """Returns the verifier's score of a lane; that of an empty text is asked for once a prompt.
+        """Returns the verifier's score of a lane; that of an empty text is asked for once per prompt.
 
         Lanes that wait for the others of their batch to end are stepped with the end token, over and over.
         """

@@ -88,7 +88,7 @@ class Term(Part):
         name: how the term is reported; defaults to the registered name.
         on_error: what a failure leads to: ``raise`` an error that names term, root and path; ``mask`` (leave the term
             out, flag the node, count it); or the given ``default``.
-        default: the value that stands in for a failed one.
+        default: the value that replaces a failed one.
         range: lowest and highest allowed value; anything outside is a failure.
         anneal: ``[start, end]`` of training progress over which the weight falls linearly to zero.
     """

@@ -290,7 +290,7 @@ class GroupTerm(Protocol):
     name: str
 
     def group_values(self, paths: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> np.ndarray:
-        """Returns one value a path, ``[B] float32``."""
+        """Returns one value per path, ``[B] float32``."""
         ...
 
 

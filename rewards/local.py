@@ -23,7 +23,7 @@ def _loaded(name: str) -> Any:
 
 
 def local_model(model: str | LanguageModel) -> LanguageModel:
-    """Returns a model by bundled name, directory or hub name, loaded once a process; a model is returned as it is."""
+    """Returns a model by bundled name, directory or hub name, loaded once per process; a model is returned as it is."""
     return _loaded(model) if isinstance(model, str) else model
 
 

@@ -41,7 +41,7 @@ def to_number(text: str) -> float | None:
 
 
 def last_number(text: str) -> float | None:
-    """Returns the last number in a text, else None; a full stop that ends a sentence is no decimal point."""
+    """Returns the last number in a text, else None; a full stop that ends a sentence is not a decimal point."""
     found = None
     for match in _NUMBER.finditer(text[-_LONGEST:]):
         found = match

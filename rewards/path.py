@@ -75,7 +75,7 @@ class PathView:
         return np.asarray(self._source.similarity)[self.nodes].astype(np.float32)
 
     @property
-    def proposers(self) -> np.ndarray:  # [T] uint32, one bit a model
+    def proposers(self) -> np.ndarray:  # [T] uint32, one bit per model
         return np.asarray(self._source.proposers)[self.nodes]
 
     @property

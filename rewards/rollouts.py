@@ -1,7 +1,7 @@
 """Stored rollouts as a tree, so that any reward can score or rescore them offline.
 
 A rollout is one JSON object a line: ``prompt`` and ``text``; optionally ``answer`` (the reference), ``kind``,
-``verdict``, ``judge``, ``truncated``, and ``tokens`` with ``logprobs`` (one a token), which step terms need.
+``verdict``, ``judge``, ``truncated``, and ``tokens`` with ``logprobs`` (one per token), which step terms need.
 """
 
 from __future__ import annotations

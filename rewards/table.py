@@ -1,4 +1,4 @@
-"""RewardTable: a reward evaluated on a tree, once a node, as arrays that an environment indexes while stepping."""
+"""RewardTable: a reward evaluated on a tree, once per node, as arrays that an environment indexes while stepping."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ class RewardTable:
                 return np.append(first, second), {**why, **{half + at: reason for at, reason in more.items()}}
             return np.full(1, np.nan), {0: f"{type(error).__name__}: {error}"}
         if values.shape != asked.nodes.shape:
-            wrong = f"it returned shape {values.shape} for {count} nodes; one number a node was expected, ({count},)"
+            wrong = f"it returned shape {values.shape} for {count} nodes; one number per node was expected, ({count},)"
             return np.full(count, np.nan), dict.fromkeys(range(count), wrong)
         return values, dict(reasons)
 

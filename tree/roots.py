@@ -78,7 +78,7 @@ def _root(entry: Any) -> Root:
 
 
 def table_of(roots: Sequence[Root]) -> bytes:
-    """Returns the table of roots as it stands in a file; the same roots always give the same bytes."""
+    """Returns the table of roots as a file holds it; the same roots always give the same bytes."""
     entries = [
         {
             "prompt": root.prompt,

@@ -334,7 +334,7 @@ class TokenTree:
         return self._arrays["token"][self.path_nodes(node)].astype(np.int32)
 
     def text_of(self, tokens: Iterable[int]) -> str:
-        """Returns the text that tokens stand for; bytes that are no UTF-8 yet show as the replacement character."""
+        """Returns the text that tokens stand for; bytes that are not UTF-8 yet show as the replacement character."""
         pieces = self.header["tokens"]
         return "".join(pieces[token] for token in tokens).encode("latin-1").decode("utf-8", "replace")
 

@@ -1,6 +1,6 @@
 """What an agent sees of a token tree: one row of features per child, gathered once into a table.
 
-Since children stand side by side in the arena, the observation of a node is one contiguous stretch of that table; a
+Since children lie side by side in the arena, the observation of a node is one contiguous stretch of that table; a
 step copies it and computes nothing. Nothing here looks at verdicts: they are for rewards, never for observations.
 """
 

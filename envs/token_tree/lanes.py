@@ -163,7 +163,7 @@ class Lane(Lanes):
         self._look()
 
     def move(self, action: int) -> dict[str, np.ndarray]:
-        """Goes one step and returns a fresh observation; what else came of it stands in the views."""
+        """Goes one step and returns a fresh observation; what else came of it is in the views."""
         world = self.world
         self._action[0] = action
         if world.needs_preparation:

@@ -91,7 +91,7 @@ def advance(
             if next_step_reset:
                 node[b] = root_node[pool[random_root(key[b], episode[b], len(pool))]]
                 episode[b] += 1
-                steps[b] = -1  # the step that resets is no step of the new episode
+                steps[b] = -1  # the step that resets is not a step of the new episode
         else:
             here = cells[node[b]]
             if actions[b] < 0 or actions[b] >= here.count:
@@ -121,7 +121,7 @@ def advance(
             reward[b] = here.pays
             terminated[b] = here.end
             success[b] = here.right
-        # A node without children that is no end cannot be left: the tree's own depth limit.
+        # A node without children that is not an end cannot be left: the tree's own depth limit.
         truncated[b] = not terminated[b] and (steps[b] >= limit or here.count == 0)
         done[b] = terminated[b] or truncated[b]
 

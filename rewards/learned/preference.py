@@ -42,7 +42,7 @@ def pairs_from_tree(
     Args:
         source: a tree with verdicts.
         roots: which prompts to use; all by default. Keep test prompts out.
-        per_root: most pairs a prompt.
+        per_root: most pairs per prompt.
         seed: which pairs are drawn where there are more.
     """
     rng = np.random.default_rng(seed)

@@ -31,7 +31,7 @@ class TrainingSettings:
     Attributes:
         train: ``head`` (the language model stays as it is; its hidden states are computed once) or ``full``.
         epochs: passes over the pairs.
-        batch: pairs a step.
+        batch: pairs per step.
         learning_rate: of AdamW, falling to a tenth along a cosine; by default 1e-2 for the head and 3e-4 for all.
         weight_decay: of AdamW.
         held_out: share of the *prompts* kept apart to measure accuracy on.

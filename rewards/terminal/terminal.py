@@ -1,4 +1,4 @@
-"""Terminal detection: which nodes end an episode. Decided once a node; composed by `any`, `all` and `then`.
+"""Terminal detection: which nodes end an episode. Decided once per node; composed by `any`, `all` and `then`.
 
 A spec is a name (``"eos"``), a table ``{name: options}``, or a composition: ``{"any": [..]}``, ``{"all": [..]}``,
 ``{"then": [..]}`` (each is asked only where those before said yes, so a cheap filter saves calls of a model). A budget,

@@ -67,5 +67,5 @@ class Diversity(Term):
         return np.zeros(len(asked.nodes))
 
     def group_values(self, paths: Sequence[Sequence[int]], groups: Sequence[Hashable]) -> np.ndarray:
-        """Returns one value a path, ``[B] float32``."""
+        """Returns one value per path, ``[B] float32``."""
         return diversity(paths, groups, n=self.n)

@@ -1,4 +1,4 @@
-"""LMGT: a language model's advice as a shift of the reward, -1, 0 or +1 a step, annealed away."""
+"""LMGT: a language model's advice as a shift of the reward, -1, 0 or +1 per step, annealed away."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class LiveGrower:
         return tree
 
     def grow(self, tree: TokenTree, nodes: np.ndarray) -> None:
-        """Expands distinct, unexpanded nodes that are no ends."""
+        """Expands distinct, unexpanded nodes that are not ends."""
         owners = tree.root_of(nodes)
         paths = [tree.path(int(node)).tolist() for node in nodes]
         prompts = [tree.roots[int(root)].prompt for root in owners]

@@ -25,7 +25,7 @@ def refresh(
         tree: a tree in the model's vocabulary; one opened from a file is copied into memory.
         model: the primary as it is now.
         embedder: what described the contexts when the tree was grown, if that was an embedder.
-        roots_at_once: prompts a batch; bounds the memory.
+        roots_at_once: prompts per batch; bounds the memory.
     """
     if vocabulary(model) != tree.tokens:
         raise ConfigError(

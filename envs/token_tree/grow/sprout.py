@@ -20,7 +20,7 @@ class Sprout:
     """Tokens below one prompt, as a trie with provenance."""
 
     def __init__(self, *, eos_id: int, max_tokens: int, allowed: np.ndarray) -> None:
-        """`allowed` [V] bool: tokens that may stand in a tree; others end the path they would stand in."""
+        """`allowed` [V] bool: tokens that a tree may hold; others end the path they would be on."""
         self.eos_id = eos_id
         self.tokens: list[int] = []
         self.parents: list[int] = []
@@ -61,7 +61,7 @@ class Sprout:
         return path[::-1]
 
     def spoken(self, continuation: Sequence[int], *, room: int) -> list[int]:
-        """Returns the part of a continuation that may stand in a tree, at most `room` tokens, the last one an end.
+        """Returns the part of a continuation that a tree may hold, at most `room` tokens, the last one an end.
 
         It is cut before a token that may not stand there; at the limit the end is put. What does not reach an end is
         returned without one: somebody has to go on from there.
