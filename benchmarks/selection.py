@@ -236,7 +236,7 @@ def first_reaching(curve: np.ndarray, goal: float) -> float:
 
 
 def stepping(*, quick: bool) -> float:
-    """Returns lane-steps per second of the recorded environment at 1,024 lanes, observations fresh (median of rounds)."""
+    """Returns lane-steps per second of the recorded environment at 1,024 lanes (median of rounds)."""
     env = gym.make_vec("CandidateSelection-v0", num_envs=1024)
     env.reset(seed=0)
     rng = np.random.default_rng(0)

@@ -77,7 +77,7 @@ def checked_prior(logp: np.ndarray, name: str) -> np.ndarray:
     """Returns log-probabilities within what a tree holds; raises BackendError for a primary that gives none."""
     if np.isnan(logp).any():
         raise BackendError(
-            f"the primary {name!r} gives log-probabilities that are not numbers; its weights are damaged, or its "
+            f"the primary {name!r} gives log-probabilities that are no numbers; its weights are damaged, or its "
             "dtype is too narrow: try float32"
         )
     return np.clip(logp, LOWEST, 0.0)

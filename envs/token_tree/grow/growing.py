@@ -78,7 +78,7 @@ def grow(
     if target.exists() and not overwrite and not (directory / "plan.json").is_file():
         raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
     if not target.parent.is_dir():
-        raise ConfigError(f"{target.parent} is not a directory; make it first")
+        raise ConfigError(f"{target.parent} is no directory; make it first")
     voices = make_voices(primary, teachers, chat=chat)
     check_prompts(voices, prompts, max_tokens=settings.max_tokens)
     settings, notices = servable(voices, settings)
