@@ -46,7 +46,7 @@ class Lanes:
                 raise ConfigError(f"root {int(roots[bad][0])} is out of range; roots are 0 to {last}")
         transition.begin(
             self._everyone if which is None else which, self._unforced if roots is None else roots,
-            self.world.pool, self.world.first, self.episodes,
+            self.world.pool, self.world.first, *self.episodes,
         )  # fmt: skip
 
     def step(self, actions: np.ndarray, *, next_step_reset: bool) -> tuple[Outcome, dict[str, np.ndarray]]:

@@ -115,7 +115,7 @@ class PipelineWorld(World):
         )  # fmt: skip
 
     def advance(self, lanes: Lanes, actions: np.ndarray, outcome: Outcome, *, next_step_reset: bool) -> None:
-        advance_ensemble(actions, self.cells, lanes.limit, next_step_reset, lanes.episodes, outcome)
+        advance_ensemble(actions, lanes.limit, next_step_reset, *self.cells, *lanes.episodes, *outcome)
 
     def observe(self, state: np.ndarray) -> dict[str, np.ndarray]:
         observations, mask = self.blank(len(state))
