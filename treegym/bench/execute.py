@@ -11,7 +11,7 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ class _Metered(VectorWrapper):
         self.meter, self.recorder = meter, recorder
         self._resting = np.zeros(env.num_envs, np.bool_)
         self._mode = env.metadata.get("autoreset_mode")
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is spent, for schedules: 0 at first, 1 at the end."""
+        return min(1.0, self.meter.spent)
 
     def reset(self, **where: Any) -> tuple[Any, dict[str, Any]]:
         self.recorder.begun(np.ones(self.num_envs, np.bool_))
@@ -118,6 +123,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
             "simulations": meter.simulations,
             "judge_calls": meter.judge_calls,
             "discarded_groups": meter.discarded_groups,
+            "updates": getattr(agent, "_n_updates", None) if learn is not None else 0,
             "wall_seconds": round(time.perf_counter() - began, 3),
             "evaluation": {
                 "cpu_seconds": round(evaluation_cpu, 3),
@@ -160,7 +166,7 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None,
         raise ConfigError(f"agent {job.agent.agent!r} cannot be made with {kwargs}: {error}") from error
     if not callable(getattr(agent, "learn", None)) or getattr(agent, "learns", True) is False:
         return agent, None, None
-    steps = int(job.budget["env_steps"]) if set(job.budget) == {"env_steps"} else _UNLIMITED
+    steps = _steps(job.budget)
     if not count_forward_passes(getattr(agent, "policy", None), meter):
         meter.forward_passes = None
     count_learning(agent, meter)
@@ -170,7 +176,24 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None,
     world = agent.world if ours else env.world  # our agents may have made a batch of another size
     recorder = Recorder(job.env, world.num_envs, getattr(world, "lanes", None))
     recorder.observe(world)
+    if set(job.budget) != {"env_steps"}:
+        _follow_budget(agent, meter)
     return agent, lambda: _learn_with_callback(agent, meter, recorder, steps), recorder
+
+
+def _steps(budget: Mapping[str, float]) -> int:
+    """Returns the environment steps that a run takes at most: each costs a forward pass at least."""
+    limits = [budget[unit] for unit in ("env_steps", "forward_passes") if unit in budget]
+    return int(min(limits)) if limits else _UNLIMITED
+
+
+def _follow_budget(agent: Any, meter: Meter) -> None:
+    """Lets schedules follow the share of the budget that is spent, whichever limit binds, instead of steps alone."""
+
+    def update(num_timesteps: int, total_timesteps: int) -> None:
+        agent._current_progress_remaining = max(0.0, 1.0 - meter.spent)
+
+    agent._update_current_progress_remaining = update  # the hook that SB3 calls before each use of a schedule
 
 
 def _kwargs(job: Job) -> dict[str, Any]:

@@ -27,7 +27,7 @@ __all__ = ["AgentRuns", "build_leaderboard", "gather", "leaderboard_of"]
 
 COLUMNS = ("correct", "return", "true", "proxy", "regret", "length")
 UNITS = (*BUDGET_UNITS, "verdicts")
-COSTS = (*UNITS, "episodes", "simulations", "judge_calls", "discarded_groups")
+COSTS = (*UNITS, "episodes", "simulations", "judge_calls", "discarded_groups", "updates")
 THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
 
@@ -257,6 +257,12 @@ def _warnings(
             said.append(f"Not ranked, since they have no finished run in {env.name}: {', '.join(absent)}.")
     if len(suite.seeds) < 5:
         said.append(f"Only {len(suite.seeds)} seeds; five or more make intervals that can be relied on.")
+    idle = {run["agent"]: None for run in everyone if run["training"] is not None and run["cost"].get("updates") == 0}
+    if idle:
+        said.append(
+            f"Made no update within the budget in some run, so learned nothing there: {', '.join(idle)}; give a larger "
+            "budget, or let them learn from fewer steps at a time (n_steps x lanes, n_episodes)."
+        )
     for what, label in (("git", "git revisions"), ("hardware", "machines")):
         seen = Counter(str(run.get("provenance", {}).get(what)) for run in everyone)
         if len(seen) > 1:
