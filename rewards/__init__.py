@@ -10,7 +10,7 @@ from treegym.rewards.registry import catalogue, register, register_terminal
 from treegym.rewards.scalarise import scalarise
 from treegym.rewards.spec import build, load
 from treegym.rewards.table import RewardTable
-from treegym.rewards.terminal.terminal import Detector, Terminal, build_terminal
+from treegym.rewards.terminal.base import Detector, Terminal, build_terminal
 from treegym.tree.token_tree import TokenTree as TreeSource  # a reward is evaluated on any tree
 
 Asked = Request  # its name in version 0.1

@@ -6,10 +6,10 @@ something needs them.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from treegym.registration import register_envs
+from treegym.registry import lazy_face
 
 if TYPE_CHECKING:
     from treegym.check.suite import check_suite
@@ -18,17 +18,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["TokenTree", "__version__", "check_suite"]
 
-_LAZY = {"check_suite": "treegym.check.suite", "TokenTree": "treegym.tree.token_tree"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'treegym' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
-
+__getattr__, __dir__ = lazy_face(__name__, {"check_suite": "check.suite", "TokenTree": "tree.token_tree"})
 
 register_envs()

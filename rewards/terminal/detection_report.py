@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from treegym.rewards.terminal.terminal import Detector, Terminal, Then
+from treegym.rewards.terminal.base import Detector, Terminal, Then
 from treegym.tree.flags import EOS, EXPANDED
 from treegym.tree.token_tree import TokenTree
 

@@ -7,7 +7,7 @@ import numpy as np
 from treegym.checks import whole
 from treegym.errors import ConfigError
 from treegym.rewards.local import local_model, verdict_probability
-from treegym.rewards.terminal.terminal import Detector
+from treegym.rewards.terminal.base import Detector
 from treegym.tree.flags import EOS
 from treegym.tree.paths import flagged_ends
 from treegym.tree.token_tree import TokenTree

@@ -10,8 +10,8 @@ import pytest
 from treegym.errors import ConfigError, RewardError
 from treegym.models.local.fake import FakeLanguageModel, FakeTokenizer
 from treegym.rewards import build, build_terminal, register_terminal
+from treegym.rewards.terminal.base import Detector
 from treegym.rewards.terminal.detection_report import detection_report
-from treegym.rewards.terminal.terminal import Detector
 from treegym.tree.flags import EOS
 
 
