@@ -20,7 +20,6 @@ __getattr__, __dir__ = lazy_face(
         "Root": "roots",
         "TokenTree": "token_tree",
         "load_tree": "opening",
-        "solve": "solve",
         "synthetic_tree": "synthetic",
     },
 )
