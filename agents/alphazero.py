@@ -24,13 +24,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.base import Agent
+from treegym.agents.costs import Costs
 from treegym.agents.masking import masked_log_softmax
 from treegym.agents.planning.memory import memory_width
 from treegym.agents.planning.planners import ClosedPlanner, Planner, make_planner
 from treegym.agents.planning.replay import Replay
 from treegym.agents.planning.selfplay import SelfPlay, sampled
 from treegym.agents.play.native_worlds import LanesWorld
-from treegym.agents.play.standing import stand
+from treegym.agents.play.standing import Place
 from treegym.agents.policies.base import MASK
 from treegym.agents.schedules import as_schedule
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
@@ -48,6 +49,7 @@ class AlphaZero(Agent):
 
     settings_class = AlphaZeroSettings
     settings: AlphaZeroSettings
+    plans: ClassVar[bool] = True
     uses_value: ClassVar[bool] = True
 
     def _setup_model(self) -> None:
@@ -82,10 +84,17 @@ class AlphaZero(Agent):
         key = (id(world), sees)
         if key not in self._planners:
             s = self.settings
-            self._planners[key] = make_planner(
-                world, sees=sees, tabulate=s.tabulate, likelihood_weight=s.likelihood_weight
-            )
+            made = make_planner(world, sees=sees, tabulate=s.tabulate, likelihood_weight=s.likelihood_weight)
+            if made is not None:
+                made.costs = self.costs
+            self._planners[key] = made
         return self._planners[key]
+
+    def carry(self, costs: Costs) -> None:
+        super().carry(costs)
+        for planner in self._planners.values():
+            if planner is not None:
+                planner.costs = costs
 
     # ------------------------------------------------------------------ self-play
 
@@ -188,10 +197,16 @@ class AlphaZero(Agent):
 
     # ------------------------------------------------------------------ acting
 
-    def choose(self, rows: dict[str, np.ndarray], *, deterministic: bool) -> np.ndarray:
-        """Searches where the observations can be placed in an environment it knows; else asks the raw policy."""
+    def decide(
+        self, rows: dict[str, np.ndarray], state: Any, *, begun: bool, deterministic: bool
+    ) -> tuple[np.ndarray, Any]:
+        """Searches where the observations can be placed in an environment it knows; else asks the raw policy.
+
+        With `reuse_tree` the state that comes back holds the trees; handed in with the next observations, of the moves
+        that were returned, they are searched on.
+        """
         s = self.settings
-        place = stand(self.known_worlds(), rows)
+        place = self.place(rows, state)
         planner = None if place is None else self.planner(s.planner_sees, place.world)
         if place is None or planner is None:
             if not self._fell_back:
@@ -201,16 +216,27 @@ class AlphaZero(Agent):
                     "its raw policy, without search: call set_env(env) with the environment you step",
                     stacklevel=4,
                 )
-            return super().choose(rows, deterministic=deterministic)
-        states = place.states(planner)
+            return self.choose(rows, deterministic=deterministic), state
+        states = planner.states(place.lanes)
         self._make_ready(planner, states)
-        simulations = s.predict_simulations or s.num_simulations
-        result = planner.search(
-            states, method=s.method, num_simulations=simulations, seed=0, **s.options(explore=False)
-        )
-        if deterministic:
-            return result.action.astype(np.int64)
-        return sampled(result.policy, s.temperature or 1.0, self.rng)
+        asked: dict[str, Any] = {
+            "method": s.method, "num_simulations": s.predict_simulations or s.num_simulations,
+            "seed": 0, **s.options(explore=False),
+        }  # fmt: skip
+        session = None
+        if not s.reuse_tree:
+            result = planner.search(states, **asked)
+        else:
+            session = None if begun else place.session
+            if session is None or place.moves is None:
+                session = planner.session(states, **asked)
+            else:
+                planner.move(session, place.moves, np.ones(len(states), np.bool_), states, seed=0)
+            result = planner.run(session)
+        actions = result.action.astype(np.int64)
+        if not deterministic:
+            actions = sampled(result.policy, s.temperature or 1.0, self.rng)
+        return actions, state if session is None else Place(place.world, place.lanes, session, actions)
 
     def _make_ready(self, planner: Planner, states: Any) -> None:
         """Takes the networks of today into the planner: for tables, the trees of the roots that are asked about."""

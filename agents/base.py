@@ -27,13 +27,14 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from treegym.agents import checkpoint
 from treegym.agents.callbacks import StepsBar
+from treegym.agents.costs import Costs
+from treegym.agents.play.acting import Acting
 from treegym.agents.play.rollout import Collector, Stopped, Trajectories
-from treegym.agents.play.standing import place_of
 from treegym.agents.play.vec_env import WorldVecEnv
 from treegym.agents.play.world import Outcome, World
 from treegym.agents.play.worlds import make_world
 from treegym.agents.policies import policy_class, policy_path
-from treegym.agents.policies.base import MASK, ChildScorer, as_rows
+from treegym.agents.policies.base import ChildScorer
 from treegym.agents.processes import Processes, launched
 from treegym.agents.settings import Settings
 from treegym.errors import ConfigError
@@ -41,7 +42,7 @@ from treegym.errors import ConfigError
 __all__ = ["Agent"]
 
 
-class Agent(BaseAlgorithm):
+class Agent(Acting, BaseAlgorithm):
     """The base of every learner.
 
     Args:
@@ -101,13 +102,18 @@ class Agent(BaseAlgorithm):
             self.observation_space, self.action_space = _spaces
             self.n_envs = 1
         self.world: World | None = world
-        self._given = env  # what the user steps, perhaps: planners look where it stands
-        self._known: list[World] | None = None
+        self.stands_in(env, self.env)  # what the user steps, perhaps
+        self.costs = Costs()
         self.rng = np.random.default_rng(seed)
         self.iteration = 0
         self._stop_training = False
         self._setup_model()
+        self.carry(self.costs)
         self.rng = self.processes.generator(self.rng)
+
+    def carry(self, costs: Costs) -> None:
+        super().carry(costs)
+        self.scorer.costs = costs
 
     # ------------------------------------------------------------------ building
 
@@ -157,27 +163,8 @@ class Agent(BaseAlgorithm):
         self.world = world
         self.env = WorldVecEnv(world)
         self.n_envs = world.num_envs
-        self._given, self._known = env, None
+        self.stands_in(env, self.env)
         self._enter_world()
-
-    def watch(self, env: Any) -> None:
-        """Tells the agent of another environment it will be asked to act in: planners look where that stands."""
-        self._known = [*place_of([env]), *self.known_worlds()]
-
-    def watch_given(self, env: Any) -> None:
-        """Remembers the environment as it was given, where the world was made of it beforehand."""
-        self._given, self._known = env, None
-
-    def watch_world(self, world: World) -> None:
-        """The same for a world as it is, without an environment around it."""
-        if all(known is not world for known in self.known_worlds()):
-            self._known = [world, *self.known_worlds()]
-
-    def known_worlds(self) -> list[World]:
-        """Returns the worlds an observation may come from: the environment it was given, and its own batch."""
-        if self._known is None:
-            self._known = place_of([self._given, self.env])
-        return self._known
 
     def _check_spaces(self, world: World) -> None:
         for what, ours, theirs in (
@@ -319,29 +306,6 @@ class Agent(BaseAlgorithm):
         return total, callbacks
 
     # ------------------------------------------------------------------ acting
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-        action_masks: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, Any]:
-        """Returns an action for each observation, and `state` unchanged (no agent here is recurrent).
-
-        The mask is read from the observation; `action_masks` overrides it, as in sb3-contrib.
-        """
-        rows, batched = as_rows(observation, self.observation_space)
-        if action_masks is not None:
-            shape = (len(next(iter(rows.values()))), int(self.action_space.n))
-            if np.size(action_masks) != shape[0] * shape[1]:
-                raise ConfigError(
-                    f"action_masks has {np.size(action_masks)} entries; {shape[0]} x {shape[1]} are needed"
-                )
-            rows[MASK] = np.asarray(action_masks).reshape(shape)
-        actions = self.choose(rows, deterministic=deterministic)
-        return (actions if batched else actions[0]), state
 
     def choose(self, rows: dict[str, np.ndarray], *, deterministic: bool) -> np.ndarray:
         """Returns an action for each row ``[B] int64``."""

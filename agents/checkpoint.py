@@ -192,7 +192,7 @@ def _rebuild(
         **settings,
     )
     if env is not None:
-        agent.watch_given(env)
+        agent.stands_in(env, agent.env)
     if agent.processes.sharded:
         raise ConfigError(f"{path}: a checkpoint cannot be taken up in shards; launch without FSDP, or start anew")
     weights = within(arrays, _WEIGHTS)

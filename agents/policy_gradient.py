@@ -186,9 +186,10 @@ class PolicyGradient(Agent):
                 if s.normalize_advantage and (len(index) > 1 or not self.processes.alone):
                     part = part._replace(advantages=self.processes.standardised(part.advantages))
                 if perceptron is not None and flat is not None:
-                    figures = perceptron.learn(
-                        flat[torch.from_numpy(index)], part, mask[index], self.whole(part), self.kl_beta
-                    )
+                    with self.costs.passing(len(index)):  # it goes past the policy, which counts for itself
+                        figures = perceptron.learn(
+                            flat[torch.from_numpy(index)], part, mask[index], self.whole(part), self.kl_beta
+                        )
                 else:
                     figures = self.gradients(part)
                 if not np.isfinite(figures["policy_loss"] + figures["value_loss"] + figures["entropy"]):

@@ -14,7 +14,7 @@ from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
 from treegym.search.checks import budget, expanded, stepped
 from treegym.search.planner import Leaves, Planner
-from treegym.search.settings import Options
+from treegym.search.settings import Options, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count, restore, take
 
@@ -141,12 +141,43 @@ class Session:
             where = (int(leaves.roots[i]), int(leaves.depths[i]), keys[i])
             self._known.setdefault(where, int(numbers[i] % self.planner.capacity))
 
-    def advance(self, actions: np.ndarray, states: Any) -> np.ndarray:
+    @property
+    def carried(self) -> np.ndarray:
+        """Visits that each root came with from an earlier move's tree, int64 [B]."""
+        return self.planner.roots.before.sum(1, dtype=np.int64)
+
+    def keep(self, roots: np.ndarray) -> None:
+        """Goes on with some of the roots, int [B] in rising order, and drops the trees of the others."""
+        old = self.planner
+        if len(roots) == old.size:
+            return
+        kept = self._store.get((roots[:, None] * old.capacity + np.arange(old.capacity)).reshape(-1))
+        self._store = StateStore(kept, count(kept))
+        self._store.put(np.arange(count(kept)), kept)
+        arrays = {name: array[roots] for name, array in old.arrays().items()}
+        used = int(arrays["tree.size"].max())  # the largest tree may have left
+        for name in arrays:
+            if name.startswith("tree.") and name != "tree.size":
+                arrays[name] = arrays[name][:, :used]
+        self.planner = Planner.restore(
+            arrays,
+            method=old.method,
+            num_simulations=old.num_simulations,
+            num_actions=old.num_actions,
+            capacity=old.capacity,
+            seed=old.seed,
+            options=old.options,
+        )
+        row = {int(root): b for b, root in enumerate(roots)}
+        self._known = {(row[r], d, key): n for (r, d, key), n in self._known.items() if r in row}
+
+    def advance(self, actions: np.ndarray, states: Any, *, seed: int | None = None) -> np.ndarray:
         """Plays a move at every root and keeps the tree below it; returns which trees were kept, bool [B].
 
         Args:
             actions: int [B], the moves played.
             states: the B states they led to (a move that was never visited is judged afresh).
+            seed: seeds the noise from here on; the seed stays unless given.
         """
         planner = self.planner
         before = planner.capacity
@@ -166,6 +197,8 @@ class Session:
         self._known = {(r, d, key): n for r, d, key, n in moved if n >= 0}
         if judged is not None:
             planner.plant(fresh, judged)
+        if seed is not None:
+            planner.seed = seed_bits(seed)
         planner.start()
         kept = np.ones(planner.size, np.bool_)
         kept[fresh] = False

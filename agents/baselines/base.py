@@ -9,16 +9,18 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from treegym.agents.play.standing import Place, place_of, stand
+from treegym.agents.costs import Costs
+from treegym.agents.play.acting import Acting
+from treegym.agents.play.standing import Place
 from treegym.agents.play.world import World
 from treegym.agents.play.worlds import make_world
-from treegym.agents.policies.base import MASK, as_rows, mask_of
+from treegym.agents.policies.base import mask_of
 from treegym.errors import ConfigError
 
 __all__ = ["Baseline", "Planning"]
 
 
-class Baseline:
+class Baseline(Acting):
     """Chooses without learning.
 
     Args:
@@ -38,6 +40,7 @@ class Baseline:
         self.seed = seed
         self.rng = np.random.default_rng(seed)
         self.num_timesteps = 0
+        self.costs = Costs()
         self.set_env(env)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
@@ -45,17 +48,8 @@ class Baseline:
         world = make_world(env)
         self.world: World = world
         self.observation_space, self.action_space = world.observation_space, world.action_space
-        self._known = place_of([env if not isinstance(env, str) else world.env, world.env])
+        self.stands_in(env if not isinstance(env, str) else world.env, world.env)
         self._enter_world()
-
-    def watch(self, env: Any) -> None:
-        """Tells the agent of another environment it will be asked to act in."""
-        self._known = [*place_of([env]), *self._known]
-
-    def watch_world(self, world: World) -> None:
-        """The same for a world as it is, without an environment around it."""
-        if all(known is not world for known in self._known):
-            self._known = [world, *self._known]
 
     def _enter_world(self) -> None:
         """Checks that the world has what this baseline needs, and prepares it."""
@@ -63,25 +57,6 @@ class Baseline:
     def learn(self, total_timesteps: int = 0, callback: Any = None, **kwargs: Any) -> Self:
         """Returns itself: there is nothing to learn."""
         return self
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-        action_masks: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, Any]:
-        """Returns an action for each observation, and `state` unchanged."""
-        rows, batched = as_rows(observation, self.observation_space)
-        if action_masks is not None:
-            rows[MASK] = np.asarray(action_masks).reshape(-1, int(self.action_space.n))
-        actions = np.asarray(self.choose(rows, deterministic=deterministic), np.int64)
-        return (actions if batched else actions[0]), state
-
-    def choose(self, rows: dict[str, np.ndarray], *, deterministic: bool) -> np.ndarray:
-        """Returns an action for each row ``[B] int64``."""
-        raise NotImplementedError
 
     def mask(self, rows: dict[str, np.ndarray]) -> np.ndarray:
         """Returns which children are legal ``[B, K] bool``."""
@@ -114,14 +89,18 @@ class Baseline:
 class Planning(Baseline):
     """A baseline that must know the state, not only what is seen of it."""
 
-    def choose(self, rows: dict[str, np.ndarray], *, deterministic: bool) -> np.ndarray:
-        place = stand(self._known, rows)
+    plans = True
+
+    def decide(
+        self, rows: dict[str, np.ndarray], state: Any, *, begun: bool, deterministic: bool
+    ) -> tuple[np.ndarray, Any]:
+        place = self.place(rows, state)
         if place is None:
             raise ConfigError(
                 f"{type(self).__name__} plans, and cannot place this observation in an environment it knows: call "
                 "set_env(env) or watch(env) with the environment you step"
             )
-        return self.plan(place, rows)
+        return self.plan(place, rows), state
 
     def plan(self, place: Place, rows: dict[str, np.ndarray]) -> np.ndarray:
         """Returns an action for each row ``[B] int64``."""

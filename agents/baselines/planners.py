@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from treegym.agents.baselines.base import Planning
-from treegym.agents.planning.planners import make_planner
+from treegym.agents.costs import Costs
+from treegym.agents.planning.planners import Planner, make_planner
 from treegym.agents.play.standing import Place
 from treegym.checks import one_of
 from treegym.errors import ConfigError
@@ -45,32 +46,36 @@ class _Planned(Planning):
     ) -> None:
         one_of("sees", sees, (Sees.LIKELIHOOD, Sees.VERIFIER))
         self.num_simulations, self.sees, self.options = num_simulations, sees, dict(options or {})
-        self.simulations = 0
         super().__init__(env, seed=seed, **kwargs)
 
     def _enter_world(self) -> None:
-        self._planners: dict[int, Any] = {}
+        self._planners: dict[int, Planner] = {}
         if make_planner(self.world) is None:
             raise ConfigError(
                 f"{type(self).__name__} plans, so the environment must offer clone_state and restore_state (or be a "
                 f"token tree); {type(self.world.env).__name__} does not"
             )
 
+    def carry(self, costs: Costs) -> None:
+        super().carry(costs)
+        for planner in self._planners.values():
+            planner.costs = costs
+
     def plan(self, place: Place, rows: dict[str, np.ndarray]) -> np.ndarray:
         planner = self._planners.get(id(place.world))
         if planner is None:
             planner = self._planners[id(place.world)] = self._make(place.world)
-        states = place.states(planner)
+        states = planner.states(place.lanes)
         seed = int(self.rng.integers(2**31))
         result = planner.search(
             states, method=self.method, num_simulations=self.num_simulations, seed=seed, **self.options
         )
-        self.simulations += self.num_simulations * len(rows[next(iter(rows))])
         return result.action.astype(np.int64)
 
-    def _make(self, world: Any) -> Any:
+    def _make(self, world: Any) -> Planner:
         planner = make_planner(world, sees=self.sees, tabulate=self.tabulate)
         assert planner is not None, "checked when the world was entered"
+        planner.costs = self.costs
         planner.prepare(None)
         return planner
 

@@ -7,13 +7,15 @@ Letters: N nodes, B states, K children, R roots.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from treegym.agents.costs import Costs
 from treegym.agents.masking import masked_log_softmax_array
 from treegym.agents.planning.simulators import CloneSimulator, LanesSimulator, TreeSimulator, rows_at, visible_reward
 from treegym.agents.play.foreign_worlds import ListWorld
@@ -22,43 +24,81 @@ from treegym.agents.play.world import World
 from treegym.agents.policies.base import ChildScorer
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.rewards.sees import Sees
-from treegym.search import SearchResult, Simulator, search
+from treegym.search import SearchResult, Session, Simulator, search
 from treegym.search.closed import ClosedTree
+from treegym.search.settings import make_options
 
 __all__ = ["ClosedPlanner", "Planner", "SimulatorPlanner", "make_planner", "nodes_under"]
 
 
-class Planner(Protocol):
-    """Searches from where the lanes of a world stand."""
+class Planner(ABC):
+    """Searches from where the lanes of a world stand, and counts what that costs.
 
-    @property
-    def simulator(self) -> Simulator | None:
-        """The world as it searches it; None until prepared."""
-        ...
+    Every simulation is charged as one forward pass, also where the networks were tabulated beforehand. That saves time,
+    which shows in CPU seconds; forward passes say what the same plan would cost where nothing can be looked up.
+    """
+
+    def __init__(self) -> None:
+        self.costs = Costs()
+        self.simulator: Simulator | None = None  # the world as it searches it; None until prepared
 
     def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
         """Takes the networks as they are now; `roots` narrows down where searches will be."""
-        ...
+        with self.costs.passing(0):
+            self._take(policy, roots)
+
+    @abstractmethod
+    def _take(self, policy: ChildScorer | None, roots: np.ndarray | None) -> None:
+        """Does what `prepare` says."""
+
+    @abstractmethod
+    def states(self, lanes: np.ndarray) -> Any:
+        """Returns the states of some lanes of the world the planner was made for."""
 
     def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
         """Plans from each state."""
-        ...
+        assert self.simulator is not None, "prepare comes first"
+        with self._charged(num_simulations * len(states)):
+            return search(self.simulator, states, method=method, num_simulations=num_simulations, seed=seed, **options)
 
-    def states(self, lanes: np.ndarray) -> Any:
-        """Returns the states of some lanes of the world the planner was made for."""
-        ...
+    def session(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> Session:
+        """Returns searches from each state that can go on from move to move; `run` and `move` drive them."""
+        assert self.simulator is not None, "prepare comes first"
+        settings = make_options(options)
+        with self._charged(0):
+            return Session(
+                self.simulator, states, method=method, num_simulations=num_simulations, seed=seed, options=settings
+            )
 
-    def borrowed(self) -> contextlib.AbstractContextManager[None]:
+    def run(self, session: Session) -> SearchResult:
+        """Spends the simulations of one move."""
+        planner = session.planner
+        with self._charged(planner.num_simulations * planner.size):
+            return session.run()
+
+    def move(self, session: Session, actions: np.ndarray, stay: np.ndarray, states: Any, *, seed: int) -> None:
+        """Takes what was found below the moves ``actions [B]`` along, in the searches of ``stay [B] bool``."""
+        with self._charged(0):
+            session.keep(np.flatnonzero(stay))
+            session.advance(np.asarray(actions)[stay], states, seed=seed)
+
+    @contextmanager
+    def _charged(self, simulations: int) -> Generator[None]:
+        with self.costs.passing(simulations, simulations=simulations), self.borrowed():
+            yield
+
+    def borrowed(self) -> AbstractContextManager[None]:
         """Guards what `simulator` borrows of the world while it is used."""
-        ...
+        return nullcontext()
 
 
-class ClosedPlanner:
+class ClosedPlanner(Planner):
     """Plans on a closed token tree: the networks are tabulated over the nodes, whole searches run in one kernel."""
 
     def __init__(
         self, world: TreeWorld, lanes: Any = None, *, sees: str = Sees.VALUE, likelihood_weight: float = 0.0
     ) -> None:
+        super().__init__()
         self.world, self.sees, self._lanes = world, sees, lanes
         self.likelihood_weight = likelihood_weight
         size, tables = world.tree.size, world.tables
@@ -67,12 +107,11 @@ class ClosedPlanner:
         self.paid = self.reward.copy()  # [N] float32, with what ends and steps are estimated to be worth
         self.logits = np.zeros(size, np.float32)  # [N], of each node among its siblings
         self.value = np.zeros(size, np.float32)  # [N]
-        self.evaluated = 0  # states the networks judged since made
-        self.simulator = ClosedTree(
+        self.simulator = self.tables = ClosedTree(
             tables.first_child, tables.child_count, self.terminal, self.paid, self.logits, self.value, world.num_actions
         )
 
-    def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
+    def _take(self, policy: ChildScorer | None, roots: np.ndarray | None) -> None:
         """Tabulates the networks over the trees of `roots` (indices; None: all). Without a policy: prior, value 0."""
         world = self.world
         if policy is None:
@@ -92,38 +131,27 @@ class ClosedPlanner:
                 likely = self.likelihood_weight * masked_log_softmax_array(logits, there)[there]
                 ends = np.where(self.terminal[children], worth[there], 0.0)
                 self.paid[children] = self.reward[children] + ends + likely
-        self.evaluated += len(inner)
 
     def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
-        return self.simulator.search(states, method=method, num_simulations=num_simulations, seed=seed, **options)
+        with self._charged(num_simulations * len(states)):
+            return self.tables.search(states, method=method, num_simulations=num_simulations, seed=seed, **options)
 
     def states(self, lanes: np.ndarray) -> np.ndarray:
         return self._lanes.node[lanes]
 
-    def borrowed(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
 
-
-class SimulatorPlanner:
+class SimulatorPlanner(Planner):
     """Plans through a `Simulator`, one batched evaluation after the other."""
 
-    def __init__(self, make: Any, lanes: Any) -> None:
+    def __init__(self, make: Callable[[ChildScorer | None], Simulator], lanes: Callable[[np.ndarray], Any]) -> None:
+        super().__init__()
         self._make, self._lanes = make, lanes
-        self.simulator: Simulator | None = None
 
-    def prepare(self, policy: ChildScorer | None, roots: np.ndarray | None = None) -> None:
+    def _take(self, policy: ChildScorer | None, roots: np.ndarray | None) -> None:
         self.simulator = self._make(policy)
-
-    def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
-        assert self.simulator is not None, "prepare comes first"
-        with self.borrowed():
-            return search(self.simulator, states, method=method, num_simulations=num_simulations, seed=seed, **options)
 
     def states(self, lanes: np.ndarray) -> Any:
         return self._lanes(lanes)
-
-    def borrowed(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
 
 
 def make_planner(
@@ -169,8 +197,8 @@ class _Restoring(SimulatorPlanner):
         super().__init__(make, lanes)
         self._inner: Any = env.unwrapped
 
-    @contextlib.contextmanager
-    def borrowed(self) -> Iterator[None]:
+    @contextmanager
+    def borrowed(self) -> Generator[None]:
         before = self._inner.clone_state()
         try:
             yield

@@ -14,16 +14,17 @@ from treegym.agents.advantages import discounted_returns
 from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.planning.memory import path_memory
 from treegym.agents.planning.planners import ClosedPlanner, Planner
-from treegym.agents.planning.replanning import Replanning
+from treegym.agents.play.episodes import play
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.world import Outcome, World
 from treegym.agents.policies.base import MEMORY, ChildScorer
+from treegym.search import SearchResult, Session
 
-__all__ = ["Played", "SelfPlay", "n_step_returns", "sampled"]
+__all__ = ["Searched", "SelfPlay", "n_step_returns", "sampled"]
 
 
-class Played(NamedTuple):
-    """Whole episodes, one after the other."""
+class Searched(NamedTuple):
+    """Whole episodes whose moves were searched, one after the other."""
 
     positions: dict[str, np.ndarray]  # each [N, ...]: "obs.*", "policy", "q", "target", "state"
     rewards: np.ndarray  # [N] float64
@@ -54,13 +55,12 @@ class SelfPlay:
     ) -> None:
         self.world, self.planner, self.scorer, self.rng, self.settings = world, planner, scorer, rng, settings
         self.on_step = on_step
-        self._going: Replanning | None = None  # searches that go on from move to move
+        self._going: Session | None = None  # searches that go on from move to move
 
-    def round(self, size: int, policy: Any) -> Played:
+    def round(self, size: int, policy: Any) -> Searched:
         """Plays one episode in each of the first `size` lanes; `policy` is what the planner asks."""
         s, world, planner = self.settings, self.world, self.planner
         lanes = world.num_envs
-        active = np.arange(lanes) < size
         roots = world.roots()
         chosen = None
         if roots is not None:
@@ -71,42 +71,33 @@ class SelfPlay:
         planner.prepare(policy, None if chosen is None else chosen[:size])
         self._going = None
         seen: list[dict[str, np.ndarray]] = []
-        lane_of: list[np.ndarray] = []
-        reward_of: list[np.ndarray] = []
-        actions = np.zeros(lanes, np.int64)
-        correct = np.full(lanes, np.nan, np.float32)
-        while active.any():
-            who = np.flatnonzero(active)
+        picked = np.zeros(0, np.int64)
+
+        def choose(who: np.ndarray) -> np.ndarray:
+            nonlocal picked
             states = planner.states(who)
             rows = self._rows(who, states)
             result = self._search(states)
             picked = result.action.astype(np.int64)
             if len(seen) < s.temperature_moves and s.temperature > 0:
                 picked = sampled(result.policy, s.temperature, self.rng)
-            actions[who] = picked
-            outcome = world.step(actions, active)
             plain = isinstance(states, np.ndarray) and states.dtype != object
             seen.append(
                 rows
                 | {"policy": result.policy.astype(np.float32), "q": result.q, "value": result.value}
                 | {"state": states.astype(np.int64) if plain else np.full(len(who), -1)}
             )
-            lane_of.append(who)
-            reward_of.append(outcome.reward[who])
-            ended = active & (outcome.terminated | outcome.truncated)
-            if outcome.success is not None:
-                correct[ended] = outcome.success[ended]
-            active &= ~ended
+            return picked
+
+        def stepped(who: np.ndarray, ended: np.ndarray, outcome: Outcome) -> None:
             if s.reuse_tree:
-                self._move(who, picked, active[who])
+                self._move(who, picked, ~ended[who])
             self.on_step(len(who), outcome)
-        lane = np.concatenate(lane_of)
-        order = np.argsort(lane, kind="stable")
-        lengths = np.bincount(lane, minlength=size)
-        rewards = np.concatenate(reward_of)[order]
-        positions = {key: np.concatenate([part[key] for part in seen])[order] for key in seen[0]}
-        positions["target"] = self._targets(rewards, positions.pop("value"), lengths)
-        return Played(positions, rewards, lengths, correct[:size])
+
+        played = play(world, size, choose, stepped)
+        positions = {key: played.ordered([part[key] for part in seen]) for key in seen[0]}
+        positions["target"] = self._targets(played.rewards, positions.pop("value"), played.lengths)
+        return Searched(positions, played.rewards, played.lengths, played.success)
 
     def _rows(self, who: np.ndarray, states: Any) -> dict[str, np.ndarray]:
         """Returns what is to be remembered of what lanes see."""
@@ -117,26 +108,23 @@ class SelfPlay:
             kept[f"obs.{MEMORY}"] = path_memory(tree.tree, states)
         return kept
 
-    def _search(self, states: Any) -> Any:
+    def _search(self, states: Any) -> SearchResult:
         s, planner = self.settings, self.planner
+        if self._going is not None:
+            return planner.run(self._going)
         asked: dict[str, Any] = {"method": s.method, "num_simulations": s.num_simulations, **s.options(explore=True)}
-        if self._going is None:
-            asked["seed"] = int(self.rng.integers(2**31))
-            if not s.reuse_tree:
-                return planner.search(states, **asked)
-            assert planner.simulator is not None, "the planner was prepared when the episode began"
-            with planner.borrowed():
-                self._going = Replanning(planner.simulator, states, **asked)
-        with planner.borrowed():
-            return self._going.search()
+        asked["seed"] = int(self.rng.integers(2**31))
+        if not s.reuse_tree:
+            return planner.search(states, **asked)
+        self._going = planner.session(states, **asked)
+        return planner.run(self._going)
 
     def _move(self, who: np.ndarray, actions: np.ndarray, stay: np.ndarray) -> None:
         """Takes the trees of the lanes that go on along."""
         assert self._going is not None
         if stay.any():
             states = self.planner.states(who[stay])
-            with self.planner.borrowed():
-                self._going.play(actions, stay, states, seed=int(self.rng.integers(2**31)))
+            self.planner.move(self._going, actions, stay, states, seed=int(self.rng.integers(2**31)))
 
     def _scatter(self, planner: ClosedPlanner, size: int) -> None:
         """Moves a share of the lanes to random inner nodes of their roots' trees: positions play would hardly reach."""

@@ -70,12 +70,10 @@ class TreeSimulator:
         self.likelihood_weight = likelihood_weight if sees == Sees.VALUE and policy is not None else 0.0
         self.num_actions = world.num_actions
         self._likelihood: dict[int, np.ndarray] = {}  # node: log-probability of each child [K]
-        self.evaluated = 0
 
     def expand(self, states: np.ndarray) -> Evaluation:
         rows = self._rows(states)
         legal = mask_of(rows, self.num_actions)
-        self.evaluated += len(states)
         if self.policy is None:
             logits = np.full(legal.shape, -30.0, np.float32)
             children = self.world.tables.first_child[states].astype(np.int64)[:, None] + np.arange(self.num_actions)
@@ -123,11 +121,9 @@ class LanesSimulator:
     def __init__(self, lanes: Any, policy: ChildScorer | None) -> None:
         self.lanes, self.policy = lanes, policy
         self.num_actions = int(lanes.world.num_actions)
-        self.evaluated = 0
 
     def expand(self, states: np.ndarray) -> Evaluation:
         rows = self.lanes.world.observe(np.ascontiguousarray(states))
-        self.evaluated += len(states)
         return _judged(self.policy, rows, self.num_actions)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
@@ -152,12 +148,10 @@ class CloneSimulator:
         self.env, self.policy = env, policy
         self.inner: Any = env.unwrapped
         self.num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
-        self.evaluated = 0
 
     def expand(self, states: np.ndarray) -> Evaluation:
         seen = [as_rows(observation, self.env.observation_space)[0] for _, observation in states]
         rows = {key: np.concatenate([row[key] for row in seen]) for key in seen[0]}
-        self.evaluated += len(states)
         return _judged(self.policy, rows, self.num_actions)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:

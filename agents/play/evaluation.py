@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from treegym.agents.play.episodes import begin, play
+from treegym.agents.play.standing import Place
 from treegym.agents.play.world import World
 from treegym.agents.play.worlds import make_world
 from treegym.errors import ConfigError
@@ -44,7 +46,7 @@ def play_roots(
     """Plays one episode from each root.
 
     Args:
-        agent: anything with `predict`; one that plans is told of the world.
+        agent: anything with `predict`; one that plans is told where it stands.
         world: where, with any number of lanes.
         roots: which; None takes all the world has. Where one cannot choose, `episodes` are played from wherever resets
             lead.
@@ -57,37 +59,17 @@ def play_roots(
         if episodes is None:
             raise ConfigError("this environment has no roots to choose from: say how many episodes to play")
         chosen = np.full(episodes, -1, np.int64)
-    if hasattr(agent, "watch_world"):
-        agent.watch_world(world)
+    is_dict, plans = hasattr(world.observation_space, "spaces"), getattr(agent, "plans", False)
+
+    def choose(who: np.ndarray) -> np.ndarray:
+        rows = world.observe(who)
+        told = {"state": Place(world, who)} if plans else {}
+        return agent.predict(rows if is_dict else rows["observations"], deterministic=deterministic, **told)[0]
+
     parts = []
     for first in range(0, len(chosen), world.num_envs):
-        parts.append(_round(agent, world, chosen[first : first + world.num_envs], seed + first, deterministic))
+        here = chosen[first : first + world.num_envs]
+        begin(world, len(here), here if (here >= 0).all() else None, seed + first)
+        played = play(world, len(here), choose)
+        parts.append((played.success, played.returns, played.lengths))
     return Played(chosen, *(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _round(
-    agent: Any, world: World, roots: np.ndarray, seed: int, deterministic: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    size, lanes = len(roots), world.num_envs
-    active = np.arange(lanes) < size
-    forced = None
-    if (roots >= 0).all():
-        forced = np.full(lanes, roots[0], np.int64)
-        forced[:size] = roots
-    world.reset(np.ones(lanes, np.bool_), roots=forced, seed=seed)
-    success = np.full(lanes, np.nan, np.float32)
-    returns, lengths = np.zeros(lanes), np.zeros(lanes, np.int64)
-    actions = np.zeros(lanes, np.int64)
-    is_dict = hasattr(world.observation_space, "spaces")
-    while active.any():
-        who = np.flatnonzero(active)
-        rows = world.observe(who)
-        actions[who] = agent.predict(rows if is_dict else rows["observations"], deterministic=deterministic)[0]
-        outcome = world.step(actions, active)
-        returns[who] += outcome.reward[who]
-        lengths[who] += 1
-        ended = active & (outcome.terminated | outcome.truncated)
-        if outcome.success is not None:
-            success[ended] = outcome.success[ended]
-        active &= ~ended
-    return success[:size], returns[:size], lengths[:size]

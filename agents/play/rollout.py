@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from treegym.agents.play.world import Outcome, World
+from treegym.agents.play.episodes import begin, play
+from treegym.agents.play.world import Outcome, Rows, World
 from treegym.agents.policies.base import ChildScorer
 
 __all__ = ["Collector", "Stopped", "Trajectories", "join", "uncounted"]
-
-Rows = dict[str, np.ndarray]
 
 
 class Stopped(Exception):
@@ -146,61 +145,40 @@ class Collector:
 
     def _round(self, size: int, roots: np.ndarray | None, groups: np.ndarray) -> Trajectories:
         """Plays one episode in each of the first `size` lanes."""
-        world, lanes = self.world, self.world.num_envs
-        active = np.arange(lanes) < size
-        padded = None
-        if roots is not None:
-            padded = np.full(lanes, roots[0], np.int64)
-            padded[:size] = roots
         # A seed for every round: where the environment goes from here depends on our own generator alone, so a run
         # that resumes from a checkpoint needs nothing that is inside the environment.
-        world.reset(np.ones(lanes, np.bool_), roots=padded, seed=int(self.rng.integers(2**31)))
+        begin(self.world, size, roots, int(self.rng.integers(2**31)))
         seen: list[Rows] = []
-        lane_of, actions_of, log_of, value_of, reward_of = [], [], [], [], []
-        terminated = np.zeros(lanes, np.bool_)
-        truncated = np.zeros(lanes, np.bool_)
-        bootstrap = np.zeros(lanes, np.float32)
-        correct = np.full(lanes, np.nan, np.float32)
-        full_actions = np.zeros(lanes, np.int64)
-        while active.any():
-            who = np.flatnonzero(active)
-            here = self._rows(who)
-            actions, log_probs, values = self.policy.act(here, self.rng.random(len(who)), with_value=self.with_value)
-            full_actions[who] = actions
-            outcome = world.step(full_actions, active)
-            seen.append(here)
-            lane_of.append(who)
-            actions_of.append(actions)
-            log_of.append(log_probs)
-            value_of.append(values)
-            reward_of.append(outcome.reward[who])
-            ended = active & (outcome.terminated | outcome.truncated)
-            terminated |= ended & outcome.terminated
+        acted: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        bootstrap = np.zeros(self.world.num_envs, np.float32)
+
+        def choose(who: np.ndarray) -> np.ndarray:
+            seen.append(self._rows(who))
+            acted.append(self.policy.act(seen[-1], self.rng.random(len(who)), with_value=self.with_value))
+            return acted[-1][0]
+
+        def stepped(who: np.ndarray, ended: np.ndarray, outcome: Outcome) -> None:
             cut = ended & ~outcome.terminated
-            truncated |= cut
-            if outcome.success is not None:
-                correct[ended] = outcome.success[ended]
             if self.with_value and cut.any():
                 bootstrap[cut] = self._value(np.flatnonzero(cut))
-            active &= ~ended
             self.on_step(len(who), outcome)
-        lane = np.concatenate(lane_of)
-        order = np.argsort(lane, kind="stable")
-        lengths = np.bincount(lane, minlength=size)
-        rewards = np.concatenate(reward_of)[order].astype(np.float32)
-        totals = np.bincount(np.repeat(np.arange(size), lengths), rewards, minlength=size)
-        self.finished += list(zip(totals.tolist(), lengths.tolist(), strict=True))
+
+        played = play(self.world, size, choose, stepped)
+        actions, log_probs, values = (played.ordered(column) for column in zip(*acted, strict=True))
+        rewards = played.rewards.astype(np.float32)
+        totals = np.bincount(np.repeat(np.arange(size), played.lengths), rewards, minlength=size)
+        self.finished += list(zip(totals.tolist(), played.lengths.tolist(), strict=True))
         return Trajectories(
-            rows={key: np.concatenate([part[key] for part in seen])[order] for key in seen[0]},
-            actions=np.concatenate(actions_of)[order],
-            log_probs=np.concatenate(log_of)[order],
-            values=np.concatenate(value_of)[order],
+            rows={key: played.ordered([part[key] for part in seen]) for key in seen[0]},
+            actions=actions,
+            log_probs=log_probs,
+            values=values,
             rewards=rewards,
-            lengths=lengths.astype(np.int64),
-            terminated=terminated[:size],
-            truncated=truncated[:size],
+            lengths=played.lengths,
+            terminated=played.terminated,
+            truncated=played.truncated,
             bootstrap=bootstrap[:size],
-            correct=correct[:size],
+            correct=played.success,
             groups=np.asarray(groups, np.int64),
             roots=np.full(size, -1, np.int64) if roots is None else np.asarray(roots, np.int64),
         )

@@ -1,7 +1,8 @@
 """Where an observation was made: planners act from a state, but `predict` is given what is seen of it.
 
-An agent knows the environments it was given. If one of them, as it stands now, shows exactly these observations, its
-state is where to plan from. Letters: B rows.
+Whoever drives the lanes of a world hands their `Place` in as the state of `predict`. For anybody else it is looked for:
+if an environment that the agent was given shows exactly these observations as it stands now, its state is where to plan
+from. Letters: B rows.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from treegym.agents.play.native_worlds import LanesWorld, has_lanes
 from treegym.agents.play.vec_env import WorldVecEnv
 from treegym.agents.play.world import World
 from treegym.agents.policies.base import as_rows
+from treegym.search import Session
 
 __all__ = ["Place", "current", "place_of", "stand"]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A world and which of its lanes the observations are of."""
+    """A world, which of its lanes the observations are of, and the searches that led there, where they are kept."""
 
     world: World
     lanes: np.ndarray  # [B] int64
-
-    def states(self, planner: Any) -> Any:
-        return planner.states(self.lanes)
+    session: Session | None = None
+    moves: np.ndarray | None = None  # [B] int64, what was played after the session's last search
 
 
 def stand(places: Iterable[World], rows: dict[str, np.ndarray]) -> Place | None:

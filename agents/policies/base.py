@@ -27,6 +27,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from treegym.agents.costs import JUDGING, Costs, counted
 from treegym.agents.masking import choose, greedy, masked_entropy, masked_log_softmax
 from treegym.agents.processes import is_shard
 from treegym.errors import ConfigError
@@ -93,7 +94,15 @@ class ChildScorer(nn.Module):
     observation_space: spaces.Space
     action_space: spaces.Discrete
     memory: int = 0  # size of the path's memory that the critic reads
+    costs: Costs | None = None  # counts the states that are judged
     fast: Any = None  # set while a learner keeps a quicker forward pass of this very network
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes every way of judging states that a policy defines count them."""
+        super().__init_subclass__(**kwargs)
+        for name in JUDGING:
+            if name in vars(cls):
+                setattr(cls, name, counted(vars(cls)[name]))
 
     def logits(self, obs: Observations) -> torch.Tensor:
         """Returns the unmasked logits ``[B, K] float32`` of the children of each state."""
@@ -107,6 +116,7 @@ class ChildScorer(nn.Module):
         """Returns `values` of the steps of whole episodes ``[E]``; overridden where one pass an episode gives them."""
         return self.values(obs)
 
+    @counted
     def both(self, obs: Observations) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `logits` and `values`; overridden where they share work."""
         return self.logits(obs), self.values(obs)
@@ -143,6 +153,7 @@ class ChildScorer(nn.Module):
     def idle(self) -> None:
         """Does what a backward pass does together with the other processes, where this one has nothing to learn."""
 
+    @counted
     def evaluate(
         self,
         obs: Observations,
@@ -183,6 +194,7 @@ class ChildScorer(nn.Module):
         actions, log_probs = choose(logits, mask_of(rows, logits.shape[1]), uniform)
         return actions, log_probs, values
 
+    @counted
     @torch.no_grad()
     def infer(self, rows: Mapping[str, np.ndarray], *, with_value: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Returns logits ``[B, K]`` and values ``[B]`` (zeros if not asked for), both float32, without gradients."""
@@ -195,6 +207,7 @@ class ChildScorer(nn.Module):
         logits, values = self.both(obs)
         return logits.float().cpu().numpy(), values.float().cpu().numpy()
 
+    @counted
     @torch.no_grad()
     def judge(self, rows: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns logits ``[B, K]``, values ``[B]`` and values of the children ``[B, K]``, all float32."""

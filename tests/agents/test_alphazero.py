@@ -14,7 +14,6 @@ from treegym.agents import AlphaZero, ExpertIteration
 from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.planning.memory import path_memory
 from treegym.agents.planning.planners import ClosedPlanner
-from treegym.agents.planning.replanning import Replanning
 from treegym.agents.planning.replay import Replay
 from treegym.agents.planning.selfplay import SelfPlay, n_step_returns, sampled
 from treegym.agents.planning.simulators import TreeSimulator, visible_reward
@@ -181,8 +180,8 @@ def test_trees_that_are_kept_are_searched_on(tree_spec: str) -> None:
     roots = world.tree.root_node[world.pool][:12].astype(np.int64)
     asked: dict[str, Any] = {"method": "gumbel", "num_simulations": 24, "seed": 5}
     whole = Session(simulator, roots, options=Options(), **asked)
-    some = Replanning(simulator, roots, **asked)
-    first, same = whole.run(), some.search()
+    some = Session(simulator, roots, options=Options(), **asked)
+    first, same = whole.run(), some.run()
     np.testing.assert_array_equal(first.visits, same.visits)
     # the most visited child that is no end
     after = world.tables.first_child[roots].astype(np.int64)[:, None] + np.arange(first.visits.shape[1])
@@ -192,10 +191,12 @@ def test_trees_that_are_kept_are_searched_on(tree_spec: str) -> None:
     states = after[np.arange(12), actions]
     whole.advance(actions, states)
     stay = np.arange(12) % 3 > 0
-    brought = some.play(actions, stay, states[stay], seed=5)
+    some.keep(np.flatnonzero(stay))
+    some.advance(actions[stay], states[stay], seed=5)
+    brought = some.carried
     np.testing.assert_array_equal(brought, first.visits[np.arange(12), actions][stay] - 1)
     assert brought.max() > 3
-    second, again = whole.run(), some.search()
+    second, again = whole.run(), some.run()
     np.testing.assert_array_equal(second.visits[stay], again.visits)
     np.testing.assert_array_equal(second.action[stay], again.action)
     np.testing.assert_array_equal(again.visits.sum(1), brought + 24)
@@ -353,3 +354,20 @@ def test_the_replay_keeps_the_latest(tmp_path: Any) -> None:
     copy_of_it.add({"x": np.array([99])})
     replay.add({"x": np.array([99])})
     np.testing.assert_array_equal(copy_of_it.arrays["x"], replay.arrays["x"])
+
+
+def test_predict_takes_its_trees_along_in_the_state(tree_env: gym.Env) -> None:
+    """What comes back from `predict` holds the trees; handed in after the move, they are searched on."""
+    agent = AlphaZero("ChildPolicy", tree_env, reuse_tree=True, **SMALL)
+    observation, _ = tree_env.reset(seed=3)
+    action, state = agent.predict(observation, deterministic=True)
+    assert state.session.carried.sum() == 0
+    observation, *_ = tree_env.step(int(action))
+    action, later = agent.predict(observation, state, np.array([False]), deterministic=True)
+    assert later.session is state.session
+    assert later.session.carried.sum() > 0
+    assert tree_env.unwrapped.action_masks()[action]  # type: ignore[attr-defined]
+    _, anew = agent.predict(observation, later, np.array([True]), deterministic=True)
+    assert anew.session.carried.sum() == 0
+    plain = AlphaZero("ChildPolicy", tree_env, **SMALL)
+    assert plain.predict(observation, deterministic=True)[1] is None

@@ -2,50 +2,37 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
-from treegym.bench.meter import Meter, count_forward_passes, count_simulations
+from treegym.agents import AlphaZero
+from treegym.agents.planning.planners import ClosedPlanner
+from treegym.agents.policies.base import ChildScorer
+from treegym.bench.meter import Meter, follow
 from treegym.errors import ConfigError
 
 
-class Policy:
-    """Judges states in methods that call each other, as ours do."""
+class Policy(ChildScorer):
+    """A policy without weights, counted in all of its methods as any other."""
 
-    def both(self, obs: Any) -> Any:
-        return self.logits(obs), obs
+    def logits(self, obs: Any) -> torch.Tensor:
+        return torch.zeros(len(_first(obs)), 2)
 
-    def logits(self, obs: Any) -> Any:
-        return obs
+    def values(self, obs: Any) -> torch.Tensor:
+        return torch.zeros(len(_first(obs)))
 
-    def infer(self, rows: Any, *, with_value: bool = True) -> Any:
-        return self.both(rows)
-
-    def evaluate(self, obs: Any, actions: Any) -> Any:
-        return self.both(obs)
+    def tensors(self, rows: Any) -> Any:
+        return {key: torch.as_tensor(array) for key, array in rows.items()}
 
 
-class Searcher:
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def prepare(self, policy: Any) -> None:
-        self.policy.infer(ROWS)
-
-    def search(self, states: Any, *, method: str, num_simulations: int, seed: int) -> str:
-        self.policy.infer(ROWS)
-        return method
+def _first(obs: Any) -> Any:
+    return next(iter(obs.values())) if isinstance(obs, dict) else obs
 
 
-class Planner:
-    def __init__(self, policy: Policy) -> None:
-        self._searcher = Searcher(policy)
-
-    def planner(self, sees: str) -> Searcher:
-        return self._searcher
-
-
-ROWS = {"observations": np.zeros((5, 3)), "action_mask": np.zeros((5, 2))}
+TREE = "synthetic:roots=20,depth=4,branching=3,seed=0"
+ROWS = {"observations": np.zeros((5, 3)), "action_mask": np.ones((5, 2))}
 
 
 def _meter(budget: dict[str, float], checkpoints: int = 4) -> tuple[Meter, list[int]]:
@@ -56,10 +43,10 @@ def _meter(budget: dict[str, float], checkpoints: int = 4) -> tuple[Meter, list[
 def test_a_call_within_a_call_is_one_pass() -> None:
     meter, _ = _meter({"env_steps": 10})
     policy = Policy()
-    assert count_forward_passes(policy, meter)
+    policy.costs = meter
     policy.infer(ROWS)
     assert meter.forward_passes == 5
-    policy.evaluate(ROWS, None)
+    policy.evaluate(policy.tensors(ROWS), torch.zeros(5, dtype=torch.long))
     assert meter.forward_passes == 10
     policy.logits(ROWS["observations"])
     assert meter.forward_passes == 15
@@ -67,7 +54,7 @@ def test_a_call_within_a_call_is_one_pass() -> None:
 
 def test_what_cannot_be_counted_is_said_when_it_is_the_budget() -> None:
     meter, _ = _meter({"forward_passes": 10})
-    assert not count_forward_passes(None, meter)
+    assert not follow(object(), meter)
     meter.forward_passes = None
     with pytest.raises(ConfigError, match="does not say how many it makes"):
         meter.tick()
@@ -75,19 +62,22 @@ def test_what_cannot_be_counted_is_said_when_it_is_the_budget() -> None:
 
 def test_every_simulation_is_charged_once() -> None:
     meter, _ = _meter({"forward_passes": 1000})
-    policy = Policy()
-    agent = Planner(policy)
-    count_forward_passes(policy, meter)
-    count_simulations(agent, meter)
+    agent = AlphaZero("ChildPolicy", gym.make("TokenTree-v0", tree=TREE), n_envs=4, seed=0)
+    assert follow(agent, meter)
     searcher = agent.planner("value")
-    searcher.prepare(None)  # judging states ahead saves time, and is not charged beside the simulations
+    assert isinstance(searcher, ClosedPlanner)
+    searcher.prepare(agent.scorer)  # judging states ahead saves time, and is not charged beside the simulations
     assert meter.forward_passes == 0
-    assert searcher.search([0, 1, 2], method="puct", num_simulations=8, seed=0) == "puct"
+    roots = searcher.world.tree.root_node[:3].astype(np.int64)
+    searcher.search(roots, method="puct", num_simulations=8, seed=0)
     assert meter.forward_passes == 24
     assert agent.planner("value") is searcher
-    agent.planner("value").search([0], method="puct", num_simulations=8, seed=0)
+    agent.planner("value").search(roots[:1], method="puct", num_simulations=8, seed=0)
     assert meter.forward_passes == 32  # asked for twice, counted once
     assert meter.simulations == 32
+    session = searcher.session(roots[:1], method="puct", num_simulations=8, seed=0)
+    searcher.run(session)
+    assert meter.forward_passes == meter.simulations == 40
 
 
 def test_checkpoints_come_once_each_and_in_order() -> None:
@@ -117,7 +107,7 @@ def test_evaluation_is_charged_to_nobody() -> None:
         sum(i * i for i in range(300_000))
 
     meter = Meter({"env_steps": 10}, 2, evaluate)
-    count_forward_passes(policy, meter)
+    policy.costs = meter
     meter.start()
     before = meter.cpu_seconds
     meter.checkpoint(0)
@@ -128,13 +118,11 @@ def test_evaluation_is_charged_to_nobody() -> None:
 
 
 def test_networks_inside_a_policy_are_counted() -> None:
-    import gymnasium as gym
-    import torch
     from stable_baselines3 import DQN
 
     agent = DQN("MlpPolicy", gym.make("CartPole-v1"), device="cpu")
     meter, _ = _meter({"forward_passes": 100})
-    assert count_forward_passes(agent.policy, meter)
+    assert follow(agent, meter)
     agent.q_net(torch.zeros(7, 4))
     agent.q_net_target(torch.zeros(3, 4))
     assert meter.forward_passes == 10

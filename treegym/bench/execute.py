@@ -21,7 +21,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from treegym.agents.registry import AGENTS, is_ours, make_agent, policy_first
 from treegym.bench.arena import Arena, make_batch
 from treegym.bench.episodes import Episodes, TrainingEpisodes, write_episodes, write_training
-from treegym.bench.meter import BudgetSpent, Meter, count_forward_passes, count_learning, count_simulations
+from treegym.bench.meter import BudgetSpent, Meter, follow
 from treegym.bench.provenance import provenance
 from treegym.bench.recording import Recorder
 from treegym.bench.suite import FORMAT, Job
@@ -127,7 +127,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
             "wall_seconds": round(time.perf_counter() - began, 3),
             "evaluation": {
                 "cpu_seconds": round(evaluation_cpu, 3),
-                "forward_passes": _evaluation_passes(agent, meter),
+                "forward_passes": meter.evaluation_passes,
                 "episodes": sum(len(episodes) for episodes in evaluated.values()),
             },
         },
@@ -164,13 +164,12 @@ def _contestant(job: Job, meter: Meter) -> tuple[Any, Callable[[], None] | None,
         agent = make_agent(job.agent.agent, env, seed=job.seed, **kwargs)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"agent {job.agent.agent!r} cannot be made with {kwargs}: {error}") from error
+    counted = follow(agent, meter)
     if not callable(getattr(agent, "learn", None)) or getattr(agent, "learns", True) is False:
         return agent, None, None
     steps = _steps(job.budget)
-    if not count_forward_passes(getattr(agent, "policy", None), meter):
+    if not counted:
         meter.forward_passes = None
-    count_learning(agent, meter)
-    count_simulations(agent, meter)
     if not (ours or sb3):
         return agent, lambda: _learn_by_stepping(agent, meter, steps), recorder
     world = agent.world if ours else env.world  # our agents may have made a batch of another size
@@ -237,12 +236,6 @@ def _read(agent: Any, meter: Meter, recorder: Recorder) -> None:
     meter.env_steps, meter.judge_calls = int(agent.num_timesteps), recorder.judge_calls
     if isinstance(passes := getattr(agent, "forward_passes", None), int):
         meter.forward_passes = passes
-
-
-def _evaluation_passes(agent: Any, meter: Meter) -> int:
-    """Returns the forward passes of all evaluations; one for each simulation of a planner that does not learn."""
-    simulations = getattr(agent, "simulations", 0) if getattr(agent, "learns", True) is False else 0
-    return int(meter.evaluation_passes + simulations)
 
 
 def summary_of(episodes: Episodes, metric: str) -> dict[str, Any]:

@@ -7,24 +7,21 @@ in it. Evaluation is metered apart and charged to nobody.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from treegym.agents.costs import Costs
 from treegym.errors import ConfigError
 
-__all__ = ["BudgetSpent", "Meter", "count_forward_passes", "count_learning", "count_simulations"]
-
-JUDGING = ("infer", "judge", "evaluate", "both", "logits", "values")
+__all__ = ["BudgetSpent", "Meter", "follow"]
 
 
 class BudgetSpent(Exception):
     """Ends the learning of an agent that has no callbacks."""
 
 
-class Meter:
+class Meter(Costs):
     """Keeps the costs of one run and calls back at every checkpoint.
 
     Args:
@@ -34,20 +31,24 @@ class Meter:
     """
 
     def __init__(self, budget: Mapping[str, float], checkpoints: int, evaluate: Callable[[int], None]) -> None:
+        super().__init__()
         self.budget = dict(budget)
         self.checkpoints = checkpoints
         self.evaluate = evaluate
         self.env_steps = 0
-        self.forward_passes: int | None = 0
         self.evaluation_cpu = 0.0
         self.evaluation_passes = 0
-        self.simulations = 0
         self.judge_calls = 0
         self.discarded_groups = 0
         self.charging = True
-        self._depth = 0
         self._start = time.process_time()
         self._next = 1
+
+    def charge(self, *, passes: int = 0, simulations: int = 0) -> None:
+        if self.charging:
+            super().charge(passes=passes, simulations=simulations)
+        else:
+            self.evaluation_passes += passes
 
     def start(self) -> None:
         """Starts the clock: making the agent is not charged."""
@@ -77,19 +78,6 @@ class Meter:
             shares.append(cost / amount)
         return max(shares)
 
-    @contextlib.contextmanager
-    def passing(self, states: int) -> Iterator[None]:
-        """Counts so many forward passes, and nothing that is called within."""
-        if self._depth == 0 and self.charging:
-            self.forward_passes = (self.forward_passes or 0) + states
-        elif self._depth == 0:
-            self.evaluation_passes += states
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-
     def tick(self) -> bool:
         """Evaluates if a checkpoint was reached; returns whether there is budget left."""
         spent = self.spent
@@ -109,86 +97,26 @@ class Meter:
             self.evaluation_cpu += time.process_time() - before
 
 
-def count_forward_passes(policy: Any, meter: Meter) -> bool:
-    """Makes a policy report every state it judges to the meter; returns whether that is possible.
+def follow(agent: Any, meter: Meter) -> bool:
+    """Makes an agent report what it judges and plans to the meter; returns whether that is possible.
 
-    Our policies judge states in `JUDGING`; those of Stable-Baselines3 call `extract_features` once a forward pass. A
-    call inside another is the same pass.
+    Our agents carry a counter. Of others, such as those of Stable-Baselines3, the modules that turn observations into
+    features are listened to: each works once per forward pass.
     """
-    ours = [name for name in JUDGING if callable(getattr(policy, name, None))]
-    if {"infer", "evaluate"} <= set(ours):
-        judges = [(policy, name) for name in ours]
-    else:  # networks inside a policy, such as DQN's, judge by themselves
-        parts = policy.modules() if hasattr(policy, "modules") else [policy]
-        judges = [(part, "extract_features") for part in parts if callable(getattr(part, "extract_features", None))]
-    for part, name in judges:
-        setattr(part, name, _counted(getattr(part, name), meter))
-    return bool(judges)
+    if callable(carry := getattr(agent, "carry", None)):
+        carry(meter)
+        return True
+    policy: Any = getattr(agent, "policy", None)
+    parts = policy.modules() if hasattr(policy, "modules") else []
+    extractors = {id(e): e for part in parts if (e := getattr(part, "features_extractor", None)) is not None}
+    for extractor in extractors.values():
+        extractor.register_forward_pre_hook(_listener(meter))
+    return bool(extractors)
 
 
-def count_learning(agent: Any, meter: Meter) -> None:
-    """Makes a learner with a hand-written backward pass report the states it learns from: that goes past its policy."""
-    make_perceptron = getattr(agent, "_perceptron", None)
-    if not callable(make_perceptron):
-        return
+def _listener(meter: Meter) -> Callable[[Any, tuple[Any, ...]], None]:
+    def listen(_: Any, arguments: tuple[Any, ...]) -> None:
+        seen = arguments[0]
+        meter.charge(passes=len(next(iter(seen.values())) if isinstance(seen, Mapping) else seen))
 
-    @functools.wraps(make_perceptron)
-    def perceptron() -> Any:
-        found = make_perceptron()
-        if found is not None and "learn" not in vars(found):
-            found.learn = _counted(found.learn, meter)
-        return found
-
-    agent._perceptron = perceptron
-
-
-def count_simulations(agent: Any, meter: Meter) -> None:
-    """Makes a planning agent report every simulation to the meter, as one forward pass each.
-
-    On closed trees planners judge every node once and look it up afterwards. That saves time, which the CPU axis shows;
-    the axis of forward passes charges what the same plan would cost where nothing can be looked up.
-    """
-    make_planner = getattr(agent, "planner", None)
-    if not callable(make_planner):
-        return
-    seen: dict[int, Any] = {}
-
-    @functools.wraps(make_planner)
-    def planner(*args: Any, **kwargs: Any) -> Any:
-        found = make_planner(*args, **kwargs)
-        if found is not None and id(found) not in seen:
-            seen[id(found)] = found  # kept, so that the number stays its own
-            found.search = _counted_search(found.search, meter)
-            found.prepare = _uncounted(found.prepare, meter)
-        return found
-
-    agent.planner = planner
-
-
-def _counted(method: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def counted(observation: Any, *args: Any, **kwargs: Any) -> Any:
-        first = next(iter(observation.values())) if isinstance(observation, Mapping) else observation
-        with meter.passing(len(first)):
-            return method(observation, *args, **kwargs)
-
-    return counted
-
-
-def _counted_search(search: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
-    @functools.wraps(search)
-    def counted(states: Any, *, num_simulations: int, **kwargs: Any) -> Any:
-        meter.simulations += num_simulations * len(states) if meter.charging else 0
-        with meter.passing(num_simulations * len(states)):
-            return search(states, num_simulations=num_simulations, **kwargs)
-
-    return counted
-
-
-def _uncounted(method: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def uncounted(*args: Any, **kwargs: Any) -> Any:
-        with meter.passing(0):
-            return method(*args, **kwargs)
-
-    return uncounted
+    return listen
