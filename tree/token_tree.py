@@ -9,7 +9,7 @@ import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from treegym.tree.columns import COLUMNS, OPTIONAL, column_shape, unset_column
 from treegym.tree.flags import EOS, EXPANDED
 from treegym.tree.roots import SPLITS, Root
 from treegym.tree.storage import read_tree, write_tree
+
+if TYPE_CHECKING:
+    from treegym.tree.values import Values
 
 __all__ = ["BUNDLED", "SPLITS", "Root", "TokenTree"]
 
@@ -341,6 +344,12 @@ class TokenTree:
     def text(self, node: int) -> str:
         """Returns the generated text from below the root down to `node`."""
         return self.text_of(self.path(node))
+
+    def values(self, policy: str | np.ndarray = "primary", **options: Any) -> Values:
+        """Returns V, Q and A of every node under a policy over the children; see `treegym.tree.values`."""
+        from treegym.tree.values import values  # the compiler is loaded when it is needed
+
+        return values(self, policy, **options)
 
     # ---------------------------------------------------------------- checking
 
