@@ -87,7 +87,9 @@ def renormalised(tree: Tree, scores: np.ndarray) -> np.ndarray:
     """Returns log-probabilities or logits of children ``[N]`` as probabilities among siblings ``[N] float64``."""
     scores = np.asarray(scores, np.float64)
     if scores.shape != (tree.size,) or np.isnan(scores).any() or (scores == np.inf).any():
-        raise ConfigError(f"scores of children came as {scores.shape}; {tree.size} numbers below infinity were expected")
+        raise ConfigError(
+            f"scores of children came as {scores.shape}; {tree.size} numbers below infinity were expected"
+        )
     return _normalised(tree.parent, scores)
 
 
