@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from treegym.errors import ConfigError, suggest
+from treegym.models.backends import back_end_of
 from treegym.models.base import LanguageModel, TextTokenizer
 from treegym.models.loading import resolve
 from treegym.models.remote.chat import ChatClient
@@ -24,7 +25,7 @@ _NAMES = ("model", "name", "key_env")
 
 def is_address(name: str) -> bool:
     """Whether a model's name is the address of a server, of an engine in this process, or LiteLLM's."""
-    return name.startswith(("http://", "https://", IN_PROCESS, LITELLM))
+    return back_end_of(name) is not None
 
 
 def connect(

@@ -70,7 +70,7 @@ def allowed_tokens(model: _Tokenized) -> np.ndarray:
     """Returns which tokens may stand in a tree ``[V] bool``: those that write something, and the one end."""
     pieces = model.tokenizer.pieces()
     allowed = np.array([len(piece) > 0 for piece in pieces], bool)
-    allowed[list(getattr(model, "ends", ()))] = False
+    allowed[[*getattr(model, "ends", ()), *getattr(model, "barred", ())]] = False
     allowed[model.tokenizer.eos_id] = True
     return allowed
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from treegym.errors import ConfigError, RewardError
 
-__all__ = ["BoundedRegex", "exact_match", "last_number", "numeric_match", "same_answer", "to_number"]
+__all__ = ["NUMBER", "BoundedRegex", "exact_match", "last_number", "numeric_match", "same_answer", "to_number"]
 
 # Each character fits in one place only, so that matching takes linear time whatever the text.
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?")
+NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?")
 _LONGEST = 100_000  # characters of an answer that are looked at
 
 
@@ -28,7 +28,7 @@ def exact_match(text: str, reference: str) -> bool:
 
 def to_number(text: str) -> float | None:
     """Returns the number that the whole text is (``1,234``, ``-2.5e3``, ``1/3``, ``50%``), else None."""
-    match = _NUMBER.fullmatch(text.strip().removeprefix("$"))
+    match = NUMBER.fullmatch(text.strip().removeprefix("$"))
     if match is None:
         return None
     plain = match[0].replace(",", "").replace(" ", "")
@@ -43,7 +43,7 @@ def to_number(text: str) -> float | None:
 def last_number(text: str) -> float | None:
     """Returns the last number in a text, else None; a full stop that ends a sentence is not a decimal point."""
     found = None
-    for match in _NUMBER.finditer(text[-_LONGEST:]):
+    for match in NUMBER.finditer(text[-_LONGEST:]):
         found = match
     return None if found is None else to_number(found[0].rstrip(".,"))
 
@@ -101,6 +101,10 @@ class BoundedRegex:
 
     def search(self, text: str, reference: str = "") -> bool:
         """Returns whether the expression is found in the text; raises RewardError past the time bound."""
+        return self.find(text, reference) is not None
+
+    def find(self, text: str, reference: str = "") -> str | None:
+        """Returns the first group of the first match, all of it where there are no groups, or None."""
         try:
             for piece in (self._filled(self.pattern, reference), text[-_LONGEST:]):
                 self._send(piece.encode("utf-8", "surrogatepass"))
@@ -117,11 +121,18 @@ class BoundedRegex:
                 f"the regular expression {self.pattern!r} did not finish within {self.seconds} s; "
                 "simplify it (nested repetitions such as (a+)+ take exponential time)"
             )
-        answer = helper.stdout.read(1)
-        if answer not in (b"0", b"1"):
+        head = helper.stdout.read(5)  # found or not, and the bytes of the match
+        size = int.from_bytes(head[1:], "little")
+        found = b""
+        while len(head) == 5 and len(found) < size:
+            more = helper.stdout.read(size - len(found))
+            if not more:
+                break
+            found += more
+        if len(head) < 5 or head[:1] not in (b"0", b"1") or len(found) < size:
             self.close()
             raise RewardError(f"the helper that searches {self.pattern!r} ended unexpectedly")
-        return answer == b"1"
+        return found.decode("utf-8", "surrogatepass") if head[:1] == b"1" else None
 
     def close(self) -> None:
         """Stops the helper process; the next search starts a new one."""

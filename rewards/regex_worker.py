@@ -1,4 +1,7 @@
-"""The helper process of `BoundedRegex`: reads pattern and text, answers 1 or 0. Run as a file; imports none of ours."""
+"""The helper process of `BoundedRegex`: reads pattern and text, answers 1 or 0 and what matched.
+
+Run as a file; imports none of ours.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ def _main() -> None:
     while True:
         pattern = _read(int.from_bytes(_read(4), "little")).decode("utf-8", "surrogatepass")
         text = _read(int.from_bytes(_read(4), "little")).decode("utf-8", "surrogatepass")
-        sys.stdout.buffer.write(b"1" if re.search(pattern, text) else b"0")
+        match = re.search(pattern, text)
+        said = "" if match is None else match[1] if match.re.groups and match[1] is not None else match[0]
+        data = said.encode("utf-8", "surrogatepass")
+        sys.stdout.buffer.write((b"0" if match is None else b"1") + len(data).to_bytes(4, "little") + data)
         sys.stdout.buffer.flush()
 
 

@@ -4,7 +4,8 @@ Every source is named by a short text, the way the command line takes it:
 
     bundled                               the bundled suite, 400 train, 100 validation and 400 test prompts
     bundled:train=50,test=20              so many of each split
-    questions.jsonl                       {"prompt": ..., "answer": ..., "split": ..., "kind": ...} a line
+    questions.jsonl                       {"prompt": ..., "answer": ..., "split": ..., "kind": ...} per line, and
+                                          "extract" (how the answer is found) or "choices" (texts to choose among)
     path/to/dataset                       a Hugging Face dataset saved with save_to_disk
     reasoning-gym:chain_sum,size=100      a generator of reasoning-gym with its options
 """
@@ -18,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from treegym.envs.token_tree.answers import agrees
 from treegym.envs.token_tree.grow.settings import Verifier
 from treegym.errors import ConfigError, DataError, require, suggest
 from treegym.files import read_json_lines
 from treegym.models import tasks
+from treegym.rewards.answers import AnswerRule
 from treegym.tree.token_tree import SPLITS, Root
 
 __all__ = ["PromptSet", "load_prompts"]
@@ -42,10 +43,16 @@ class PromptSet:
     source: str
     max_tokens: int | None = None  # what the source suggests as the longest answer
     extra: Mapping[str, Any] = field(default_factory=dict)
+    rule: AnswerRule = field(default_factory=AnswerRule)  # how the verifier finds answers in texts
 
 
 def load_prompts(
-    source: str, *, seed: int = 0, limit: int | None = None, shares: Sequence[float] | None = None
+    source: str,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    shares: Sequence[float] | None = None,
+    rule: AnswerRule | None = None,
 ) -> PromptSet:
     """Returns the prompts a source names.
 
@@ -54,16 +61,18 @@ def load_prompts(
         seed: seed of sources that are generated.
         limit: at most so many prompts, the first ones.
         shares: shares of train, validation and test for prompts that come without a split; default all train.
+        rule: how answers are found and compared where prompts come from files; a line's own "extract" goes before.
     """
+    rule = rule or AnswerRule()
     name, _, rest = source.partition(":")
     if name == "bundled":
         found = _bundled(rest, seed)
     elif name == "reasoning-gym":
         found = _reasoning_gym(rest, seed)
     elif Path(source).is_dir():
-        found = _dataset(Path(source))
+        found = _dataset(Path(source), rule)
     elif Path(source).is_file():
-        found = _jsonl(Path(source))
+        found = _jsonl(Path(source), rule)
     else:
         raise DataError(
             f"{source}: no such prompt file or dataset directory; other sources are bundled and reasoning-gym:NAME"
@@ -74,7 +83,7 @@ def load_prompts(
     if shares is not None:
         roots = [root if root.extra.get("split") else _split_by_hash(root, shares) for root in roots]
     cleaned = [replace(r, extra={k: v for k, v in r.extra.items() if k != "split"}) for r in roots]
-    return replace(found, roots=cleaned)
+    return replace(found, roots=cleaned, rule=rule)
 
 
 def _split_by_hash(root: Root, shares: Sequence[float]) -> Root:
@@ -95,13 +104,18 @@ def _options(text: str, what: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in (part.split("=", 1) for part in pairs)}
 
 
-def _verify_text(root: Root, text: str) -> float:
-    """Compares a text with a reference; bundled tasks have a verifier of their own, which knows worked steps."""
-    if not root.answer:
-        return float("nan")
-    if any(kind.matches(root.prompt) for kind in tasks.KINDS.values()):
-        return float(tasks.is_correct(text, root.answer))
-    return float(agrees(text, root.answer))
+def _verifier(rule: AnswerRule) -> Verifier:
+    """Returns what compares a text with a reference; bundled tasks have one of their own, which knows worked steps."""
+
+    def verify(root: Root, text: str) -> float:
+        if not root.answer:
+            return float("nan")
+        if any(kind.matches(root.prompt) for kind in tasks.KINDS.values()):
+            return float(tasks.is_correct(text, root.answer))
+        own = root.extra.get("extract")
+        return float((AnswerRule(own) if own is not None else rule).right(text, root.answer))
+
+    return verify
 
 
 # ---------------------------------------------------------------- the bundled suite
@@ -133,11 +147,11 @@ def _bundled(text: str, seed: int) -> PromptSet:
 # ---------------------------------------------------------------- files
 
 
-def _jsonl(path: Path) -> PromptSet:
+def _jsonl(path: Path, rule: AnswerRule) -> PromptSet:
     roots = [_line(row, where) for where, row in read_json_lines(path)]
     if not roots:
         raise DataError(f"{path}: the prompt file is empty; expected one JSON object a line with prompt and answer")
-    return PromptSet(roots, _verify_text, str(path))
+    return PromptSet(roots, _verifier(rule), str(path))
 
 
 def _line(row: Any, where: str) -> Root:
@@ -146,7 +160,27 @@ def _line(row: Any, where: str) -> Root:
     answer = row.get("answer", "")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise DataError(f"{where}: the answer must be a string or a number")
-    return _root(row["prompt"], answer, row.get("split"), row.get("kind", ""), where)
+    root = _root(row["prompt"], answer, row.get("split"), row.get("kind", ""), where)
+    return replace(root, extra={**root.extra, **_how_judged(row, where)})
+
+
+def _how_judged(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns what a line says of its answer: how it is found in a text, or the texts it is chosen among."""
+    said: dict[str, Any] = {}
+    if (extract := row.get("extract")) is not None:
+        try:
+            AnswerRule(extract if isinstance(extract, str) else repr(extract))
+        except ConfigError as error:
+            raise DataError(f"{where}: {error}") from error
+        said["extract"] = extract
+    if (choices := row.get("choices")) is not None:
+        texts = isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)
+        if not texts:
+            raise DataError(f"{where}: choices is {choices!r}; a list of at least two texts was expected")
+        if row.get("answer") not in choices:
+            raise DataError(f"{where}: the answer {row.get('answer')!r} is not among the choices {choices!r}")
+        said["choices"] = list(choices)
+    return said
 
 
 def _root(prompt: str, answer: Any, split: Any, kind: Any, where: str) -> Root:
@@ -156,7 +190,7 @@ def _root(prompt: str, answer: Any, split: Any, kind: Any, where: str) -> Root:
     return Root(prompt, str(answer), known, str(kind or ""), extra={"split": True} if split is not None else {})
 
 
-def _dataset(path: Path) -> PromptSet:
+def _dataset(path: Path, rule: AnswerRule) -> PromptSet:
     if not any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
         raise DataError(f"{path}: not a dataset directory (made by save_to_disk): it has no dataset_info.json")
     datasets = require("datasets", extra="prompts", purpose="reading a Hugging Face dataset")
@@ -170,7 +204,7 @@ def _dataset(path: Path) -> PromptSet:
         prompt, answer = (_column(path, part.column_names, names) for names in (PROMPT_FIELDS, ANSWER_FIELDS))
         for row in part:
             roots.append(_root(str(row[prompt]), row[answer], split, row.get("kind", ""), f"{path}, split {split}"))
-    return PromptSet(roots, _verify_text, str(path))
+    return PromptSet(roots, _verifier(rule), str(path))
 
 
 def _column(path: Path, names: Iterable[str], wanted: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ Letters: B contexts, P longest context, L tokens of a tree of beginnings, D hidd
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,10 +171,11 @@ def decode(
     temperature: float,
     generators: list[np.random.Generator],
     stops: set[int],
+    over: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Returns a continuation for each row, up to and with its stop token; finished rows leave the batch.
 
-    A row that has read as many tokens as the model has positions is finished too.
+    A row that has read as many tokens as the model has positions is finished too, and one that `over` says is.
     """
     limit = context_length(model)
     last = decoding.position[:, 0].tolist()
@@ -192,6 +193,8 @@ def decode(
         for row, token in zip(active, tokens, strict=True):
             made[row].append(token)
         going = [p for p, token in enumerate(tokens) if token not in stops and step < rooms[active[p]]]
+        if over is not None:
+            going = [place for place in going if not over(made[active[place]])]
         if not going or step + 1 == max_new_tokens:
             break
         if len(going) < len(active):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from treegym.models.local.decoding_batch import (
     shared_tokens,
 )
 from treegym.models.local.tree_attention import score_trees_by_attention
-from treegym.models.tokens.ends import declared_ends, ends_by
+from treegym.models.tokens.boundary import pieces_of
+from treegym.models.tokens.ends import barred_by, cut_at_stop, declared_ends, ends_by
 from treegym.models.tree_scores import Branches, TreeScores, score_trees_naively
 
 __all__ = ["TransformersModel"]
@@ -76,6 +77,8 @@ class TransformersModel:
         self._plain_head = self._head_is_plain()
         self._fingerprint: str | None = None
         self.ends = declared_ends(getattr(model, "generation_config", None), tokenizer)  # EOS first
+        self.barred: tuple[int, ...] = ()  # tokens with a stop string inside
+        self.stops: tuple[str, ...] = ()  # strings at which answers are over
 
     @property
     def context_length(self) -> int | None:
@@ -93,6 +96,8 @@ class TransformersModel:
         """Returns this model, its weights shared, with answers that are over at stop strings too (see `ends`)."""
         view = copy.copy(self)
         view.ends = tuple(dict.fromkeys([*self.ends, *ends_by(self.tokenizer, stops)]))
+        view.barred = tuple(dict.fromkeys([*self.barred, *barred_by(self.tokenizer, stops)]))
+        view.stops = (*self.stops, *stops)
         return view
 
     def describe(self) -> dict[str, str]:
@@ -245,14 +250,30 @@ class TransformersModel:
             continuations = decode(
                 self,
                 decoding,
+                over=self._stops_within() if self.stops else None,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 generators=[generators[row] for row in rows] if generators else [],
                 stops=stops,
             )
             for row, continuation in zip(rows, continuations, strict=True):
-                made[row] = continuation
+                made[row] = cut_at_stop(self.tokenizer, continuation, self.stops) if self.stops else continuation
         return made
+
+    def _stops_within(self) -> Callable[[list[int]], bool]:
+        """Returns whether the end of a continuation holds a stop string."""
+        pieces, marks = pieces_of(self.tokenizer), [stop.encode() for stop in self.stops]
+        longest = max(map(len, marks))
+
+        def within(continuation: list[int]) -> bool:
+            tail = b""
+            for token in reversed(continuation):
+                tail = pieces[token] + tail
+                if len(tail) >= len(pieces[continuation[-1]]) + longest:
+                    break
+            return any(mark in tail for mark in marks)
+
+        return within
 
     def fingerprint(self) -> str:
         if self._fingerprint is None:

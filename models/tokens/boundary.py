@@ -10,7 +10,7 @@ from typing import Any
 from treegym.errors import DataError
 from treegym.models.base import TextTokenizer, TokenIds
 
-__all__ = ["Boundary", "complete_text", "pieces_of", "spoken"]
+__all__ = ["Boundary", "boundary_of", "complete_text", "pieces_of", "spoken"]
 
 
 _PIECES: weakref.WeakKeyDictionary[Any, tuple[bytes, ...]] = weakref.WeakKeyDictionary()
@@ -99,3 +99,14 @@ class Boundary:
             ids.append(last[size])
             size -= len(pieces[last[size]])
         return ids[::-1]
+
+
+_BOUNDARIES: weakref.WeakKeyDictionary[Any, Boundary] = weakref.WeakKeyDictionary()
+
+
+def boundary_of(tokenizer: TextTokenizer) -> Boundary:
+    """Returns the boundary of a tokenizer, made once."""
+    boundary = _BOUNDARIES.get(tokenizer)
+    if boundary is None:
+        boundary = _BOUNDARIES[tokenizer] = Boundary(tokenizer)
+    return boundary

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, DataError
 from treegym.models.base import LanguageModel, TokenIds
 from treegym.models.tokens.tokenizers import HuggingFaceTokenizer, prefix_ids
 
@@ -52,10 +52,21 @@ def chat_beginning(
             messages = [{"role": "system", "content": system}, *messages]
         elif system:
             messages[0] = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
-        text = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = _rendered(hf, messages, model.name)
         return hf.encode(text, add_special_tokens=False)  # the template writes its special tokens itself
 
     return lambda prompt: tuple(int(i) for i in render(prompt))
+
+
+def _rendered(hf: Any, messages: list[dict[str, str]], name: str) -> str:
+    import jinja2
+
+    try:
+        return str(hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{name!r}: its chat template fails: {' '.join(str(error).split())[:200]}; ask it in raw or few-shot form"
+        ) from error
 
 
 def _turn(question: str, answer: str) -> list[dict[str, str]]:

@@ -5,7 +5,8 @@ over at a stop string such as a newline. To everybody else there is one end: its
 other ends, and the tokens whose bytes begin with a stop string; those tokens themselves get probability 0. So a base
 model that would never write EOS ends its answers where it would begin a new line, and its scores say so.
 
-Stop strings that a token holds inside, or that take several tokens, are found in the text instead (`text_before`).
+Stop strings that a token holds inside, or that take several tokens, are found in what was written: it is cut before
+them, and the end follows (`cut_at_stop`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from treegym.models.base import TextTokenizer
-from treegym.models.tokens.boundary import pieces_of
+from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.tokens.boundary import boundary_of, pieces_of
 
-__all__ = ["declared_ends", "ends_by", "text_before"]
+__all__ = ["barred_by", "cut_at_stop", "declared_ends", "ending_at", "ends_by", "text_before"]
 
 
 def declared_ends(generation: Any, tokenizer: TextTokenizer) -> tuple[int, ...]:
@@ -31,6 +32,56 @@ def ends_by(tokenizer: TextTokenizer, stops: Sequence[str]) -> tuple[int, ...]:
     """Returns the ids of the tokens whose bytes begin with one of the stop strings."""
     marks = tuple(stop.encode() for stop in stops)
     return tuple(token for token, piece in enumerate(pieces_of(tokenizer)) if marks and piece.startswith(marks))
+
+
+def barred_by(tokenizer: TextTokenizer, stops: Sequence[str]) -> tuple[int, ...]:
+    """Returns the ids of tokens with a stop string inside: they end an answer, but cannot stand in a tree."""
+    marks = [stop.encode() for stop in stops]
+    pieces = enumerate(pieces_of(tokenizer))
+    return tuple(token for token, piece in pieces if any(piece.find(mark) > 0 for mark in marks))
+
+
+def cut_at_stop(tokenizer: TextTokenizer, ids: Sequence[int], stops: Sequence[str]) -> list[int]:
+    """Returns a continuation up to its first stop string, with EOS there; unchanged where it holds none.
+
+    A token that the stop begins in is written anew up to there, where the vocabulary can.
+    """
+    pieces = pieces_of(tokenizer)
+    written = b"".join(pieces[i] for i in ids)
+    places = [place for stop in stops if (place := written.find(stop.encode())) >= 0]
+    if not places:
+        return list(ids)
+    left, kept = min(places), []
+    for token in ids:
+        if len(pieces[token]) > left:
+            break
+        left -= len(pieces[token])
+        kept.append(int(token))
+    rest = written[min(places) - left : min(places)]
+    remaining = boundary_of(tokenizer).tokens_for(rest, after=kept) if rest else []
+    return [*kept, *(remaining or []), tokenizer.eos_id]
+
+
+def ending_at(model: LanguageModel, stops: Sequence[str]) -> Any:
+    """Returns a model whose answers are over at stop strings too; by its own means, or by cutting what it wrote."""
+    if not stops:
+        return model
+    own = getattr(model, "ending_at", None)
+    return own(stops) if own is not None else _Cut(model, stops)
+
+
+class _Cut:
+    """A model whose continuations are cut at stop strings; it reads and scores as before."""
+
+    def __init__(self, model: LanguageModel, stops: Sequence[str]) -> None:
+        self._model, self._stops = model, tuple(stops)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def generate(self, contexts: Sequence[TokenIds], **options: Any) -> list[list[int]]:
+        made = self._model.generate(contexts, **options)
+        return [cut_at_stop(self._model.tokenizer, ids, self._stops) for ids in made]
 
 
 def text_before(text: str, stops: Sequence[str]) -> tuple[str, bool]:

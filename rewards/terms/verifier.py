@@ -10,6 +10,7 @@ import numpy as np
 from treegym.errors import ConfigError, DataError, RewardError, require, suggest
 from treegym.files import read_json_lines
 from treegym.models.tasks import KINDS, is_correct
+from treegym.rewards.answers import AnswerRule
 from treegym.rewards.base import Request, Scored, Term, number
 from treegym.rewards.matching import BoundedRegex, exact_match, numeric_match, same_answer
 from treegym.rewards.registry import VERIFIERS
@@ -18,7 +19,7 @@ from treegym.tree.token_tree import TokenTree
 __all__ = ["Verifier"]
 
 Check = Callable[[str, str, str], float]  # text, reference, prompt -> score in [0, 1]
-METHODS = ("auto", "exact", "numeric", "regex", "reasoning_gym")
+METHODS = ("auto", "exact", "numeric", "extract", "regex", "reasoning_gym")
 
 
 class Verifier(Term):
@@ -27,8 +28,10 @@ class Verifier(Term):
     Args:
         method: ``auto``: the tree's stored verdict where there is one, else the task's own verifier for the bundled
             tasks, else the comparison that fits the reference;
-            ``exact``: equal text; ``numeric``: the last number; ``regex``: `pattern` is found; ``reasoning_gym``: the
+            ``exact``: equal text; ``numeric``: the last number; ``extract``: what `extract` finds in the text;
+            ``regex``: `pattern` is found; ``reasoning_gym``: the
             scorer of that package for the prompt's kind; or ``"module:function"``, called with text, reference, prompt.
+        extract: for ``extract``: how the answer is found, one of `treegym.rewards.answers.EXTRACTORS`.
         pattern: for ``regex``; ``{reference}`` in it stands for the escaped reference answer.
         seconds: longest time for one search of the pattern.
         tolerance: relative tolerance of ``numeric``.
@@ -44,6 +47,7 @@ class Verifier(Term):
         self,
         *,
         method: str = "auto",
+        extract: str | None = None,
         pattern: str | None = None,
         seconds: float = 1.0,
         tolerance: float = 1e-6,
@@ -56,9 +60,12 @@ class Verifier(Term):
             raise ConfigError(f"reward term {self.name!r}: there is no method {method!r}.{suggest(method, METHODS)}")
         if (method == "regex") != (pattern is not None):
             raise ConfigError(f"reward term {self.name!r}: method='regex' and a `pattern` go together")
+        if (method == "extract") != (extract is not None):
+            raise ConfigError(f"reward term {self.name!r}: method='extract' and `extract` go together")
+        self._rule = AnswerRule(extract) if extract is not None else AnswerRule()
         self.method, self.tolerance, self.dataset = method, tolerance, dataset
         self._entries = None if entries is None else _read_entries(entries, self.name)
-        self.lazy = method not in ("auto", "exact", "numeric")  # the others may be slow: only where visited
+        self.lazy = method not in ("auto", "exact", "numeric", "extract")  # the others may be slow: only where visited
         self._regex = None if pattern is None else BoundedRegex(pattern, seconds=seconds)
         self._call: Callable[..., Any] | None = VERIFIERS.find(method) if ":" in method else None
 
@@ -90,6 +97,8 @@ class Verifier(Term):
             return float(exact_match(text, reference))
         if self.method == "numeric":
             return float(numeric_match(text, reference, tolerance=self.tolerance))
+        if self.method == "extract":
+            return float(self._rule.right(text, reference))
         if self._regex is not None:
             return float(self._regex.search(text, reference))
         if self._call is not None:

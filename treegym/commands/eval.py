@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
+from treegym.commands.eval_prompts import configure_prompts, run_prompts
 from treegym.commands.train import parse_switches
 from treegym.errors import ConfigError
 
@@ -27,18 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="which prompts (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=None, help="how many (default: every root once, or 100)")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the best")
-    parser.add_argument(
-        "--prompts", type=Path, default=None, help="a JSONL file of prompts and answers, for language models"
-    )
-    parser.add_argument("--max-tokens", type=int, default=48, help="longest answer to --prompts (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="SWITCH=VALUE", dest="switches",
                         help="a switch of the agent, such as predict_simulations=128")  # fmt: skip
+
+    configure_prompts(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints success, return and length with 95 % intervals."""
     if args.prompts is not None:
-        return _prompts(args)
+        return run_prompts(args)
     if args.episodes is not None and args.episodes < 1:
         raise ConfigError(f"--episodes is {args.episodes}; it must be at least 1")
     import numpy as np
@@ -145,42 +142,3 @@ def _class_of(args: argparse.Namespace) -> Any:
 
 def _policy(args: argparse.Namespace) -> dict[str, str]:
     return {} if args.policy is None else {"policy": args.policy}
-
-
-def _prompts(args: argparse.Namespace) -> int:
-    """Evaluates a language model, or a checkpoint of one as a policy, on prompts of one's own, without a tree."""
-    from treegym.iterate.evaluate import evaluate_model, load_answered
-
-    if args.max_tokens < 1:
-        raise ConfigError(f"--max-tokens is {args.max_tokens}; it must be at least 1")
-    prompts = load_answered(str(args.prompts), seed=args.seed)
-    found = evaluate_model(_language_model(args), prompts, max_tokens=args.max_tokens)
-    result = {"agent": args.agent, "prompts_file": str(args.prompts)} | found
-    if args.json:
-        print(json.dumps(result))
-        return 0
-    print(f"{args.agent} on {result['prompts']} prompts of {args.prompts}, greedy, without a tree")
-    print(f"  accuracy {result['accuracy']:.4f}  (95 %: {result['low']:.4f} to {result['high']:.4f})")
-    for kind, accuracy in result["by_kind"].items():
-        print(f"  {kind:<16} {accuracy:.4f}")
-    return 0
-
-
-def _language_model(args: argparse.Namespace) -> Any:
-    """Returns the model in a directory, a bundled one by name, or the one that a checkpoint trained."""
-    from treegym.models import load_model
-
-    if not args.agent.endswith(".zip"):
-        inside = Path(args.agent) / "model"  # of a round of `treegym iterate`
-        return load_model(str(inside) if (inside / "config.json").is_file() else args.agent)
-    from treegym.agents.checkpoint import describe
-
-    about = describe(args.agent)
-    if about["policy"] != "LMPolicy":
-        raise ConfigError(
-            f"--prompts needs a language model; {args.agent} holds a {about['policy']}, which only chooses children"
-        )
-    agent = _class_of(args).load(args.agent)
-    with tempfile.TemporaryDirectory() as folder:
-        agent.policy.save_model(folder)
-        return load_model(folder)

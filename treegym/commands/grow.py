@@ -182,13 +182,11 @@ def _embedder(name: str | None) -> Embedder | None:
 
 
 def _load(name: str, args: argparse.Namespace, primary: LanguageModel | None = None) -> LanguageModel:
-    from treegym.models.connect import connect, is_address
-    from treegym.models.loading import load_model
+    from treegym.models.backends import open_model
 
-    if is_address(name):
-        return connect(name, primary=primary)
-    return load_model(
+    return open_model(
         name,
+        primary=primary,
         device=args.device,
         dtype=args.dtype,
         attention=args.attention,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from treegym.envs.token_tree.answers import agrees, stated_answer
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.errors import ConfigError, DataError
+from treegym.rewards.answers import agrees, stated_answer
 
 needs = {
     name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")

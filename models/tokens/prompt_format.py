@@ -1,0 +1,102 @@
+"""One way to put a prompt to a model, for primary, teachers, judges, evaluation and training alike.
+
+A format says how the text before an answer is made: the bare prompt, examples before it, or the model's own chat
+template; a model's BOS comes first where its tokenizer says so. It also says at which stop strings an answer is over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from treegym.checks import one_of
+from treegym.errors import ConfigError, DataError
+from treegym.files import read_json_lines
+from treegym.models.base import LanguageModel
+from treegym.models.tokens.chat import FEWEST_STEPS, chat_beginning, has_chat_template
+from treegym.models.tokens.tokenizers import prefix_ids
+
+__all__ = ["FORMS", "Begin", "PromptFormat", "read_examples"]
+
+FORMS = ("auto", "raw", "few-shot", "chat")
+Begin = Callable[[str], tuple[int, ...]]  # a prompt -> the ids its answer is a continuation of
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How prompts are put.
+
+    Attributes:
+        form: ``raw`` (the template alone), ``few-shot`` (examples before it), ``chat`` (the model's chat template), or
+            ``auto``: chat where the model has a template, else few-shot where there are examples, else raw.
+        system: the instruction of the chat form; templates without a system role get it before the first question.
+        template: what a prompt is put into, with ``{prompt}``.
+        examples: questions and answers shown before: as text, or as earlier turns of a chat.
+        between: what stands between a prompt and its answer in an example.
+        separator: what stands between two examples.
+        stops: strings at which an answer is over; the answer ends before them.
+    """
+
+    form: str = "auto"
+    system: str | None = FEWEST_STEPS
+    template: str = "{prompt}"
+    examples: tuple[tuple[str, str], ...] = ()
+    between: str = " "
+    separator: str = "\n\n"
+    stops: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("the form of prompts", self.form, FORMS)
+        if "{prompt}" not in self.template:
+            raise ConfigError(f"the template of prompts is {self.template!r}; it must hold {{prompt}}")
+        if self.form == "few-shot" and not self.examples:
+            raise ConfigError("few-shot prompts need examples; give a file of them (few-shot:FILE)")
+        if not all(isinstance(stop, str) and stop for stop in self.stops):
+            raise ConfigError(f"stop strings are {self.stops!r}; texts of at least one character were expected")
+        object.__setattr__(self, "examples", tuple((str(q), str(a)) for q, a in self.examples))
+        object.__setattr__(self, "stops", tuple(self.stops))
+
+    def form_for(self, model: LanguageModel) -> str:
+        """Returns the form that a model is asked in: raw, few-shot or chat."""
+        if self.form == "auto":
+            return "chat" if has_chat_template(model) else "few-shot" if self.examples else "raw"
+        if self.form == "chat" and not has_chat_template(model):
+            raise ConfigError(f"{model.name!r} is a base model without a chat template; ask it in few-shot or raw form")
+        return self.form
+
+    def text(self, prompt: str) -> str:
+        """Returns the text before an answer in raw and few-shot form."""
+        shown = [f"{self._filled(question)}{self.between}{answer}" for question, answer in self.examples]
+        return self.separator.join([*shown, self._filled(prompt)])
+
+    def begin(self, model: LanguageModel) -> Begin:
+        """Returns how a model's texts begin: a prompt -> token ids."""
+        form = self.form_for(model)
+        if form == "chat":
+            examples = [(self._filled(question), answer) for question, answer in self.examples]
+            asked = chat_beginning(model, system=self.system or None, examples=examples)
+            return lambda prompt: asked(self._filled(prompt))
+        before = prefix_ids(model.tokenizer)
+        write = self.text if form == "few-shot" else self._filled
+        return lambda prompt: (*before, *model.tokenizer.encode(write(prompt)))
+
+    def _filled(self, prompt: str) -> str:
+        return self.template.replace("{prompt}", prompt)
+
+    def to_dict(self) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(self)))
+
+
+def read_examples(path: str | Path) -> tuple[tuple[str, str], ...]:
+    """Returns questions and answers of a JSONL file with ``prompt`` and ``answer`` in every line."""
+    examples = []
+    for where, row in read_json_lines(path):
+        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or "answer" not in row:
+            raise DataError(f'{where}: expected an object like {{"prompt": "...", "answer": "..."}}')
+        examples.append((row["prompt"], str(row["answer"])))
+    if not examples:
+        raise DataError(f"{path}: holds no examples; expected one JSON object with prompt and answer per line")
+    return tuple(examples)
