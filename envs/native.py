@@ -1,6 +1,6 @@
 """What every native batch shares: seeding lane by lane, reset options, autoreset modes, checks of actions.
 
-A subclass has `num_envs`, `lanes` (with `seed`, `begin`, `observe`, `done`) and `autoreset_mode`.
+A subclass has `num_envs`, `lanes` and `autoreset_mode`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from treegym.envs.lanes import Lanes
 from treegym.envs.single import checked_render_mode, checked_root
 from treegym.errors import ConfigError
 
@@ -21,7 +22,7 @@ class NativeVectorEnv(VectorEnv):
     """B episodes that step in one compiled call; lane i seeded with s walks as the single environment seeded s + i."""
 
     NAME: ClassVar[str] = ""
-    lanes: Any
+    lanes: Lanes
     autoreset_mode: AutoresetMode
     _seeded = False
 

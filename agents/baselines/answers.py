@@ -28,7 +28,7 @@ class _Answers(Planning):
 
     def plan(self, place: Place, rows: dict[str, np.ndarray]) -> np.ndarray:
         world: TreeWorld = place.world.tree_world  # type: ignore[attr-defined]
-        nodes = place.world.lanes.node[place.lanes]  # type: ignore[attr-defined]
+        nodes = place.world.lanes.places(place.lanes)  # type: ignore[attr-defined]
         logp, judged = self._table(world)
         best = np.full(len(nodes), -np.inf)
         first = np.zeros(len(nodes), np.int64)

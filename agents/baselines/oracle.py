@@ -38,9 +38,9 @@ class Oracle(Planning):
     def plan(self, place: Place, rows: dict[str, np.ndarray]) -> np.ndarray:
         world: Any = place.world
         inner = world.lanes.world
+        state = world.lanes.places(place.lanes)
         if world.tree_world is not None:
-            return np.maximum(self._choice(inner)[world.lanes.node[place.lanes]], 0)
-        state = world.lanes.state[place.lanes]
+            return np.maximum(self._choice(inner)[state], 0)
         choose = _candidate if hasattr(inner, "candidates") else _strategy
         return np.array([choose(inner, row) for row in state], np.int64)
 

@@ -137,7 +137,7 @@ class ClosedPlanner(Planner):
             return self.tables.search(states, method=method, num_simulations=num_simulations, seed=seed, **options)
 
     def states(self, lanes: np.ndarray) -> np.ndarray:
-        return self._lanes.node[lanes]
+        return self._lanes.places(lanes)
 
 
 class SimulatorPlanner(Planner):
@@ -167,12 +167,12 @@ def make_planner(
         inner = world.tree_world
         if inner is None:
             lanes = world.lanes
-            return SimulatorPlanner(lambda policy: LanesSimulator(lanes, policy), lambda who: lanes.state[who].copy())
+            return SimulatorPlanner(lambda policy: LanesSimulator(lanes, policy), lanes.places)
         if tabulate and inner.grower is None and inner.table.complete:
             return ClosedPlanner(inner, world.lanes, sees=sees, likelihood_weight=likelihood_weight)
         return SimulatorPlanner(
             lambda policy: TreeSimulator(inner, policy, sees=sees, likelihood_weight=likelihood_weight),
-            lambda who: world.lanes.node[who],
+            world.lanes.places,
         )
     envs = world.envs if isinstance(world, ListWorld) else []
     if envs and all(hasattr(env.unwrapped, "clone_state") and hasattr(env.unwrapped, "restore_state") for env in envs):

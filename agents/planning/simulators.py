@@ -18,6 +18,7 @@ from treegym.agents.planning.memory import path_memory
 from treegym.agents.play.world import scalar_reward
 from treegym.agents.policies.base import MEMORY, ChildScorer, as_rows, mask_of
 from treegym.checks import one_of
+from treegym.envs.lanes import Lanes
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.rewards.sees import Sees
 from treegym.search import Evaluation, Transition
@@ -116,26 +117,21 @@ def _judged(policy: ChildScorer | None, rows: dict[str, np.ndarray], num_actions
 
 
 class LanesSimulator:
-    """Candidate selection as a `Simulator`: a state is a row of the lanes' state ``[B, S] int64``."""
+    """The lanes of any world of ours as a `Simulator`: a state is where a lane stands ``[B, ...] int64``."""
 
-    def __init__(self, lanes: Any, policy: ChildScorer | None) -> None:
+    def __init__(self, lanes: Lanes, policy: ChildScorer | None) -> None:
         self.lanes, self.policy = lanes, policy
         self.num_actions = int(lanes.world.num_actions)
 
     def expand(self, states: np.ndarray) -> Evaluation:
-        rows = self.lanes.world.observe(np.ascontiguousarray(states))
+        rows = self.lanes.placed(states).observe()
         return _judged(self.policy, rows, self.num_actions)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        lanes = type(self.lanes)(self.lanes.world, len(states))
-        lanes.state[:], lanes.done[:] = states, False
-        chosen = np.asarray(actions, np.int64)
-        if hasattr(lanes, "step"):
-            outcome, _ = lanes.step(chosen, next_step_reset=False)
-        else:
-            outcome = lanes.advance(chosen, next_step_reset=False)
+        lanes = self.lanes.placed(states)
+        outcome = lanes.advance(np.asarray(actions, np.int64), next_step_reset=False)
         ended = outcome.terminated | outcome.truncated
-        return Transition(lanes.state.copy(), outcome.reward.astype(np.float32), ended)
+        return Transition(lanes.places(np.arange(len(states))), outcome.reward.astype(np.float32), ended)
 
 
 class CloneSimulator:

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from treegym.agents.play.world import Outcome, Rows, discrete, roots_of, rows_of, take
-from treegym.envs.token_tree.lanes import Lanes
+from treegym.envs.lanes import Lanes
 from treegym.envs.token_tree.world import TreeWorld
 
 __all__ = ["LanesWorld", "NativeWorld", "has_lanes"]
@@ -76,7 +76,7 @@ class LanesWorld:
 
     def __init__(self, env: Any) -> None:
         self.env = env
-        self.lanes: Any = env.unwrapped.lanes
+        self.lanes: Lanes = env.unwrapped.lanes
         self._seen: Rows | None = None  # what the last step showed, while it is true
         self.num_envs = self.lanes.count
         batch = isinstance(env, VectorEnv)
@@ -86,7 +86,7 @@ class LanesWorld:
     @property
     def tree_world(self) -> TreeWorld | None:
         """The token tree that is walked, if it is one."""
-        return self.lanes.world if isinstance(self.lanes, Lanes) else None
+        return self.lanes.world if isinstance(self.lanes.world, TreeWorld) else None
 
     def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
         if which.all() and (seed is not None or not self.lanes.key.any()):  # all-zero keys were never seeded
@@ -95,35 +95,26 @@ class LanesWorld:
         self._seen = None
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
-        if hasattr(self.lanes, "step"):
-            outcome, self._seen = self.lanes.step(actions, next_step_reset=False)
-        else:
-            outcome = self.lanes.advance(actions, next_step_reset=False)
-            self._seen = None
+        outcome, self._seen = self.lanes.step(actions, next_step_reset=False)
         success = outcome.success.astype(np.float32)
         return Outcome(outcome.reward, outcome.terminated, outcome.truncated, success, {})
 
     def observe(self, lanes: np.ndarray | None = None) -> Rows:
         if self._seen is not None:
             return take(self._seen, lanes)
-        if lanes is None or len(lanes) == self.num_envs:
-            return self.lanes.observe()
-        if self.tree_world is not None:
-            return self.tree_world.observe(self.lanes.node[lanes], self.lanes.steps[lanes])
-        return self.lanes.world.observe(self.lanes.state[lanes])
+        return self.lanes.observe(None if lanes is not None and len(lanes) == self.num_envs else lanes)
 
     def roots(self) -> np.ndarray | None:
         return self.lanes.world.pool
 
     def state(self) -> dict[str, np.ndarray]:
-        return self.lanes.state() if self.tree_world is not None else self.lanes.snapshot()
+        return self.lanes.state()
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.lanes.restore(dict(state))
+        self.lanes.restore(state)
         self._seen = None
 
 
 def has_lanes(env: Any) -> bool:
     """Returns whether an environment, single or vector, is one of ours: lanes of a world that can be looked into."""
-    lanes = getattr(env.unwrapped, "lanes", None)
-    return all(hasattr(lanes, name) for name in ("begin", "observe", "restore", "world"))
+    return isinstance(getattr(env.unwrapped, "lanes", None), Lanes)

@@ -118,7 +118,7 @@ class WorldEnv(NativeEnv):
         return {
             "action_mask": seen["action_mask"].copy(),
             "root": int(self.lanes.root[0]),
-            "text": self.world.text(self.lanes.state[0]),
+            "text": self.world.text(self.lanes.place[0]),
             "is_success": success,
             "illegal_action": illegal,
             "reward_terms": {
@@ -130,7 +130,7 @@ class WorldEnv(NativeEnv):
 
     def clone_state(self) -> dict[str, Any]:
         """Returns the state of the episode, for planners to come back to."""
-        return self.lanes.snapshot()
+        return self.lanes.state()
 
     def restore_state(self, state: dict[str, Any]) -> dict[str, np.ndarray]:
         """Goes back to a cloned state and returns its observation."""
@@ -138,7 +138,7 @@ class WorldEnv(NativeEnv):
         return self._see()
 
     def _drawing(self) -> tuple[Any, np.ndarray]:
-        return render, self.lanes.state[0]
+        return render, self.lanes.place[0]
 
 
 class CandidateSelectionEnv(WorldEnv):

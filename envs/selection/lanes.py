@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,17 +21,17 @@ class Lanes:
         self.world = world
         self.limit = world.max_iterations if max_steps is None else min(world.max_iterations, max_steps)
         self.count = count
-        self.state = np.zeros((count, transition.STATE), np.int64)
+        self.place = np.zeros((count, transition.STATE), np.int64)
         self.done = np.ones(count, bool)
         self.key = np.zeros(count, np.uint64)
         self.episode = np.zeros(count, np.int64)
-        self.episodes = Episodes(self.state, self.done, self.key, self.episode)  # views, for the kernels
+        self.episodes = Episodes(self.place, self.done, self.key, self.episode)  # views, for the kernels
         self._everyone = np.ones(count, bool)
         self._unforced = np.full(count, -1, np.int64)
 
     @property
     def root(self) -> np.ndarray:
-        return self.state[:, transition.ROOT]
+        return self.place[:, transition.ROOT]
 
     def seed(self, keys: np.ndarray) -> None:
         """Gives every lane its key ``[B] uint64``: the whole of its randomness."""
@@ -62,15 +63,25 @@ class Lanes:
             outcome.reward[:] = np.interp(outcome.reward, *self.world.zones)
         return outcome
 
-    def observe(self) -> dict[str, np.ndarray]:
-        """Returns fresh observations of all lanes."""
-        return self.world.observe(self.state)
+    def observe(self, lanes: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Returns fresh observations of some lanes ``[b] int``; None: all."""
+        return self.world.observe(self.place if lanes is None else self.place[lanes])
 
-    def snapshot(self) -> dict[str, np.ndarray]:
+    def places(self, lanes: np.ndarray) -> np.ndarray:
+        """Returns where some lanes stand ``[b, STATE] int64``."""
+        return self.place[lanes]
+
+    def placed(self, places: np.ndarray) -> Self:
+        """Returns fresh lanes that stand at these places."""
+        lanes = type(self)(self.world, len(places))
+        lanes.place[:], lanes.done[:] = places, False
+        return lanes
+
+    def state(self) -> dict[str, np.ndarray]:
         """Returns a copy of all state, to go back to with `restore`."""
         return {name: rows.copy() for name, rows in self.episodes._asdict().items()}
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Goes back to a state; raises for one of another number of lanes or another world."""
         if any(name not in state or len(state[name]) != self.count for name in Episodes._fields):
             raise ConfigError(f"this state is not one of {self.count} lanes; pass back what clone_state() returned")

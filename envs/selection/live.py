@@ -101,7 +101,7 @@ class _Live(World):
     def advance(self, lanes: Lanes, actions: np.ndarray, outcome: Outcome, *, next_step_reset: bool) -> None:
         """Measures what the actions choose for the first time, then steps as recorded worlds do."""
         for lane in np.flatnonzero(~lanes.done):
-            self.learn(self.record_after(lanes.state[lane], int(actions[lane])))
+            self.learn(self.record_after(lanes.place[lane], int(actions[lane])))
         super().advance(lanes, actions, outcome, next_step_reset=next_step_reset)
 
     def learn(self, record: int) -> None:

@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 from treegym.envs.native import NativeVectorEnv
 from treegym.envs.selection import render
 from treegym.envs.selection.env import PIPELINE, SELECTION, Worlds
+from treegym.envs.selection.lanes import Lanes
 from treegym.envs.selection.transition import Outcome
 from treegym.envs.selection.world import TERMS, World
 from treegym.envs.single import RENDER_MODES, check_keywords
@@ -27,6 +28,7 @@ class WorldVectorEnv(NativeVectorEnv):
         autoreset_mode: "NextStep" (default), "SameStep" or "Disabled".
     """
 
+    lanes: Lanes
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 2}  # noqa: RUF012 (copied per instance)
     WORLDS: ClassVar[Worlds]
 
@@ -121,14 +123,14 @@ class WorldVectorEnv(NativeVectorEnv):
 
     def texts(self) -> list[str]:
         """Returns each lane's episode in words."""
-        return [self.world.text(state) for state in self.lanes.state]
+        return [self.world.text(state) for state in self.lanes.place]
 
     def clone_state(self) -> dict[str, np.ndarray]:
         """Returns the state of all lanes, for planners to come back to."""
-        return self.lanes.snapshot()
+        return self.lanes.state()
 
     def _drawing(self) -> tuple[Any, np.ndarray]:
-        return render, self.lanes.state
+        return render, self.lanes.place
 
 
 class CandidateSelectionVectorEnv(WorldVectorEnv):

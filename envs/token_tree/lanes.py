@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -115,15 +116,27 @@ class Lanes:
         vector = np.empty((self.count, self.world.tables.terms.shape[1]), np.float32)
         return Outcome(np.empty(self.count), ended, cut, illegal, success, vector)
 
-    def observe(self) -> dict[str, np.ndarray]:
-        """Returns fresh observations of all lanes."""
-        return self.world.observe(self.node, self.steps)
+    def observe(self, lanes: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Returns fresh observations of some lanes ``[b] int``; None: all."""
+        if lanes is None:
+            return self.world.observe(self.node, self.steps)
+        return self.world.observe(self.node[lanes], self.steps[lanes])
+
+    def places(self, lanes: np.ndarray) -> np.ndarray:
+        """Returns the nodes that some lanes stand on ``[b] int64``."""
+        return self.node[lanes]
+
+    def placed(self, places: np.ndarray) -> Self:
+        """Returns fresh lanes that stand on these nodes."""
+        lanes = type(self)(self.world, len(places))
+        lanes.node[:], lanes.steps[:], lanes.done[:] = places, self.world.tree.depth[places], False
+        return lanes
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns a copy of all state, to go back to with `restore`."""
         return {name: getattr(self, name).copy() for name in _FIELDS}
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Goes back to a state; raises for one of another number of lanes or another tree."""
         missing = [name for name in _FIELDS if name not in state]
         if missing or any(len(state[name]) != self.count for name in _FIELDS):

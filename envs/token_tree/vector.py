@@ -28,6 +28,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         autoreset_mode: "NextStep" (default), "SameStep" or "Disabled".
     """
 
+    lanes: Lanes
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 (copied per instance)
     NAME: ClassVar = "TokenTree"
     KEYWORDS: ClassVar = (*KEYWORDS, "num_envs", "max_episode_steps", "autoreset_mode")

@@ -92,7 +92,7 @@ def test_live_pipeline_measures_what_is_built() -> None:
     assert env.spec.nondeterministic
     env.reset(seed=0)
     world = env.unwrapped.world  # type: ignore[attr-defined]
-    names = world.action_names(env.unwrapped.lanes.state[0])  # type: ignore[attr-defined]
+    names = world.action_names(env.unwrapped.lanes.place[0])  # type: ignore[attr-defined]
     assert {name for name in names if name} == {"inplace", "bf16", "stop"}
     total = 0.0
     for measured, name in enumerate(("bf16", "inplace"), start=1):

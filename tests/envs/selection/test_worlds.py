@@ -28,7 +28,7 @@ def test_fitness_by_hand() -> None:
 
 def _act(env: gym.Env, name: str) -> int:
     world, lanes = env.unwrapped.world, env.unwrapped.lanes  # type: ignore[attr-defined]
-    return world.action_names(lanes.state[0]).index(name)
+    return world.action_names(lanes.place[0]).index(name)
 
 
 def test_measure_then_commit(table_file: str) -> None:
@@ -115,7 +115,7 @@ def test_pipeline_builds_ensembles(table_file: str) -> None:
 
 
 def _names(env: gym.Env) -> list[str]:
-    return env.unwrapped.world.action_names(env.unwrapped.lanes.state[0])  # type: ignore[attr-defined]
+    return env.unwrapped.world.action_names(env.unwrapped.lanes.place[0])  # type: ignore[attr-defined]
 
 
 def test_exact_optimum_agrees_with_search_by_hand() -> None:
