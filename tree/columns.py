@@ -14,7 +14,7 @@ CONTEXT_SIZE = 24  # dimensions of the embedding of prompt and context, stored a
 class Column(NamedTuple):
     dtype: np.dtype
     unset: float
-    width: int | str = 1  # 1: [N]; a number: [N, number]; "teachers": [N, M]
+    width: int | str = 1  # 1: [N]; a number: [N, number]; "teachers": [N, M]; "samplers": [N, S]
 
 
 COLUMNS = {
@@ -32,19 +32,22 @@ COLUMNS = {
     "judge": Column(np.dtype(np.float32), np.nan),  # judge's score of a terminal path
     "context": Column(np.dtype(np.int8), 0, CONTEXT_SIZE),  # embedding of prompt and path so far
     "weight": Column(np.dtype(np.float32), np.nan),  # learned child weight; NaN stands for 1/n
+    "sampled": Column(np.dtype(np.uint32), 0, "samplers"),  # how often each sampler drew the token after its parent
+    "sampled_logp": Column(np.dtype(np.float32), np.nan, "samplers"),  # under the law it drew from; NaN: never drawn
+    "answer": Column(np.dtype(np.int32), -1),  # which of its prompt's answers a terminal states; -1: no terminal
 }
-OPTIONAL = ("context", "weight")  # kept only in trees that have them
+OPTIONAL = ("context", "weight", "sampled", "sampled_logp", "answer")  # kept only in trees that have them
 
 
-def column_shape(name: str, nodes: int, teachers: int) -> tuple[int, ...]:
-    """Returns the shape of a column for so many nodes and teachers."""
+def column_shape(name: str, nodes: int, teachers: int, samplers: int = 0) -> tuple[int, ...]:
+    """Returns the shape of a column for so many nodes, teachers and samplers."""
     width = COLUMNS[name].width
     if width == 1:
         return (nodes,)
-    return (nodes, teachers if isinstance(width, str) else width)
+    return (nodes, {"teachers": teachers, "samplers": samplers}[width] if isinstance(width, str) else width)
 
 
-def unset_column(name: str, nodes: int, teachers: int) -> np.ndarray:
+def unset_column(name: str, nodes: int, teachers: int, samplers: int = 0) -> np.ndarray:
     """Returns a column in which nothing is set yet."""
     column = COLUMNS[name]
-    return np.full(column_shape(name, nodes, teachers), column.unset, column.dtype)
+    return np.full(column_shape(name, nodes, teachers, samplers), column.unset, column.dtype)

@@ -15,7 +15,7 @@ from treegym.tree.token_tree import Root, TokenTree
 
 __all__ = ["merge", "select_roots", "statistics", "subtree"]
 
-_LINKS = ("parent", "first_child", "teacher_logp", "proposers")
+_LINKS = ("parent", "first_child", "teacher_logp", "proposers", "sampled", "sampled_logp")
 
 
 def merge(trees: Sequence[TokenTree]) -> TokenTree:
@@ -30,12 +30,16 @@ def merge(trees: Sequence[TokenTree]) -> TokenTree:
                 f"({first.vocab_size} tokens, end {first.eos_id}); only trees of one vocabulary can be merged"
             )
     teachers = list(dict.fromkeys(name for tree in trees for name in tree.teachers))
+    header = {name: value for name, value in first.header.items() if name not in ("tokens", "eos_id", "teachers")}
+    samplers: list[Any] = []
+    for tree in trees:
+        samplers += [sampler for sampler in tree.header.get("samplers", ()) if sampler not in samplers]
     merged = TokenTree.empty(
         tokens=first.tokens,
         eos_id=first.eos_id,
         teachers=teachers,
         context=any(tree.has("context") for tree in trees),
-        header={name: value for name, value in first.header.items() if name not in ("tokens", "eos_id", "teachers")},
+        header={**header, "samplers": samplers} if samplers else header,
         capacity=sum(tree.size for tree in trees),
     )
     for tree in trees:
@@ -61,6 +65,10 @@ def _append(target: TokenTree, source: TokenTree, keep: np.ndarray, roots: list[
         target.column(name)[new] = np.where(links >= 0, place[links], -1)
     columns = [target.teachers.index(name) for name in source.teachers]
     target.teacher_logp[new, columns] = source.teacher_logp[keep]
+    for name in ("sampled", "sampled_logp"):
+        if source.has(name):
+            places = [target.header["samplers"].index(sampler) for sampler in source.header["samplers"]]
+            target.column(name)[new, places] = source.column(name)[keep]
     proposers = source.proposers[keep]
     moved = proposers & 1
     for old, column in enumerate(columns):
@@ -113,8 +121,9 @@ def subtree(tree: TokenTree, node: int) -> TokenTree:
     cut = _like(tree, len(keep))
     _append(cut, tree, keep, [root], np.array([node]))
     cut.depth[:] -= tree.depth[node]
-    for name in ("token", "prior"):  # the cut's first node is a root now
-        cut.column(name)[0] = COLUMNS[name].unset
+    for name in ("token", "prior", "sampled", "sampled_logp"):  # the cut's first node is a root now
+        if cut.has(name):
+            cut.column(name)[0] = COLUMNS[name].unset
     return cut
 
 

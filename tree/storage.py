@@ -67,7 +67,7 @@ def read_tree(path: str | os.PathLike[str]) -> TreeParts:
         raise DataError(f"{name}: its table of roots is missing or of a wrong type")
     if table.dtype != np.uint8 or table.ndim != 1:
         raise DataError(f"{name}: its table of roots is not text")
-    size = _checked_columns(name, arrays, len(header["teachers"]))
+    size = _checked_columns(name, arrays, len(header["teachers"]), len(header.get("samplers", ())))
     # JSON needs at least 50 bytes per root; a table of roots that claims more is a lie about to cost memory.
     if len(root_node) > size or len(root_node) * 50 > max(len(table), 1) + 100:
         raise DataError(f"{name}: it claims {len(root_node)} roots in {size} nodes and {len(table)} bytes of table")
@@ -87,13 +87,15 @@ def _checked_header(name: str, text: str) -> dict[str, Any]:
         and isinstance(header.get("teachers"), list)
         and len(header["teachers"]) <= 31
         and all(isinstance(teacher, str) for teacher in header["teachers"])
+        and isinstance(header.get("samplers", []), list)
+        and all(isinstance(sampler, dict) for sampler in header.get("samplers", []))
     )
     if not sound:
-        raise DataError(f"{name}: its header lacks a sound vocabulary, eos_id or list of teachers")
+        raise DataError(f"{name}: its header lacks a sound vocabulary, eos_id, list of teachers or of samplers")
     return header
 
 
-def _checked_columns(name: str, arrays: dict[str, np.ndarray], teachers: int) -> int:
+def _checked_columns(name: str, arrays: dict[str, np.ndarray], teachers: int, samplers: int) -> int:
     missing = [column for column in COLUMNS if column not in OPTIONAL and column not in arrays]
     if missing:
         raise DataError(f"{name}: columns are missing: {', '.join(missing)}")
@@ -101,7 +103,7 @@ def _checked_columns(name: str, arrays: dict[str, np.ndarray], teachers: int) ->
     for column, array in arrays.items():
         if column not in COLUMNS:
             raise DataError(f"{name}: unknown column {column[:60]!r}")
-        expected = column_shape(column, size, teachers)
+        expected = column_shape(column, size, teachers, samplers)
         if array.dtype != COLUMNS[column].dtype or array.shape != expected:
             raise DataError(
                 f"{name}: column {column!r} is {array.dtype} {array.shape}; expected {COLUMNS[column].dtype} {expected}"

@@ -52,6 +52,9 @@ class TokenTree:
     judge: np.ndarray  # [N] float32
     context: np.ndarray  # [N, 24] int8, optional
     weight: np.ndarray  # [N] float32, optional
+    sampled: np.ndarray  # [N, S] uint32, optional: see `treegym.tree.samples`
+    sampled_logp: np.ndarray  # [N, S] float32, optional
+    answer: np.ndarray  # [N] int32, optional
 
     def __init__(
         self,
@@ -185,7 +188,7 @@ class TokenTree:
         for name, values in columns.items():
             if name not in COLUMNS or name in _LINKS:
                 raise ConfigError(f"nodes have no column {name!r} to fill.{suggest(name, set(COLUMNS) - _LINKS)}")
-            shape = column_shape(name, count, self.num_teachers)
+            shape = column_shape(name, count, self.num_teachers, self.num_samplers)
             try:
                 checked[name] = np.broadcast_to(np.asarray(values).astype(COLUMNS[name].dtype), shape)
             except (TypeError, ValueError) as error:
@@ -209,7 +212,7 @@ class TokenTree:
         if needed > capacity or not self._arrays["token"].flags.writeable:
             capacity = max(2 * capacity, needed, 16) if needed > capacity else capacity
             for name, array in self._arrays.items():
-                grown = unset_column(name, capacity, self.num_teachers)
+                grown = self._unset(name, capacity)
                 grown[:first] = array[:first]
                 self._arrays[name] = grown
         self._size = needed
@@ -230,8 +233,11 @@ class TokenTree:
         """Returns a column; an optional one that the tree lacks is made, unset."""
         array = self._arrays.get(name)
         if array is None:
-            array = self._arrays[name] = unset_column(name, len(self._arrays["token"]), self.num_teachers)
+            array = self._arrays[name] = self._unset(name, len(self._arrays["token"]))
         return array[: self._size]
+
+    def _unset(self, name: str, nodes: int) -> np.ndarray:
+        return unset_column(name, nodes, self.num_teachers, self.num_samplers)
 
     def with_column(self, name: str, values: np.ndarray) -> TokenTree:
         """Returns this tree with another column; everything else is shared."""
@@ -260,6 +266,10 @@ class TokenTree:
     @property
     def num_teachers(self) -> int:
         return len(self.header["teachers"])
+
+    @property
+    def num_samplers(self) -> int:
+        return len(self.header.get("samplers", ()))
 
     @property
     def eos_id(self) -> int:

@@ -28,6 +28,7 @@ _PROBLEMS = {
     12: "its similarity is outside -1 to 1",
     13: "its verdict or judge score is infinite",
     14: "its child weight is negative or infinite",
+    15: "it was sampled under a log-probability that is none",
 }
 
 
@@ -116,7 +117,7 @@ def validate_tree(tree: Any) -> None:
         tree.root_node, tree.vocab_size, tree.eos_id, all_proposers, _LOGP_SLACK,
     )  # fmt: skip
     if not problem:
-        problem, node = _teacher_problem(tree) or _weight_problem(tree) or (0, 0)
+        problem, node = _teacher_problem(tree) or _weight_problem(tree) or _sample_problem(tree) or (0, 0)
     if problem:
         raise DataError(f"the tree is damaged at node {node}: {_PROBLEMS[problem]}")
     described = list(tree.roots)  # parsing the table of a file checks it, too
@@ -141,6 +142,13 @@ def _weight_problem(tree: Any) -> tuple[int, int] | None:
         return None
     bad = (tree.weight < 0) | np.isinf(tree.weight)
     return (14, int(np.flatnonzero(bad)[0])) if bad.any() else None
+
+
+def _sample_problem(tree: Any) -> tuple[int, int] | None:
+    if not tree.has("sampled_logp"):
+        return None
+    bad = (tree.sampled_logp > _LOGP_SLACK) | np.isinf(tree.sampled_logp)
+    return (15, int(np.flatnonzero(bad.any(axis=1))[0])) if bad.any() else None
 
 
 def count_frontier(tree: Any) -> int:

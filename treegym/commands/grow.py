@@ -9,15 +9,16 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from treegym.commands import grow_samples
 from treegym.errors import ConfigError
 
 if TYPE_CHECKING:
     from treegym.envs.token_tree.grow.growing import GrowSettings
     from treegym.envs.token_tree.grow.judge import ModelJudge
+    from treegym.envs.token_tree.grow.sample_settings import SampleSettings
     from treegym.models.base import LanguageModel
     from treegym.models.embeddings import Embedder
 
@@ -44,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--teacher",
         action="append",
         metavar="MODEL",
-        help="a teacher; give it several times (default: the bundled ones)",
+        help="a teacher; give it several times (default: the bundled ones; for sampled trees none)",
     )
     parser.add_argument("--judge", help="a model that scores ends, or none (default: tiny-judge for bundled prompts)")
     parser.add_argument(
@@ -57,7 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--draft", metavar="MODEL", help="a small model that drafts the answers of those it shares a vocabulary with"
     )
     parser.add_argument("--no-chat", action="store_true", help="let instruct models go on with the bare prompt")
-    parser.add_argument("--mode", default="mixed", help="mixed, step or answers (default: %(default)s)")
+    parser.add_argument(
+        "--mode",
+        default="mixed",
+        help="mixed, step or answers; samples or forks for sampled trees (default: %(default)s)",
+    )
     parser.add_argument(
         "--right", type=int, default=50, help="likely next tokens a proposer may offer (default: %(default)s)"
     )
@@ -74,34 +79,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads; one thread gives the same bytes everywhere alike")
     parser.add_argument("--local-files-only", action="store_true", help="never ask the network for a model")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    grow_samples.configure(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from treegym.envs.token_tree.grow.growing import GrowSettings, grow
+    from treegym.envs.token_tree.grow.growing import grow
     from treegym.envs.token_tree.grow.voices import make_voices, room_for_answers
     from treegym.envs.token_tree.prompts import load_prompts
     from treegym.models.family.bundled import BUNDLED_TEACHERS
 
     out = Path(args.out)
     prompts = load_prompts(args.prompts, seed=args.seed, limit=args.limit, shares=_shares(args.splits))
-    settings = GrowSettings(
-        mode=args.mode,
-        right=args.right,
-        wrong=args.wrong,
-        max_children=args.max_children,
-        shard=args.shard,
-        seed=args.seed,
-    )
-    settings = _sized(settings, args, prompts.max_tokens or LONGEST)
+    settings = _settings(args, prompts.max_tokens or LONGEST)
     _use_threads(args.threads)
     primary = _load(args.primary, args)
-    teachers = [_load(name, args, primary) for name in (args.teacher or BUNDLED_TEACHERS)]
+    usual = () if args.mode in grow_samples.MODES else BUNDLED_TEACHERS  # who is sampled from is asked for by name
+    teachers = [_load(name, args, primary) for name in (args.teacher or usual)]
     if args.draft is not None:
         draft = _load(args.draft, args)
         primary, *teachers = [_drafted(model, draft) for model in (primary, *teachers)]
     if args.max_tokens is None and prompts.max_tokens is None:
         voices = make_voices(primary, teachers, chat=not args.no_chat)
-        settings = _sized(settings, args, room_for_answers(voices, prompts.roots, most=LONGEST))
+        settings = _settings(args, room_for_answers(voices, prompts.roots, most=LONGEST))
     start = time.perf_counter()
     with _warnings_as_sentences():
         tree = grow(
@@ -148,12 +147,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sized(settings: GrowSettings, args: argparse.Namespace, max_tokens: int) -> GrowSettings:
-    """Returns the settings with paths of at most `max_tokens`, and nodes enough for them."""
-    if args.max_tokens is not None:
-        max_tokens = args.max_tokens
-    max_nodes = args.max_nodes if args.max_nodes is not None else max(150, 6 * max_tokens)
-    return replace(settings, max_tokens=max_tokens, max_nodes=max_nodes)
+def _settings(args: argparse.Namespace, max_tokens: int) -> GrowSettings | SampleSettings:
+    """Returns what the options ask for, with paths of at most `max_tokens`, and nodes enough for them."""
+    from treegym.envs.token_tree.grow.growing import GrowSettings
+
+    max_tokens = args.max_tokens if args.max_tokens is not None else max_tokens
+    if args.mode in grow_samples.MODES:
+        return grow_samples.settings_of(args, max_tokens=max_tokens)
+    return GrowSettings(
+        mode=args.mode,
+        right=args.right,
+        wrong=args.wrong,
+        max_children=args.max_children,
+        max_tokens=max_tokens,
+        max_nodes=args.max_nodes if args.max_nodes is not None else max(150, 6 * max_tokens),
+        shard=args.shard,
+        seed=args.seed,
+    )
 
 
 @contextmanager

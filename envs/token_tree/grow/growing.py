@@ -18,6 +18,8 @@ from typing import Any
 from treegym.envs.token_tree.grow.basis import ContextBasis, fit_basis
 from treegym.envs.token_tree.grow.closing import PRIMARY
 from treegym.envs.token_tree.grow.columns import ending_tokens, fill_ends, fill_primary, fill_teacher, vocabulary
+from treegym.envs.token_tree.grow.sample_settings import SampleSettings
+from treegym.envs.token_tree.grow.sampling import fill_samples, sample_sprouts
 from treegym.envs.token_tree.grow.settings import GrowSettings, Judge, Verifier, Voice
 from treegym.envs.token_tree.grow.sprout import Sprout
 from treegym.envs.token_tree.grow.states import ContextStates
@@ -41,7 +43,7 @@ def grow(
     primary: LanguageModel,
     teachers: Sequence[LanguageModel] = (),
     out: str | os.PathLike[str],
-    settings: GrowSettings | None = None,
+    settings: GrowSettings | SampleSettings | None = None,
     verify: Verifier | None = None,
     judge: Judge | None = None,
     embedder: Embedder | None = None,
@@ -58,7 +60,8 @@ def grow(
         primary: the policy being trained. Its vocabulary is the tree's, and it closes every frontier.
         teachers: the models that propose; teachers of other vocabularies propose text.
         out: the `.tree` file to write.
-        settings: how to grow; with a server that tells too few log-probabilities for it, ``answers`` are grown.
+        settings: how to grow, or how to sample; with a server that tells too few log-probabilities to grow in the mode
+            asked for, ``answers`` are grown.
         verify: scores a terminal's text against its root's reference; without it verdicts stay unset.
         judge: scores prompts and answers; without it the judge's column stays unset.
         embedder: describes contexts by their text; without it the primary's hidden states describe them.
@@ -81,7 +84,9 @@ def grow(
         raise ConfigError(f"{target.parent} is no directory; make it first")
     voices = make_voices(primary, teachers, chat=chat)
     check_prompts(voices, prompts, max_tokens=settings.max_tokens)
-    settings, notices = servable(voices, settings)
+    notices: list[str] = []
+    if isinstance(settings, GrowSettings):
+        settings, notices = servable(voices, settings)
     models: dict[str, Any] = {
         "primary": {"name": primary.name, "fingerprint": primary.fingerprint()},
         "teacher_models": [{"name": t.name, "fingerprint": t.fingerprint()} for t in teachers],
@@ -121,7 +126,7 @@ def grow(
 def grow_shard(
     prompts: Sequence[Root],
     voices: Sequence[Voice],
-    settings: GrowSettings,
+    settings: GrowSettings | SampleSettings,
     *,
     basis: ContextBasis | None = None,
     states: ContextStates | None = None,
@@ -129,12 +134,18 @@ def grow_shard(
     judge: Judge | None = None,
 ) -> TokenTree:
     """Returns a closed tree of a few prompts, all columns filled, in memory. Voice 0 is the primary."""
-    sprouts = grow_sprouts([root.prompt for root in prompts], voices, settings)
+    texts = [root.prompt for root in prompts]
+    sampled = sample_sprouts(texts, voices, settings) if isinstance(settings, SampleSettings) else []
+    sprouts: Sequence[Sprout] = (
+        sampled if isinstance(settings, SampleSettings) else grow_sprouts(texts, voices, settings)
+    )
     tree = lay_out(sprouts, prompts, voices, context=basis is not None)
     roots = range(tree.num_roots)
     fill_primary(tree, states or ContextStates(voices[PRIMARY]), basis, roots)
     for column, voice in enumerate(voices[1:]):
         fill_teacher(tree, voice, column, roots)
+    if isinstance(settings, SampleSettings):
+        fill_samples(tree, sampled, voices, settings)
     fill_ends(tree, verify, judge)
     return tree
 

@@ -121,9 +121,13 @@ class Sprout:
             if child is not None:
                 self.proposers[child] |= bits
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns tokens and parents of all nodes ``[n] int32``."""
+        return np.array(self.tokens, np.int32), np.array(self.parents, np.int32)
+
     def branches(self, prompt: tuple[int, ...]) -> Branches:
         """Returns the sprout as arrays below a prompt, node numbers unchanged."""
-        return Branches(prompt, np.array(self.tokens, np.int32), np.array(self.parents, np.int32))
+        return Branches(prompt, *self.arrays())
 
     def level_order(self) -> list[int]:
         """Returns all nodes level by level, siblings side by side in the order they came."""
