@@ -107,7 +107,7 @@ class TokenTreeEnv(NativeEnv):
     def _info(
         self, seen: dict[str, np.ndarray], vector: np.ndarray, success: bool, illegal: bool, *, stepped: bool = False
     ) -> dict[str, Any]:
-        failed = stepped and not illegal and self.world.table.failed.item(self.lanes.at[0])
+        failed = stepped and self.lanes.failed[0]
         # In the table a failure is NaN, never a score.
         raw = self.world.table.terms[self.lanes.at[0]] if failed else vector
         info = {

@@ -59,12 +59,17 @@ class Judging:
         tables = self.tables
         if not self.table.complete:
             tables.terms[nodes] = self.table.vector(nodes)
-            tables.cells["pays"][nodes] = self.table.total[nodes]
+            self.tell(nodes)
         asked = np.unique(nodes[tables.unjudged[nodes]])
         if len(asked):
             self._verifier.ensure(asked)
             tables.cells["right"][asked] = self._verifier.total[asked] >= 0.5
             tables.unjudged[asked] = False
+
+    def tell(self, nodes: np.ndarray | slice) -> None:
+        """Writes what nodes pay now into the cells that stepping reads."""
+        cells = self.tables.cells
+        cells["pays"][nodes], cells["failed"][nodes] = self.table.total[nodes], self.table.failed[nodes]
 
     def _ask(self, nodes: np.ndarray) -> None:
         """Asks the terminal detector; a real end is one in any case."""

@@ -16,7 +16,7 @@ from treegym.errors import ConfigError
 __all__ = ["Lane", "Lanes", "Outcome"]
 
 # What a `Lane` makes of its arrays: neither copied nor pickled.
-_VIEWS = ("at", "ended", "reward", "terminated", "truncated", "illegal", "success", "vector", "_step")
+_VIEWS = ("at", "ended", "reward", "terminated", "truncated", "illegal", "success", "failed", "vector", "_step")
 _FIELDS = ("node", "steps", "done", "key", "episode")
 
 
@@ -29,6 +29,8 @@ class Outcome(NamedTuple):
     illegal: np.ndarray  # [B] bool
     success: np.ndarray  # [B] bool, came to a correct end
     vector: np.ndarray  # [B, T] float32, every reward term's raw value
+    root: np.ndarray  # [B] int32, the prompt each lane is under now
+    failed: np.ndarray  # [B] bool, a reward term failed where a lane came to
 
 
 class Lanes:
@@ -112,9 +114,10 @@ class Lanes:
         )  # fmt: skip
 
     def _blank_outcome(self) -> Outcome:
-        ended, cut, illegal, success = np.empty((4, self.count), bool)
+        ended, cut, illegal, success, failed = np.empty((5, self.count), bool)
         vector = np.empty((self.count, self.world.tables.terms.shape[1]), np.float32)
-        return Outcome(np.empty(self.count), ended, cut, illegal, success, vector)
+        root = np.empty(self.count, np.int32)
+        return Outcome(np.empty(self.count), ended, cut, illegal, success, vector, root, failed)
 
     def observe(self, lanes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Returns fresh observations of some lanes ``[b] int``; None: all."""
@@ -164,6 +167,7 @@ class Lane(Lanes):
         """Makes the views; the kernel's arguments are gathered by the next move."""
         self.at, self.ended = _view(self.node), _view(self.done)
         self.reward, self.terminated, self.truncated, self.illegal, self.success = map(_view, self._outcome[:5])
+        self.failed = _view(self._outcome.failed)
         self.vector = self._outcome.vector[0]  # [T] every reward term's raw value; written over by the next move
         self._step: Any = None
         self._gathered_at = -1  # version of the world

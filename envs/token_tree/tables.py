@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from treegym.envs.token_tree import transition
+from treegym.rewards import RewardTable
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["NodeTables", "Stretch", "TokenWindows"]
@@ -60,7 +62,7 @@ class NodeTables:
             table = self._whole.get(name)
             if table is None or len(table) < size:
                 capacity = size if table is None else max(size, 2 * len(table))
-                grown = np.zeros((capacity, *shape), dtype)
+                grown = _on_lines((capacity, *shape), np.dtype(dtype))
                 if table is not None:
                     grown[:old] = table[:old]
                 table = self._whole[name] = grown
@@ -69,7 +71,7 @@ class NodeTables:
         self.first_child, self.child_count, self.token = tree.first_child, tree.child_count, tree.token
         self.size = size
 
-    def fill_cells(self, stretch: Stretch, root_node: np.ndarray, pays: np.ndarray) -> None:
+    def fill_cells(self, stretch: Stretch, root_node: np.ndarray, table: RewardTable) -> None:
         """Lays out what stepping needs of the new nodes, and of their parents, which have children now."""
         tree, cells, fresh = self.tree, self.cells, stretch.fresh
         for part in (fresh, stretch.parents):
@@ -78,7 +80,8 @@ class NodeTables:
             cells["right"][part] = self.ends[part] & (tree.verdict[part] >= 0.5)
         cells["path_logp"][fresh] = self.path_logp[fresh]
         cells["root"][fresh] = root_node[self.root_index[fresh]]
-        cells["pays"][fresh] = pays[fresh]
+        cells["root_index"][fresh] = self.root_index[fresh]
+        cells["pays"][fresh], cells["failed"][fresh] = table.total[fresh], table.failed[fresh]
         if tree.has("context"):
             cells["context"][fresh] = tree.context[fresh]
 
@@ -103,3 +106,11 @@ class TokenWindows:
             self._start, self._tokens, context, children,
         )  # fmt: skip
         return {"context": context, "children": children}
+
+
+def _on_lines(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Returns an array of zeros that starts on a cache line: a cell of 64 bytes is then one line, not parts of two."""
+    size = math.prod(shape) * dtype.itemsize
+    room = np.zeros(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)

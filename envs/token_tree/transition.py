@@ -28,9 +28,11 @@ __all__ = [
 ]
 
 CHEAP_STATE = 3  # depth, budget left, path log-probability; embeddings of prompt and context follow
-FAR, NEAR = 16, 8  # how many lanes ahead nodes and then their children's features are asked for
+FAR, NEAR = 16, 3  # how many lanes ahead nodes and then their children's features are asked for
+LINE = 16  # float32 numbers in a cache line
+AHEAD = 16 * LINE  # at most so many numbers are asked for per lane: more would push out what is waited for
 
-# What stepping needs of a node, side by side: one visit to memory instead of eight.
+# What stepping needs of a node, side by side: 64 bytes, so that a node is one visit to memory.
 CELL = np.dtype(
     [
         ("first", np.int32),  # first child
@@ -40,7 +42,10 @@ CELL = np.dtype(
         ("path_logp", np.float32),  # primary's log-probability of the whole path
         ("root", np.int32),  # the node at the top
         ("pays", np.float64),  # reward for coming here
+        ("root_index", np.int32),  # which prompt that is
+        ("failed", np.bool_),  # a reward term failed here
         ("context", np.int8, (CONTEXT_SIZE,)),  # embedding of prompt and path
+        ("spare", np.int8, (8,)),  # fills the line
     ],
     align=True,
 )
@@ -99,7 +104,7 @@ def begin_episodes(
 def advance(
     actions: Any, cells: Any, terms: Any, penalty: Any, limit: Any, next_step_reset: Any,
     pool: Any, root_node: Any, key: Any, episode: Any, node: Any, steps: Any, done: Any,
-    reward: Any, terminated: Any, truncated: Any, illegal: Any, success: Any, vector: Any,
+    reward: Any, terminated: Any, truncated: Any, illegal: Any, success: Any, vector: Any, root: Any, failed: Any,
 ) -> Any:  # fmt: skip
     """Moves every lane one step: writes the lanes' state and the step's outcome in place.
 
@@ -135,12 +140,14 @@ def advance(
         else:
             for t in range(parts):
                 given[row + t] = paid[source + t]
+        here = cells[node[b]]
+        root[b] = here.root_index
+        failed[b] = here.failed and not illegal[b]
         if done[b]:
             if next_step_reset:
                 steps[b] = 0
                 done[b] = False
             continue
-        here = cells[node[b]]
         steps[b] += 1
         if illegal[b]:
             reward[b] = -penalty
@@ -170,9 +177,11 @@ def observe(
         if b + FAR < lanes:
             prefetch(cells, np.uint64(node[b + FAR]))
         if b + NEAR < lanes:
-            ahead = np.uint64(cells[node[b + NEAR]].first) * stride
-            prefetch(features, ahead)
-            prefetch(features, ahead + np.uint64(16))
+            next_ = cells[node[b + NEAR]]
+            prefetch(cells, np.uint64(next_.root))
+            ahead = np.uint64(next_.first) * stride
+            for i in range(np.uint64(0), min(np.uint64(next_.count) * stride, np.uint64(AHEAD)), np.uint64(LINE)):
+                prefetch(features, ahead + i)
         here = cells[node[b]]
         root = cells[here.root]
         at = np.uint64(b * size)
@@ -206,13 +215,13 @@ def observe(
 def advance_and_observe(
     actions: Any, cells: Any, features: Any, width: Any, terms: Any, penalty: Any, limit: Any, next_step_reset: Any,
     pool: Any, root_node: Any, key: Any, episode: Any, node: Any, steps: Any, done: Any,
-    reward: Any, terminated: Any, truncated: Any, illegal: Any, success: Any, vector: Any,
+    reward: Any, terminated: Any, truncated: Any, illegal: Any, success: Any, vector: Any, root: Any, failed: Any,
     floor: Any, max_tokens: Any, out: Any, legal: Any,
 ) -> Any:  # fmt: skip
     """Does both in one call: entering compiled code costs as much as a step does."""
     advance(
         actions, cells, terms, penalty, limit, next_step_reset, pool, root_node, key, episode, node, steps, done,
-        reward, terminated, truncated, illegal, success, vector,
+        reward, terminated, truncated, illegal, success, vector, root, failed,
     )  # fmt: skip
     observe(node, steps, cells, features, width, floor, max_tokens, out, legal)
 

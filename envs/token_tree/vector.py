@@ -79,7 +79,9 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         self.lanes.begin(which, roots)
         seen = self.lanes.observe()
         flags = np.zeros((2, self.num_envs), bool)
-        return seen, self._info(seen, np.zeros((self.num_envs, len(self.world.table.names)), np.float32), *flags)
+        root = self.world.tables.root_index[self.lanes.node]
+        vector = np.zeros((self.num_envs, len(self.world.table.names)), np.float32)
+        return seen, self._info(seen, vector, flags[0], flags[1], root)
 
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Moves every lane one step; what happens to lanes that are done depends on the autoreset mode."""
@@ -89,7 +91,8 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         if self.autoreset_mode is AutoresetMode.SAME_STEP and lanes.done.any():
             seen, info = self._restart(outcome, seen)
         else:
-            info = self._info(seen, outcome.vector, outcome.success, outcome.illegal, lanes.node)
+            told = outcome.vector, outcome.success, outcome.illegal, outcome.root, outcome.failed
+            info = self._info(seen, *told, lanes.node)
         reward = outcome.reward
         if self.multi_objective:
             reward = info["vector_reward"] - np.float32(self.world.illegal_penalty) * outcome.illegal[:, None]
@@ -98,13 +101,15 @@ class TokenTreeVectorEnv(NativeVectorEnv):
     def _restart(self, outcome: Outcome, last: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begins the next episode at once in lanes that are done; their last observation and info go along."""
         stepped, done = self.nodes, self.lanes.done.copy()
-        final_info = self._info(last, outcome.vector, outcome.success, outcome.illegal, stepped)
+        flags = outcome.success, outcome.illegal
+        final_info = self._info(last, outcome.vector, *flags, outcome.root, outcome.failed, stepped)
         self.lanes.begin(done)
         seen = self.lanes.observe()
         final_obs = self._final_observations(done, last)
         # The step's reward and flags belong to the step, whichever episode its lane is in now; success to the ended.
         none = np.zeros(self.num_envs, bool)
-        info = self._info(seen, outcome.vector.copy(), none, outcome.illegal.copy(), stepped)
+        root, failed = self.world.tables.root_index[self.lanes.node], outcome.failed.copy()
+        info = self._info(seen, outcome.vector.copy(), none, outcome.illegal.copy(), root, failed, stepped)
         info |= {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy()}
         return seen, info
 
@@ -114,17 +119,20 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         vector: np.ndarray,
         success: np.ndarray,
         illegal: np.ndarray,
+        root: np.ndarray,
+        failed: np.ndarray | None = None,
         stepped: np.ndarray | None = None,
     ) -> dict[str, Any]:
-        """Returns the info of a step to the nodes `stepped` ``[B]``, or of a reset."""
+        """Returns the info of a step to the nodes `stepped` ``[B]``, or of a reset; arrays are kept as they are."""
         table = self.world.table
-        raw, weights = vector.T.copy(), self._weights.copy()  # [T, B] each: a row a term
-        failed = np.zeros(self.num_envs, bool) if stepped is None else table.failed[stepped] & ~illegal
-        if stepped is not None and failed.any():
+        raw, weights = vector.T.copy(), self._weights.copy()  # [T, B] each: one row per term
+        if failed is None or stepped is None:
+            failed = np.zeros(self.num_envs, bool)
+        elif failed.any():
             raw[:, failed] = table.terms[stepped[failed]].T  # there a failure is NaN, never a score
         info = {
             "action_mask": seen["action_mask"].copy(),
-            "root": self.world.tables.root_index[self.lanes.node],
+            "root": root,
             "is_success": success,
             "illegal_action": illegal,
             "reward_failed": failed,

@@ -117,8 +117,8 @@ class TreeWorld:
         tables.features[stretch.fresh] = child_features(tree, stretch.fresh, tables.ends)
         self._judging.pay(stretch, turned)
         self.root_node = tree.root_node
-        tables.fill_cells(stretch, self.root_node, self.table.total)
-        tables.cells["pays"][turned] = self.table.total[turned]
+        tables.fill_cells(stretch, self.root_node, self.table)
+        self._judging.tell(turned)
         self.needs_preparation = self.grower is not None or not self._judging.complete
         self.version += 1
 
@@ -224,4 +224,4 @@ class TreeWorld:
     def set_progress(self, progress: float) -> None:
         """Anneals what the reward lets fall over a training: its progress goes from 0 to 1."""
         self.table.set_progress(progress)
-        self.tables.cells["pays"] = self.table.total
+        self._judging.tell(slice(None))
