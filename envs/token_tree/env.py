@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, ClassVar
 
@@ -17,9 +18,9 @@ from treegym.tree.token_tree import TokenTree
 __all__ = ["KEYWORDS", "TokenTreeEnv"]
 
 KEYWORDS = (
-    "tree", "split", "reward", "terminal", "max_tokens", "max_children", "view", "illegal_penalty", "multi_objective",
-    "render_mode",
-)  # fmt: skip
+    *(name for name in inspect.signature(TreeWorld).parameters if name != "grower"),
+    *("multi_objective", "render_mode"),
+)
 
 
 class TokenTreeEnv(NativeEnv):

@@ -1,4 +1,4 @@
-"""The character tokenizer of the bundled models: one token a character, and three special tokens."""
+"""The character tokenizer of the bundled models: one token per character, an end and a padding."""
 
 from __future__ import annotations
 
