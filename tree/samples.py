@@ -90,7 +90,7 @@ class Leaves(NamedTuple):
 
     node: np.ndarray  # [L] int64
     root: np.ndarray  # [L] int64, index of the root
-    count: np.ndarray  # [L] int64, how often each was drawn
+    times: np.ndarray  # [L] int64, how often each was drawn
 
 
 def leaves(tree: TokenTree, drawn_here: np.ndarray) -> Leaves:

@@ -59,7 +59,8 @@ def values(
     ends = (tree.flags & END) != 0 if terminal is None else np.asarray(terminal, np.bool_)
     if ends.shape != (tree.size,):
         raise ConfigError(f"the table of terminals has shape {ends.shape}; the tree has {tree.size} nodes")
-    return Values(*_backward(tree.parent, ends, chosen, paid, float(discount)), chosen)
+    value, action_value, advantage = _backward(tree.parent, ends, chosen, paid, float(discount))
+    return Values(value, action_value, advantage, chosen)
 
 
 def child_probabilities(tree: Tree, policy: str | np.ndarray = "primary") -> np.ndarray:

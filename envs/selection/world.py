@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
 from treegym.checks import number, one_of, whole
 from treegym.envs.layout import ObservationLayout
+from treegym.envs.selection import render
 from treegym.envs.selection.lanes import Lanes
 from treegym.envs.selection.transition import ROOT, Outcome
 from treegym.errors import ConfigError
@@ -41,6 +42,7 @@ class World:
     """A table, the fitness of its records and the rules that all lanes share. Subclasses say what actions do."""
 
     name: ClassVar[str] = ""
+    terms: ClassVar[tuple[str, ...]] = TERMS
     live: ClassVar[bool] = False  # whether candidates are measured while stepping
     num_actions: int  # K
     module_of: np.ndarray  # [R] int64, the module of each root
@@ -127,6 +129,10 @@ class World:
         return np.empty((count, len(self.low)), np.float32), np.empty((count, self.num_actions), np.int8)
 
     # ---------------------------------------------------------------- words
+
+    def drawing(self) -> Any:
+        """Returns the module that draws a lane: `as_text` and `as_image` of a world and a state."""
+        return render
 
     def candidate_name(self, record: int) -> str:
         """Returns the name of a record's candidate."""

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from treegym.envs.token_tree.answers import stated_answer
 from treegym.models import tasks
+from treegym.rewards.answers import stated_answer
 from treegym.tree.flags import END
 from treegym.tree.token_tree import TokenTree
 

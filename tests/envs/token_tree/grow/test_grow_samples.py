@@ -39,7 +39,7 @@ def test_every_chain_is_counted_and_its_law_is_kept(tmp_path: Path) -> None:
             assert own[tree.children(int(root))].sum() == 12
         # What goes in comes out: below the roots no draw begins, and each ends in a terminal.
         assert (fork_starts(tree, column)[tree.parent >= 0] == 0).all()
-        assert leaves(tree, own).count.sum() == 12 * len(ROOTS)
+        assert leaves(tree, own).times.sum() == 12 * len(ROOTS)
         assert (np.isfinite(tree.sampled_logp[:, column]) == (own > 0)).all()
     drawn = tree.sampled[:, 0] > 0
     assert np.array_equal(tree.sampled_logp[drawn, 0], tree.prior[drawn])
@@ -88,7 +88,7 @@ def test_forks_begin_where_they_are_put_and_are_counted_apart(rule: str, tmp_pat
     assert (starts[tree.root_node] == 0).all()  # the first token of a text is never said anew
     if rule == "boundary":
         assert (tree.depth[starts > 0] % 2 == 0).all()
-    assert leaves(tree, counts(tree)).count.sum() == 3 * len(ROOTS) + begun
+    assert leaves(tree, counts(tree)).times.sum() == 3 * len(ROOTS) + begun
 
 
 def test_surprise_forks_before_the_least_likely_token(tmp_path: Path) -> None:
