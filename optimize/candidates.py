@@ -6,10 +6,11 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from treegym.errors import ConfigError
 from treegym.optimize.strategies import STRATEGIES, compatible, load, ordered
+from treegym.optimize.strategies.base import Arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +58,7 @@ def parse(name: str) -> Candidate:
     return Candidate(ordered(names))
 
 
-def apply(module: nn.Module, candidate: Candidate, sample: tuple[Any, ...]) -> nn.Module:
+def apply(module: nn.Module, candidate: Candidate, sample: Arguments) -> nn.Module:
     """Returns an optimised deep copy in evaluation mode; the module itself is not touched.
 
     Raises:
@@ -67,13 +68,13 @@ def apply(module: nn.Module, candidate: Candidate, sample: tuple[Any, ...]) -> n
     result = copied(module)
     for name in candidate.strategies:
         result = load(name).apply(result, sample)
-    return result.eval()
+    return result.eval().requires_grad_(False)
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """Returns a deep copy in evaluation mode; raises ConfigError for a module that cannot be copied."""
+    """Returns a deep copy, frozen and in evaluation mode; raises ConfigError for a module that cannot be copied."""
     try:
-        return copy.deepcopy(module).eval()
+        return copy.deepcopy(module).eval().requires_grad_(False)
     except Exception as error:
         raise ConfigError(f"the module cannot be copied ({type(error).__name__}: {error})") from error
 

@@ -48,7 +48,8 @@ class CoreConfig:
     performance_threshold: float = 0.8  # a fitness that is good enough to stop
     convergence_threshold: float = 0.01  # stop when two measurements in a row improve the best by less
     max_iterations: int = 10  # candidates measured at most
-    max_accuracy_drop: float | None = 0.05  # hard limit on lost accuracy; None: only the fitness counts
+    max_accuracy_drop: float | None = 0.01  # hard limit on lost accuracy; None: only the fitness counts
+    allow_slower: bool = False  # let a winner be slower than the original, for goals that memory drives
     seconds_per_candidate: float = 2.0  # time for measuring one
     processes: int | None = None  # candidates tried and measured side by side; None: as there are processors
     timeout: float = 120.0  # after which a candidate is given up

@@ -23,6 +23,7 @@ from treegym.optimize.measure import Task, check_module
 from treegym.optimize.report import as_text, result_of
 from treegym.optimize.search import Search
 from treegym.optimize.selector import CandidateSelector
+from treegym.optimize.strategies.base import Arguments
 from treegym.optimize.tracker import StrategyTracker, default_path
 from treegym.optimize.trials import Evaluated, Trials
 
@@ -70,7 +71,7 @@ class HybridOptimizationCore:
         )
         self.kind = ""
         self.module: nn.Module | None = None  # the last one, and a sample of its inputs
-        self.sample: tuple[Any, ...] = ()
+        self.sample: Arguments = ()
         self.trials: Trials | None = None  # of the last module
         self.names: list[str] = []  # of the strategies that apply to it
         self.reasons: dict[str, str] = {}  # why others do not
@@ -91,7 +92,8 @@ class HybridOptimizationCore:
         self.names, self.reasons = applicable(module, sample, config.strategies, limits, at_once=at_once)
         count = config.num_candidates or count_for(module)
         ensembles = config.enable_ensemble_optimization
-        return propose(self.names, self.kind, self.tracker, self.weights, count, ensembles=ensembles)
+        limit = config.max_accuracy_drop
+        return propose(self.names, self.kind, self.tracker, self.weights, count, ensembles=ensembles, limit=limit)
 
     def hybrid_optimize_module(self, module: nn.Module, inputs: Any = None) -> tuple[nn.Module, dict[str, Any]]:
         """Returns the optimised module (a copy, in evaluation mode) and the result.

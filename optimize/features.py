@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from treegym.optimize.memory import footprint
-from treegym.optimize.strategies.base import map_tensors, tensors_of
+from treegym.optimize.strategies.base import Arguments, call, map_tensors, tensors_of
 
 __all__ = ["describe", "kind_of"]
 
@@ -25,7 +25,7 @@ _COUNTED: dict[str, tuple[type[nn.Module], ...]] = {
 }
 
 
-def describe(module: nn.Module, sample: tuple[Any, ...]) -> dict[str, float]:
+def describe(module: nn.Module, sample: Arguments) -> dict[str, float]:
     """Returns the layer kinds, sizes, shapes and arithmetic intensity of a module."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,7 +38,7 @@ def describe(module: nn.Module, sample: tuple[Any, ...]) -> dict[str, float]:
     rows = [tensor.numel() // max(1, tensor.shape[-1]) if tensor.dim() else 1 for tensor in tensors_of(sample)]
     counter, spotter = FlopCounterMode(display=False), _AttentionSpotter()
     with torch.no_grad(), counter, spotter:
-        module(*map_tensors(sample, torch.clone))
+        call(module, map_tensors(sample, torch.clone))
     flops = counter.get_total_flops()
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return found | {
@@ -55,7 +55,7 @@ def describe(module: nn.Module, sample: tuple[Any, ...]) -> dict[str, float]:
     }
 
 
-def kind_of(module: nn.Module, sample: tuple[Any, ...] | None = None) -> str:
+def kind_of(module: nn.Module, sample: Arguments | None = None) -> str:
     """Returns the kind of a module: from its layers, the names of its classes and, with a sample, what it computes."""
     layers = list(module.modules())
     names = " ".join(dict.fromkeys(type(layer).__name__.lower() for layer in layers))
@@ -103,10 +103,10 @@ class _AttentionSpotter(TorchDispatchMode):
         return out
 
 
-def _attends(module: nn.Module, sample: tuple[Any, ...]) -> bool:
+def _attends(module: nn.Module, sample: Arguments) -> bool:
     spotter = _AttentionSpotter()
     with torch.no_grad(), spotter:
-        module(*map_tensors(sample, torch.clone))
+        call(module, map_tensors(sample, torch.clone))
     return spotter.found
 
 

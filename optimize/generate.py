@@ -13,10 +13,10 @@ from treegym.optimize import worker
 from treegym.optimize.candidates import Candidate, apply, combinations
 from treegym.optimize.measure import warm_up_process
 from treegym.optimize.strategies import compatible, expand, ordered
-from treegym.optimize.strategies.base import map_tensors
+from treegym.optimize.strategies.base import Arguments, call, map_tensors
 from treegym.optimize.tracker import StrategyTracker
 
-__all__ = ["LONGEST", "SLOW", "SUGGESTED", "applicable", "count_for", "extend", "heaviest", "propose"]
+__all__ = ["LONGEST", "SLOW", "SUGGESTED", "applicable", "count_for", "extend", "heaviest", "likely_broken", "propose"]
 
 SLOW = ("compile",)  # taken only when asked for by name: its first call takes seconds to minutes
 LONGEST = 4  # strategies in an ensemble
@@ -34,6 +34,7 @@ SUGGESTED: dict[str, tuple[str, ...]] = {
     "dense": ("quantization", "memory_pooling"),
     "qwen": ("attention_fusion", "kernel_fusion"),
 }
+DOUBT = 2.0  # expected losses up to so many times the limit are worth a try
 _BONUS = 0.002  # of fitness, for each strategy of a suggested family
 
 
@@ -44,7 +45,7 @@ def count_for(module: nn.Module) -> int:
 
 
 def applicable(
-    module: nn.Module, sample: tuple[Any, ...], strategies: Sequence[str], limits: worker.Limits, *, at_once: int = 1
+    module: nn.Module, sample: Arguments, strategies: Sequence[str], limits: worker.Limits, *, at_once: int = 1
 ) -> tuple[list[str], dict[str, str]]:
     """Tries every strategy alone on a copy, in child processes; returns those that ran, and why others did not.
 
@@ -58,7 +59,7 @@ def applicable(
         import torch
 
         with torch.no_grad():
-            apply(module, Candidate((name,)), sample)(*map_tensors(sample, torch.clone))
+            call(apply(module, Candidate((name,)), sample), map_tensors(sample, torch.clone))
         return {}
 
     works = [functools.partial(attempt, name) for name in names]
@@ -76,22 +77,43 @@ def propose(
     count: int,
     *,
     ensembles: bool = True,
+    limit: float | None = None,
 ) -> list[Candidate]:
-    """Returns `count` candidates: the singles and the ensembles of which most is expected, half and half."""
+    """Returns `count` candidates: the singles and the ensembles of which most is expected, half and half.
+
+    Candidates that are expected to lose clearly more accuracy than `limit` are not offered; where all are, the one
+    that is expected to lose least is.
+    """
 
     def worth(candidate: Candidate) -> float:
         bonus = sum(_BONUS for family in candidate.families if family in SUGGESTED.get(kind, ()))
         return tracker.expected_fitness(kind, candidate, weights) + bonus
 
-    singles = sorted((Candidate((name,)) for name in names), key=worth, reverse=True)
+    def within(candidate: Candidate) -> bool:
+        return not likely_broken(kind, candidate, tracker, limit)
+
+    singles = [candidate for candidate in map(_single, names) if within(candidate)]
+    if not singles:
+        return sorted(map(_single, names), key=lambda one: -tracker.expected(kind, one)[2])[:1]
+    singles.sort(key=worth, reverse=True)
+    names = [candidate.strategies[0] for candidate in singles]
     if not ensembles:
         return singles[:count]
     parts = heaviest(names, kind, tracker, weights)
-    several = [candidate for candidate in combinations(parts, LONGEST) if len(candidate.strategies) > 1]
+    several = [one for one in combinations(parts, LONGEST) if len(one.strategies) > 1 and within(one)]
     several.sort(key=worth, reverse=True)
     half = min(len(singles), (count + 1) // 2)
     chosen = singles[:half] + several[: count - half]
     return chosen + singles[half : half + count - len(chosen)]
+
+
+def likely_broken(kind: str, candidate: Candidate, tracker: StrategyTracker, limit: float | None) -> bool:
+    """Returns whether a candidate is expected to lose clearly more accuracy than a limit; histories vary."""
+    return limit is not None and 1.0 - float(tracker.expected(kind, candidate)[2]) > DOUBT * limit
+
+
+def _single(name: str) -> Candidate:
+    return Candidate((name,))
 
 
 def heaviest(names: Sequence[str], kind: str, tracker: StrategyTracker, weights: np.ndarray) -> list[str]:

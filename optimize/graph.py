@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from treegym.optimize.strategies.base import NotApplicable, map_tensors, replace, tensors_of
+from treegym.optimize.strategies.base import Arguments, NotApplicable, call, map_tensors, replace, tensors_of
 
 __all__ = ["Calls", "capture", "close", "rewrite", "single_use", "trace"]
 
@@ -24,7 +24,7 @@ Transform = Callable[[fx.GraphModule, "tuple[Any, ...]"], int]  # rewrites in pl
 TOLERANCE = 1e-3  # relative; a rewrite is meant to be exact, and float32 sums reorder
 
 
-def capture(module: nn.Module, sample: tuple[Any, ...]) -> Calls:
+def capture(module: nn.Module, sample: Arguments) -> Calls:
     """Runs the module once and returns the arguments with which each submodule was first called."""
     calls: Calls = {}
     handles = []
@@ -41,7 +41,7 @@ def capture(module: nn.Module, sample: tuple[Any, ...]) -> Calls:
             handles.append(child.register_forward_pre_hook(keep(name), with_kwargs=True))
     try:
         with torch.no_grad():
-            module(*map_tensors(sample, torch.clone))
+            call(module, map_tensors(sample, torch.clone))
     finally:
         for handle in handles:
             handle.remove()
@@ -88,7 +88,7 @@ def close(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
 
 
 def rewrite(
-    module: nn.Module, sample: tuple[Any, ...], transform: Transform, *, nothing: str, exact: bool = True
+    module: nn.Module, sample: Arguments, transform: Transform, *, nothing: str, exact: bool = True
 ) -> nn.Module:
     """Applies a graph transform wherever it works and returns the module; raises `NotApplicable` if nowhere.
 

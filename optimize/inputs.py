@@ -6,7 +6,7 @@ Inputs are the module's arguments: a tuple in their order, or a mapping by their
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from treegym.errors import ConfigError
 from treegym.optimize.candidates import copied
-from treegym.optimize.strategies.base import map_tensors, tensors_of
+from treegym.optimize.strategies.base import Arguments, map_tensors, tensors_of
 
 __all__ = ["Inputs", "fresh_inputs", "guessed_inputs", "moved"]
 
-Inputs = Callable[[int], tuple[Any, ...]]  # seed -> fresh arguments of the module
+Inputs = Callable[[int], Arguments]  # seed -> fresh arguments of the module
 Shape = tuple[int, ...]
 _FEW = 8  # a tensor of so few distinct numbers is a mask or a code, not a signal
 _BATCH, _LENGTHS, _SIDES = 4, (32, 8, 128), (32, 64, 224, 28)
@@ -28,28 +28,33 @@ def fresh_inputs(source: Any) -> Inputs:
     """Returns a function from seed to fresh inputs.
 
     `source` is a function of a seed; or what always gives the same (a function without arguments or that ignores its
-    seed, a tensor, a tuple), whose tensors are then imitated: floats keep mean and spread, whole numbers and floats of
-    few values (masks) are drawn from the values that occur, flags are shuffled.
+    seed, a tensor, a tuple, a dict), whose tensors are then imitated: floats keep mean and spread, whole numbers and
+    floats of few values (masks) are drawn from the values that occur, flags are shuffled. Of several sets of arguments
+    (a list of tuples or dicts, of any shapes) seeds take turns.
     """
     if callable(source):
         if _takes_seed(source):
-            sample = _made(source, 0)
-            if not _same(sample, _made(source, 1)):
-                return lambda seed: _arguments(source(seed))
+            samples = _made(source, 0)
+            if not _same(samples, _made(source, 1)):
+                return lambda seed: _of(_made(source, seed), seed)
         else:
-            sample = _made(source)
+            samples = _made(source)
     else:
-        sample = _arguments(source)
-    return lambda seed: _imitate(sample, seed)
+        samples = _arguments(source)
+    return lambda seed: _imitate(_of(samples, seed), seed)
+
+
+def _of(samples: list[Arguments], seed: int) -> Arguments:
+    return samples[seed % len(samples)]
 
 
 def moved(source: Any, device: torch.device) -> Inputs:
     """Returns fresh inputs of a source, on a device."""
     fresh = fresh_inputs(source)
-    return lambda seed: map_tensors(fresh(seed), lambda tensor: tensor.to(device))
+    return lambda seed: map_tensors(fresh(seed), lambda tensor: tensor.to(device))  # type: ignore[no-any-return]
 
 
-def _made(source: Callable[..., Any], *seed: int) -> tuple[Any, ...]:
+def _made(source: Callable[..., Any], *seed: int) -> list[Arguments]:
     try:
         return _arguments(source(*seed))
     except ConfigError:
@@ -68,14 +73,20 @@ def _takes_seed(function: Callable[..., Any]) -> bool:
     return any(one.kind in kinds and (one.default is one.empty or one.name == "seed") for one in parameters)
 
 
-def _arguments(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, tuple):
-        return value
-    if isinstance(value, list):
-        return tuple(value)
+def _arguments(value: Any) -> list[Arguments]:
+    """Returns arguments: one set of them, or several (of different shapes) where a list of tuples or dicts came."""
+    if isinstance(value, list) and value and all(isinstance(one, tuple | dict) for one in value):
+        return list(value)
+    if isinstance(value, tuple | list):
+        return [tuple(value)]
     if isinstance(value, Tensor):
-        return (value,)
-    raise ConfigError(f"inputs are a {type(value).__name__}; expected a tensor or a tuple of the module's arguments")
+        return [(value,)]
+    if isinstance(value, Mapping):
+        return [dict(value)]
+    raise ConfigError(
+        f"inputs are a {type(value).__name__}; expected a tensor, a tuple of the module's arguments, a dict of named "
+        "ones, or a list of such tuples or dicts"
+    )
 
 
 def _same(first: Any, second: Any) -> bool:
@@ -84,7 +95,7 @@ def _same(first: Any, second: Any) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _imitate(sample: tuple[Any, ...], seed: int) -> tuple[Any, ...]:
+def _imitate(sample: Arguments, seed: int) -> Arguments:
     rng = torch.Generator().manual_seed(seed)
 
     def fresh(x: Tensor) -> Tensor:
@@ -100,7 +111,8 @@ def _imitate(sample: tuple[Any, ...], seed: int) -> tuple[Any, ...]:
             picks = torch.randperm(x.numel(), generator=rng)
         return flat[picks.to(x.device)].reshape(x.shape).clone()
 
-    return map_tensors(sample, fresh)
+    imitated: Arguments = map_tensors(sample, fresh)
+    return imitated
 
 
 def guessed_inputs(module: nn.Module) -> Callable[[int], tuple[Tensor, ...]]:

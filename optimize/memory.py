@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from treegym.optimize.strategies.base import map_tensors
+from treegym.optimize.held import held_tensors
+from treegym.optimize.strategies.base import Arguments, call, map_tensors
 
-__all__ = ["footprint", "peak_allocation"]
+__all__ = ["device_of", "footprint", "peak_allocation"]
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Returns where a module lives."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def footprint(module: nn.Module) -> int:
-    """Returns the bytes of all parameters and buffers, shared storage counted once, packed weights included."""
+    """Returns the bytes of all tensors a module holds (see `held_tensors`), shared storage counted once."""
     seen: set[int] = set()
-    total = sum(_tensor_bytes(tensor, seen) for tensor in [*module.parameters(), *module.buffers()])
-    for value in module.state_dict().values():
-        if not isinstance(value, Tensor) or value.is_quantized:  # what parameters() and buffers() do not show
-            total += _packed_bytes(value, seen)
-    return total
+    return sum(_tensor_bytes(tensor, seen) for _, tensor in held_tensors(module))
 
 
 def _tensor_bytes(tensor: Tensor, seen: set[int]) -> int:
@@ -39,36 +40,26 @@ def _tensor_bytes(tensor: Tensor, seen: set[int]) -> int:
     return int(size)
 
 
-def _packed_bytes(value: Any, seen: set[int]) -> int:
-    if isinstance(value, Tensor):
-        return _tensor_bytes(value, seen)
-    if isinstance(value, (tuple, list)):
-        return sum(_packed_bytes(item, seen) for item in value)
-    if isinstance(value, torch.ScriptObject):  # quantised LSTM cells keep their weights in one
-        return _packed_bytes(value.__getstate__(), seen)
-    return 0
-
-
-def peak_allocation(module: nn.Module, inputs: tuple[Any, ...], earlier: tuple[Any, ...] | None = None) -> int:
+def peak_allocation(module: nn.Module, inputs: Arguments, earlier: Arguments | None = None) -> int:
     """Returns the most bytes that one call has allocated at once, as the allocator saw it.
 
     A call on `earlier` (None: on the same inputs) comes first: what it keeps, workspaces, is not part of every call.
     """
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     x = map_tensors(inputs, torch.clone)
-    module(*map_tensors(inputs if earlier is None else earlier, torch.clone))
+    call(module, map_tensors(inputs if earlier is None else earlier, torch.clone))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        module(*x)
+        call(module, x)
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - before)
     with (
         _quiet_stderr(),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
     ):
-        output = module(*x)
+        output = call(module, x)
     del output
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     current = peak = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from treegym.optimize.candidates import Candidate
-from treegym.optimize.generate import extend
+from treegym.optimize.generate import extend, likely_broken
 from treegym.optimize.selector import CandidateSelector
 from treegym.optimize.tracker import StrategyTracker
 from treegym.optimize.trials import Evaluated, Trials
@@ -84,18 +84,19 @@ class Search:
         That is: by the history of the strategies, or because a part of the candidate has broken it already.
         """
         value = self.tracker.expected_fitness(self.kind, candidate, self.trials.weights)
-        drop = self.trials.config.max_accuracy_drop
-        if drop is None:
-            return value
-        expected = self.tracker.expected(self.kind, candidate)[2]
-        broken = 1.0 - expected > 2 * drop  # histories vary: no closer than that
+        broken = likely_broken(self.kind, candidate, self.tracker, self.trials.config.max_accuracy_drop)
         for one in self.trials.evaluated:
             part = set(one.candidate.strategies) <= set(candidate.strategies)
             broken |= part and one.measurement is not None and self.trials.breaks_limit(one.measurement)
         return value - BROKEN if broken else value
 
     def _offspring(self, best: Candidate, seen: set[Candidate]) -> list[Candidate]:
-        larger = [candidate for candidate in extend(best, self.names) if candidate not in seen]
+        limit = self.trials.config.max_accuracy_drop
+        larger = [
+            candidate
+            for candidate in extend(best, self.names)
+            if candidate not in seen and not likely_broken(self.kind, candidate, self.tracker, limit)
+        ]
         larger.sort(key=self._promise, reverse=True)
         seen.update(larger[:OFFSPRING])
         return larger[:OFFSPRING]

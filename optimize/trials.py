@@ -24,6 +24,7 @@ from treegym.optimize.measurement import Measurement, MeasureSettings
 
 __all__ = ["Evaluated", "Trials"]
 
+RESOLUTION = 0.02  # speed ratios closer to 1 than this cannot be told from it
 SECOND_SEED = 50_000_017  # added to the seed of inputs when a winner is measured once more
 
 
@@ -71,9 +72,9 @@ class Trials:
         return found
 
     def allowed(self, found: Evaluated) -> bool:
-        """Returns whether a candidate is surely better than the original, and loses no more accuracy than allowed."""
+        """Returns whether a candidate is surely better than the original, within the limits on accuracy and speed."""
         m = found.measurement
-        if m is None or self.breaks_limit(m):
+        if m is None or self.breaks_limit(m) or self.slower(m):
             return False
         cautious = fitness(scores(m.speed.low, m.memory.low, m.accuracy.low), self.weights)
         return bool(cautious > self.base_fitness)
@@ -82,6 +83,10 @@ class Trials:
         """Returns whether a measurement shows more lost accuracy than allowed."""
         drop = self.config.max_accuracy_drop
         return drop is not None and 1.0 - m.accuracy.low > drop
+
+    def slower(self, m: Measurement) -> bool:
+        """Returns whether a measurement shows a candidate slower than the original, where that is not allowed."""
+        return not self.config.allow_slower and (m.speed.value < 1.0 or m.speed.low < 1.0 - RESOLUTION)
 
     def winner(self) -> tuple[nn.Module, Evaluated | None]:
         """Applies the best candidate that is allowed, in this process, and measures it once more; else the original."""

@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["Limits", "Outcome", "can_fork", "processors", "run", "run_all"]
+__all__ = ["Limits", "Outcome", "can_fork", "in_child", "processors", "run", "run_all"]
 
 _CHUNK = 65_536
+_forked: list[int] = []  # the process id, in a child
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ def can_fork(module: torch.nn.Module | None = None) -> bool:
     """Returns whether work on this module can run in a forked child."""
     on_gpu = module is not None and any(parameter.device.type != "cpu" for parameter in module.parameters())
     return hasattr(os, "fork") and not on_gpu
+
+
+def in_child() -> bool:
+    """Returns whether this process is a child that `run` made."""
+    return _forked == [os.getpid()]
 
 
 def run(work: Callable[[], dict[str, Any]], limits: Limits | None = None, *, fork: bool = True) -> Outcome:
@@ -138,6 +144,7 @@ def _child(work: Callable[[], dict[str, Any]], writer: int, limits: Limits) -> N
     import resource  # POSIX only, as fork is
 
     status = 1
+    _forked[:] = [os.getpid()]
     try:
         sink = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -169,7 +176,7 @@ def _guarded(work: Callable[[], dict[str, Any]]) -> Outcome:
         text = str(error).strip().splitlines()
         if "allocate memory" in str(error):
             return Outcome(None, "ran out of its memory limit", isolated=False)
-        kind = "" if type(error).__name__ == "NotApplicable" else f"{type(error).__name__}: "
+        kind = "" if type(error).__name__ in ("NotApplicable", "Refused") else f"{type(error).__name__}: "
         return Outcome(None, f"{kind}{text[0][:300] if text else 'no message'}", isolated=False)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from treegym.optimize.graph import rewrite
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable
 
 __all__ = ["Strategy", "fuse_attention"]
 
@@ -26,7 +26,7 @@ _PASS_METHODS = {"contiguous", "clone"}
 class Strategy(HybridOptimizationStrategy):
     """Replaces explicit attention by `scaled_dot_product_attention`."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         setting = getattr(module, "set_attn_implementation", None)
         current = getattr(getattr(module, "config", None), "_attn_implementation", None)
         if setting is not None and current == "eager":

@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cast", "HybridOptimizationStrategy", "NotApplicable", "linears", "map_tensors", "replace", "tensors_of"]
+__all__ = [
+    "Arguments", "Cast", "HybridOptimizationStrategy", "NotApplicable", "call", "linears", "map_tensors", "replace",
+    "tensors_of",
+]  # fmt: skip
+
+Arguments = tuple[Any, ...] | dict[str, Any]  # of a module: in their order, or by name
 
 
 class NotApplicable(Exception):
@@ -31,7 +36,7 @@ class HybridOptimizationStrategy:
     nominal: tuple[float, float, float] = (1.0, 1.0, 1.0)  # gains to expect at first: speed, memory, accuracy
     conflicts: tuple[str, ...] = ()  # strategies that cannot be in the same ensemble
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         raise NotImplementedError
 
 
@@ -49,6 +54,11 @@ class Cast(nn.Module):
         up: Callable[[Tensor], Tensor] = lambda x: x.to(self.outer) if x.dtype == self.dtype else x  # noqa: E731
         out = self.module(*[map_tensors(a, down) for a in args], **{k: map_tensors(v, down) for k, v in kwargs.items()})
         return map_tensors(out, up)
+
+
+def call(module: nn.Module, arguments: Arguments) -> Any:
+    """Calls a module on its arguments."""
+    return module(**arguments) if isinstance(arguments, dict) else module(*arguments)
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable, linears, replace
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable, linears, replace
 
 __all__ = ["BF16Linear", "Strategy"]
 
@@ -28,7 +26,7 @@ class BF16Linear(nn.Module):
 class Strategy(HybridOptimizationStrategy):
     """Replaces float32 linear layers by bf16 ones."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         layers = [(name, layer) for name, layer in linears(module) if layer.weight.dtype == torch.float32]
         if not layers:
             raise NotApplicable("no float32 linear layer")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable, map_tensors
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable, map_tensors
 
 __all__ = ["ChannelsLast", "Strategy"]
 
@@ -30,7 +30,7 @@ def _reorder(x: Tensor) -> Tensor:
 class Strategy(HybridOptimizationStrategy):
     """Puts weights and inputs of two-dimensional convolutions into channels-last format."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         if not any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
             raise NotApplicable("no two-dimensional convolution")
         return ChannelsLast(module.to(memory_format=torch.channels_last))

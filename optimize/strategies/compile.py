@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable
 
 __all__ = ["Compiled", "Strategy"]
 
@@ -28,7 +28,7 @@ class Compiled(nn.Module):
 class Strategy(HybridOptimizationStrategy):
     """Compiles the module with TorchInductor."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         if not any(shutil.which(name) for name in ("g++", "clang++", "cl")):
             raise NotApplicable("no C++ compiler on the path")
         return Compiled(module.requires_grad_(False))

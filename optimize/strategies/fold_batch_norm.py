@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from treegym.optimize.graph import rewrite, single_use
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable, replace
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable, replace
 
 __all__ = ["Strategy", "fold"]
 
@@ -19,7 +19,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class Strategy(HybridOptimizationStrategy):
     """Folds batch norms into the convolution or linear layer they follow."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         nothing = "no batch norm right after a convolution or a linear layer"
         if not any(isinstance(layer, _NORMS) for layer in module.modules()):
             raise NotApplicable(nothing)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from treegym.optimize.graph import rewrite, single_use
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable
 
 __all__ = ["FusedLinear", "Strategy"]
 
@@ -31,7 +31,7 @@ class FusedLinear(nn.Module):
 class Strategy(HybridOptimizationStrategy):
     """Fuses linear layers with ReLU, GELU, tanh or SiLU."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
             raise NotApplicable("this build of PyTorch has no fused linear kernel (oneDNN)")
         if any(parameter.device.type != "cpu" for parameter in module.parameters()):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from treegym.optimize.strategies.base import Cast, HybridOptimizationStrategy, NotApplicable
+from treegym.optimize.strategies.base import Arguments, Cast, HybridOptimizationStrategy, NotApplicable
 
 __all__ = ["BF16", "FP16"]
 
@@ -17,7 +15,7 @@ class _Half(HybridOptimizationStrategy):
 
     dtype: torch.dtype
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         dtypes = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
         if dtypes != {torch.float32}:
             raise NotApplicable("the module's parameters are not all float32")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from treegym.optimize.strategies.base import HybridOptimizationStrategy
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy
 
 __all__ = ["InferenceMode", "Strategy"]
 
@@ -27,5 +27,5 @@ class InferenceMode(nn.Module):
 class Strategy(HybridOptimizationStrategy):
     """Wraps the module; parameters stop asking for gradients."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         return InferenceMode(module.requires_grad_(False))

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from treegym.optimize.graph import rewrite, single_use
-from treegym.optimize.strategies.base import HybridOptimizationStrategy
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy
 
 __all__ = ["Strategy"]
 
@@ -26,7 +26,7 @@ _FRESH_FUNCTIONS = {torch.matmul, torch.bmm, operator.matmul, nn.functional.line
 class Strategy(HybridOptimizationStrategy):
     """Makes activations and sums in place, never on an input of the module or on a view of something kept."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         return rewrite(module, sample, _overwrite, nothing="no activation or sum whose input is read by nothing else")
 
 

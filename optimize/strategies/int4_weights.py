@@ -5,13 +5,12 @@ The CPU kernel is made for bf16: with float32 rows it is fifty times slower, so 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from treegym.errors import require
 from treegym.optimize.strategies.base import (
+    Arguments,
     Cast,
     HybridOptimizationStrategy,
     NotApplicable,
@@ -53,7 +52,7 @@ class Int4Linear(nn.Module):
 class Strategy(HybridOptimizationStrategy):
     """Packs the linear weights whose shapes the kernels take."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         fitting = [
             (name, layer)
             for name, layer in linears(module)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import nn
 
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable
 
 __all__ = ["Strategy"]
 
@@ -18,7 +17,7 @@ _LAYERS = (nn.Linear, nn.LSTM, nn.GRU)
 class Strategy(HybridOptimizationStrategy):
     """Quantises linear layers (a scale for every output channel) and LSTMs."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         found = [layer for layer in module.modules() if type(layer) in _LAYERS]
         if not found or any(parameter.device.type != "cpu" for parameter in module.parameters()):
             raise NotApplicable("no linear or recurrent layer on a CPU")

@@ -6,12 +6,10 @@ On a CPU torchao's weight-only int8 measured the same in speed, memory and error
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable, linears, replace
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable, linears, replace
 
 __all__ = ["Int8Linear", "Strategy"]
 
@@ -46,7 +44,7 @@ class Int8Linear(nn.Module):
 class Strategy(HybridOptimizationStrategy):
     """Replaces linear layers by int8 ones."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         layers = linears(module)
         if not layers:
             raise NotApplicable("no linear layer")

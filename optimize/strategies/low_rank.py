@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable, linears, replace
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable, linears, replace
 
 __all__ = ["Strategy", "factorise"]
 
@@ -18,7 +16,7 @@ SAVED = 0.8  # the two factors must have at most this share of the weights
 class Strategy(HybridOptimizationStrategy):
     """Factorises by truncated singular value decomposition."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         changed = 0
         for name, layer in linears(module):
             thin = factorise(layer) if name and layer.weight.dtype == torch.float32 else None

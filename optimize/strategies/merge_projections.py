@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from treegym.optimize.graph import rewrite
-from treegym.optimize.strategies.base import HybridOptimizationStrategy
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy
 
 __all__ = ["Strategy", "merge_linears"]
 
@@ -16,7 +16,7 @@ __all__ = ["Strategy", "merge_linears"]
 class Strategy(HybridOptimizationStrategy):
     """Merges sibling linear layers."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         return rewrite(module, sample, merge_linears, nothing="no linear layers that read the same input")
 
 

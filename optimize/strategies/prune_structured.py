@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from treegym.optimize.graph import rewrite, single_use
-from treegym.optimize.strategies.base import HybridOptimizationStrategy
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy
 
 __all__ = ["Strategy", "shrink"]
 
@@ -20,7 +20,7 @@ _ELEMENTWISE = {torch.relu, nn.functional.relu, nn.functional.gelu, nn.functiona
 class Strategy(HybridOptimizationStrategy):
     """Removes hidden units of small weight norm (rows of the first layer times columns of the second)."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         nothing = "no two linear layers with only activations between them"
         return rewrite(module, sample, _shrink_pairs, nothing=nothing, exact=False)
 

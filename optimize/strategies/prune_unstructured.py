@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from treegym.optimize.strategies.base import HybridOptimizationStrategy, NotApplicable
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy, NotApplicable
 
 __all__ = ["Strategy"]
 
@@ -17,7 +15,7 @@ SHARE = 0.2
 class Strategy(HybridOptimizationStrategy):
     """Magnitude pruning, layer by layer."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         layers = [
             layer for layer in module.modules() if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
         ]

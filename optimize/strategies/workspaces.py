@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from treegym.optimize.graph import rewrite, single_use
-from treegym.optimize.strategies.base import HybridOptimizationStrategy
+from treegym.optimize.strategies.base import Arguments, HybridOptimizationStrategy
 
 __all__ = ["Strategy", "WorkspaceLinear"]
 
@@ -31,7 +31,8 @@ class WorkspaceLinear(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         rows, width = flat.shape[0], self.weight.shape[0]
         if self.workspace.numel() < rows * width or self.workspace.device != x.device:
-            self.workspace = torch.empty(rows * width, dtype=x.dtype, device=x.device)
+            with torch.inference_mode(False):  # it must be of use outside inference mode, too
+                self.workspace = torch.empty(rows * width, dtype=x.dtype, device=x.device)
         out = self.workspace[: rows * width].view(rows, width)
         if self.bias is None:
             torch.mm(flat, self.weight.t(), out=out)
@@ -43,7 +44,7 @@ class WorkspaceLinear(nn.Module):
 class Strategy(HybridOptimizationStrategy):
     """Gives linear layers a preallocated output buffer where the result cannot outlive the call."""
 
-    def apply(self, module: nn.Module, sample: tuple[Any, ...]) -> nn.Module:
+    def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         return rewrite(module, sample, _preallocate, nothing="no linear layer whose only reader is an activation")
 
 

@@ -30,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-accuracy-drop", type=float, default=0.01, metavar="SHARE", help="hard limit (default: %(default)s)"
     )
     parser.add_argument(
+        "--allow-slower", action="store_true", help="let the winner be slower than the original, if it is smaller"
+    )
+    parser.add_argument(
         "--strategies", metavar="NAME,...", help="families or strategies to try; slow ones (compile) only by name"
     )
     parser.add_argument("--selection", default="tournament", help="tournament, roulette, rank or rl")
@@ -53,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     settings: dict[str, Any] = {
         "objective_weights": parse_objective(args.objective),
         "max_accuracy_drop": args.max_accuracy_drop,
+        "allow_slower": args.allow_slower,
         "selection_strategy": args.selection,
         "num_candidates": args.candidates,
         "max_iterations": args.max_iterations,
