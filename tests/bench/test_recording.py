@@ -220,6 +220,9 @@ def test_runs_from_before_failures_were_counted_still_read(folder: Path) -> None
             file(path.stem).write_bytes(gzip.compress(lines))
             old[part] = {**old[part], "sha256": hashlib.sha256(lines).hexdigest()}
         path.write_text(json.dumps(old))
+    (folder / "chain.jsonl").unlink()  # nor were they chained
+    suite = json.loads((folder / "suite.json").read_text())
+    (folder / "suite.json").write_text(json.dumps({key: suite[key] for key in suite if key != "chained"}))
     assert verify(folder).problems == []
     board = leaderboard_of(folder)
     assert "failed_rewards" not in board

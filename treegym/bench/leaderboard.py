@@ -43,7 +43,9 @@ class AgentRuns:
 
     @property
     def deterministic(self) -> bool:
-        return bool((self.prompts == self.prompts[:1]).all())
+        """Whether nothing was learned and all runs are copies of one: they are no replicates."""
+        learned = any(run["training"] is not None for run in self.summaries)
+        return len(self.summaries) > 1 and not learned and bool((self.prompts == self.prompts[:1]).all())
 
 
 def leaderboard_of(path: str | os.PathLike[str], *, seed: int = 0) -> dict[str, Any]:
@@ -138,7 +140,8 @@ def build_leaderboard(suite: Suite, summaries: Iterable[Mapping[str, Any]], *, s
 def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], seed: int) -> dict[str, Any]:
     entries = {env.name: runs[env.name][name] for env in suite.envs}
     strata = [entry.scores for entry in entries.values()]
-    aggregates = {key: _ends(bootstrap(strata, f, seed=seed)) for key, f in AGGREGATES.items()}
+    fixed = all(entry.deterministic for entry in entries.values())
+    aggregates = {key: _ends(bootstrap(strata, f, seed=seed), fixed=fixed) for key, f in AGGREGATES.items()}
     against_zero = [np.zeros((1, entry.prompts.shape[1])) for entry in entries.values()]
     broad = paired_difference([entry.prompts for entry in entries.values()], against_zero, seed=seed)
     point, low, high = performance_profile([entry.by_kind for entry in entries.values()], THRESHOLDS, seed=seed)
@@ -152,7 +155,7 @@ def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], s
         **aggregates,
         "mean_over_prompts": _ends(broad),
         "runs": len(everyone),
-        "deterministic": all(entry.deterministic for entry in entries.values()),
+        "deterministic": fixed,
         **{column: _mean(run["final"].get(column) for run in everyone) for column in COLUMNS},
         "cost": {cost: _mean(run["cost"].get(cost) for run in everyone) for cost in COSTS},
         "evaluation": {
@@ -163,7 +166,11 @@ def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], s
                 if part.get("forward_passes") is not None
             ),
         },
-        "profile": {"point": _short(point), "low": _short(low), "high": _short(high)},
+        "profile": {
+            "point": _short(point),
+            "low": _short(low, fixed=fixed),
+            "high": _short(high, fixed=fixed),
+        },
         "envs": {env: _env_row(entry, suite, env, seed) for env, entry in entries.items()},
     }
 
@@ -171,7 +178,7 @@ def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], s
 def _env_row(entry: AgentRuns, suite: Suite, env: str, seed: int) -> dict[str, Any]:
     low, high = next(e.scale for e in suite.envs if e.name == env)
     return {
-        "iqm": _ends(bootstrap([entry.scores], interquartile_mean, seed=seed)),
+        "iqm": _ends(bootstrap([entry.scores], interquartile_mean, seed=seed), fixed=entry.deterministic),
         **{column: _mean(run["final"].get(column) for run in entry.summaries) for column in COLUMNS},
         "kinds": {
             kind: {
@@ -216,8 +223,9 @@ def _improvement(
     for i, first in enumerate(order):
         for j in range(i + 1, len(order)):
             p = improvement(strata[first], strata[order[j]], seed=seed, resamples=1_000)
-            matrix[i][j] = _ends(p)
-            matrix[j][i] = _ends(Interval(1 - p.point, 1 - p.high, 1 - p.low))
+            fixed = all(runs[env.name][name].deterministic for env in suite.envs for name in (first, order[j]))
+            matrix[i][j] = _ends(p, fixed=fixed)
+            matrix[j][i] = _ends(Interval(1 - p.point, 1 - p.high, 1 - p.low), fixed=fixed)
     return matrix
 
 
@@ -332,8 +340,10 @@ def _provenance(everyone: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return dict(next(run["provenance"] for run in everyone if repr(run.get("provenance")) == commonest) or {})
 
 
-def _ends(interval: Interval) -> list[float | None]:
-    return [_finite(interval.point), _finite(interval.low), _finite(interval.high)]
+def _ends(interval: Interval, *, fixed: bool = False) -> list[float | None]:
+    """Returns a point and the ends of its interval, which copies of one run (`fixed`) do not have."""
+    ends = [None, None] if fixed else [_finite(interval.low), _finite(interval.high)]
+    return [_finite(interval.point), *ends]
 
 
 def _mean(values: Iterable[Any]) -> float | None:
@@ -345,5 +355,5 @@ def _finite(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def _short(values: np.ndarray) -> list[float | None]:
-    return [None if math.isnan(value) else round(float(value), 4) for value in values]
+def _short(values: np.ndarray, *, fixed: bool = False) -> list[float | None]:
+    return [None if fixed or math.isnan(value) else round(float(value), 4) for value in values]

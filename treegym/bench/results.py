@@ -7,6 +7,7 @@
         runs/ENV--AGENT--SEED.json      a finished run: cost, learning curve, final scores, provenance
         runs/ENV--AGENT--SEED.jsonl.gz  its raw episodes of evaluation
         runs/ENV--AGENT--SEED.training.jsonl.gz  those it was trained on, where it learns
+        chain.jsonl                     the runs in the order they finished, each line sealed over the one before
         worker-0.log                    what agents printed, tracebacks of failed runs
         leaderboard.json, .csv, report.md, report.html
 
@@ -17,17 +18,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import treegym
+from treegym.bench import chain
 from treegym.bench.shape import SUMMARY, misfit
 from treegym.bench.suite import FORMAT, Job, Suite, parse_suite
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
 
-__all__ = ["ResultFolder", "strict_json"]
+__all__ = ["ResultFolder", "joined", "merge", "strict_json"]
 
 
 class ResultFolder:
@@ -37,8 +41,11 @@ class ResultFolder:
         self.path = Path(path)
         self.runs = self.path / "runs"
 
-    def prepare(self, suite: Suite) -> None:
-        """Creates the folder for a suite, or checks that the existing one belongs to it."""
+    def prepare(self, suite: Suite) -> Suite:
+        """Creates the folder for a suite, or extends the one that is there by the suite's new agents and seeds.
+
+        Returns the suite that the folder holds then.
+        """
         marker = self.path / "suite.json"
         if marker.exists():
             held = self.suite_table()
@@ -48,17 +55,21 @@ class ResultFolder:
                     "give another folder with --out, so that versions are not mixed"
                 )
             if held.get("fingerprint") != suite.fingerprint:
-                raise ConfigError(
-                    f"{self.path} holds results of suite {held.get('suite', {}).get('name')!r} with other settings; "
-                    "give another folder with --out, or remove that one"
-                )
+                suite = joined(self.suite(), suite, where=str(self.path))
+                self._write_suite(suite)
         elif self.path.exists() and (not self.path.is_dir() or any(map(_foreign, self.path.iterdir()))):
             raise ConfigError(f"{self.path} exists and is no result folder; give another one with --out")
         self.path.mkdir(parents=True, exist_ok=True)
         if not marker.exists():  # before anything else, so that a kill never leaves a folder that nobody owns
-            table = {"version": treegym.__version__, "fingerprint": suite.fingerprint, "suite": suite.as_json()}
-            atomic_write(marker, json.dumps(table, indent=1) + "\n")
+            self._write_suite(suite)
         self.runs.mkdir(exist_ok=True)
+        return suite
+
+    def _write_suite(self, suite: Suite) -> None:
+        table = {
+            "version": treegym.__version__, "fingerprint": suite.fingerprint, "suite": suite.as_json(), "chained": True,
+        }  # fmt: skip
+        atomic_write(self.path / "suite.json", json.dumps(table, indent=1) + "\n")
 
     def suite_table(self) -> dict[str, Any]:
         """Returns what suite.json holds; DataError when this is no result folder, or one of another format."""
@@ -74,6 +85,11 @@ class ResultFolder:
                 f"{FORMAT}; give another folder, or use the version that wrote it ({table.get('version')!r})"
             )
         return table
+
+    @property
+    def chained(self) -> bool:
+        """Whether the folder was written by a version that keeps a chain of its runs."""
+        return self.suite_table().get("chained") is True
 
     def suite(self) -> Suite:
         """Returns the suite the folder belongs to."""
@@ -105,6 +121,60 @@ class ResultFolder:
         """Yields the file and the summary of every finished run, in the order of file names."""
         for path in sorted(self.runs.glob("*.json")):
             yield path, _summary(path)
+
+
+def joined(held: Suite, more: Suite, *, where: str) -> Suite:
+    """Returns a suite with the agents and seeds of both; ConfigError where anything else differs, naming it."""
+    for what in ("name", "envs", "budget", "checkpoints", "split", "episodes"):
+        if getattr(held, what) != getattr(more, what):
+            raise ConfigError(
+                f"{where} holds results of suite {held.name!r} with other settings ({what} differ); a folder can be "
+                "extended by agents and seeds only: give another folder with --out, or remove that one"
+            )
+    agents = {agent.name: agent for agent in held.agents}
+    for agent in more.agents:
+        if agents.setdefault(agent.name, agent) != agent:
+            raise ConfigError(
+                f"{where} holds results of suite {held.name!r} with other settings of the agent {agent.name!r}; give "
+                "the agent another name, or the results another folder with --out"
+            )
+    return replace(
+        held,
+        agents=tuple(agents.values()),
+        seeds=tuple(sorted({*held.seeds, *more.seeds})),
+        description=more.description,
+    )
+
+
+def merge(sources: Sequence[str | os.PathLike[str]], target: str | os.PathLike[str]) -> int:
+    """Joins result folders of one suite with different agents or seeds into a new one; returns how many runs it has."""
+    folders = [ResultFolder(path) for path in sources]
+    suite = folders[0].suite()
+    for folder in folders[1:]:
+        suite = joined(suite, folder.suite(), where=str(folders[0].path))
+    out = ResultFolder(target)
+    if out.path.exists():
+        raise ConfigError(f"{out.path} exists already; merge into a new folder")
+    for folder in folders:
+        for fault in chain.faults(folder.path) if folder.chained else ():
+            raise DataError(f"{folder.path} cannot be merged: {fault}")
+    out.prepare(suite)
+    names: list[str] = []
+    for folder in folders:
+        known = [entry["run"] for entry in chain.entries(folder.path)]
+        rest = [path.stem for path in sorted(folder.runs.glob("*.json"))]
+        for name in dict.fromkeys([*known, *rest]):
+            path = out.runs / f"{name}.json"
+            if path.exists():
+                if path.read_bytes() == (folder.runs / f"{name}.json").read_bytes():
+                    continue
+                raise DataError(f"{folder.path} has another run {name} than an earlier folder; leave one of them out")
+            for own in (folder.training_path(name), folder.episodes_path(name), folder.runs / f"{name}.json"):
+                if own.exists():
+                    shutil.copyfile(own, out.runs / own.name)
+            names.append(name)
+    chain.append(out.path, names)
+    return len(list(out.runs.glob("*.json")))
 
 
 def _foreign(path: Path) -> bool:

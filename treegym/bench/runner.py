@@ -16,20 +16,21 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import treegym
 from treegym.agents.registry import AGENTS
+from treegym.bench import chain
 from treegym.bench.provenance import cores
 from treegym.bench.results import ResultFolder
 from treegym.bench.suite import Job, Suite
 from treegym.errors import ConfigError, TreeGymError, suggest
 from treegym.registration import find_spec
 
-__all__ = ["SuiteOutcome", "check_names", "run_suite"]
+__all__ = ["SuiteOutcome", "check_names", "run_again", "run_suite"]
 
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -82,7 +83,7 @@ def run_suite(
     workers: int | None = None,
     progress: Callable[[Job, dict[str, Any]], None] | None = None,
 ) -> SuiteOutcome:
-    """Runs every job of `suite` that is not finished in `out` yet.
+    """Runs every job of `suite` that is not finished in `out` yet, and of the suite that `out` holds already.
 
     A run that fails (or whose worker dies) is recorded and the others go on. A full disk stops everything, since no
     other run could be saved either.
@@ -96,14 +97,18 @@ def run_suite(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}")
     folder = ResultFolder(out)
-    folder.prepare(suite)
+    suite = folder.prepare(suite)
     outcome = SuiteOutcome()
     waiting: list[Job] = []
+    kept: list[str] = []
     for job in suite.jobs():
         if folder.finished(job) is None:
             waiting.append(job)
         else:
-            outcome.kept += 1
+            kept.append(job.id)
+    outcome.kept, chained = len(kept), folder.chained
+    if chained:
+        chain.append(folder.path, kept)  # a kill may have come between a run's end and its line
     if not waiting:
         return outcome
     count = min(cores() if workers is None else workers, len(waiting))
@@ -111,10 +116,12 @@ def run_suite(
         for job, answer in pool.run(waiting):
             if "error" not in answer:
                 outcome.finished += 1
+                if chained:
+                    chain.append(folder.path, [job.id])
             elif answer.get("disk"):
-                kept = outcome.kept + outcome.finished
+                there = outcome.kept + outcome.finished
                 raise TreeGymError(
-                    f"run {job.id} could not be saved: {answer['error']}. {kept} finished runs are kept in "
+                    f"run {job.id} could not be saved: {answer['error']}. {there} finished runs are kept in "
                     f"{folder.path}; make room and give the same command again"
                 )
             else:
@@ -122,6 +129,14 @@ def run_suite(
             if progress is not None:
                 progress(job, answer)
     return outcome
+
+
+def run_again(jobs: Sequence[Job], out: str | os.PathLike[str]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Runs jobs once more in a worker, with nothing kept; yields each with its answer. Results go to `out`."""
+    folder = ResultFolder(out)
+    folder.runs.mkdir(parents=True, exist_ok=True)
+    with _interruptible(), _Pool(1, folder) as pool:
+        yield from pool.run(jobs)
 
 
 class _Pool:

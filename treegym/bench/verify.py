@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from treegym.bench import chain
 from treegym.bench.arena import Arena, make_batch
 from treegym.bench.claims import contradictions
 from treegym.bench.episodes import read_episodes, read_training
 from treegym.bench.execute import final_of, summary_of
+from treegym.bench.integrity import Verification, check_claims, check_whole, repeat, same, unlearned
 from treegym.bench.leaderboard import build_leaderboard
 from treegym.bench.results import ResultFolder, strict_json
 from treegym.bench.shape import misfit
@@ -30,39 +32,16 @@ from treegym.files import atomic_write
 __all__ = ["Verification", "submit", "verify"]
 
 _ENTRY = {"suite": str, "suite_fingerprint": str, "agent": str, "by": str, "iqm": [(float, None)], "*": None}
-_SHOWN = 20  # problems listed; more say no more
 
 
-@dataclass
-class Verification:
-    """What a check found."""
-
-    runs: int = 0
-    episodes: int = 0
-    replayed: int = 0  # episodes whose end was looked up in the tree
-    problems: list[str] = field(default_factory=list)
-    leaderboard: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sound(self) -> bool:
-        return not self.problems
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "sound": self.sound,
-            "runs": self.runs,
-            "episodes": self.episodes,
-            "replayed": self.replayed,
-            "problems": self.problems[:_SHOWN],
-        }
-
-
-def verify(path: str | os.PathLike[str], *, replay: bool = True, seed: int = 0) -> Verification:
+def verify(path: str | os.PathLike[str], *, replay: bool = True, rerun: int = 0, seed: int = 0) -> Verification:
     """Checks a result folder.
 
     Args:
         path: the folder.
-        replay: also make the environments and look the episodes' ends up in their trees.
+        replay: also make the environments, look the episodes' ends up in their trees, and let the bundled agents that
+            do not learn play again, one seed of each.
+        rerun: how many further runs, drawn at random, are repeated and compared; this imports their agents.
         seed: the leaderboard's bootstrap seed.
     """
     folder = ResultFolder(path)
@@ -81,6 +60,7 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, seed: int = 0) 
             continue
         if summary.get("fingerprint") != job.fingerprint:
             found.problems.append(f"{file.name} was run with other settings than the suite's")
+        found.problems += check_claims(file.stem, summary, job)
         found.problems += _check_run(folder, file.stem, summary, job.env.metric, found)
         if replay:
             if job.env.name not in arenas:
@@ -94,6 +74,12 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, seed: int = 0) 
             found.problems += _replay_training(folder, file.stem, summary, schools[job.env.name], found)
     if not summaries:
         raise DataError(f"{folder.path} has no finished run to verify")
+    found.problems += check_whole(folder, suite, summaries, found)
+    if not found.problems:
+        chosen = unlearned(suite, summaries) if replay else []
+        others = [job for job in suite.jobs() if job not in chosen]
+        drawn = np.random.default_rng(seed).permutation(len(others))[:rerun]
+        found.problems += repeat(folder, [*chosen, *(others[i] for i in drawn)], found)
     if not found.problems:
         found.leaderboard = build_leaderboard(suite, summaries, seed=seed)
         found.problems += _check_leaderboard(folder.path / "leaderboard.json", found.leaderboard)
@@ -114,9 +100,9 @@ def _check_run(
     recomputed = {number: summary_of(episodes, metric) for number, episodes in checkpoints.items()}
     for point in summary["curve"]:
         claimed = {key: point.get(key) for key in recomputed.get(point["checkpoint"], {})}
-        if not claimed or not _same(recomputed[point["checkpoint"]], claimed):
+        if not claimed or not same(recomputed[point["checkpoint"]], claimed):
             yield f"{name}: checkpoint {point['checkpoint']} does not follow from the episodes"
-    if not _same(final_of(checkpoints[max(checkpoints)], metric), summary["final"]):
+    if not same(final_of(checkpoints[max(checkpoints)], metric), summary["final"]):
         yield f"{name}: the final scores do not follow from the episodes"
     failures = sum(episodes.with_failures for episodes in checkpoints.values())
     yield from _check_failures(name, summary, "evaluation", failures)
@@ -205,24 +191,8 @@ def _replay_training(
 
 
 def _check_leaderboard(path: Path, board: Mapping[str, Any]) -> Iterator[str]:
-    if path.exists() and not _same(json.loads(json.dumps(board)), strict_json(path)):
+    if path.exists() and not same(json.loads(json.dumps(board)), strict_json(path)):
         yield f"{path.name} does not follow from the runs; make it again with `treegym bench`"
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    """Returns whether two JSON values agree, numbers up to rounding."""
-    if isinstance(ours, dict):
-        return (
-            isinstance(theirs, dict)
-            and ours.keys() == theirs.keys()
-            and all(_same(v, theirs[k]) for k, v in ours.items())
-        )
-    if isinstance(ours, (list, tuple)):
-        return isinstance(theirs, list) and len(ours) == len(theirs) and all(map(_same, ours, theirs))
-    if isinstance(ours, float) or isinstance(theirs, float):
-        number = isinstance(ours, (int, float)) and isinstance(theirs, (int, float))
-        return number and abs(ours - theirs) <= 1e-6 * max(1.0, abs(ours))
-    return bool(ours == theirs)
 
 
 def submit(folder: str | os.PathLike[str], board_file: str | os.PathLike[str], *, by: str, seed: int = 0) -> int:
@@ -251,6 +221,7 @@ def submit(folder: str | os.PathLike[str], board_file: str | os.PathLike[str], *
             },
             "version": board["version"],
             "provenance": board["provenance"],
+            "chain": chain.head(Path(folder)),
         }
         for row in board["agents"]
     ]

@@ -48,13 +48,16 @@ def _listen(jobs: queue.SimpleQueue[str]) -> None:
 def _answers(request: dict[str, Any]) -> list[dict[str, Any]]:
     from treegym.bench.execute import execute
     from treegym.bench.suite import Job
-    from treegym.errors import TreeGymError
+    from treegym.errors import StorageError, TreeGymError
 
     job = Job.from_json(request["job"])
     try:
         _seed_globals(job.seed)
         summary = execute(job, out=Path(request["out"]))
         return [{"id": job.id, "score": summary["final"]["score"], "cost": summary["cost"]}]
+    except StorageError as error:  # no other run could be saved either
+        reason = getattr(error.__cause__, "strerror", None) or str(error)
+        return [{"id": job.id, "error": reason, "disk": True}]
     except TreeGymError as error:
         return [{"id": job.id, "error": str(error)}]
     except OSError as error:

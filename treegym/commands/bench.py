@@ -14,15 +14,17 @@ from treegym.errors import ConfigError, TreeGymError
 
 __all__ = ["configure", "run"]
 
-ACTIONS = ("run", "list", "report", "compare", "verify", "submit", "export")
+ACTIONS = ("run", "list", "report", "compare", "verify", "submit", "export", "merge")
 _HELP = """\
 actions:
-  run                 run the suite (the default; runs that are finished in --out are kept)
+  run                 run the suite (the default; runs that are finished in --out are kept, and a folder that is
+                      there already is extended by the suite's new agents and seeds)
   list                list the bundled suites
   report DIR          make the report of a result folder again
   compare A B         compare two result folders, with significance
   verify DIR          recompute everything in a result folder from its raw episodes
   submit DIR FILE     verify a result folder and add its agents to a shared leaderboard file
+  merge A B ... OUT   join result folders of one suite with different agents or seeds into a new one
   export DIR FILE     write every episode of training and evaluation into one Parquet file
 
 examples:
@@ -43,18 +45,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds to use instead of the suite's")
     parser.add_argument("--workers", type=int, help="worker processes (default: one a core)")
     parser.add_argument("--by", default="anonymous", help="submit: who hands the results in")
+    parser.add_argument("--rerun", type=int, default=0, metavar="N", help="verify: repeat N runs and compare them")
     parser.add_argument("--no-replay", action="store_true", help="verify: do not look episodes up in their trees")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the chosen action; exit code 0 means all runs finished, or all checks passed."""
     wanted = {"compare": 2, "submit": 2, "export": 2, "verify": 1, "report": 1}.get(args.action, 0)
-    if len(args.paths) != wanted:
+    if args.action == "merge" and len(args.paths) < 3:
+        raise ConfigError(f"bench merge takes two folders at least and a new one, and {len(args.paths)} paths came")
+    if len(args.paths) != wanted and args.action != "merge":
         what = {0: "no path", 1: "one result folder", 2: "two paths"}[wanted]
         raise ConfigError(f"bench {args.action} takes {what}, and {len(args.paths)} came; see treegym bench --help")
     action: dict[str, Any] = {
         "run": _run, "list": _list, "report": _report, "compare": _compare, "verify": _verify, "submit": _submit,
-        "export": _export,
+        "export": _export, "merge": _merge,
     }  # fmt: skip
     try:
         return int(action[args.action](args))
@@ -156,7 +161,9 @@ def _compare(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from treegym.bench.verify import verify
 
-    found = verify(args.paths[0], replay=not args.no_replay, seed=args.seed)
+    if args.rerun < 0:
+        raise ConfigError(f"--rerun is {args.rerun}; it must be at least 0")
+    found = verify(args.paths[0], replay=not args.no_replay, rerun=args.rerun, seed=args.seed)
     if args.json:
         print(json.dumps(found.as_json()))
     else:
@@ -164,8 +171,11 @@ def _verify(args: argparse.Namespace) -> int:
             print(f"treegym bench verify: {problem}", file=sys.stderr)
         state = "sound" if found.sound else f"{len(found.problems)} problems"
         print(
-            f"{found.runs} runs, {found.episodes} episodes, {found.replayed} of them looked up in their trees: {state}"
+            f"{found.runs} runs, {found.episodes} episodes, {found.replayed} of them looked up in their trees, "
+            f"{found.rerun} runs repeated: {state}"
         )
+        for note in found.notes:
+            print(f"Note: {note}")
     return 0 if found.sound else 1
 
 
@@ -174,6 +184,18 @@ def _submit(args: argparse.Namespace) -> int:
 
     count = submit(args.paths[0], Path(args.paths[1]), by=args.by, seed=args.seed)
     print(json.dumps({"entries": count}) if args.json else f"{args.paths[1]} now has {count} entries")
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from treegym.bench.leaderboard import leaderboard_of
+    from treegym.bench.report import write_report
+    from treegym.bench.results import merge
+
+    *sources, target = args.paths
+    count = merge(sources, target)
+    paths = write_report(leaderboard_of(target, seed=args.seed), target)
+    print(json.dumps({"runs": count, "files": [str(p) for p in paths]}) if args.json else f"{target} has {count} runs")
     return 0
 
 
