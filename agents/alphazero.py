@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
 from treegym.agents.alphazero_settings import AlphaZeroSettings
@@ -32,8 +33,9 @@ from treegym.agents.planning.replay import Replay
 from treegym.agents.planning.selfplay import SelfPlay, sampled
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.standing import Place
-from treegym.agents.policies.base import MASK
+from treegym.agents.policies.base import MASK, MEMORY
 from treegym.agents.schedules import as_schedule
+from treegym.agents.schema import Expected, check_json
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
 from treegym.errors import ConfigError
 
@@ -260,8 +262,25 @@ class AlphaZero(Agent):
         return {"optimizer": values}, arrays | {f"replay.{k}": a for k, a in self.replay.state().items()}
 
     def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        check_json(values, {"optimizer": {}}, "state")
         set_optimizer_state(self.optimizer, values["optimizer"], within(arrays, "optimizer."))
-        self.replay.set_state(within(arrays, "replay."))
+        self.replay.set_state(within(arrays, "replay."), self._kept())
+
+    def _kept(self) -> dict[str, Expected]:
+        """Returns what is kept of a position."""
+        seen: Any = self.observation_space
+        parts = seen.spaces if isinstance(seen, spaces.Dict) else {"observations": seen}
+        needs = self.scorer.needs or tuple(parts)
+        rows = {f"obs.{key}": Expected(part.shape or (), part.dtype) for key, part in parts.items() if key in needs}
+        if self.scorer.memory:
+            rows[f"obs.{MEMORY}"] = Expected((self.scorer.memory,), np.float32)
+        each = (int(self.action_space.n),)
+        tree = getattr(self.world, "tree_world", None)
+        last = 2**62 if tree is None else tree.tree.size - 1
+        return rows | {
+            "policy": Expected(each, np.float32, 0.0, 1.01), "q": Expected(each, np.float32, -1e38, 1e38, nan=True),
+            "target": Expected((), np.float32), "state": Expected((), np.int64, -1, last),
+        }  # fmt: skip
 
 
 class _Valueless:

@@ -7,33 +7,26 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tempfile
-import zipfile
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from treegym.agents.checkpoint_file import FORMAT, KIND, read, write
 from treegym.agents.play.worlds import make_world
 from treegym.agents.policies import POLICIES, policy_class, policy_path
+from treegym.agents.schema import DATA, at_most, check_arrays, check_json
 from treegym.agents.spaces import space_from_json, space_to_json
-from treegym.agents.state import array_of, within
+from treegym.agents.state import array_of, expected_weights, within
 from treegym.errors import ConfigError, DataError, TreeGymError
-from treegym.files import atomic_write, read_arrays, write_arrays
 from treegym.registration import full_id
 
 __all__ = ["describe", "load", "save"]
 
-FORMAT = 1
-KIND = "treegym-agent"
-_STAMP = (2020, 1, 1, 0, 0, 0)  # one date for all, so that equal states give equal files
 _WEIGHTS, _STATE = "policy.", "state."
-_LIMIT = 2**34  # bytes of one member: what is larger is no checkpoint of ours
 
 
 def save(agent: Any, path: Any) -> None:
@@ -71,56 +64,7 @@ def save(agent: Any, path: Any) -> None:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"this agent cannot be saved: its policy_kwargs must be JSON values ({error})") from error
     if agent.processes.rank == 0:
-        _write(path, text, weights | {f"{_STATE}{name}": np.asarray(array) for name, array in arrays.items()})
-
-
-def _write(path: Any, text: str, arrays: Mapping[str, np.ndarray]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        member = Path(folder) / "arrays.safetensors"
-        write_arrays(member, arrays)
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(zipfile.ZipInfo("data.json", _STAMP), text)
-            archive.writestr(zipfile.ZipInfo("arrays.safetensors", _STAMP), member.read_bytes())
-    if hasattr(path, "write"):
-        path.write(buffer.getvalue())
-        return
-    final = _with_suffix(Path(path))
-    final.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(final, buffer.getvalue())
-
-
-def read(path: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns the JSON and the arrays of a checkpoint, or raises DataError in one sentence."""
-    file = path if hasattr(path, "read") else _existing(Path(path))
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = set(archive.namelist())
-            if not {"data.json", "arrays.safetensors"} <= names:
-                hint = " (an SB3 checkpoint? those hold pickles, which are not read here)" if "data" in names else ""
-                raise DataError(f"{path}: not a TreeGym checkpoint: it lacks data.json or arrays.safetensors{hint}")
-            for name in ("data.json", "arrays.safetensors"):
-                if archive.getinfo(name).file_size > _LIMIT:
-                    raise DataError(f"{path}: its member {name} is implausibly large; the file is damaged")
-            text = archive.read("data.json")
-            with tempfile.TemporaryDirectory() as folder:
-                member = Path(folder) / "arrays.safetensors"
-                member.write_bytes(archive.read("arrays.safetensors"))
-                arrays, _ = read_arrays(member, mmap=False)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path}: not a readable checkpoint ({error}); the file is damaged") from error
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: its data.json is not valid JSON; the file is damaged") from error
-    if not isinstance(data, dict) or data.get("kind") != KIND:
-        raise DataError(f"{path}: not a TreeGym checkpoint (its kind is {str(data)[:40]!r})")
-    if data.get("format") != FORMAT:
-        raise DataError(
-            f"{path}: checkpoint format {data.get('format')!r}; this version reads format {FORMAT}: use the version "
-            "of TreeGym that wrote it"
-        )
-    return data, arrays
+        write(path, text, weights | {f"{_STATE}{name}": np.asarray(array) for name, array in arrays.items()})
 
 
 def describe(path: Any) -> dict[str, Any]:
@@ -135,18 +79,24 @@ def load(cls: type[Any], path: Any, *, env: Any, device: Any, overrides: dict[st
         raise ConfigError(
             f"{path} holds a {data.get('algorithm')}, not a {cls.__name__}; load it with {data.get('algorithm')}.load"
         )
-    settings = data.get("settings")
-    if not isinstance(settings, dict):
-        raise DataError(f"{path}: its settings are {str(settings)[:40]!r}; the file is damaged")
+    check_json(data, DATA, str(path))
+    settings = cls.settings_class.of(cls.__name__, {**data["settings"], **_switches(overrides)})
     # outside of what is taken for damage: what is wrong with the environment is not the file's fault
-    world = None if env is None else make_world(env, num_envs=overrides.get("n_envs", settings.get("n_envs")))
+    world = None if env is None else make_world(env, num_envs=settings.n_envs)
     try:
         return _rebuild(cls, path, data, arrays, env, world, device, overrides)
     except TreeGymError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{path}: its content does not fit a {cls.__name__} ({first}); the file is damaged") from error
+
+
+_OWN = ("verbose", "tensorboard_log")  # what `load` takes that is neither a switch nor the file's
+
+
+def _switches(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in overrides.items() if name not in (*_OWN, "policy", "seed", "policy_kwargs")}
 
 
 def _rebuild(
@@ -159,43 +109,38 @@ def _rebuild(
     device: Any,
     overrides: dict[str, Any],
 ) -> Any:
-    spaces = tuple(space_from_json(value) for value in data["spaces"])
-    if world is not None:
-        for ours, theirs, what in zip(
-            spaces, (world.observation_space, world.action_space), ("observation", "action"), strict=True
-        ):
-            if ours != theirs:
-                raise ConfigError(
-                    f"{path} was trained in another environment ({data['env'] or 'unnamed'}): its {what} space differs"
-                )
+    spaces = _spaces(path, data, world)
     made = {"seed": data["seed"], **data["policy_kwargs"]}
     again = {"seed": overrides.pop("seed", data["seed"]), **(overrides.pop("policy_kwargs", None) or {})}
     for name, value in again.items():
         if name not in made or made[name] != value:
             kept = repr(made.get(name, "no such value"))
             raise ConfigError(f"{path}: it was made with {name}={kept}, which stays; got {value!r}: leave it out")
-    own = {name: overrides.pop(name) for name in ("verbose", "tensorboard_log") if name in overrides}
-    policy = _policy_of(path, data["policy"], overrides.pop("policy", None))
-    settings = {**data["settings"], **overrides}
     for name in data["functions"]:
         if name not in overrides:
             raise ConfigError(f"{path}: {name} was a Python function, which a checkpoint cannot hold: pass {name}=...")
-    agent = cls(
-        policy,
-        world,
-        policy_kwargs=data["policy_kwargs"],
-        seed=data["seed"],
-        device=device,
-        stats_window_size=data["log"]["window"],
-        _spaces=spaces,
-        **own,
-        **settings,
-    )
+    policy = _policy_of(path, data["policy"], overrides.get("policy"))
+    # A file may name a model of a hub; only what lies on this machine already is loaded for it.
+    here = {"local_files_only": True} if getattr(policy_class(policy), "loads_models", False) else {}
+    weights = within(arrays, _WEIGHTS)
+    with at_most(16 * sum(array.size for array in weights.values()) + 2**22, str(path)):
+        agent = cls(
+            policy,
+            world,
+            policy_kwargs={**data["policy_kwargs"], **here},
+            seed=data["seed"],
+            device=device,
+            stats_window_size=data["log"]["window"],
+            _spaces=spaces,
+            **{name: overrides[name] for name in _OWN if name in overrides},
+            **{**data["settings"], **_switches(overrides)},
+        )
+    agent.policy_kwargs = {name: value for name, value in agent.policy_kwargs.items() if name not in here}
     if env is not None:
         agent.stands_in(env, agent.env)
     if agent.processes.sharded:
         raise ConfigError(f"{path}: a checkpoint cannot be taken up in shards; launch without FSDP, or start anew")
-    weights = within(arrays, _WEIGHTS)
+    check_arrays(weights, expected_weights(agent.policy), f"{path}: its policy")
     agent.policy.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
     counters = data["counters"]
     agent.num_timesteps = counters["num_timesteps"]
@@ -208,6 +153,20 @@ def _rebuild(
     agent.rng = agent.processes.generator(agent.rng)
     agent.set_training_state(data["state"], within(arrays, _STATE))
     return agent
+
+
+def _spaces(path: Any, data: dict[str, Any], world: Any) -> tuple[Any, Any]:
+    """Returns the spaces: those of the world, if they are described so; else they are made from the description."""
+    if world is None:
+        first, second = map(space_from_json, data["spaces"])
+        return first, second
+    found = (world.observation_space, world.action_space)
+    for described, theirs, what in zip(data["spaces"], found, ("observation", "action"), strict=True):
+        if described != json.loads(json.dumps(space_to_json(theirs))):
+            raise ConfigError(
+                f"{path} was trained in another environment ({data['env'] or 'unnamed'}): its {what} space differs"
+            )
+    return found
 
 
 def _policy_of(path: Any, stored: str, given: Any) -> Any:
@@ -238,14 +197,3 @@ def _env_of(agent: Any) -> dict[str, Any] | None:
         return json.loads(json.dumps({"id": full_id(spec), "kwargs": kwargs}))
     except (TypeError, ValueError):
         return {"id": full_id(spec), "kwargs": {}}
-
-
-def _with_suffix(path: Path) -> Path:
-    return path if path.suffix else path.with_suffix(".zip")
-
-
-def _existing(path: Path) -> Path:
-    for candidate in (path, _with_suffix(path)):
-        if candidate.is_file():
-            return candidate
-    raise DataError(f"{path}: there is no such checkpoint")

@@ -26,8 +26,10 @@ from treegym.agents.losses import aggregate, clipped_surrogate, correct_nll, kl_
 from treegym.agents.play.rollout import Collector, Trajectories, uncounted
 from treegym.agents.policies.base import ChildScorer, mask_of
 from treegym.agents.schedules import as_schedule
+from treegym.agents.schema import Expected, check_arrays, check_json
 from treegym.agents.settings import Settings
-from treegym.agents.state import array_of, optimizer_state, set_optimizer_state, within
+from treegym.agents.state import array_of, expected_weights, optimizer_state, set_optimizer_state, within
+from treegym.checks import is_number
 from treegym.errors import LossIsNaN
 
 __all__ = ["PolicyGradient", "adapted_beta"]
@@ -376,13 +378,21 @@ class PolicyGradient(Agent):
         return state, arrays
 
     def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        check_json(values, {"optimizer": {}, "kl_beta": lambda beta: is_number(beta) and beta >= 0}, "state")
         set_optimizer_state(self.optimizer, values["optimizer"], within(arrays, "optimizer."))
         self.kl_beta = float(values["kl_beta"])
         reference = within(arrays, "reference.")
         if self.reference is not None and reference:
+            check_arrays(reference, expected_weights(self.reference), "reference")
             self.reference.load_state_dict({key: torch.from_numpy(np.array(a)) for key, a in reference.items()})
         lanes = within(arrays, "lanes.")
-        if lanes and self.world is not None and len(lanes["return"]) == self.world.num_envs:
+        if not lanes:
+            return
+        count = (len(lanes.get("length", ())),)
+        check_arrays(
+            lanes, {"return": Expected(count, np.float64), "length": Expected(count, np.int64, 0, 2**31)}, "lanes"
+        )
+        if self.world is not None and count == (self.world.num_envs,):
             self.world.set_state(within(arrays, "world."))
             collector = Collector(self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=uncounted)
             collector.set_position(lanes)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from treegym.errors import ConfigError, DataError
+from treegym.shape import COUNT, misfit
 
 __all__ = ["space_from_json", "space_to_json"]
 
+LARGEST = 2**22  # numbers in all parts together: a hundred times a large observation
 _DTYPES = ("float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
@@ -34,12 +37,28 @@ def space_to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 def space_from_json(value: Any) -> spaces.Space:
-    """Returns the space `space_to_json` wrote."""
+    """Returns the space `space_to_json` wrote; one that is too large is refused before it is made."""
+    if (size := _size(value)) > LARGEST:
+        raise DataError(f"a space of {size:,} numbers is described, more than {LARGEST:,}; the checkpoint is damaged")
+    return _made(value)
+
+
+def _size(value: Any) -> int:
+    """Returns how many numbers a described space has."""
     if not isinstance(value, dict):
         raise DataError(f"a space is described by {str(value)[:60]!r}; the checkpoint is damaged")
+    if value.get("kind") == "dict":
+        return sum(map(_size, value["spaces"].values()))
+    shape = value.get("shape", [])
+    if misfit(shape, [COUNT]) is not None or len(shape) > 8:
+        raise DataError(f"the shape of a space is {str(shape)[:60]!r}; the checkpoint is damaged")
+    return math.prod(shape)
+
+
+def _made(value: dict[str, Any]) -> spaces.Space:
     kind = value.get("kind")
     if kind == "dict":
-        return spaces.Dict({key: space_from_json(part) for key, part in value["spaces"].items()})
+        return spaces.Dict({key: _made(part) for key, part in value["spaces"].items()})
     if kind == "discrete":
         return spaces.Discrete(int(value["n"]), start=int(value["start"]))
     if kind == "box" and value["dtype"] in _DTYPES:
@@ -63,7 +82,7 @@ def _bounds(array: np.ndarray) -> list[list[float | int | None]]:
 
 def _array(runs: Any, shape: tuple[int, ...], dtype: np.dtype, missing: float) -> np.ndarray:
     values = [missing if value is None else value for value, _ in runs]
-    counts = [int(count) for _, count in runs]
-    if sum(counts) != int(np.prod(shape)):
+    counts = [count for _, count in runs]
+    if misfit(counts, [COUNT]) is not None or sum(counts) != math.prod(shape):
         raise DataError("the bounds of a space do not fit its shape; the checkpoint is damaged")
     return np.repeat(np.array(values, dtype), counts).reshape(shape)

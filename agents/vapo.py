@@ -16,8 +16,10 @@ from treegym.agents.advantages import discounted_returns, gae, lambda_for_length
 from treegym.agents.dapo import GroupSampling, GroupSettings
 from treegym.agents.lesson import NOTHING, Lesson
 from treegym.agents.play.rollout import Trajectories
+from treegym.agents.schema import check_json
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
 from treegym.errors import ConfigError
+from treegym.shape import COUNT
 
 __all__ = ["VAPO", "VAPOSettings", "explained_variance"]
 
@@ -149,8 +151,10 @@ class VAPO(GroupSampling):
 
     def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         super().set_training_state(values, arrays)
-        self.pretrained = int(values["pretrained"])
-        set_optimizer_state(self.critic_optimizer, values["critic_optimizer"], within(arrays, "critic_optimizer."))
+        check_json(values, {"pretrained": lambda value: value == -1 or COUNT(value), "critic_optimizer": {}}, "state")
+        self.pretrained = values["pretrained"]
+        moments = within(arrays, "critic_optimizer.")
+        set_optimizer_state(self.critic_optimizer, values["critic_optimizer"], moments, "critic_optimizer")
 
 
 def explained_variance(predicted: np.ndarray, actual: np.ndarray) -> float:

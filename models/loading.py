@@ -105,6 +105,20 @@ def _check_config(file: Path) -> None:
         raise DataError(f"{file}: damaged, it holds no JSON object but a {type(config).__name__}; save the model anew")
 
 
+def _cached(name: str) -> str:
+    """Returns the directory of a hub's model that was downloaded before; the hub's own library may ask the network."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        config = None
+    if not isinstance(config, str):
+        raise DataError(f"{name}: this model is not on this machine, and no network is asked for it; download it first")
+    return str(Path(config).parent)
+
+
 def _check_settings(transformers: Any, directory: Path, *, trust_remote_code: bool) -> None:
     """Raises where config.json is no configuration of a model that `transformers` knows."""
     from huggingface_hub.errors import StrictDataclassError
@@ -215,14 +229,15 @@ def load_model(
         check_memory(size * WIDTH[chosen_dtype] // WIDTH.get(stored, 4), doing=f"loading {name}")
     chosen_attention = choose_attention(attention, device=chosen_device, dtype=chosen_dtype)
     offline = local or local_files_only
+    source = where if local or not local_files_only else _cached(where)
     if local:
         _check_settings(transformers, Path(where), trust_remote_code=trust_remote_code)
-    tokenizer = load_tokenizer(where, local_files_only=offline, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(source, local_files_only=offline, trust_remote_code=trust_remote_code)
     try:
         with _no_progress_bar(transformers):
             model: Any
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                where,
+                source,
                 output_loading_info=True,
                 dtype=chosen_dtype,
                 attn_implementation=chosen_attention,

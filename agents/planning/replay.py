@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from treegym.agents.schema import Expected, check_arrays
+from treegym.errors import DataError
+
 __all__ = ["Replay"]
 
 
@@ -48,13 +51,22 @@ class Replay:
             "at": np.array([self.size, self.next, self.capacity], np.int64)
         }
 
-    def set_state(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes back what `state` returned."""
+    def set_state(self, arrays: Mapping[str, np.ndarray], rows: Mapping[str, Expected], where: str = "replay") -> None:
+        """Takes back what `state` returned; DataError unless every kept array is, per position, as `rows` says."""
+        check_arrays({"at": arrays.get("at", np.zeros(0))}, {"at": Expected((3,), np.int64, 0)}, where)
         size, place, capacity = (int(v) for v in arrays["at"])
-        self.capacity, self.size, self.next = capacity, size, place
+        if capacity != self.capacity or size > capacity or place >= capacity:
+            raise DataError(f"{where}: {size} of {capacity} positions, the next at {place}; {self.capacity} were made")
+        kept = {name[4:]: array for name, array in arrays.items() if name.startswith("row.")}
+        named = {f"row.{name}": wanted for name, wanted in rows.items() if kept or name in kept}
+        check_arrays(
+            {name: array for name, array in arrays.items() if name != "at"},
+            {name: wanted._replace(shape=(size, *wanted.shape)) for name, wanted in named.items()},
+            where,
+        )
+        self.size, self.next = size, place
         self.arrays = {}
-        for key, array in arrays.items():
-            if key.startswith("row."):
-                whole = np.zeros((capacity, *array.shape[1:]), array.dtype)
-                whole[:size] = array
-                self.arrays[key[4:]] = whole
+        for key, array in kept.items():
+            whole = np.zeros((capacity, *array.shape[1:]), array.dtype)
+            whole[:size] = array
+            self.arrays[key] = whole

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from treegym.agents.play.world import Outcome, Rows, discrete, roots_of, rows_of, scalar_reward, take
-from treegym.errors import ConfigError
+from treegym.agents.schema import Expected, check_arrays
+from treegym.errors import ConfigError, DataError
 
 __all__ = ["ListWorld", "VecEnvWorld"]
 
@@ -81,6 +82,15 @@ class ListWorld:
         return {"seeds": self._seeds.copy(), "played": played, "counts": counts}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        count, total = self.num_envs, len(state["played"])
+        expected = {
+            "seeds": Expected((count,), np.int64, 0, 2**31 - 1),
+            "played": Expected((total,), np.int64, 0, int(self.action_space.n) - 1),
+            "counts": Expected((count,), np.int64, 0, total),
+        }
+        check_arrays(state, expected, "lanes")
+        if int(state["counts"].sum()) != total:
+            raise DataError(f"lanes: {total} actions were kept, but the lanes count {int(state['counts'].sum())}")
         lanes = np.split(state["played"], np.cumsum(state["counts"])[:-1])
         for lane, (seed, actions) in enumerate(zip(state["seeds"].tolist(), lanes, strict=True)):
             observation, _ = self.envs[lane].reset(seed=seed)

@@ -89,6 +89,7 @@ class ChildScorer(nn.Module):
     unit: ClassVar[str] = "step"
     layout_needed: ClassVar[bool] = False
     takes_memory: ClassVar[bool] = False
+    loads_models: ClassVar[bool] = False  # takes `local_files_only`, which forbids to ask a hub for a model
     needs: ClassVar[tuple[str, ...] | None] = None  # None: all of the observation
 
     observation_space: spaces.Space

@@ -65,9 +65,11 @@ class LMPolicy(ChildScorer, BasePolicy):
             without it, nothing in a loss over children holds the other tokens down.
         reference: the model that the KL of learning (`kl_coef`) is measured to; None: this one as it is at the start.
         optimizer: "adamw", or "adamw8bit" (extra `8bit`).
+        local_files_only: never ask a hub for the models; a checkpoint never does.
     """
 
     unit = "episode"
+    loads_models = True
     needs = ("context", "children", MASK)
 
     def __init__(
@@ -85,6 +87,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         anchor: float = 0.0,
         reference: str | None = None,
         optimizer: str = "adamw",
+        local_files_only: bool = False,
         **kwargs: Any,
     ) -> None:
         check_arguments(LMPolicy, kwargs)
@@ -99,13 +102,13 @@ class LMPolicy(ChildScorer, BasePolicy):
         from treegym.models import load_model
 
         self.anchor = float(anchor)
-        loaded = load_model(model, dtype=dtype)
+        loaded = load_model(model, dtype=dtype, local_files_only=local_files_only)
         self.tokenizer = loaded.tokenizer
         self.lm = loaded.model
         self.model_name, self.optimizer_name = model, optimizer
         self._reference: list[Any] = []  # in a list, so that it is no part of this module
         if reference is not None:
-            other = load_model(reference, dtype=dtype)
+            other = load_model(reference, dtype=dtype, local_files_only=local_files_only)
             check_reference(self.tokenizer, other.tokenizer, reference)
             self._reference = [other.model.requires_grad_(False)]
         for module in self.lm.modules():  # dropout would make the ratio of new to old probabilities wander from 1

@@ -9,6 +9,7 @@ import numpy as np
 
 from treegym.envs.selection import transition
 from treegym.envs.selection.transition import Episodes, Outcome
+from treegym.envs.states import ORIGIN, check_state
 from treegym.errors import ConfigError
 
 __all__ = ["Lanes"]
@@ -79,14 +80,18 @@ class Lanes:
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns a copy of all state, to go back to with `restore`."""
-        return {name: rows.copy() for name, rows in self.episodes._asdict().items()}
+        state = {name: rows.copy() for name, rows in self.episodes._asdict().items()}
+        return {**state, ORIGIN: np.full(self.count, self.world.origin, np.int64)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes back to a state; raises for one of another number of lanes or another world."""
-        if any(name not in state or len(state[name]) != self.count for name in Episodes._fields):
-            raise ConfigError(f"this state is not one of {self.count} lanes; pass back what clone_state() returned")
-        roots = state["state"][:, transition.ROOT]
+        """Goes back to a state; raises for one of another number of lanes, another world or no sound place."""
+        check_state(state, self.state())
+        rows = state["state"]
+        roots, steps = rows[:, transition.ROOT], rows[:, transition.STEPS]
         if roots.min(initial=0) < 0 or roots.max(initial=0) >= len(self.world.module_of):
             raise ConfigError("this state stands at a root that is not there; it comes from another table")
+        counts = rows[:, [transition.STEPS, transition.STALE]]
+        if counts.min(initial=0) < 0 or steps.max(initial=0) > self.limit or not self.world.stands(rows).all():
+            raise ConfigError("this state has measured what its root does not have; it comes from another table")
         for name, rows in self.episodes._asdict().items():
             rows[:] = state[name]

@@ -14,7 +14,7 @@ from treegym.envs.layout import ObservationLayout
 from treegym.envs.selection.features import GAIN_SCALE, PRIOR_LIMIT, PRIOR_SCALE, module_rows, strategy_logs
 from treegym.envs.selection.lanes import Lanes
 from treegym.envs.selection.observation import observe_ensemble
-from treegym.envs.selection.transition import NODE, EnsembleCells, Outcome, advance_ensemble
+from treegym.envs.selection.transition import NODE, ROOT, EnsembleCells, Outcome, advance_ensemble
 from treegym.envs.selection.world import BASE, SHOWN, Solution, World
 from treegym.optimize.fitness import pareto_front, scores
 from treegym.optimize.strategies import STRATEGIES
@@ -124,6 +124,11 @@ class PipelineWorld(World):
 
     def record_after(self, state: np.ndarray, action: int) -> int:
         return int(self.following[int(state[NODE]), action]) if 0 <= action < self.following.shape[1] else -1
+
+    def stands(self, state: np.ndarray) -> np.ndarray:
+        node = state[:, NODE]
+        inside = (node >= 0) & (node < self.table.size)
+        return inside & (self.table.module[np.where(inside, node, 0)] == self.module_of[state[:, ROOT]])
 
     def action_names(self, state: np.ndarray) -> list[str]:
         legal = self.legal[int(state[NODE])]

@@ -110,6 +110,11 @@ class SelectionWorld(World):
     def record_after(self, state: np.ndarray, action: int) -> int:
         return int(self.candidates[int(state[ROOT]), action]) if 0 <= action < self.num_candidates else -1
 
+    def stands(self, state: np.ndarray) -> np.ndarray:
+        best, bits = state[:, BEST], state[:, MEASURED]
+        inside = (best >= -1) & (best < self.num_candidates) & (bits >= 0) & (bits < 1 << self.num_candidates)
+        return inside & ((best < 0) | (self.candidates[state[:, ROOT], np.where(inside, best, 0)] >= 0))
+
     def action_names(self, state: np.ndarray) -> list[str]:
         row = self.candidates[int(state[ROOT])]
         return [self.candidate_name(int(record)) if record >= 0 else "" for record in row] + ["original"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from treegym.envs.layout import ObservationLayout
 from treegym.envs.selection import render
 from treegym.envs.selection.lanes import Lanes
 from treegym.envs.selection.transition import ROOT, Outcome
+from treegym.envs.states import origin_of
 from treegym.errors import ConfigError
 from treegym.optimize.fitness import OBJECTIVES, fitness, scores, weights_of, zones_of
 from treegym.optimize.table import SPLITS, SelectionTable, load_table
@@ -127,6 +129,18 @@ class World:
     def blank(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns memory for the observations ``[B, D] float32`` and masks ``[B, K] int8`` of so many lanes."""
         return np.empty((count, len(self.low)), np.float32), np.empty((count, self.num_actions), np.int8)
+
+    # ---------------------------------------------------------------- states
+
+    @cached_property
+    def origin(self) -> int:
+        """A number for this world, which the states of its lanes carry."""
+        modules = [module.title for module in self.table.modules]
+        return origin_of([self.name, self.num_actions, self.max_iterations, modules], self.module_of)
+
+    def stands(self, state: np.ndarray) -> np.ndarray:
+        """Returns which rows ``[B, STATE]`` of lanes, at sound roots, name what their root has ``[B] bool``."""
+        raise NotImplementedError
 
     # ---------------------------------------------------------------- words
 

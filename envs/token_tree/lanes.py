@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from treegym.envs.states import ORIGIN, check_state
 from treegym.envs.token_tree import transition
 from treegym.envs.token_tree.features import LOGP_FLOOR
 from treegym.envs.token_tree.world import TreeWorld
@@ -137,15 +138,17 @@ class Lanes:
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns a copy of all state, to go back to with `restore`."""
-        return {name: getattr(self, name).copy() for name in _FIELDS}
+        state = {name: getattr(self, name).copy() for name in _FIELDS}
+        return {**state, ORIGIN: np.full(self.count, self.world.origin, np.int64)}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes back to a state; raises for one of another number of lanes or another tree."""
-        missing = [name for name in _FIELDS if name not in state]
-        if missing or any(len(state[name]) != self.count for name in _FIELDS):
-            raise ConfigError(f"this state is not one of {self.count} lanes; pass back what clone_state() returned")
-        if state["node"].min(initial=0) < 0 or state["node"].max(initial=0) >= self.world.tree.size:
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state; raises for one of another number of lanes, another environment or no sound place."""
+        check_state(state, self.state())
+        node, steps = state["node"], state["steps"]
+        if node.min(initial=0) < 0 or node.max(initial=0) >= self.world.tree.size:
             raise ConfigError("this state stands on a node that the tree does not have; it comes from another tree")
+        if ((self.world.tree.depth[node] > steps) | (steps > self.limit)).any() or state["episode"].min(initial=0) < 0:
+            raise ConfigError("this state has taken more or fewer steps than can lead to where it stands")
         for name in _FIELDS:
             getattr(self, name)[:] = state[name]
 

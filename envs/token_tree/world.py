@@ -6,11 +6,13 @@ Letters: B lanes, N nodes, R roots, K actions, D size of an observation, T rewar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from treegym.checks import number, one_of, whole
+from treegym.envs.states import origin_of
 from treegym.envs.token_tree import transition
 from treegym.envs.token_tree.features import (
     LOGP_FLOOR,
@@ -86,6 +88,14 @@ class TreeWorld:
         if self.view == "tokens":
             self.windows = TokenWindows(self.tables, num_actions=self.num_actions, max_tokens=self.max_tokens)
         self._check_correct_end()
+
+    @cached_property
+    def origin(self) -> int:
+        """A number for this world, which the states of its lanes carry; a tree that grows is told by its roots."""
+        tree = self.tree
+        fixed = [tree.vocab_size, tree.eos_id, list(tree.teachers), self.max_tokens, self.token_limit]
+        grown = tree.token[: tree.num_roots if self.grower is not None else tree.size]
+        return origin_of([*fixed, self.num_actions, self.view], np.asarray(tree.root_node), np.asarray(grown))
 
     # ---------------------------------------------------------------- making
 

@@ -26,10 +26,11 @@ from typing import Any
 
 import treegym
 from treegym.bench import chain
-from treegym.bench.shape import SUMMARY, misfit
+from treegym.bench.shape import SUMMARY
 from treegym.bench.suite import FORMAT, Job, Suite, parse_suite
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
+from treegym.shape import misfit
 
 __all__ = ["ResultFolder", "joined", "merge", "strict_json"]
 

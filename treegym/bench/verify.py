@@ -24,10 +24,10 @@ from treegym.bench.execute import final_of, summary_of
 from treegym.bench.integrity import Verification, check_claims, check_whole, repeat, same, unlearned
 from treegym.bench.leaderboard import build_leaderboard
 from treegym.bench.results import ResultFolder, strict_json
-from treegym.bench.shape import misfit
 from treegym.bench.suite import EnvEntry, Suite
 from treegym.errors import DataError, TreeGymError
 from treegym.files import atomic_write
+from treegym.shape import misfit
 
 __all__ = ["Verification", "submit", "verify"]
 
