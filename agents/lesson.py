@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["NOTHING", "Lesson", "Whole", "episode_batches"]
+__all__ = ["FIGURES", "NOTHING", "Lesson", "Whole", "episode_batches"]
+
+FIGURES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")  # logged of every update batch
 
 NOTHING = np.empty(0, np.int64), np.empty(0, np.int64)  # a batch of no steps and no episodes
 
@@ -26,13 +28,18 @@ class Lesson(NamedTuple):
     length: np.ndarray  # [N] float32, steps of the step's episode
     lengths: np.ndarray  # [E] int64
 
-    def part(self, index: np.ndarray, *, with_rows: bool = True) -> Lesson:
-        """Returns the steps of `index`, with what was observed or without."""
-        rows = {key: array[index] for key, array in self.rows.items()} if with_rows else {}
+    def part(self, index: np.ndarray) -> Lesson:
+        """Returns the steps of `index`."""
+        rows = {key: array[index] for key, array in self.rows.items()}
         return Lesson(
             rows, self.actions[index], self.old_log_probs[index], self.advantages[index], self.targets[index],
             self.old_values[index], self.reference[index], self.correct[index], self.length[index], self.lengths,
         )  # fmt: skip
+
+    def map(self, made: Callable[[np.ndarray], Any]) -> Lesson:
+        """Returns what is `made` of every array but the rows and `lengths`."""
+        columns = {name: made(getattr(self, name)) for name in self._fields[1:-1]}
+        return self._replace(**columns)
 
 
 class Whole(NamedTuple):

@@ -1,15 +1,82 @@
 r"""Policy-gradient losses as pure functions of tensors. Letters: N tokens (steps), E episodes.
 
-Every loss comes per token; `aggregate` turns tokens into one number, so the choice of normaliser is visible and the
+`loss` is what PPO, DAPO, VAPO and their relatives minimise; whatever computes its gradient otherwise is held to it:
+
+    loss = sum over tokens [ -min(r A, clip(r) A) + beta KL - c_e entropy ] / normaliser + c_v mean (V - target)^2
+           + c_nll * mean over tokens of correct episodes of -log pi
+
+Its parts come per token; `aggregate` turns tokens into one number, so the choice of normaliser is visible and the
 same for all: by default the token sum over the number of tokens in the *whole* update batch, which makes gradients
 independent of how the batch is cut into micro-batches.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-__all__ = ["aggregate", "clipped_surrogate", "correct_nll", "kl_estimate", "value_loss"]
+from treegym.agents.gradient_settings import GradientSettings
+from treegym.agents.lesson import FIGURES, Whole
+
+__all__ = ["aggregate", "clipped_surrogate", "correct_nll", "kl_estimate", "loss", "value_loss"]
+
+
+def loss(
+    log_prob: torch.Tensor,
+    entropy: torch.Tensor,
+    value: torch.Tensor | None,
+    lesson: Any,
+    whole: Whole,
+    settings: GradientSettings,
+    kl_beta: float,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Returns the loss of a (micro-)batch, normalised over the `whole` update batch, and `FIGURES` to log.
+
+    Args:
+        log_prob: ``[N]``, of the actions taken.
+        entropy: ``[N]``.
+        value: ``[N]``, the critic's; None where there is none.
+        lesson: the (micro-)batch, a `Lesson` of tensors.
+        whole: what normalises, and the schedules' values.
+        settings: the learner's switches.
+        kl_beta: the weight of the KL to the reference policy.
+    """
+    clipped = clipped_surrogate(
+        log_prob,
+        lesson.old_log_probs,
+        lesson.advantages,
+        clip_low=whole.clip_low,
+        clip_high=whole.clip_high,
+        dual_clip=settings.dual_clip,
+    )
+    token = clipped
+    if kl_beta and settings.kl_in == "loss":
+        token = token + kl_beta * kl_estimate(log_prob, lesson.reference, kind=settings.kl_estimator)
+    if whole.ent_coef:
+        token = token - whole.ent_coef * entropy
+    total = aggregate(
+        token,
+        mode=settings.aggregation,
+        lengths=lesson.length,
+        tokens=whole.tokens,
+        episodes=whole.episodes,
+        horizon=settings.horizon,
+    )
+    squared = torch.zeros(())
+    if value is not None:
+        squared = value_loss(value, lesson.targets, old_values=lesson.old_values, clip=settings.clip_range_vf)
+        total = total + settings.vf_coef * squared.sum() / whole.tokens
+    if whole.nll_coef and whole.correct_tokens:
+        share = float(lesson.correct.sum()) / whole.correct_tokens  # so that micro-batches add up
+        total = total + whole.nll_coef * share * correct_nll(log_prob, lesson.correct)
+    with torch.no_grad():
+        log_ratio = log_prob - lesson.old_log_probs
+        ratio = log_ratio.exp()
+        outside = (ratio < 1 - whole.clip_low) | (ratio > 1 + whole.clip_high)
+        sums = (clipped, squared, entropy, ratio - 1 - log_ratio, outside)
+        figures = {name: float(part.sum()) / whole.tokens for name, part in zip(FIGURES, sums, strict=True)}
+    return total, figures
 
 
 def clipped_surrogate(

@@ -1,12 +1,7 @@
 """What PPO, DAPO, VAPO and their relatives share: collect, weigh every step, take clipped gradient steps.
 
-They differ in `collect` (which episodes), `weigh` (advantages and value targets) and in switches of the loss, which
-is written out once, here:
-
-    loss = sum over tokens [ -min(r A, clip(r) A) + beta KL + c_v (V - target)^2 - c_e entropy ] / normaliser
-           + c_nll * mean over tokens of correct episodes of -log pi
-
-Letters: N steps (tokens), E episodes.
+They differ in `collect` (which episodes), `weigh` (advantages and value targets) and in switches of the loss, which is
+written out once, in `losses.loss`. Letters: N steps (tokens), E episodes.
 """
 
 from __future__ import annotations
@@ -18,13 +13,14 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from treegym.agents.backward import Backward
 from treegym.agents.base import Agent
-from treegym.agents.fast.fused import Perceptron, loss_by_kernel
+from treegym.agents.fast.passes import Perceptron, fastest
 from treegym.agents.gradient_settings import GradientSettings
-from treegym.agents.lesson import NOTHING, Lesson, Whole, episode_batches
-from treegym.agents.losses import aggregate, clipped_surrogate, correct_nll, kl_estimate, value_loss
+from treegym.agents.lesson import FIGURES, NOTHING, Lesson, Whole, episode_batches
+from treegym.agents.losses import kl_estimate
 from treegym.agents.play.rollout import Collector, Trajectories, uncounted
-from treegym.agents.policies.base import ChildScorer, mask_of
+from treegym.agents.policies.base import ChildScorer
 from treegym.agents.schedules import as_schedule
 from treegym.agents.schema import Expected, check_arrays, check_json
 from treegym.agents.settings import Settings
@@ -33,8 +29,6 @@ from treegym.checks import is_number
 from treegym.errors import LossIsNaN
 
 __all__ = ["PolicyGradient", "adapted_beta"]
-
-FIGURES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
 
 class PolicyGradient(Agent):
@@ -63,7 +57,8 @@ class PolicyGradient(Agent):
         if self.processes.sharded:
             self.policy.set_training_mode(False)  # whole again, after the optimizer took the shards
         self._collector: Collector | None = None
-        self._fast: Perceptron | None = None
+        self._backward: Backward | None = None
+        self._pass: Backward | None = None  # the one at work, during an update
 
     def _enter_world(self) -> None:
         self._collector = None
@@ -87,57 +82,6 @@ class PolicyGradient(Agent):
     def weigh(self, rollout: Trajectories) -> tuple[np.ndarray, np.ndarray]:
         """Returns the advantage and the critic's target of every step, each ``[N] float32``."""
         raise NotImplementedError
-
-    def loss(self, lesson: Lesson, whole: Whole) -> tuple[torch.Tensor, dict[str, float]]:
-        """Returns the loss of a (micro-)batch, normalised over the `whole` update batch, and figures to log."""
-        s, policy = self.settings, self.scorer
-        device = next(self.policy.parameters()).device
-
-        def tensor(array: np.ndarray) -> torch.Tensor:
-            return torch.as_tensor(array, device=device)
-
-        judged = policy.evaluate(
-            policy.tensors(lesson.rows),
-            tensor(lesson.actions),
-            with_value=self.uses_critic,
-            episode_lengths=lesson.lengths if policy.unit == "episode" else None,
-        )
-        old = tensor(lesson.old_log_probs)
-        token = clipped_surrogate(
-            judged.log_prob,
-            old,
-            tensor(lesson.advantages),
-            clip_low=whole.clip_low,
-            clip_high=whole.clip_high,
-            dual_clip=s.dual_clip,
-        )
-        policy_loss = token
-        if self.kl_beta and s.kl_in == "loss":
-            token = token + self.kl_beta * kl_estimate(judged.log_prob, tensor(lesson.reference), kind=s.kl_estimator)
-        if whole.ent_coef:
-            token = token - whole.ent_coef * judged.entropy
-        total = self._aggregate(token, lesson, whole)
-        squared = torch.zeros(())
-        if self.uses_critic:
-            squared = value_loss(
-                judged.value, tensor(lesson.targets), old_values=tensor(lesson.old_values), clip=s.clip_range_vf
-            )
-            total = total + s.vf_coef * squared.sum() / whole.tokens
-        if whole.nll_coef and whole.correct_tokens:
-            share = float(lesson.correct.sum()) / whole.correct_tokens  # so that micro-batches add up
-            total = total + whole.nll_coef * share * correct_nll(judged.log_prob, tensor(lesson.correct))
-        with torch.no_grad():
-            log_ratio = judged.log_prob - old
-            ratio = log_ratio.exp()
-            outside = (ratio < 1 - whole.clip_low) | (ratio > 1 + whole.clip_high)
-            figures = {
-                "policy_loss": float(policy_loss.sum()) / whole.tokens,
-                "value_loss": float(squared.sum()) / whole.tokens,
-                "entropy": float(judged.entropy.sum()) / whole.tokens,
-                "approx_kl": float((ratio - 1 - log_ratio).sum()) / whole.tokens,
-                "clip_fraction": float(outside.sum()) / whole.tokens,
-            }
-        return total, figures
 
     def nll_coef(self) -> float:
         """Returns the weight of the likelihood of correct episodes in the loss (VAPO)."""
@@ -175,97 +119,72 @@ class PolicyGradient(Agent):
         rate = self.lr_schedule(self._current_progress_remaining)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        perceptron = self._perceptron()
-        flat = None if perceptron is None else perceptron.flatten(lesson.rows)
-        mask = mask_of(lesson.rows, int(self.action_space.n))
+        self._pass = backward = self.backward()
+        lesson = backward.take(lesson)
         self.policy.set_training_mode(True)
         logged: list[dict[str, float]] = []
-        stopped = False
-        for _ in range(s.n_epochs):
-            for batch in self.processes.in_step(self.minibatches(lesson)):
-                index, lengths = NOTHING if batch is None else batch
-                part = lesson.part(index, with_rows=flat is None)._replace(lengths=lengths)
-                if s.normalize_advantage and (len(index) > 1 or not self.processes.alone):
-                    part = part._replace(advantages=self.processes.standardised(part.advantages))
-                if perceptron is not None and flat is not None:
-                    with self.costs.passing(len(index)):  # it goes past the policy, which counts for itself
-                        figures = perceptron.learn(
-                            flat[torch.from_numpy(index)], part, mask[index], self.whole(part), self.kl_beta
-                        )
-                else:
-                    figures = self.gradients(part)
-                if not np.isfinite(figures["policy_loss"] + figures["value_loss"] + figures["entropy"]):
-                    raise LossIsNaN(
-                        f"batch {len(logged) + 1} of update {self.iteration + 1} (after {self.num_timesteps} steps): "
-                        "the loss is no finite number; the weights are those from before it, and a lower "
-                        "learning_rate may help"
-                    )
-                if s.target_kl is not None and figures["approx_kl"] > 1.5 * s.target_kl:
-                    stopped = True
+        try:
+            for _ in range(s.n_epochs):
+                if not self._epoch(backward, lesson, logged):
                     break
-                self.step_optimizer() if perceptron is None else perceptron.step()
-                logged.append(figures)
-            if stopped:
-                break
-            self._n_updates += 1
-        if perceptron is not None:
-            perceptron.finish()
+                self._n_updates += 1
+        finally:
+            self._pass = None
+        backward.finish()
         self.policy.set_training_mode(False)
         for name in logged[0] if logged else ():
             self.logger.record(f"train/{name}", float(np.mean([figures[name] for figures in logged])))
         self.logger.record("train/learning_rate", rate)
 
-    def _perceptron(self) -> Perceptron | None:
-        """Returns the hand-written backward pass for this policy, if it is plain enough to have one."""
-        if not self.settings.fused or not self.uses_critic or not Perceptron.fits(self.policy, self.optimizer):
-            return None
-        if self.settings.micro_batch is not None or not self.processes.alone:
-            return None
-        if self._fast is None or not self._fast.bound():
-            self._fast = Perceptron(self.policy, self.optimizer, self.settings)
-            self.scorer.fast = self._fast
-        return self._fast
+    def _epoch(self, backward: Backward, lesson: Lesson, logged: list[dict[str, float]]) -> bool:
+        """Takes the gradient steps of one pass over a lesson; returns False where the policy has moved far enough."""
+        s = self.settings
+        for batch in self.processes.in_step(self.minibatches(lesson)):
+            index, lengths = NOTHING if batch is None else batch
+            part = lesson.part(index)._replace(lengths=lengths)
+            if s.normalize_advantage and (len(index) > 1 or not self.processes.alone):
+                part = part._replace(advantages=self.processes.standardised(part.advantages))
+            figures = self.gradients(part)
+            if not np.isfinite(figures["policy_loss"] + figures["value_loss"] + figures["entropy"]):
+                raise LossIsNaN(
+                    f"batch {len(logged) + 1} of update {self.iteration + 1} (after {self.num_timesteps} steps): "
+                    "the loss is no finite number; the weights are those from before it, and a lower "
+                    "learning_rate may help"
+                )
+            if s.target_kl is not None and figures["approx_kl"] > 1.5 * s.target_kl:
+                return False
+            backward.step()
+            logged.append(figures)
+        return True
+
+    def backward(self) -> Backward:
+        """Returns what gradients come from: the quickest pass that fits, or autograd."""
+        args = (self.scorer, self.optimizer, self.settings, self.processes)
+        kind = fastest(*args, critic=self.uses_critic)
+        if type(self._backward) is not kind or not self._backward.bound():
+            self._backward = kind(*args, critic=self.uses_critic)
+            self.scorer.fast = self._backward if isinstance(self._backward, Perceptron) else None
+        return self._backward
 
     def gradients(self, part: Lesson) -> dict[str, float]:
-        """Accumulates the gradients of one update batch, micro-batch by micro-batch."""
+        """Accumulates the gradients of one update batch, micro-batch by micro-batch; returns figures to log."""
+        backward = self._pass
+        if backward is None:  # outside of an update
+            backward = self.backward()
+            part = backward.take(part)
         whole = self.whole(part)
-        self.optimizer.zero_grad(set_to_none=True)
+        backward.clear()
+        if self.settings.micro_batch is None and self.processes.alone:
+            return backward(part, whole, self.kl_beta)
         sums = dict.fromkeys(FIGURES, 0.0)
         for piece in self.processes.in_step(self._micro_batches(part)):
             if piece is None:
                 self.scorer.idle()
                 continue
-            if self.settings.fused and self.scorer.unit == "step":
-                figures = self._backward_by_kernel(piece, whole)
-            else:
-                loss, figures = self.loss(piece, whole)
-                loss.backward()
-            for name, value in figures.items():
+            for name, value in backward(piece, whole, self.kl_beta).items():
                 sums[name] += value
         self.processes.sum_gradients(self.optimizer.param_groups[0]["params"])
         return dict(zip(sums, self.processes.totals(*sums.values()), strict=True))
-
-    def _backward_by_kernel(self, lesson: Lesson, whole: Whole) -> dict[str, float]:
-        """Does what ``self.loss(...).backward()`` does, with the loss in one compiled pass."""
-        policy = self.scorer
-        obs = policy.tensors(lesson.rows)
-        if self.uses_critic:
-            logits, values = policy.both(obs)
-        else:
-            logits = policy.logits(obs)
-            values = torch.zeros(len(lesson.actions))
-        by_logits, by_values, figures = loss_by_kernel(
-            self.settings, lesson, whole, self.kl_beta, logits.detach().float().cpu().numpy(),
-            values.detach().float().cpu().numpy(), mask_of(lesson.rows, int(self.action_space.n)),
-        )  # fmt: skip
-        outputs, gradients = [logits], [torch.from_numpy(by_logits).to(logits)]
-        if self.uses_critic:
-            outputs.append(values)
-            gradients.append(torch.from_numpy(by_values).to(values))
-        else:
-            figures["value_loss"] = 0.0
-        torch.autograd.backward(outputs, gradients)
-        return figures
 
     def whole(self, part: Lesson) -> Whole:
         """Returns what normalises the loss of one update batch."""
@@ -283,12 +202,6 @@ class PolicyGradient(Agent):
             ent_coef=self.entropy_schedule(self._current_progress_remaining),
             nll_coef=self.nll_coef(),
         )
-
-    def step_optimizer(self) -> None:
-        """Clips the gradients and takes the step."""
-        if self.settings.max_grad_norm is not None:
-            self.processes.clip(self.optimizer.param_groups[0]["params"], self.settings.max_grad_norm)
-        self.optimizer.step()
 
     def minibatches(self, lesson: Lesson) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the steps of each update batch in random order (or, for sequence policies, its whole episodes)."""
@@ -311,16 +224,6 @@ class PolicyGradient(Agent):
         else:
             for first in range(0, len(part.actions), size):
                 yield part.part(np.arange(first, min(first + size, len(part.actions))))
-
-    def _aggregate(self, token: torch.Tensor, lesson: Lesson, whole: Whole) -> torch.Tensor:
-        return aggregate(
-            token,
-            mode=self.settings.aggregation,
-            lengths=torch.as_tensor(lesson.length, device=token.device),
-            tokens=whole.tokens,
-            episodes=whole.episodes,
-            horizon=self.settings.horizon,
-        )
 
     # ------------------------------------------------------------------ the reference policy
 
@@ -356,7 +259,7 @@ class PolicyGradient(Agent):
 
     def collector(self, callback: BaseCallback) -> Collector:
         assert self.world is not None
-        self._perceptron()  # from the first step on: a resumed run must round as the first one did
+        self.backward()  # from the first step on: a resumed run must round as the first one did
         if self._collector is None:
             self._collector = Collector(
                 self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=self.stepper(callback)

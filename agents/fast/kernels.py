@@ -1,7 +1,7 @@
-r"""The whole loss of `PolicyGradient` and its gradient by logits and values, in one compiled pass.
+r"""The whole of `losses.loss` and its gradient by logits and values, in one compiled pass; and AdamW's step.
 
-Autograd makes some thirty small tensors a minibatch for what is a page of scalar arithmetic; for small networks that
-costs more than the network. `losses.py` is the readable statement; a test holds the two equal.
+Autograd makes some thirty small tensors per minibatch for what is a page of scalar arithmetic; for small networks that
+costs more than the network.
 
 Letters: N tokens, K children. With log-probabilities l over the legal children, a the chosen one, r = exp(l_a - old):
 
@@ -18,9 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-__all__ = ["FIGURES", "Coefficients", "adam_step", "loss_gradients"]
+from treegym.agents.gradient_settings import GradientSettings
+from treegym.agents.lesson import FIGURES, Lesson, Whole
+from treegym.agents.masking import EMPTY_MASK
 
-FIGURES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+__all__ = ["Coefficients", "adam_step", "coefficients", "loss_by_kernel", "loss_gradients", "token_weights"]
+
+
+FAST = {"contract", "reassoc", "nsz", "arcp"}  # NaN and infinity stay what they are
 
 
 class Coefficients(NamedTuple):
@@ -38,7 +43,54 @@ class Coefficients(NamedTuple):
     tokens: float  # of the update batch, for the figures
 
 
-@njit(cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+def coefficients(settings: GradientSettings, whole: Whole, kl_beta: float) -> Coefficients:
+    """Returns the loss's switches as numbers."""
+    return Coefficients(
+        clip_low=float(whole.clip_low),
+        clip_high=float(whole.clip_high),
+        dual_clip=float(settings.dual_clip or 0.0),
+        ent_coef=float(whole.ent_coef),
+        kl_beta=float(kl_beta) if settings.kl_in == "loss" else 0.0,
+        kl_kind=3 if settings.kl_estimator == "k3" else 1,
+        value=float(settings.vf_coef) / whole.tokens,
+        value_clip=float(settings.clip_range_vf or 0.0),
+        nll=float(whole.nll_coef) / whole.correct_tokens if whole.correct_tokens else 0.0,
+        tokens=float(whole.tokens),
+    )
+
+
+def token_weights(settings: GradientSettings, part: Lesson, whole: Whole) -> np.ndarray:
+    """Returns what each token counts in the policy's loss ``[N] float32``, as `losses.aggregate` has it."""
+    if settings.aggregation == "sample":
+        return (1.0 / (part.length * whole.episodes)).astype(np.float32)
+    share = 1.0 / whole.tokens
+    if settings.aggregation == "constant":
+        share = 1.0 / (whole.episodes * float(settings.horizon or 1))
+    return np.full(len(part.actions), share, np.float32)
+
+
+def loss_by_kernel(
+    settings: GradientSettings,
+    part: Lesson,
+    whole: Whole,
+    kl_beta: float,
+    logits: np.ndarray,
+    values: np.ndarray,
+    mask: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Returns the gradient by logits ``[N, K]`` and by values ``[N]``, and the figures to log."""
+    by_logits, by_values = np.empty_like(logits), np.empty_like(values)
+    *figures, empty = loss_gradients(
+        logits, values, mask, part.actions, part.old_log_probs, part.advantages, part.targets, part.old_values,
+        part.reference, part.correct, token_weights(settings, part, whole), coefficients(settings, whole, kl_beta),
+        by_logits, by_values,
+    )  # fmt: skip
+    if empty >= 0:
+        raise ValueError(EMPTY_MASK)
+    return by_logits, by_values, dict(zip(FIGURES, figures, strict=True))
+
+
+@njit(cache=True, fastmath=FAST)
 def loss_gradients(
     logits: np.ndarray,
     values: np.ndarray,
@@ -135,7 +187,7 @@ def loss_gradients(
     return policy_loss / t, value_loss / t, entropy_sum / t, kl_sum / t, outside / t, -1
 
 
-@njit(cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+@njit(cache=True, fastmath=FAST)
 def adam_step(
     weights: np.ndarray,
     gradient: np.ndarray,
@@ -146,10 +198,10 @@ def adam_step(
     eps: float,
     decay: float,
     max_norm: float,
-) -> float:
-    """Takes AdamW's step on flat float32 vectors, the gradient's norm clipped; returns the norm before.
+) -> None:
+    """Takes AdamW's step on flat float32 vectors, the gradient's norm clipped; `max_norm` 0 does not clip.
 
-    https://arxiv.org/abs/1711.05101, betas 0.9 and 0.999; `max_norm` 0 does not clip.
+    https://arxiv.org/abs/1711.05101, betas 0.9 and 0.999.
     """
     norm = 0.0
     for i in range(len(gradient)):
@@ -169,4 +221,3 @@ def adam_step(
         v = second * square[i] + left * g * g
         mean[i], square[i] = m, v
         weights[i] = weights[i] * keep - size * m / (np.sqrt(v) * correction + small)
-    return norm

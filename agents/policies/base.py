@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -128,6 +129,15 @@ class ChildScorer(nn.Module):
         A policy without an opinion of its own gives every child the value of the state.
         """
         return self.values(obs)[:, None].expand(-1, int(self.action_space.n))
+
+    def plainly(self) -> AbstractContextManager[None]:
+        """Within it, whatever is computed by hand elsewhere is left to PyTorch."""
+        return nullcontext()
+
+    def count(self, states: int) -> None:
+        """Counts states that were judged past this policy's own methods."""
+        if self.costs is not None:
+            self.costs.charge(passes=states)
 
     def critic_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the parameters that only the value depends on."""

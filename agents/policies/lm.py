@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,15 @@ class LMPolicy(ChildScorer, BasePolicy):
         if not with_value or self.critic_trunk is None:
             return states, states if with_value else None
         return states, self._read(episodes, self.critic_trunk, self._llama_critic)
+
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """Within it, layers are the model's own, even where they could be read packed."""
+        kept, self._llama, self._llama_critic = (self._llama, self._llama_critic), None, None
+        try:
+            yield
+        finally:
+            self._llama, self._llama_critic = kept
 
     def _read(self, episodes: _Episodes, trunk: nn.Module | None, llama: Llama | None) -> torch.Tensor:
         """Returns the states ``[N, D]`` after every step's context, by one pass over each episode's last one."""

@@ -1,9 +1,7 @@
-"""Gradients of plain perceptrons by hand: the same steps as autograd takes, without its bookkeeping.
+"""Gradients and steps of plain perceptrons by hand, for SB3's `MlpPolicy` and `MultiInputPolicy`.
 
-`loss_by_kernel` replaces the loss by one compiled pass for any policy; `Perceptron` also replaces the network's
-backward pass and the optimizer, for SB3's `MlpPolicy` and `MultiInputPolicy`. Weights and moments stay where the
-module and the torch optimizer have them (their tensors become views of one flat buffer), so everything else, including
-checkpoints, does not notice.
+Weights, gradients and moments stay where the module and the torch optimizer have them (their tensors become views of
+one flat buffer), so everything else, including checkpoints, does not notice.
 
 Letters: N tokens, D inputs, K children.
 """
@@ -19,81 +17,42 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
-from treegym.agents.fast.kernels import FIGURES, Coefficients, adam_step, loss_gradients
+from treegym.agents.backward import Backward
+from treegym.agents.fast.kernels import adam_step, loss_by_kernel
 from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.lesson import Lesson, Whole
-from treegym.agents.masking import EMPTY_MASK
+from treegym.agents.policies.base import MASK, mask_of
+from treegym.agents.processes import Processes
+
+__all__ = ["Perceptron"]
 
 LINE = 16  # float32 of a cache line
-__all__ = ["Perceptron", "coefficients", "loss_by_kernel", "token_weights"]
+FLAT = "flat"  # rows of a lesson that this pass takes: the network's input
 
 
-def coefficients(settings: GradientSettings, whole: Whole, kl_beta: float) -> Coefficients:
-    """Returns the loss's switches as numbers."""
-    return Coefficients(
-        clip_low=float(whole.clip_low),
-        clip_high=float(whole.clip_high),
-        dual_clip=float(settings.dual_clip or 0.0),
-        ent_coef=float(whole.ent_coef),
-        kl_beta=float(kl_beta) if settings.kl_in == "loss" else 0.0,
-        kl_kind=3 if settings.kl_estimator == "k3" else 1,
-        value=float(settings.vf_coef) / whole.tokens,
-        value_clip=float(settings.clip_range_vf or 0.0),
-        nll=float(whole.nll_coef) / whole.correct_tokens if whole.correct_tokens else 0.0,
-        tokens=float(whole.tokens),
-    )
+class Perceptron(Backward):
+    """A plain actor-critic perceptron on flat weights; the policy and the optimizer are such as `fits`."""
 
+    policy: Any
 
-def token_weights(settings: GradientSettings, part: Lesson, whole: Whole) -> np.ndarray:
-    """Returns what each token counts in the policy's loss ``[N] float32``, as `losses.aggregate` has it."""
-    if settings.aggregation == "sample":
-        return (1.0 / (part.length * whole.episodes)).astype(np.float32)
-    share = 1.0 / whole.tokens
-    if settings.aggregation == "constant":
-        share = 1.0 / (whole.episodes * float(settings.horizon or 1))
-    return np.full(len(part.actions), share, np.float32)
-
-
-def loss_by_kernel(
-    settings: GradientSettings,
-    part: Lesson,
-    whole: Whole,
-    kl_beta: float,
-    logits: np.ndarray,
-    values: np.ndarray,
-    mask: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Returns the gradient by logits ``[N, K]`` and by values ``[N]``, and the figures to log."""
-    by_logits, by_values = np.empty_like(logits), np.empty_like(values)
-    *figures, empty = loss_gradients(
-        logits, values, mask, part.actions, part.old_log_probs, part.advantages, part.targets, part.old_values,
-        part.reference, part.correct, token_weights(settings, part, whole), coefficients(settings, whole, kl_beta),
-        by_logits, by_values,
-    )  # fmt: skip
-    if empty >= 0:
-        raise ValueError(EMPTY_MASK)
-    return by_logits, by_values, dict(zip(FIGURES, figures, strict=True))
-
-
-class Perceptron:
-    """A plain actor-critic perceptron on flat weights.
-
-    Args:
-        policy: a `MlpPolicy` or `MultiInputPolicy` for which `fits` holds.
-        optimizer: AdamW over all of its parameters.
-        settings: the learner's.
-    """
-
-    def __init__(self, policy: Any, optimizer: torch.optim.Optimizer, settings: GradientSettings) -> None:
-        self.policy, self.optimizer, self.settings = policy, optimizer, settings
+    def __init__(
+        self,
+        policy: Any,
+        optimizer: torch.optim.Optimizer,
+        settings: GradientSettings,
+        processes: Processes,
+        *,
+        critic: bool,
+    ) -> None:
+        super().__init__(policy, optimizer, settings, processes, critic=critic)
         self.relu = policy.activation_fn is nn.ReLU
-        self.actor = [m for m in policy.mlp_extractor.policy_net if isinstance(m, nn.Linear)] + [policy.action_net]
-        self.critic = [m for m in policy.mlp_extractor.value_net if isinstance(m, nn.Linear)] + [policy.value_net]
+        self.actor = [*_linear(policy.mlp_extractor.policy_net), policy.action_net]
+        self.judge = [*_linear(policy.mlp_extractor.value_net), policy.value_net]
         parameters = list(optimizer.param_groups[0]["params"])
         # Every tensor begins on a cache line: sums must not round differently for where a tensor happens to lie.
         size = sum(_padded(p.numel()) for p in parameters)
         self.weights, self.gradient, self.mean, self.square = (torch.zeros(size) for _ in range(4))
-        self.slices: dict[int, torch.Tensor] = {}  # id of a parameter: its part of the gradient
+        self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []  # each parameter with its part of the gradient
         self.steps = 0
         at = 0
         for p in parameters:
@@ -107,10 +66,12 @@ class Perceptron:
             p.data = self.weights[part].view_as(p)
             state["exp_avg"], state["exp_avg_sq"] = self.mean[part].view_as(p), self.square[part].view_as(p)
             state["step"] = torch.tensor(float(self.steps))
-            self.slices[id(p)] = self.gradient[part].view_as(p)
+            self._parts.append((p, self.gradient[part].view_as(p)))
         self._flat = tuple(tensor.numpy() for tensor in (self.weights, self.gradient, self.mean, self.square))
+        slices = {id(p): gradient for p, gradient in self._parts}
+        self._slices = {id(m): (slices[id(m.weight)], slices[id(m.bias)]) for m in (*self.actor, *self.judge)}
         self._actor_weights = [(m.weight.data, m.bias.data) for m in self.actor]
-        self._critic_weights = [(m.weight.data, m.bias.data) for m in self.critic]
+        self._critic_weights = [(m.weight.data, m.bias.data) for m in self.judge]
 
     @staticmethod
     def fits(policy: Any, optimizer: torch.optim.Optimizer) -> bool:
@@ -153,17 +114,28 @@ class Perceptron:
         values, _ = self._pass(x, self._critic_weights)
         return logits.numpy(), values.numpy()[:, 0]
 
+    def take(self, lesson: Lesson) -> Lesson:
+        mask = mask_of(lesson.rows, int(self.policy.action_space.n))
+        return lesson._replace(rows={FLAT: self.flatten(lesson.rows).numpy(), MASK: mask})
+
     @torch.no_grad()
-    def learn(self, x: torch.Tensor, part: Lesson, mask: np.ndarray, whole: Whole, kl_beta: float) -> dict[str, float]:
-        """Writes the gradient of the loss of one update batch into the flat buffer; returns the figures to log."""
+    def __call__(self, part: Lesson, whole: Whole, kl_beta: float) -> dict[str, float]:
+        self.policy.count(len(part.actions))  # it goes past the policy, which counts for itself
+        x = torch.from_numpy(part.rows[FLAT])
         logits, actor = self._pass(x, self._actor_weights)
         values, critic = self._pass(x, self._critic_weights)
         by_logits, by_values, figures = loss_by_kernel(
-            self.settings, part, whole, kl_beta, logits.numpy(), values.numpy()[:, 0], mask
+            self.settings, part, whole, kl_beta, logits.numpy(), values.numpy()[:, 0], part.rows[MASK]
         )
         self._back(torch.from_numpy(by_logits), x, actor, self.actor)
-        self._back(torch.from_numpy(by_values)[:, None], x, critic, self.critic)
+        self._back(torch.from_numpy(by_values)[:, None], x, critic, self.judge)
         return figures
+
+    def clear(self) -> None:
+        """Puts the flat gradient back where others took it away; it is written over, not added to."""
+        if self._parts[0][0].grad is not self._parts[0][1]:
+            for parameter, gradient in self._parts:
+                parameter.grad = gradient
 
     def step(self) -> None:
         """Clips the gradient and takes AdamW's step."""
@@ -194,8 +166,9 @@ class Perceptron:
         inputs = [x, *hidden]
         for depth in range(len(layers) - 1, -1, -1):
             layer = layers[depth]
-            torch.mm(signal.t(), inputs[depth], out=self.slices[id(layer.weight)])
-            torch.sum(signal, 0, out=self.slices[id(layer.bias)])
+            by_weight, by_bias = self._slices[id(layer)]
+            torch.mm(signal.t(), inputs[depth], out=by_weight)
+            torch.sum(signal, 0, out=by_bias)
             if depth:
                 signal = torch.mm(signal, layer.weight.data)
                 active = hidden[depth - 1]
@@ -203,6 +176,10 @@ class Perceptron:
                     signal.mul_(active > 0)
                 else:
                     signal.addcmul_(signal * active, active, value=-1.0)
+
+
+def _linear(net: nn.Module) -> list[nn.Module]:
+    return [module for module in net.children() if isinstance(module, nn.Linear)]
 
 
 def _padded(count: int) -> int:
