@@ -26,14 +26,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.base import Agent
 from treegym.agents.costs import Costs
-from treegym.agents.masking import masked_log_softmax
+from treegym.agents.masking import MASK, masked_log_softmax
 from treegym.agents.planning.memory import memory_width
 from treegym.agents.planning.planners import ClosedPlanner, Planner, make_planner
 from treegym.agents.planning.replay import Replay
 from treegym.agents.planning.selfplay import SelfPlay, sampled
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.standing import Place
-from treegym.agents.policies.base import MASK, MEMORY
+from treegym.agents.policies.base import MEMORY
 from treegym.agents.schedules import as_schedule
 from treegym.agents.schema import Expected, check_json
 from treegym.agents.state import optimizer_state, set_optimizer_state, within

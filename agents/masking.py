@@ -6,13 +6,25 @@ Letters: B rows, K children.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numba import njit
 
-__all__ = ["choose", "greedy", "masked_entropy", "masked_log_softmax", "masked_log_softmax_array", "require_legal"]
+__all__ = [
+    "EMPTY_MASK",
+    "MASK",
+    "choose",
+    "greedy",
+    "mask_of",
+    "masked_entropy",
+    "masked_log_softmax",
+    "masked_log_softmax_array",
+    "require_legal",
+]
 
+MASK = "action_mask"  # the key of observations that says which children are legal
 EMPTY_MASK = "a state offers no legal child (its action mask is empty), so there is nothing to choose from"
 
 
@@ -36,6 +48,13 @@ def masked_log_softmax_array(logits: np.ndarray, mask: np.ndarray) -> np.ndarray
     """Returns the same as `masked_log_softmax` for NumPy arrays: ``[B, K] float32``."""
     require_legal(mask)
     return _log_softmax(np.asarray(logits, np.float32), mask.astype(np.bool_))
+
+
+def mask_of(rows: Mapping[str, np.ndarray], num_actions: int) -> np.ndarray:
+    """Returns the legal children ``[B, K] bool``; everything is legal where the env has no mask."""
+    if MASK in rows:
+        return rows[MASK] != 0
+    return np.ones((len(next(iter(rows.values()))), num_actions), np.bool_)
 
 
 def choose(logits: np.ndarray, mask: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from treegym.agents.costs import Costs
+from treegym.agents.masking import mask_of
 from treegym.agents.play.acting import Acting
 from treegym.agents.play.standing import Place
 from treegym.agents.play.world import World
 from treegym.agents.play.worlds import make_world
-from treegym.agents.policies.base import mask_of
 from treegym.errors import ConfigError
 
 __all__ = ["Baseline", "Planning"]

@@ -6,6 +6,8 @@ step; `PackedLayers` the layers of a Llama. ``fused=False`` switches all of them
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from treegym.agents.backward import Autograd, Backward
@@ -13,7 +15,7 @@ from treegym.agents.fast.kernels import loss_by_kernel
 from treegym.agents.fast.perceptron import Perceptron
 from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.lesson import Lesson, Whole
-from treegym.agents.policies.base import ChildScorer, mask_of
+from treegym.agents.masking import mask_of
 from treegym.agents.processes import Processes
 
 __all__ = ["BY_HAND", "CompiledLoss", "PackedLayers", "Perceptron", "fastest"]
@@ -56,7 +58,7 @@ BY_HAND: tuple[type[Backward], ...] = (Perceptron, CompiledLoss, PackedLayers)
 
 
 def fastest(
-    policy: ChildScorer,
+    policy: Any,
     optimizer: torch.optim.Optimizer,
     settings: GradientSettings,
     processes: Processes,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
@@ -21,7 +20,7 @@ from treegym.agents.backward import Backward
 from treegym.agents.fast.kernels import adam_step, loss_by_kernel
 from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.lesson import Lesson, Whole
-from treegym.agents.policies.base import MASK, mask_of
+from treegym.agents.masking import MASK, mask_of
 from treegym.agents.processes import Processes
 
 __all__ = ["Perceptron"]
@@ -76,7 +75,7 @@ class Perceptron(Backward):
     @staticmethod
     def fits(policy: Any, optimizer: torch.optim.Optimizer) -> bool:
         """Returns whether a policy is a plain perceptron on the CPU whose every parameter the optimizer moves."""
-        if not isinstance(policy, ActorCriticPolicy) or not policy.share_features_extractor:
+        if not policy.plain_perceptron or not policy.share_features_extractor:
             return False
         space = policy.observation_space
         seen = space.spaces.values() if isinstance(space, spaces.Dict) else [space]

@@ -13,10 +13,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from treegym.agents.masking import masked_log_softmax_array
+from treegym.agents.masking import mask_of, masked_log_softmax_array
 from treegym.agents.planning.memory import path_memory
 from treegym.agents.play.world import scalar_reward
-from treegym.agents.policies.base import MEMORY, ChildScorer, as_rows, mask_of
+from treegym.agents.policies.base import MEMORY, ChildScorer, as_rows
 from treegym.checks import one_of
 from treegym.envs.lanes import Lanes
 from treegym.envs.token_tree.world import TreeWorld

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from treegym.agents.costs import Costs
+from treegym.agents.masking import MASK
 from treegym.agents.play.standing import Place, place_of, stand
 from treegym.agents.play.world import World
-from treegym.agents.policies.base import MASK, as_rows
+from treegym.agents.policies.base import as_rows
 from treegym.errors import ConfigError
 
 __all__ = ["Acting"]

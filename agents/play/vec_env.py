@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from treegym.agents.masking import MASK, mask_of
 from treegym.agents.play.foreign_worlds import ListWorld
 from treegym.agents.play.world import World
-from treegym.agents.policies.base import MASK, mask_of
 
 __all__ = ["WorldVecEnv"]
 

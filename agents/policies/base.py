@@ -29,14 +29,13 @@ from gymnasium import spaces
 from torch import nn
 
 from treegym.agents.costs import JUDGING, Costs, counted
-from treegym.agents.masking import choose, greedy, masked_entropy, masked_log_softmax
+from treegym.agents.masking import MASK, choose, greedy, mask_of, masked_entropy, masked_log_softmax
 from treegym.agents.processes import is_shard
 from treegym.errors import ConfigError
 
-__all__ = ["ChildScorer", "Judged", "Observations", "as_rows", "mask_of"]
+__all__ = ["ChildScorer", "Judged", "Observations", "as_rows"]
 
 Observations = Mapping[str, torch.Tensor]  # each [B, ...]; the key "observations" alone for a plain Box space
-MASK = "action_mask"
 MEMORY = "memory"  # of the path behind a state; added to observations by those who know the state
 
 
@@ -77,13 +76,6 @@ def as_rows(observation: Any, space: spaces.Space) -> tuple[dict[str, np.ndarray
     return rows, batched
 
 
-def mask_of(rows: Mapping[str, np.ndarray], num_actions: int) -> np.ndarray:
-    """Returns the legal children ``[B, K] bool``; everything is legal where the env has no mask."""
-    if MASK in rows:
-        return rows[MASK] != 0
-    return np.ones((len(next(iter(rows.values()))), num_actions), np.bool_)
-
-
 class ChildScorer(nn.Module):
     """Turns `logits` and `values` into actions, log-probabilities and entropies."""
 
@@ -91,6 +83,7 @@ class ChildScorer(nn.Module):
     layout_needed: ClassVar[bool] = False
     takes_memory: ClassVar[bool] = False
     loads_models: ClassVar[bool] = False  # takes `local_files_only`, which forbids to ask a hub for a model
+    plain_perceptron: ClassVar[bool] = False  # SB3's actor-critic perceptron and nothing else: may be learned by hand
     needs: ClassVar[tuple[str, ...] | None] = None  # None: all of the observation
 
     observation_space: spaces.Space
@@ -100,8 +93,10 @@ class ChildScorer(nn.Module):
     fast: Any = None  # set while a learner keeps a quicker forward pass of this very network
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Makes every way of judging states that a policy defines count them."""
+        """Makes each way of judging states that a policy defines count them; it is no plain perceptron any longer."""
         super().__init_subclass__(**kwargs)
+        if not vars(cls).keys().isdisjoint(JUDGING):
+            cls.plain_perceptron = vars(cls).get("plain_perceptron", False)
         for name in JUDGING:
             if name in vars(cls):
                 setattr(cls, name, counted(vars(cls)[name]))

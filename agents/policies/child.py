@@ -25,7 +25,8 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
-from treegym.agents.policies.base import MASK, MEMORY, ChildScorer, Observations
+from treegym.agents.masking import MASK
+from treegym.agents.policies.base import MEMORY, ChildScorer, Observations
 from treegym.errors import ConfigError
 
 __all__ = ["ChildPolicy"]

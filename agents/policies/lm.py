@@ -27,8 +27,8 @@ from torch import nn
 from treegym.agents.fast.llama import Llama, fits
 from treegym.agents.fast.llama_walk import LlamaWalk
 from treegym.agents.fast.packing import Packed
-from treegym.agents.masking import masked_entropy, masked_log_softmax
-from treegym.agents.policies.base import MASK, ChildScorer, Judged, Observations
+from treegym.agents.masking import MASK, masked_entropy, masked_log_softmax
+from treegym.agents.policies.base import ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
 from treegym.agents.policies.lm_checks import (
     check_arguments,

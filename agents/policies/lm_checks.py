@@ -7,7 +7,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from treegym.agents.policies.base import MASK
+from treegym.agents.masking import MASK
 from treegym.errors import ConfigError, DataError, suggest
 
 __all__ = ["check_arguments", "check_reference", "check_space", "check_tokens", "check_vocabulary"]

@@ -29,6 +29,8 @@ class MlpPolicy(ChildScorer, ActorCriticPolicy):
         **kwargs: SB3's own, such as ``net_arch={"pi": [64, 64], "vf": [64, 64]}``.
     """
 
+    plain_perceptron = True
+
     def __init__(
         self,
         observation_space: spaces.Space,

@@ -17,6 +17,7 @@ from treegym.agents import GRPO, PPO, VAPO, DrGRPO
 from treegym.agents.backward import Autograd, Backward
 from treegym.agents.fast.passes import BY_HAND, CompiledLoss, PackedLayers, Perceptron
 from treegym.agents.lesson import Lesson
+from treegym.agents.policies.mlp import MultiInputPolicy
 from treegym.agents.policy_gradient import PolicyGradient
 
 TREE = "synthetic:roots=40,depth=5,branching=3,width=4,seed=0"
@@ -109,3 +110,13 @@ def test_a_change_of_either_side_is_noticed(kind: type[Backward], side: str, mon
     right = pkgutil.resolve_name(place)
     monkeypatch.setattr(place, lambda *given, **named: 1.001 * right(*given, **named))
     assert _compared(agent, kind) > 2e-5
+
+
+def test_a_perceptron_with_logits_of_its_own_is_not_taken_for_plain() -> None:
+    class Doubled(MultiInputPolicy):
+        def logits(self, obs: Any) -> torch.Tensor:
+            return 2.0 * super().logits(obs)
+
+    agent = PPO(Doubled, gym.make("TokenTree-v0", tree=TREE), n_envs=8, n_episodes=8, seed=0)
+    assert type(agent.backward()) is CompiledLoss
+    assert _compared(agent, CompiledLoss) < 2e-5
