@@ -15,6 +15,7 @@ from treegym.errors import ConfigError
 from treegym.optimize import worker
 from treegym.optimize.candidates import Candidate, copied
 from treegym.optimize.config import CoreConfig
+from treegym.optimize.delivery import Delivery
 from treegym.optimize.features import kind_of
 from treegym.optimize.fitness import OBJECTIVES, weights_of
 from treegym.optimize.generate import applicable, count_for, propose
@@ -95,13 +96,17 @@ class HybridOptimizationCore:
         limit = config.max_accuracy_drop
         return propose(self.names, self.kind, self.tracker, self.weights, count, ensembles=ensembles, limit=limit)
 
-    def hybrid_optimize_module(self, module: nn.Module, inputs: Any = None) -> tuple[nn.Module, dict[str, Any]]:
+    def hybrid_optimize_module(
+        self, module: nn.Module, inputs: Any = None, *, delivery: Delivery | None = None
+    ) -> tuple[nn.Module, dict[str, Any]]:
         """Returns the optimised module (a copy, in evaluation mode) and the result.
 
         Args:
             module: what to optimise; it is not touched.
-            inputs: its arguments: a tensor, a tuple, or a function (of a seed, for fresh ones). None: the module's
-                attribute `example_inputs` or, without one, what can be guessed from its layers.
+            inputs: its arguments: a tensor, a tuple, a dict of named ones, a list of tuples or dicts (of several
+                shapes), or a function (of a seed, for fresh ones). None: the module's attribute `example_inputs` or,
+                without one, what can be guessed from its layers.
+            delivery: writes the winner's weights, and has it judged in a fresh process that rebuilds it from them.
         """
         source = _inputs_of(module, inputs)
         original = copied(module)
@@ -116,7 +121,7 @@ class HybridOptimizationCore:
             singles = [candidate for candidate in candidates if len(candidate.strategies) == 1]
             search.measure((singles or candidates)[:1])
         self.tracker.save()
-        optimized, chosen = self.trials.winner()
+        optimized, chosen = self.trials.winner(delivery)
         found = result_of(
             self.trials, chosen, kind=self.kind, names=self.names, reasons=self.reasons, tracker=self.tracker
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from treegym.optimize.held import held_tensors
 from treegym.optimize.strategies.base import Arguments, call, map_tensors
 
-__all__ = ["device_of", "footprint", "peak_allocation"]
+__all__ = ["device_of", "footprint", "peak_allocation", "process_growth"]
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -81,3 +82,34 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(sink)
+
+
+def process_growth(make: Callable[[], nn.Module], inputs: Callable[[], Arguments]) -> dict[str, int]:
+    """Returns by how many bytes this process grows at most while a module is made ("load") and while it is run ("run").
+
+    Empty where the system does not say (there is no /proc).
+    """
+    if not os.path.exists("/proc/self/clear_refs"):
+        return {}
+    before = _process_bytes("VmRSS")
+    _forget_peak()
+    module = make()
+    load = _process_bytes("VmHWM") - before
+    arguments = inputs()
+    before = _process_bytes("VmRSS")
+    _forget_peak()
+    with torch.inference_mode():
+        for _ in range(3):
+            call(module, map_tensors(arguments, torch.clone))
+    return {"load": max(0, load), "run": max(0, _process_bytes("VmHWM") - before)}
+
+
+def _process_bytes(name: str) -> int:
+    with open("/proc/self/status") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith(name)), 0)
+
+
+def _forget_peak() -> None:
+    """Sets the peak of the process's memory back to what it holds now."""
+    with contextlib.suppress(PermissionError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")

@@ -1,4 +1,4 @@
-"""Keeping a winner: its state dict as safetensors, and a short Python file that rebuilds it."""
+"""Keeping a winner: every tensor it holds as safetensors, and a short Python file that rebuilds it and checks it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from treegym.errors import ConfigError, DataError, require
-from treegym.files import atomic_path, atomic_write
-from treegym.optimize.candidates import Candidate, apply, parse
+from treegym.errors import DataError, require
+from treegym.files import atomic_write
+from treegym.optimize.candidates import Candidate, apply, copied, parse
+from treegym.optimize.stored import check, fill, open_stored, store, with_sample
+from treegym.optimize.strategies.base import Arguments
 from treegym.optimize.targets import load_module
 
-__all__ = ["rebuild", "save_recipe"]
+__all__ = ["RECIPE", "RESULT", "WEIGHTS", "rebuild", "save_recipe", "save_weights"]
 
+WEIGHTS, RECIPE, RESULT = "weights.safetensors", "recipe.py", "result.json"
 _TEMPLATE = '''"""Rebuilds the optimised module: {name}. Written by `treegym optimize`.
 
 Measured: {summary}.
@@ -34,7 +36,7 @@ WEIGHTS = Path(__file__).with_name({weights!r})
 
 
 def build():
-    """Returns the optimised module in evaluation mode, with the weights that were measured."""
+    """Returns the optimised module, frozen and in evaluation mode; it is checked to give the outputs it gave."""
     return rebuild(TARGET, INPUTS, CANDIDATE, WEIGHTS)
 
 
@@ -43,19 +45,21 @@ if __name__ == "__main__":
 '''
 
 
-def save_recipe(
-    folder: Path, *, original: nn.Module, target: str, inputs: str | None, result: dict[str, Any]
-) -> list[Path]:
-    """Writes ``weights.safetensors``, ``recipe.py`` and ``result.json``; returns their paths.
+def save_weights(
+    folder: Path, original: nn.Module, optimised: nn.Module, sample: Arguments, *, holds: str = "optimised"
+) -> Path:
+    """Writes the tensors that `rebuild` needs: the optimised module's, as they are packed, or the original's.
 
-    The weights are the original module's: the strategies are applied to them again when the recipe is run, which gives
-    the optimised module bit for bit, whatever number format its packed weights are in.
+    The original's are needed where what the strategies do hangs on the weights (a rank, a choice of units).
     """
-    safetensors = require("safetensors.torch", extra="selection", purpose="keeping the winner")
     folder.mkdir(parents=True, exist_ok=True)
-    weights, recipe, figures = folder / "weights.safetensors", folder / "recipe.py", folder / "result.json"
-    with atomic_path(weights) as temporary:
-        safetensors.save_file(_distinct(original.state_dict()), str(temporary))
+    path = folder / WEIGHTS
+    store(path, optimised if holds == "optimised" else original, sample, optimised, holds=holds)
+    return path
+
+
+def save_recipe(folder: Path, *, target: str, inputs: str | None, result: dict[str, Any]) -> list[Path]:
+    """Writes ``recipe.py`` and ``result.json`` beside the weights; returns the paths of all three."""
     metrics = result["performance_metrics"]
     summary = (
         f"{metrics['speed_improvement']['value']:.2f}x speed, {metrics['memory_efficiency']['value']:.2f}x memory, "
@@ -63,45 +67,53 @@ def save_recipe(
     )
     text = _TEMPLATE.format(
         name=result["selected_strategy"], summary=summary, target=_findable(target), folder=str(Path.cwd()),
-        inputs=None if inputs is None else _findable(inputs), candidate=result["selected_strategy"],
-        weights=weights.name,
+        inputs=None if inputs is None else _findable(inputs), candidate=result["selected_strategy"], weights=WEIGHTS,
     )  # fmt: skip
-    atomic_write(recipe, text)
-    atomic_write(figures, json.dumps(result, indent=1))
-    return [weights, recipe, figures]
+    atomic_write(folder / RECIPE, text)
+    atomic_write(folder / RESULT, json.dumps(result, indent=1))
+    return [folder / WEIGHTS, folder / RECIPE, folder / RESULT]
 
 
 def rebuild(target: str, inputs: str | None, candidate: str, weights: str | Path) -> nn.Module:
-    """Builds the module a target names, loads the weights and applies a candidate's strategies."""
-    safetensors = require("safetensors.torch", extra="selection", purpose="loading the winner")
+    """Builds the module a target names, applies a candidate's strategies, and gives it the weights that were kept.
+
+    Raises:
+        DataError: where the weights do not fit, or the outputs are not those that were measured.
+    """
+    path, chosen = Path(weights), parse(candidate)
     module, source = load_module(target, inputs)
+    module = copied(module)
+    stored = open_stored(path)
+    if stored is None:
+        return _rebuild_first_format(module, path, target, chosen, source(0))
+    sample = with_sample(source(0), stored)
+    if stored.holds == "original":
+        fill(module, stored, path)
+        result = apply(module, chosen, sample)
+    else:
+        result = apply(module, chosen, sample)
+        fill(result, stored, path)
+    check(result, sample, stored, path)
+    return result
+
+
+def _rebuild_first_format(
+    module: nn.Module, path: Path, target: str, candidate: Candidate, sample: Arguments
+) -> nn.Module:
+    """Reads a recipe of an earlier release: the original's state dict, without a check of the outputs."""
+    safetensors = require("safetensors.torch", extra="selection", purpose="loading the winner")
     try:
-        state = safetensors.load_file(str(weights))
-        missing, unexpected = module.load_state_dict(state, strict=False)
+        missing, unexpected = module.load_state_dict(safetensors.load_file(str(path)), strict=False)
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{weights}: the weights do not fit {target!r} ({str(error)[:200]})") from error
-    shared = set(module.state_dict()) - set(_distinct(module.state_dict()))
-    if unexpected or set(missing) - shared:
-        raise DataError(f"{weights}: the weights are of another module than {target!r} ({missing}, {unexpected})")
-    parsed: Candidate = parse(candidate)
-    return apply(module.eval(), parsed, source(0))
+        raise DataError(f"{path}: the weights do not fit {target!r} ({str(error)[:200]})") from error
+    held = module.state_dict(keep_vars=True)
+    tied = {name for name in missing if any(held[name] is held[other] for other in held if other not in missing)}
+    if unexpected or set(missing) - tied:
+        raise DataError(f"{path}: the weights are of another module than {target!r} ({missing}, {unexpected})")
+    return apply(module, candidate, sample)
 
 
 def _findable(target: str) -> str:
     """Returns a target whose file, if it names one, is found from any working directory."""
     where, _, name = target.rpartition(":")
     return f"{Path(where).resolve()}:{name}" if where.endswith(".py") else target
-
-
-def _distinct(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Returns the tensors of a state dict, tied weights once (safetensors stores no shared memory)."""
-    kept: dict[str, Tensor] = {}
-    seen: set[tuple[int, torch.Size, int]] = set()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise ConfigError(f"the module's state holds {name!r}, a {type(value).__name__}, which cannot be stored")
-        key = (value.data_ptr(), value.shape, value.storage_offset())
-        if key not in seen or value.numel() == 0:
-            seen.add(key)
-            kept[name] = value.detach().contiguous().clone()
-    return kept

@@ -51,6 +51,8 @@ def result_of(
             "memory_efficiency": figures.get("memory", dict(same)),
             "accuracy_preservation": figures.get("accuracy", dict(same)),
             "output_error": figures.get("output_error", 0.0),
+            "worst_output": "" if chosen is None or chosen.measurement is None else chosen.measurement.worst,
+            "process_memory": figures.get("process_bytes"),
         },
         "candidates": [
             {

@@ -17,6 +17,7 @@ from torch import nn
 from treegym.optimize import worker
 from treegym.optimize.candidates import Candidate, apply
 from treegym.optimize.config import CoreConfig
+from treegym.optimize.delivery import Delivery
 from treegym.optimize.fitness import fitness, scores
 from treegym.optimize.inputs import Inputs
 from treegym.optimize.measure import Task, measure
@@ -88,8 +89,12 @@ class Trials:
         """Returns whether a measurement shows a candidate slower than the original, where that is not allowed."""
         return not self.config.allow_slower and (m.speed.value < 1.0 or m.speed.low < 1.0 - RESOLUTION)
 
-    def winner(self) -> tuple[nn.Module, Evaluated | None]:
-        """Applies the best candidate that is allowed, in this process, and measures it once more; else the original."""
+    def winner(self, delivery: Delivery | None = None) -> tuple[nn.Module, Evaluated | None]:
+        """Applies the best candidate that is allowed and has it measured once more; returns the original for none.
+
+        Args:
+            delivery: measures it in a fresh process, rebuilt from its recipe; None: in a child of this one.
+        """
         for found in sorted((one for one in self.evaluated if self.allowed(one)), key=lambda one: -one.fitness):
             name = found.candidate.name
             try:
@@ -97,8 +102,13 @@ class Trials:
             except Exception as error:  # noqa: BLE001 - a strategy's own code; what ran in a child may fail here
                 self.unconfirmed[name] = f"could not be applied: {type(error).__name__}: {error}"
                 continue
-            work = functools.partial(self._measured, optimised, self.config.seed + SECOND_SEED)
-            outcome = worker.run(work, self.limits, fork=worker.can_fork(self.original))
+            seed = self.config.seed + SECOND_SEED
+            if delivery is None:
+                work = functools.partial(self._measured, optimised, seed)
+                outcome = worker.run(work, self.limits, fork=worker.can_fork(self.original))
+            else:
+                settings, limits = self._settings(seed), self.limits
+                outcome = delivery.judge(self.original, optimised, found.candidate, self.source, settings, limits)
             again = self._found(found.candidate, outcome)
             if self.allowed(again):
                 return optimised, again
@@ -106,8 +116,10 @@ class Trials:
         return self.original, None
 
     def _measured(self, optimised: nn.Module, seed: int) -> dict[str, Any]:
-        settings = MeasureSettings(max_seconds=self.config.seconds_per_candidate, seed=seed)
-        return measure(self.original, optimised, self.source, settings, self.task).as_dict()
+        return measure(self.original, optimised, self.source, self._settings(seed), self.task).as_dict()
+
+    def _settings(self, seed: int) -> MeasureSettings:
+        return MeasureSettings(max_seconds=self.config.seconds_per_candidate, seed=seed)
 
     def _found(self, candidate: Candidate, outcome: worker.Outcome) -> Evaluated:
         if outcome.result is None:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,25 @@ def run(args: argparse.Namespace) -> int:
 def _optimise(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[Path]]:
     from treegym.files import atomic_write
     from treegym.optimization import create_hybrid_optimization_core
-    from treegym.optimize.recipe import save_recipe
+    from treegym.optimize.delivery import Delivery
+    from treegym.optimize.recipe import save_recipe, save_weights
     from treegym.optimize.report import as_svg
     from treegym.optimize.targets import load_function, load_module
 
     module, source = load_module(args.module, args.input)
     task = load_function(args.task) if args.task else None
     core = create_hybrid_optimization_core(config, task=task, progress=None if args.json else _progress)
-    _, result = core.hybrid_optimize_module(module, source)
-    written: list[Path] = []
-    if args.out is not None:
-        written = save_recipe(args.out, original=module, target=args.module, inputs=args.input, result=result)
-        atomic_write(args.out / "pareto.svg", as_svg(result))
-        written.append(args.out / "pareto.svg")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if args.out is None else args.out
+        delivery = Delivery(folder, args.module, args.input, args.task)
+        optimised, result = core.hybrid_optimize_module(module, source, delivery=delivery)
+        if args.out is None:
+            return result, []
+        if not result["strategies"]:  # the original is kept: its weights are written, and rebuild as others do
+            save_weights(folder, optimised, optimised, source(0))
+        written = save_recipe(folder, target=args.module, inputs=args.input, result=result)
+        atomic_write(folder / "pareto.svg", as_svg(result))
+        written.append(folder / "pareto.svg")
     return result, written
 
 
@@ -125,7 +132,12 @@ def _show(result: dict[str, Any], written: list[Path]) -> None:
         print(
             f"\n{result['selected_strategy']}: {speed['value']:.2f}x speed ({interval}), "
             f"{metrics['memory_efficiency']['value']:.2f}x memory, output error {metrics['output_error']:.5f}"
+            + (f" (worst: {metrics['worst_output']})" if metrics["worst_output"] else "")
         )
+        for when, (before, after) in (metrics["process_memory"] or {}).items():
+            print(
+                f"a fresh process grows by {after / 2**20:.0f} MB to {when} it, by {before / 2**20:.0f} MB the original"
+            )
     else:
         print("\nnothing was surely better than the original within the limits: the original is kept")
     for path in written:
