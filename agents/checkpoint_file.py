@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from treegym import hub
 from treegym.errors import DataError
 from treegym.files import arrays_in, atomic_path, put_arrays
 from treegym.untrusted import json_of, open_regular
@@ -53,7 +54,8 @@ def read(path: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if hasattr(path, "read"):
         members = _members(path, path)
     else:
-        with open_regular(_existing(Path(path))) as file:
+        file_name = hub.fetched(path, kind="agent") if hub.is_hub_name(path) else _existing(Path(path))
+        with open_regular(file_name) as file:
             members = _members(file, path)
     data = json_of(members[0], where=f"{path}: its {_DATA}", values=2**20)
     if not isinstance(data, dict) or data.get("kind") != KIND:

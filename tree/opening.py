@@ -1,10 +1,11 @@
-"""Trees by name: the bundled one, a synthetic one, or one in a file; those opened last are shared."""
+"""Trees by name: the bundled one, a synthetic one, one in a file or on a hub; those opened last are shared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from treegym import hub
 from treegym.errors import ConfigError
 from treegym.tree.synthetic import parse_synthetic, synthetic_tree
 from treegym.tree.token_tree import BUNDLED, TokenTree
@@ -16,7 +17,7 @@ _opened: dict[str, TokenTree] = {}  # the trees opened last: many environments s
 
 
 def load_tree(tree: str | TokenTree | None) -> TokenTree:
-    """Returns a tree: the bundled one for None, a synthetic one for ``"synthetic:..."``, or the one in a file."""
+    """Returns a tree: the bundled one for None, that of ``"synthetic:..."`` or ``"hf:user/name"``, or one in a file."""
     if isinstance(tree, TokenTree):
         tree.validate()
         return tree
@@ -24,8 +25,10 @@ def load_tree(tree: str | TokenTree | None) -> TokenTree:
         settings = parse_synthetic(tree)
         return _remembered(repr(settings), lambda: synthetic_tree(**vars(settings)))
     if tree is not None and not isinstance(tree, str | Path):
-        raise ConfigError(f"tree is {tree!r}; expected a .tree file's path, 'synthetic:...' or a TokenTree")
-    path = BUNDLED if tree is None else Path(tree)
+        raise ConfigError(
+            f"tree is {tree!r}; expected a .tree file's path, 'hf:user/name', 'synthetic:...' or a TokenTree"
+        )
+    path = BUNDLED if tree is None else hub.fetched(str(tree), kind="tree") if hub.is_hub_name(tree) else Path(tree)
     changed = path.stat().st_mtime_ns if path.is_file() else 0
     return _remembered(f"{path.resolve()} {changed}", lambda: TokenTree.open(path))
 

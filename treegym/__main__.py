@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "optimize": ("treegym.commands.optimize", "pick and apply the best optimisation for a torch module"),
     "serve": ("treegym.commands.serve", "serve a model over an OpenAI-compatible protocol"),
     "train-reward": ("treegym.commands.train_reward", "train a reward model on preference pairs"),
+    "push": ("treegym.commands.push", "share a tree, an agent, a run or an optimisation record on a hub"),
+    "pull": ("treegym.commands.pull", "bring what was shared on a hub here, checked"),
     "envs": ("treegym.commands.envs", "list the registered environments"),
     "agents": ("treegym.commands.agents", "list the registered agents"),
     "rewards": ("treegym.commands.rewards", "list the registered reward terms and terminal detectors"),
@@ -38,6 +40,7 @@ EXTRAS = {
     "transformers": "models",
     "httpx": "http",
     "pymoo": "selection",
+    "huggingface_hub": "hub",
 }
 
 
