@@ -102,7 +102,7 @@ class WorldVectorEnv(NativeVectorEnv):
     def _info(
         self, seen: dict[str, np.ndarray], vector: np.ndarray, *, illegal: np.ndarray, success: np.ndarray
     ) -> dict[str, Any]:
-        weights = [*self.world.weights.tolist(), 1.0]
+        weights = self.world.term_weights
         info = {
             "action_mask": seen["action_mask"].copy(),
             "root": self.lanes.root.copy(),

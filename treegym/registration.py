@@ -33,6 +33,7 @@ class Registration(NamedTuple):
 
 _TREE = "treegym.envs.token_tree"
 _SELECTION = "treegym.envs.selection"
+_COMPUTE = "treegym.envs.compute.env"
 
 ENVS: dict[str, Registration] = {
     "TokenTree-v0": Registration(
@@ -61,6 +62,18 @@ ENVS: dict[str, Registration] = {
         f"{_SELECTION}.vector:OptimizationPipelineVectorEnv",
         {},
         "build an ensemble of optimisations, strategy by strategy",
+    ),
+    "TestTimeCompute-v0": Registration(
+        f"{_COMPUTE}:TestTimeComputeEnv",
+        f"{_COMPUTE}:TestTimeComputeVectorEnv",
+        {},
+        "spend tokens on a model's samples: branch, go on, probe, prune, fork, answer",
+    ),
+    "MO-TestTimeCompute-v0": Registration(
+        f"{_COMPUTE}:TestTimeComputeEnv",
+        f"{_COMPUTE}:TestTimeComputeVectorEnv",
+        {"multi_objective": True},
+        "the same spending with correctness and tokens apart",
     ),
     "MO-OptimizationPipeline-v0": Registration(
         f"{_SELECTION}.env:OptimizationPipelineEnv",

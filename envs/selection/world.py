@@ -142,6 +142,11 @@ class World:
         """Returns which rows ``[B, STATE]`` of lanes, at sound roots, name what their root has ``[B] bool``."""
         raise NotImplementedError
 
+    @property
+    def term_weights(self) -> list[float]:
+        """What each term of the vector reward counts in the scalar one."""
+        return [*self.weights.tolist(), 1.0]
+
     # ---------------------------------------------------------------- words
 
     def drawing(self) -> Any:

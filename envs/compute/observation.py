@@ -1,0 +1,143 @@
+"""What each lane sees of its branches, written by a compiled kernel into flat rows.
+
+Nothing tells which answer is right, how long a chain will be, or what other chains say: answers are known by the order
+of the branches that show them. Letters: B lanes, M branches, K actions, F features of an action, S of the state.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from treegym.envs.compute import transition
+from treegym.envs.compute.transition import FIXED, KINDS, legal_actions
+
+__all__ = ["CHILD", "STATE", "confidences", "observe"]
+
+CHILD = (
+    *KINDS, "depth", "active", "finished", "pruned", "shown", "share", "leads", "score", "label", "fresh",
+)  # fmt: skip
+STATE = (
+    "steps_left", "budget_left", "spent", "opened", "active", "finished", "top", "second", "distinct", "answers",
+    "confidence", "token_cost", "top_score", "second_score",
+)  # fmt: skip
+_CHAIN, _DEPTH, _SHOWN, _STATUS, _PROBED = range(5)
+_ACTIVE, _FINISHED, _PRUNED = transition.ACTIVE, transition.FINISHED, transition.PRUNED
+
+
+def confidences(branches: int) -> np.ndarray:
+    """Returns adaptive consistency's confidence ``[M + 1, M + 1] float32`` by the votes of the first and the second.
+
+    1 - F(1/2) of Beta(v1 + 1, v2 + 1) (https://arxiv.org/abs/2305.11860), which is the chance that of v1 + v2 + 1 fair
+    coins at most v1 show heads.
+    """
+    table = np.zeros((branches + 1, branches + 1))
+    for first in range(branches + 1):
+        for second in range(branches + 1):
+            n = first + second + 1
+            table[first, second] = sum(math.comb(n, k) for k in range(first + 1)) / 2**n
+    return table.astype(np.float32)
+
+
+@numba.njit(cache=True)
+def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, scale: Any, out: Any, masks: Any) -> None:
+    """Writes observations ``[B, S + D + K F] float32`` and masks ``[B, K] int8``.
+
+    Args:
+        place: where the lanes stand.
+        cells: the pool and the rules.
+        limit: steps of an episode.
+        known: ``[Q, D] float32`` what is known of each prompt.
+        confidence: what `confidences` returns.
+        scale: tokens that count as everything spent.
+        out: observations to be written.
+        masks: masks to be written.
+    """
+    branches = (place.shape[1] - FIXED) // 6
+    dims = known.shape[1]
+    features = 16
+    labels = np.empty(branches, np.int64)
+    votes = np.empty(branches, np.int64)
+    weights = np.empty(branches, np.float64)
+    segments = np.float32(1.0 / cells.probe.shape[1])
+    share_of = np.float32(1.0 / branches)
+    for b in range(len(place)):
+        lane, row, mask = place[b], out[b], masks[b]
+        legal_actions(lane, cells, mask)
+        row[:] = 0.0
+        count = lane[transition.COUNT]
+        distinct, shown, active, finished = 0, 0, 0, 0
+        for i in range(count):
+            status, mine = lane[FIXED + _STATUS * branches + i], lane[FIXED + _SHOWN * branches + i]
+            active += status == _ACTIVE
+            finished += status == _FINISHED
+            labels[i] = -1
+            if mine < 0 or status == _PRUNED:
+                continue
+            shown += 1
+            for j in range(i):
+                if labels[j] >= 0 and lane[FIXED + _SHOWN * branches + j] == mine:
+                    labels[i] = labels[j]
+                    break
+            if labels[i] < 0:
+                labels[i] = distinct
+                votes[distinct] = 0
+                weights[distinct] = 0.0
+                distinct += 1
+            votes[labels[i]] += 1
+            if status == _FINISHED:
+                weights[labels[i]] += cells.score[lane[FIXED + _CHAIN * branches + i]]
+        lead, top, second = -1, 0, 0
+        best, next_best = 0.0, 0.0
+        for k in range(distinct):
+            if votes[k] > top:
+                lead, second, top = k, top, votes[k]
+            elif votes[k] > second:
+                second = votes[k]
+            if weights[k] > best:
+                next_best, best = best, weights[k]
+            elif weights[k] > next_best:
+                next_best = weights[k]
+        row[0] = max(1.0 - lane[transition.STEPS] / limit, 0.0)
+        row[1] = max(1.0 - lane[transition.SPENT] / cells.budget, 0.0)
+        row[2] = min(lane[transition.SPENT] / scale, 1.0)
+        row[3] = count * share_of
+        row[4] = active * share_of
+        row[5] = finished * share_of
+        row[6] = top * share_of
+        row[7] = second * share_of
+        row[8] = distinct * share_of
+        row[9] = shown * share_of
+        row[10] = confidence[top, second]
+        row[11] = min(cells.rate * cells.unit, 1.0)
+        row[12] = min(best * share_of, 1.0)
+        row[13] = min(next_best * share_of, 1.0)
+        at = 14
+        for d in range(dims):
+            row[at + d] = known[lane[transition.ROOT], d]
+        at += dims
+        row[at] = 1.0  # opens a branch
+        row[at + features + 1] = 1.0  # answers
+        row[at + features + 11] = top / max(shown, 1)
+        for kind in range(4):
+            for i in range(count):
+                cell = at + (2 + kind * branches + i) * features
+                if mask[2 + kind * branches + i] == 0 and kind != 0:
+                    continue
+                status = lane[FIXED + _STATUS * branches + i]
+                row[cell + 2 + kind] = 1.0
+                row[cell + 6] = lane[FIXED + _DEPTH * branches + i] * segments
+                row[cell + 7] = status == _ACTIVE
+                row[cell + 8] = status == _FINISHED
+                row[cell + 9] = status == _PRUNED
+                row[cell + 15] = lane[FIXED + _PROBED * branches + i] == lane[FIXED + _DEPTH * branches + i]
+                if labels[i] >= 0:
+                    row[cell + 10] = 1.0
+                    row[cell + 11] = votes[labels[i]] / shown
+                    row[cell + 12] = labels[i] == lead
+                    row[cell + 14] = (labels[i] + 1) * share_of
+                if status == _FINISHED:
+                    row[cell + 13] = cells.score[lane[FIXED + _CHAIN * branches + i]]

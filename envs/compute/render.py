@@ -1,0 +1,63 @@
+"""Drawing an episode: one line or bar per branch, how far it is, what it says, and what all say together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from treegym.envs.compute import transition
+from treegym.envs.compute.transition import CHAIN, DEPTH, SHOWN, STATUS, block
+from treegym.errors import require
+
+__all__ = ["as_image", "as_text"]
+
+_WIDTH, _HEIGHT = 960, 600
+_PAPER, _INK, _FAINT, _BAR, _DROPPED = "#fbfaf7", "#22252b", "#9aa0a8", "#2563a8", "#c9ccd1"
+_WORDS = ("", "open", "finished", "pruned")
+
+
+def _branches(world: Any, place: np.ndarray) -> list[tuple[str, float, str, int]]:
+    """Returns state, share of the longest text, answer and status of every branch."""
+    rows = []
+    for i in range(int(place[transition.COUNT])):
+        chain, depth, shown, status = (
+            int(block(place, which, world.branches)[i]) for which in (CHAIN, DEPTH, SHOWN, STATUS)
+        )
+        answer = "" if shown == transition.NOTHING else "no answer" if shown < 0 else f"answer {shown}"
+        if status == transition.FINISHED:
+            answer += f", score {world.pool.score[chain]:.2f}"
+        rows.append((_WORDS[status], depth / world.pool.num_segments, answer, status))
+    return rows
+
+
+def as_text(world: Any, place: np.ndarray) -> str:
+    """Returns the prompt, a line per branch, and the answer that would be given."""
+    lines = [f"{world.name}: step {int(place[transition.STEPS])} of {world.max_iterations}, {world.text(place)}"]
+    for i, (state, share, answer, _) in enumerate(_branches(world, place)):
+        lines.append(f"{i:3d}  {'#' * round(20 * share):<20}  {state:<9} {answer}")
+    said = int(transition.aggregate(place, world.cells))
+    lines.append(f"would answer: {'nothing' if said < 0 else said}")
+    return "\n".join(lines)
+
+
+def as_image(world: Any, place: np.ndarray) -> np.ndarray:
+    """Returns a picture ``[H, W, 3] uint8``: a bar per branch."""
+    image_module = require("PIL.Image", extra="render", purpose="drawing images")
+    draw_module = require("PIL.ImageDraw", extra="render", purpose="drawing images")
+    font_module = require("PIL.ImageFont", extra="render", purpose="drawing images")
+    image = image_module.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
+    draw = draw_module.Draw(image)
+    fonts = {size: font_module.load_default(size=size) for size in (13, 20)}
+    draw.text((24, 16), f"{world.name}: {world.text(place)}"[:80], fill=_INK, font=fonts[20])
+    rows = _branches(world, place)
+    step = min(48.0, (_HEIGHT - 120) / max(len(rows), 1))
+    for i, (state, share, answer, status) in enumerate(rows):
+        top = 64 + int(i * step)
+        dropped = status == transition.PRUNED
+        draw.text((24, top), f"{i}  {state}", fill=_FAINT if dropped else _INK, font=fonts[13])
+        draw.rectangle((140, top, 140 + int(500 * share), top + int(step * 0.6)), fill=_DROPPED if dropped else _BAR)
+        draw.text((650, top), answer, fill=_FAINT if dropped else _INK, font=fonts[13])
+    said = int(transition.aggregate(place, world.cells))
+    draw.text((24, _HEIGHT - 40), f"would answer: {'nothing' if said < 0 else said}", fill=_INK, font=fonts[20])
+    return np.asarray(image, np.uint8).copy()

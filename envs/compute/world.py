@@ -1,0 +1,187 @@
+"""ComputeWorld: a pool of chains with the rules of TestTimeCompute, shared by all lanes.
+
+Letters: B lanes, Q prompts, M branches, K actions, D features of a prompt.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from treegym.checks import number, one_of, whole
+from treegym.envs.compute import render, transition
+from treegym.envs.compute.lanes import Lanes
+from treegym.envs.compute.observation import CHILD, STATE, confidences, observe
+from treegym.envs.compute.pool import ChainPool, pool_of_tree, synthetic_pool
+from treegym.envs.compute.transition import AGGREGATES, KINDS, Cells
+from treegym.envs.layout import ObservationLayout
+from treegym.errors import ConfigError
+from treegym.tree.opening import load_tree
+from treegym.tree.token_tree import SPLITS, TokenTree
+
+__all__ = ["KEYWORDS", "TERMS", "ComputeWorld", "load_pool"]
+
+TERMS = ("correct", "tokens")  # the vector reward, in order
+KEYWORDS = (
+    "pool", "split", "max_branches", "token_cost", "budget", "probe_cost", "aggregate", "segment", "samples", "policy",
+    "pool_seed", "max_iterations", "illegal_penalty",
+)  # fmt: skip
+_UNBOUNDED = 2**60
+_remembered: dict[Any, ChainPool] = {}
+
+
+class ComputeWorld:
+    """Everything that `TestTimeCompute` looks things up in."""
+
+    name: ClassVar[str] = "TestTimeCompute"
+    terms: ClassVar[tuple[str, ...]] = TERMS
+    live: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        pool: str | TokenTree | ChainPool | None = None,
+        split: str = "train",
+        max_branches: int = 8,
+        token_cost: float = 0.05,
+        budget: float | None = None,
+        probe_cost: int = 1,
+        aggregate: str = "plurality",
+        segment: int = 4,
+        samples: int = 64,
+        policy: str = "primary",
+        pool_seed: int = 0,
+        max_iterations: int = 64,
+        illegal_penalty: float = 0.1,
+    ) -> None:
+        self.pool = load_pool(pool, segment=segment, samples=samples, policy=policy, seed=pool_seed)
+        self.split = one_of("split", split, (*SPLITS, "all"))
+        self.branches = whole("max_branches", max_branches, low=1, high=64)
+        self.num_actions = 2 + 4 * self.branches
+        self.token_cost = number("token_cost", token_cost, low=0)
+        self.aggregate = one_of("aggregate", aggregate, AGGREGATES)
+        self.max_iterations = whole("max_iterations", max_iterations, low=2)
+        self.illegal_penalty = number("illegal_penalty", illegal_penalty, low=0)
+        self.unit = float(self.pool.length.mean())  # tokens of a chain, on average
+        self.budget = None if budget is None else number("budget", budget, low=0)
+        shortest = int(self.pool.length.min())
+        if self.budget is not None and self.budget * self.unit < max(shortest, self.pool.segment):
+            raise ConfigError(
+                f"budget is {budget}, i.e. {self.budget * self.unit:.0f} tokens, below one sample: the shortest chain "
+                f"of this pool has {shortest} tokens, a segment {self.pool.segment}, a chain {self.unit:.1f} on average"
+            )
+        starts = self.pool.roots_in(self.split)
+        if not len(starts):
+            raise ConfigError(f"the pool has no prompt in split {self.split!r}; choose another split")
+        p = self.pool
+        self.cells = Cells(
+            start=p.start.astype(np.int64), length=p.length, answer=p.answer, score=p.score, right=p.right,
+            probe=np.ascontiguousarray(p.probe), low=np.ascontiguousarray(p.low), high=np.ascontiguousarray(p.high),
+            starts=starts.astype(np.int64), segment=p.segment,
+            probe_cost=whole("probe_cost", probe_cost, low=0),
+            budget=_UNBOUNDED if self.budget is None else int(self.budget * self.unit),
+            rate=self.token_cost / self.unit, penalty=self.illegal_penalty, rule=AGGREGATES.index(self.aggregate),
+            unit=self.unit,
+        )  # fmt: skip
+        self.scale = float(self.cells.budget if self.budget is not None else self.unit * self.branches)
+        self.term_weights = [1.0, self.token_cost]  # what each term of the vector reward counts in the scalar one
+        known = tuple(f"prompt_{d}" for d in range(p.features.shape[1]))
+        self.layout = ObservationLayout(self.num_actions, (*STATE, *known), CHILD)
+        self.confidence = confidences(self.branches)
+        self.low = np.zeros(self.layout.size, np.float32)
+        self.high = np.ones(self.layout.size, np.float32)
+        self.low[len(STATE) : len(STATE) + len(known)] = -1.0
+
+    def lanes(self, count: int, *, max_steps: int | None = None) -> Lanes:
+        """Returns so many lanes of this world; `max_steps` truncates episodes earlier than `max_iterations` does."""
+        return Lanes(self, count, max_steps=max_steps)
+
+    def flops(self, tokens: float, parameters: float) -> float:
+        """Returns what generating so many tokens costs: 2 per token and parameter of the model."""
+        return 2.0 * parameters * tokens
+
+    # ---------------------------------------------------------------- spaces
+
+    @property
+    def observation_space(self) -> spaces.Dict:
+        """The one-level Dict space of observations."""
+        flat = spaces.Box(self.low, self.high, dtype=np.float32)
+        return spaces.Dict({"observations": flat, "action_mask": spaces.Box(0, 1, (self.num_actions,), np.int8)})
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        """Opening a branch, answering, and four actions for each branch."""
+        return spaces.Discrete(self.num_actions)
+
+    @property
+    def reward_space(self) -> spaces.Box:
+        """The vector of objectives: correct, and tokens spent."""
+        return spaces.Box(-np.inf, np.inf, (len(TERMS),), np.float32)
+
+    def observe(self, place: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns fresh observations of lanes at these places ``[b, width]``."""
+        rows = np.empty((len(place), self.layout.size), np.float32)
+        masks = np.empty((len(place), self.num_actions), np.int8)
+        observe(
+            place, self.cells, float(self.max_iterations), self.pool.features, self.confidence, self.scale, rows, masks
+        )
+        return {"observations": rows, "action_mask": masks}
+
+    # ---------------------------------------------------------------- words
+
+    def drawing(self) -> Any:
+        """Returns the module that draws a lane: `as_text` and `as_image` of a world and a place."""
+        return render
+
+    def action_name(self, action: int) -> str:
+        """Returns an action in words, such as "continue 2"."""
+        if action < 2:
+            return KINDS[action]
+        return f"{KINDS[2 + (action - 2) // self.branches]} {(action - 2) % self.branches}"
+
+    def action_of(self, kind: str, branch: int = 0) -> int:
+        """Returns the action of a kind, such as "continue", on a branch."""
+        which = KINDS.index(one_of("kind", kind, KINDS))
+        return which if which < 2 else 2 + (which - 2) * self.branches + branch
+
+    def text(self, place: np.ndarray) -> str:
+        """Returns the episode in words: the prompt, and what has been spent on how many branches."""
+        prompt = self.pool.prompts[int(place[transition.ROOT])]
+        return f"{prompt}: {int(place[transition.COUNT])} branches, {int(place[transition.SPENT])} tokens"
+
+
+def load_pool(source: Any, *, segment: int, samples: int, policy: str, seed: int) -> ChainPool:
+    """Returns a pool by name: "synthetic:prompts=64,...", or the chains of a tree; None is the bundled tree."""
+    if isinstance(source, ChainPool):
+        return source
+    if isinstance(source, str) and source.split(":", 1)[0] == "synthetic":
+        return _kept(source, lambda: synthetic_pool(**_options(source)))
+    if source is not None and not isinstance(source, str | TokenTree):
+        raise ConfigError(f"pool is {source!r}; expected a .tree file's path, 'tree:synthetic:...' or 'synthetic:...'")
+    name = source.removeprefix("tree:") if isinstance(source, str) else source
+    tree = load_tree(name)
+    make = functools.partial(pool_of_tree, tree, segment=segment, samples=samples, policy=policy, seed=seed)
+    return _kept((id(tree), segment, samples, policy, seed), make)
+
+
+def _kept(key: Any, make: Any) -> ChainPool:
+    """Returns what was made last under this key: many environments share one pool."""
+    if key not in _remembered:
+        while len(_remembered) >= 4:
+            _remembered.pop(next(iter(_remembered)))
+        _remembered[key] = make()
+    return _remembered[key]
+
+
+def _options(source: str) -> dict[str, float]:
+    options: dict[str, float] = {}
+    for part in filter(None, source.removeprefix("synthetic").removeprefix(":").split(",")):
+        name, _, value = part.partition("=")
+        try:
+            options[name.strip()] = float(value) if name.strip() == "difficulty" else int(value)
+        except ValueError:
+            raise ConfigError(f"synthetic pool: {name} is {value!r}; expected a number") from None
+    return options
