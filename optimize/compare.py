@@ -1,10 +1,11 @@
 """How far a module's outputs are from the original's: each output on its own; the worst one counts.
 
-    error = sqrt(mean (got - expected)^2) / spread          spread: of expected, about its mean over the inputs
+    error = rms(got - expected) / spread(expected)       spread: about the output's mean, so that no offset hides errors
 
-What does not depend on the input is not information: every position of an output is centred by its own mean over all
-calls (over the features of the last dimension, the channels of an image, where shapes differ between calls). An output
-that looks like scores (two-dimensional, or named logits, scores or probabilities) must also agree in its first and its
+And because what does not depend on the input is not information, the same error over what varies with the input (the
+spread of each position about its own mean over all calls; of features or channels, where shapes differ between calls)
+counts for a fifth: offsets per class or per feature may hide an error five times the limit, not more. An output that
+looks like scores (two-dimensional, or named logits, scores or probabilities) must also agree in its first and its
 first five choices, near ties left out. Whole numbers and flags must be equal. Numbers that are not finite must be the
 same on both sides, as masked logits are.
 """
@@ -27,6 +28,7 @@ __all__ = ["Comparison", "leaves", "output_error"]
 TIE = 0.05  # of a row's spread: choices closer than this may come in either order
 CHOICES = 5  # the first so many of an output that looks like scores
 ROWS = 8  # from so many samples on, the mean of each position is known well enough to centre by it
+VARYING = 5.0  # times the limit: how much of what varies with the input may be lost
 CONSTANT = 1e-6  # of its size: an output that varies less is a constant, judged by its size
 _NAMES = ("logit", "score", "prob")
 
@@ -130,7 +132,8 @@ class _Output:
             note = f"{self.different} of {self.count} whole numbers differ" if self.different else ""
             return OutputVerdict(self.name, wrong, float(not self.different), float(not self.different), note=note)
         numbers = sum(count for _, count in self.errors)
-        spread = self._spread()
+        whole, varying = self._spreads()
+        spread = min(whole, VARYING * varying)
         each = [math.sqrt(square / max(1, count)) / spread if square else 0.0 for square, count in self.errors]
         late = each[-max(1, len(each) // 3) :]
         pooled = math.sqrt(sum(square for square, _ in self.errors) / max(1, numbers)) / spread
@@ -141,13 +144,14 @@ class _Output:
         kept = min(1.0 - error, *(one for one in (first, five) if one is not None), 1.0)
         return OutputVerdict(self.name, error, kept, max(0.0, kept - margin), first, five)
 
-    def _spread(self) -> float:
-        """Returns the spread that errors are measured by; of an output that is constant, its size; never 0."""
+    def _spreads(self) -> tuple[float, float]:
+        """Returns the spread of all numbers, and of what varies with the input; of a constant, its size; never 0."""
         numbers = sum(count for _, count in self.errors)
         size = math.sqrt(self.size / max(1, numbers))
         usable = [moments for moments in self._sums.values() if moments.fits and moments.rows >= ROWS]
-        spread = usable[0].spread() if usable else self._sums["all"].spread()
-        return spread if spread > CONSTANT * size else size or 1e-300
+        found = [self._sums["all"].spread(), usable[0].spread() if usable else self._sums["all"].spread()]
+        whole, varying = (spread if spread > CONSTANT * size else size or 1e-300 for spread in found)
+        return whole, varying
 
 
 class _Moments:

@@ -16,9 +16,21 @@ from treegym.optimize.strategies import compatible, expand, ordered
 from treegym.optimize.strategies.base import Arguments, call, map_tensors
 from treegym.optimize.tracker import StrategyTracker
 
-__all__ = ["LONGEST", "SLOW", "SUGGESTED", "applicable", "count_for", "extend", "heaviest", "likely_broken", "propose"]
+__all__ = [
+    "BY_NAME",
+    "LONGEST",
+    "SUGGESTED",
+    "applicable",
+    "count_for",
+    "extend",
+    "heaviest",
+    "likely_broken",
+    "propose",
+]
 
-SLOW = ("compile",)  # taken only when asked for by name: its first call takes seconds to minutes
+# Taken only when asked for by name: the first call of one takes seconds to minutes, and the other gains nothing where
+# both sides are measured in inference mode.
+BY_NAME = ("compile", "inference_mode")
 LONGEST = 4  # strategies in an ensemble
 PARTS = 8  # strategies that ensembles are made of
 
@@ -49,11 +61,11 @@ def applicable(
 ) -> tuple[list[str], dict[str, str]]:
     """Tries every strategy alone on a copy, in child processes; returns those that ran, and why others did not.
 
-    Families stand for their strategies, without the slow ones; those are tried when named themselves.
+    Families stand for their strategies, without those of `BY_NAME`; they are tried when named themselves.
     """
     warm_up_process()
     asked = set(strategies)
-    names = [name for name in expand(list(strategies)) if name not in SLOW or name in asked]
+    names = [name for name in expand(list(strategies)) if name not in BY_NAME or name in asked]
 
     def attempt(name: str) -> dict[str, Any]:
         import torch

@@ -35,10 +35,8 @@ class OutputVerdict:
     """What became of one output of a module."""
 
     name: str  # its path in the output; empty for an output that is one tensor
-    error: float  # root mean square, over the output's own spread; of whole numbers, the share that differs
-    kept: (
-        float  # accuracy in [0, 1]: 1 - error, or the share of equal choices where that is less; whole numbers: 0 or 1
-    )
+    error: float  # over the output's own spread (see `compare`); of whole numbers, the share that differs
+    kept: float  # accuracy: 1 - error, or the share of equal choices where that is less; whole numbers: 0 or 1
     low: float  # lower end of its 95 % interval
     first: float | None = None  # share of rows with the same first choice, where the output looks like scores
     five: float | None = None  # share of equal choices among the first five

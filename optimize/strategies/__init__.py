@@ -80,14 +80,26 @@ _TABLE = {
         ("fuse_activation", "workspaces", "int8_dynamic", "int8_weights", "int4_weights"),
         "linear layers in bf16, everything between them in fp32",
     ),
+    "autocast": StrategyEntry(
+        "quantization",
+        14,
+        (1.4, 1.7, 0.995),
+        ("fuse_activation", "workspaces", "inplace", "int8_dynamic", "int8_weights", "int4_weights", "bf16_linear"),
+        "products in bf16 by PyTorch's autocast, everything between them in fp32",
+    ),
     "bf16": StrategyEntry(
-        "quantization", 14, (1.6, 2.0, 0.99), ("int8_dynamic", "bf16_linear"), "the whole module in bf16", "half:BF16"
+        "quantization",
+        14,
+        (1.6, 2.0, 0.99),
+        ("int8_dynamic", "bf16_linear", "autocast"),
+        "the whole module in bf16",
+        "half:BF16",
     ),
     "fp16": StrategyEntry(
         "quantization",
         15,
         (1.6, 2.0, 0.995),
-        ("int8_dynamic", "bf16_linear", "bf16"),
+        ("int8_dynamic", "bf16_linear", "autocast", "bf16"),
         "the whole module in fp16",
         "half:FP16",
     ),
