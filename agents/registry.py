@@ -39,6 +39,10 @@ _TABLE = {
     "tournament": (f"{_B}.choosers:Tournament", "the best of a few children drawn at random"),
     "roulette": (f"{_B}.choosers:Roulette", "children drawn by the primary's probability"),
     "rank": (f"{_B}.choosers:RankSelection", "children drawn by rank under the primary"),
+    "self_consistency": (f"{_B}.compute:SelfConsistency", "N whole chains, then an answer (test-time compute)"),
+    "adaptive_consistency": (f"{_B}.compute:AdaptiveConsistency", "chains until one answer leads with confidence"),
+    "early_stopping": (f"{_B}.compute:EarlyStoppingConsistency", "chains until a window of them agrees"),
+    "parallel_probe": (f"{_B}.compute:ParallelProbe", "all chains together, asked after each segment"),
     "oracle": (f"{_B}.oracle:Oracle", "the exact optimum of a closed world: an upper bound"),
 }
 AGENTS = Registry("agent", _TABLE, group="treegym.agents")

@@ -9,6 +9,7 @@ import numpy as np
 
 from treegym.envs.compute import transition
 from treegym.envs.compute.transition import Outcome
+from treegym.envs.states import ORIGIN, check_state
 from treegym.errors import ConfigError
 
 __all__ = ["Lanes"]
@@ -91,17 +92,17 @@ class Lanes:
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns a copy of all state, to go back to with `restore`."""
-        return {
-            name: getattr(self, name).copy() for name in ("place", "done", "key", "episode")
-        }  # fmt: skip
+        parts = {name: getattr(self, name).copy() for name in ("place", "done", "key", "episode")}
+        return {**parts, ORIGIN: np.full(self.count, self.world.origin, np.int64)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Goes back to a state; raises for one of another number of lanes or another world."""
         own = self.state()
-        if any(name not in state or state[name].shape != rows.shape for name, rows in own.items()):
-            raise ConfigError(f"this state is not one of {self.count} lanes; pass back what clone_state() returned")
-        roots = state["place"][:, transition.ROOT]
-        if roots.min(initial=0) < 0 or roots.max(initial=0) >= self.world.pool.num_prompts:
-            raise ConfigError("this state is at a root that is not there; it comes from another pool")
-        for name in own:
+        check_state(state, own)
+        if (
+            not self.world.sound(state["place"]).all()
+            or state["place"][:, transition.STEPS].max(initial=0) > self.limit
+        ):
+            raise ConfigError("this state is at a place that is not there; it comes from another pool")
+        for name in own.keys() - {ORIGIN}:
             getattr(self, name)[:] = state[name]

@@ -18,6 +18,7 @@ from treegym.envs.compute.observation import CHILD, STATE, confidences, observe
 from treegym.envs.compute.pool import ChainPool, pool_of_tree, synthetic_pool
 from treegym.envs.compute.transition import AGGREGATES, KINDS, Cells
 from treegym.envs.layout import ObservationLayout
+from treegym.envs.states import origin_of
 from treegym.errors import ConfigError
 from treegym.tree.opening import load_tree
 from treegym.tree.token_tree import SPLITS, TokenTree
@@ -102,6 +103,29 @@ class ComputeWorld:
     def flops(self, tokens: float, parameters: float) -> float:
         """Returns what generating so many tokens costs: 2 per token and parameter of the model."""
         return 2.0 * parameters * tokens
+
+    # ---------------------------------------------------------------- states
+
+    @functools.cached_property
+    def origin(self) -> int:
+        """A number for this world, which the states of its lanes carry."""
+        return origin_of([self.name, self.num_actions, self.max_iterations], self.cells.start, self.cells.length)
+
+    def sound(self, places: np.ndarray) -> np.ndarray:
+        """Returns which places ``[B, width]`` a lane of this world can be at: prompts, chains and depths that exist."""
+        roots, count = places[:, transition.ROOT], places[:, transition.COUNT]
+        good = (roots >= 0) & (roots < self.pool.num_prompts) & (count >= 0) & (count <= self.branches)
+        good &= (places[:, transition.STEPS] >= 0) & (places[:, transition.SPENT] >= 0)
+        at = np.where(good, roots, 0)
+        chain, depth, shown, status, _, used = (transition.block(places, n, self.branches) for n in range(6))
+        there = np.arange(self.branches) < count[:, None]
+        low, high = self.cells.start[at][:, None], self.cells.start[at + 1][:, None]
+        fits = (chain >= low) & (chain < high) & (used >= low) & (used < high)
+        last = -(-self.cells.length[np.where(fits, chain, 0)] // self.pool.segment)
+        fits &= (depth >= 1) & (depth <= last) & (status >= transition.ACTIVE) & (status <= transition.PRUNED)
+        fits &= (shown >= transition.NOTHING) & (shown < self.pool.right.shape[1])
+        fits &= (status != transition.ACTIVE) | (depth < last)
+        return good & (fits | ~there).all(axis=1)
 
     # ---------------------------------------------------------------- spaces
 
