@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from treegym.errors import BackendError, ConfigError, require
 from treegym.models.remote import loop as http_loop
-from treegym.models.remote.keys import checked_url, is_loopback, key_from, redact
+from treegym.models.remote.keys import checked_url, is_loopback, key_from, redact, redact_bytes
 from treegym.models.remote.limits import Limits
 from treegym.models.remote.retry import RETRYABLE, RetryPolicy, retry_after_seconds
 from treegym.models.remote.untrusted_json import MalformedAnswer, parse
@@ -191,7 +191,7 @@ class Endpoint:
         """Sends one request; raises `Transient`, `Refused` or `MalformedAnswer` when no good answer comes."""
         import httpx
 
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if raw is not None:
             headers["Content-Type"] = "application/json"
         key = key_from(self.key_env)
@@ -204,6 +204,8 @@ class Endpoint:
                 client.stream(method, f"{self.base_url}/{path}", content=raw, headers=headers) as response,
             ):
                 content = bytearray()
+                if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+                    raise MalformedAnswer("the answer is compressed, which was not asked for and may hide any length")
                 async for chunk in response.aiter_bytes():
                     content += chunk
                     if len(content) > self._max_answer_bytes:
@@ -212,16 +214,16 @@ class Endpoint:
             raise Transient(f"no whole answer within {time.monotonic() - started:.1f} s", broken=True) from None
         except httpx.InvalidURL:
             raise ConfigError(f"{self.base_url}/{path} is not a URL") from None
-        except httpx.DecodingError:
-            raise MalformedAnswer("the answer's compression is damaged") from None
         except httpx.HTTPError as error:
             raise Transient(f"{type(error).__name__} {error}".strip(), broken=True) from None
         if response.status_code == 200:
-            return parse(bytes(content))
-        raise self._failure(response.status_code, bytes(content), response.headers.get("retry-after"))
+            return parse(redact_bytes(bytes(content), self.key_env))
+        raise self._failure(
+            response.status_code, redact_bytes(bytes(content), self.key_env), response.headers.get("retry-after")
+        )
 
     def _failure(self, status: int, content: bytes, retry_after: str | None) -> Exception:
-        words = redact(_message(content), self.key_env)
+        words = redact(_message(content, self.key_env), self.key_env)
         if status in RETRYABLE:
             return Transient(f"status {status}: {words}", retry_after_s=retry_after_seconds(retry_after))
         hint = ""
@@ -248,12 +250,12 @@ class Endpoint:
         return self._client
 
 
-def _message(content: bytes) -> str:
-    """Returns the server's own words out of an error's body, shortened."""
+def _message(content: bytes, key_env: str | None) -> str:
+    """Returns the server's own words out of an error's body, shortened once the whole key is out of them."""
     try:
         answer: Any = parse(content)
     except MalformedAnswer:
         return content[:QUOTED].decode("utf-8", "replace")
     error = answer.get("error", answer)
     words = error.get("message", error) if isinstance(error, dict) else error
-    return str(words)[:QUOTED]
+    return redact_bytes(str(words).encode("utf-8", "replace"), key_env).decode()[:QUOTED]

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 from treegym.errors import ConfigError
 
-__all__ = ["checked_url", "is_loopback", "key_from", "redact"]
+__all__ = ["checked_url", "is_loopback", "key_from", "redact", "redact_bytes"]
 
 HIDDEN = "[key hidden]"
+PART = 8  # characters of a key that would help to guess it
 
 
 def is_loopback(host: str | None) -> bool:
@@ -58,6 +59,26 @@ def key_from(variable: str | None) -> str | None:
 
 
 def redact(text: str, variable: str | None) -> str:
-    """Returns `text` without the key, which servers like to repeat in their refusals."""
+    """Returns `text` without the key and every part of it of eight characters or more.
+
+    Servers like to repeat keys in their refusals, and whoever shortens a refusal may cut through one.
+    """
     key = os.environ.get(variable, "").strip() if variable else ""
-    return text.replace(key, HIDDEN) if key else text
+    if not key:
+        return text
+    text = text.replace(key, HIDDEN)
+    parts = {key[at : at + PART] for at in range(len(key) - PART + 1)}
+    kept, at = [], 0
+    while at < len(text):
+        end = at
+        while text[end : end + PART] in parts:
+            end += 1
+        kept.append(HIDDEN if end > at else text[at])
+        at = end + PART - 1 if end > at else at + 1
+    return "".join(kept)
+
+
+def redact_bytes(raw: bytes, variable: str | None) -> bytes:
+    """Returns what a server sent without the key, before anything is read in it or cut off it."""
+    key = os.environ.get(variable, "").strip() if variable else ""
+    return raw.replace(key.encode(), HIDDEN.encode()) if key else raw

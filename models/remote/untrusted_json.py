@@ -24,6 +24,8 @@ def _refuse(name: str) -> NoReturn:
 
 def parse(raw: bytes) -> dict[str, Any]:
     """Returns the JSON object in `raw`; anything else raises `MalformedAnswer`."""
+    if raw.count(b"[") + raw.count(b"{") > len(raw) // 12 + 64:  # each takes many times its size when it is read
+        raise MalformedAnswer("the answer is nearly nothing but lists and objects; no model answers so")
     try:
         value = json.loads(raw, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:

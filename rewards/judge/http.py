@@ -53,6 +53,9 @@ class HttpJudge:
             key_env=key_env,
             concurrency=concurrency,
             timeout_s=timeout,
+            # A reply that bears no tag could be a stray one to another request: each then has a connection of its own.
+            keep=prompt.tagged,
+            max_answer_bytes=2**20 + 64 * max_tokens,
             retry=RetryPolicy(attempts=attempts, longest_wait_s=min(15.0, total), longest_retry_after_s=total),
             seed=seed,
         )

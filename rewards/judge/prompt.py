@@ -71,6 +71,11 @@ class JudgePrompt:
         if self.principles and self.form != "score":
             raise ConfigError("principles are scored one by one; they need the form 'score'")
 
+    @property
+    def tagged(self) -> bool:
+        """Whether replies bear the tag of their case; models that can say one word only cannot repeat it."""
+        return self.form == "score"
+
     def messages(self, case: Case) -> list[dict[str, str]]:
         """Returns the conversation that asks about a case."""
         if self.template is not None:
