@@ -12,7 +12,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from treegym.envs.lanes import Lanes
-from treegym.envs.single import checked_render_mode, checked_root
+from treegym.envs.single import checked_render_mode, checked_root, whole_actions
 from treegym.errors import ConfigError
 
 __all__ = ["NativeVectorEnv"]
@@ -81,7 +81,9 @@ class NativeVectorEnv(VectorEnv):
 
     def _checked_actions(self, actions: Any) -> np.ndarray:
         """Returns actions ``[B] int64``; raises where their number is wrong or a lane has ended and is not reset."""
-        actions = np.asarray(actions, np.int64)
+        if not self._seeded:
+            raise ConfigError("step() was called before reset(); call reset() first")
+        actions = whole_actions(actions)
         if actions.shape != (self.num_envs,):
             raise ConfigError(f"{actions.shape} actions came for {self.num_envs} environments; expected one each")
         if self.autoreset_mode is AutoresetMode.DISABLED and self.lanes.done.any():

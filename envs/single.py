@@ -11,10 +11,20 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from treegym.checks import is_whole
 from treegym.errors import ConfigError, require, suggest
 
-__all__ = ["RENDER_MODES", "NativeEnv", "check_keywords", "checked_render_mode", "checked_root"]
+__all__ = [
+    "RENDER_MODES",
+    "NativeEnv",
+    "check_keywords",
+    "checked_render_mode",
+    "checked_root",
+    "whole_action",
+    "whole_actions",
+]
 
+MOST = 2**62  # what whole numbers stay below
 RENDER_MODES = ["ansi", "rgb_array", "human"]
 
 
@@ -35,9 +45,33 @@ def checked_render_mode(mode: str | None) -> str | None:
 def checked_root(options: dict[str, Any] | None) -> int | None:
     """Returns ``options["root"]``, or raises ConfigError unless it could be the index of a root."""
     root = (options or {}).get("root")
-    if root is not None and (isinstance(root, bool) or not isinstance(root, int | np.integer) or root < 0):
+    if root is not None and not (is_whole(root) and 0 <= root < MOST):
         raise ConfigError(f"options['root'] is {root!r}; expected a whole number from 0")
     return root if root is None else int(root)
+
+
+def whole_action(action: Any) -> int:
+    """Returns an action of one environment, or raises ConfigError for what is not one whole number."""
+    if type(action) is int and -MOST < action < MOST:
+        return action
+    found = whole_actions(action)
+    if found.ndim:
+        raise ConfigError(f"the action is {action!r}; one whole number was expected")
+    return int(found)
+
+
+def whole_actions(actions: Any) -> np.ndarray:
+    """Returns actions as an int64 array of their shape, or raises ConfigError where one is not a whole number.
+
+    NaN, fractions and words are refused, not rounded: whoever sends them has not decided on an action.
+    """
+    given = np.asarray(actions)
+    if given.dtype != np.int64:
+        fits = given.dtype.kind in "iub" or (given.dtype.kind == "f" and bool((np.trunc(given) == given).all()))
+        if not fits or bool((np.abs(given, dtype=np.float64) >= MOST).any()):
+            raise ConfigError(f"an action is {str(actions)[:80]}; whole numbers were expected")
+        given = given.astype(np.int64)
+    return given
 
 
 class NativeEnv(gym.Env):

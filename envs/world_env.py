@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode
+from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode, whole_action
 from treegym.errors import ConfigError
 
 __all__ = ["WorldEnv", "Worlds"]
@@ -77,7 +77,7 @@ class WorldEnv(NativeEnv):
         """Takes one action; one that is not legal costs a penalty and changes nothing else."""
         if self.lanes.done[0]:
             raise ConfigError("step() was called on an episode that has ended; call reset() first")
-        self._action[0] = action
+        self._action[0] = whole_action(action)
         outcome = self.lanes.advance(self._action, next_step_reset=False)
         illegal = bool(outcome.illegal[0])
         seen = self._see()

@@ -198,6 +198,9 @@ class RewardTable:
         credit = self._part.increments(self, nodes)
         for term in self._leaves:  # terms of weight 0 are reported too, though no sum asked for them
             self.column(term, nodes)
+        if (beyond := np.isinf(credit)).any():
+            node = int(nodes[np.flatnonzero(beyond)[0]])
+            raise RewardError(f"the reward at node {node} is infinite: its weights are too large for its terms")
         unknown = np.isnan(credit)
         self._flagged[nodes[unknown]] = True
         return np.where(unknown, 0.0, credit)
@@ -234,7 +237,8 @@ class RewardTable:
         if not nodes.size:
             return
         values, reasons = self._values(term, Request(nodes, ended[asked], truncated[asked]))
-        bad = ~np.isfinite(values)
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(values.astype(np.float32))  # as which they are kept
         if term.bounds is not None:
             low, high = term.bounds
             bad |= (values < low - 1e-6) | (values > high + 1e-6)
@@ -277,7 +281,9 @@ class RewardTable:
         if self._raises(term):
             first = int(bad[0])
             within = f" in the range {term.bounds}" if term.bounds else ""
-            reason = reasons.get(first, f"its value is {values[first]}; a finite number{within} was expected")
+            reason = reasons.get(
+                first, f"its value is {values[first]}; a finite number{within}, as float32, was expected"
+            )
             raise RewardError(self._describe(term, int(nodes[first]), reason, len(reasons) or len(bad)))
         self._terms[nodes[bad], column] = term.default if term.on_error == "default" else np.nan
         self._status[nodes[bad], column] = FAILED

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode
+from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode, whole_action
 from treegym.envs.token_tree import render, spaces
 from treegym.envs.token_tree.lanes import Lane
 from treegym.envs.token_tree.world import TreeWorld
@@ -91,7 +91,7 @@ class TokenTreeEnv(NativeEnv):
         lane = self.lanes
         if lane.ended[0]:
             raise ConfigError("step() was called on an episode that has ended; call reset() first")
-        seen = lane.move(action)
+        seen = lane.move(whole_action(action))
         illegal = lane.illegal[0]
         if not illegal:
             self._text += self._pieces[self.world.tables.token.item(lane.at[0])]

@@ -79,7 +79,7 @@ def child_features(tree: TokenTree, nodes: slice, ends: np.ndarray) -> np.ndarra
 @numba.njit(cache=True)
 def _accumulate(parent: Any, prior: Any, out: Any, start: Any) -> Any:
     for i in range(start, len(parent)):
-        out[i] = out[parent[i]] + prior[i] if parent[i] >= 0 else 0.0
+        out[i] = out[parent[i]] + min(prior[i], np.float32(0.0)) if parent[i] >= 0 else 0.0
 
 
 def fill_path_logp(tree: TokenTree, out: np.ndarray, start: int = 0) -> None:

@@ -83,7 +83,7 @@ class NodeTables:
         cells["root_index"][fresh] = self.root_index[fresh]
         cells["pays"][fresh], cells["failed"][fresh] = table.total[fresh], table.failed[fresh]
         if tree.has("context"):
-            cells["context"][fresh] = tree.context[fresh]
+            cells["context"][fresh] = np.maximum(tree.context[fresh], -127)  # -128 would leave the space
 
 
 class TokenWindows:

@@ -219,7 +219,7 @@ class TreeWorld:
         fill_path_logp(self.tree, self.tables.path_logp)
         self.tables.cells["path_logp"] = self.tables.path_logp
         if self.tree.has("context"):
-            self.tables.cells["context"] = self.tree.context
+            self.tables.cells["context"] = np.maximum(self.tree.context, -127)
         self.tables.features[:] = child_features(self.tree, everything, self.tables.ends)
         self.version += 1
 
