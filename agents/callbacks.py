@@ -11,8 +11,10 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
 from treegym.agents.processes import writes
+from treegym.agents.schema import check_json
 from treegym.errors import ConfigError
 from treegym.files import atomic_write
+from treegym.untrusted import read_json
 
 __all__ = ["CheckpointCallback", "StepsBar", "latest_checkpoint"]
 
@@ -80,7 +82,11 @@ class CheckpointCallback(BaseCallback):
     def _best(self) -> float:
         """Returns the best score so far, also of the run before an interruption."""
         file = self.folder / "best.json"
-        return float(json.loads(file.read_text())["score"]) if file.is_file() else float("-inf")
+        if not file.is_file():
+            return float("-inf")
+        found = read_json(file)
+        check_json(found, {"score": float}, str(file))
+        return float(found["score"])
 
 
 class StepsBar(ProgressBarCallback):

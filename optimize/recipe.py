@@ -14,6 +14,7 @@ from treegym.optimize.candidates import Candidate, apply, copied, parse
 from treegym.optimize.stored import check, fill, open_stored, store, with_sample
 from treegym.optimize.strategies.base import Arguments
 from treegym.optimize.targets import load_module
+from treegym.untrusted import open_regular
 
 __all__ = ["RECIPE", "RESULT", "WEIGHTS", "rebuild", "save_recipe", "save_weights"]
 
@@ -83,6 +84,7 @@ def rebuild(target: str, inputs: str | None, candidate: str, weights: str | Path
     path, chosen = Path(weights), parse(candidate)
     module, source = load_module(target, inputs)
     module = copied(module)
+    open_regular(path).close()
     stored = open_stored(path)
     if stored is None:
         return _rebuild_first_format(module, path, target, chosen, source(0))
@@ -102,9 +104,11 @@ def _rebuild_first_format(
 ) -> nn.Module:
     """Reads a recipe of an earlier release: the original's state dict, without a check of the outputs."""
     safetensors = require("safetensors.torch", extra="selection", purpose="loading the winner")
+    from safetensors import SafetensorError
+
     try:
         missing, unexpected = module.load_state_dict(safetensors.load_file(str(path)), strict=False)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise DataError(f"{path}: the weights do not fit {target!r} ({str(error)[:200]})") from error
     held = module.state_dict(keep_vars=True)
     tied = {name for name in missing if any(held[name] is held[other] for other in held if other not in missing)}

@@ -5,7 +5,6 @@ Letters: M modules, N records (candidates of all modules), S strategies.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from treegym.errors import DataError
 from treegym.optimize.strategies import STRATEGIES
+from treegym.untrusted import read_json
 
 __all__ = ["BUNDLED", "SPLITS", "ModuleEntry", "SelectionTable", "load_table"]
 
@@ -72,11 +72,9 @@ def load_table(path: str | Path | None = None) -> SelectionTable:
     key = f"{file.resolve()} {changed}"
     if key not in _opened:
         try:
-            data = json.loads(file.read_text())
-        except OSError as error:
-            raise DataError(f"{file}: the recorded table cannot be read: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}: the recorded table is not valid JSON; the file is damaged") from error
+            data = read_json(file, values=2**22)
+        except DataError as error:
+            raise DataError(f"the recorded table cannot be read: {error}") from error
         table = _parse(file, data)
         while len(_opened) >= _REMEMBERED:
             _opened.pop(next(iter(_opened)))

@@ -20,12 +20,15 @@ from treegym.optimize.fitness import fitness, scores
 from treegym.optimize.measurement import Measurement
 from treegym.optimize.strategies import STRATEGIES
 from treegym.optimize.table import SelectionTable, load_table
+from treegym.shape import COUNT, misfit
+from treegym.untrusted import read_json
 
 __all__ = ["StrategyTracker", "default_path"]
 
 FORMAT = 1
 KEPT = 100  # newest results of a strategy on a kind
 FLOOR = 1e-3
+LARGEST = 50.0  # of a logarithm: gains of e^50 are nobody's
 DOUBT = 2  # measurements that a strategy is believed to have come through before any was made
 Row = tuple[float, float, float]  # logs of speed ratio, memory ratio, accuracy
 
@@ -119,25 +122,27 @@ class StrategyTracker:
     def _load(self, path: Path) -> None:
         hint = "delete it to start anew, or give another history_path"
         try:
-            data = json.loads(path.read_text())
-        except (OSError, ValueError, RecursionError) as error:
+            data = read_json(path)
+        except DataError as error:
             raise DataError(f"{path}: the strategy history cannot be read ({error}); {hint}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise DataError(f"{path}: not a strategy history of format {FORMAT}; {hint}")
         try:
             self.results = {
-                kind: {name: [_row(row) for row in rows] for name, rows in by.items() if name in STRATEGIES}
+                kind: {name: [_row(row) for row in rows] for name, rows in by.items() if name in STRATEGIES and rows}
                 for kind, by in data["results"].items()
             }
-            self.failures = {k: {n: int(c) for n, c in by.items()} for k, by in data["failures"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.failures = {kind: dict(by) for kind, by in data["failures"].items()}
+            if misfit(self.failures, {"*": {"*": COUNT}}) is not None:
+                raise ValueError("a number of failures is not a whole number from 0")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"{path}: the strategy history is damaged ({error}); {hint}") from error
 
 
 def _row(values: Any) -> Row:
     speed, memory, accuracy = (float(value) for value in values)
-    if not np.isfinite([speed, memory, accuracy]).all():
-        raise ValueError("a value is not finite")
+    if not all(abs(value) <= LARGEST for value in (speed, memory, accuracy)):  # NaN is not either
+        raise ValueError(f"a logarithm is beyond {LARGEST:g}")
     return speed, memory, accuracy
 
 

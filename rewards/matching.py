@@ -86,8 +86,8 @@ class BoundedRegex:
             raise ConfigError(f"the regular expression is {pattern!r}; a text was expected")
         try:
             re.compile(self._filled(pattern, "x"))
-        except re.error as error:
-            raise ConfigError(f"the regular expression {pattern!r} is not valid: {error}") from error
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ConfigError(f"the regular expression {pattern[:80]!r} is not valid: {error}") from error
         if not seconds > 0:
             raise ConfigError(f"the time bound of a regular expression is {seconds}; more than 0 seconds was expected")
         self.pattern, self.seconds = pattern, seconds

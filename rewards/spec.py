@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from treegym.errors import ConfigError, TreeGymError, suggest
+from treegym.errors import ConfigError, DataError, TreeGymError, suggest
 from treegym.rewards.base import FunctionTerm, Part, Term, weight_number
 from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse, Sum, sequence
 from treegym.rewards.registry import TERMS, misfit
+from treegym.untrusted import read_text
 
 __all__ = ["DEFAULT", "build", "load", "make_term"]
 
@@ -45,10 +46,10 @@ def load(path: str | Path) -> Reward:
     """Builds the reward that a ``.json`` or ``.toml`` file describes (in TOML, under ``[reward]`` or at the top)."""
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, limit=2**20)
         spec = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: is not valid {'TOML' if file.suffix == '.toml' else 'JSON'}: {error}") from error
     return build(spec.get("reward", spec) if isinstance(spec, dict) else spec)

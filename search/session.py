@@ -17,6 +17,7 @@ from treegym.search.planner import Leaves, Planner
 from treegym.search.settings import Options, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count, restore, take
+from treegym.untrusted import json_of
 
 __all__ = ["Session"]
 
@@ -226,7 +227,7 @@ class Session:
         """Reads a search back; it goes on as if it had never stopped. Damaged files raise `DataError`."""
         arrays, metadata = read_arrays(path, mmap=False)
         try:
-            note = json.loads(metadata["search"])
+            note = json_of(metadata["search"].encode("utf-8", "replace"), where=str(path), values=2**22)
             if note["format"] != _FORMAT:
                 raise DataError(f"{path}: holds {str(note['format'])[:60]!r}; expected {_FORMAT!r}")
             options = Options(**note["options"])

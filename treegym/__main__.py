@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import treegym
+from treegym.display import plain
 from treegym.errors import TreeGymError, suggest
 
 __all__ = ["COMMANDS", "build_parser", "main"]
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except TreeGymError as error:
-        print(f"treegym: {error}", file=sys.stderr)
+        print(f"treegym: {plain(error)}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
@@ -93,7 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return CLOSED_PIPE
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"treegym: {error.strerror or error}{where}", file=sys.stderr)
+        print(plain(f"treegym: {error.strerror or error}{where}"), file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        print(f"treegym: {command} ran out of memory ({plain(error)}); what was finished is kept", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("treegym: interrupted; what was finished is kept", file=sys.stderr)

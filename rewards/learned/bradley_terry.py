@@ -18,6 +18,7 @@ from treegym.files import atomic_write, read_arrays, write_arrays
 from treegym.models.loading import bundled_names, load_model
 from treegym.models.tokens.char_tokenizer import CharTokenizer
 from treegym.rewards.learned.preference import Pair
+from treegym.untrusted import read_json
 
 __all__ = ["RewardModel", "bradley_terry_loss"]
 
@@ -150,13 +151,11 @@ def _origin(base: Any) -> str:
 def _about(path: Path) -> dict[str, Any]:
     file = path / "reward_model.json"
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: no reward model there ({error.strerror or error}); make one with `treegym train-reward`"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is not valid JSON; the file is damaged") from error
+        about = read_json(file)
+    except DataError as error:
+        if file.exists():
+            raise
+        raise ConfigError(f"{path}: no reward model there ({error}); make one with `treegym train-reward`") from error
     if not isinstance(about, dict) or about.get("kind") != KIND or about.get("version") != 1:
         raise DataError(f"{file}: not a reward model of this version")
     numbers = [about.get("mean"), about.get("spread")]

@@ -6,6 +6,7 @@ Letters: E examples, Q measured quantities, B rows.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
+from treegym.untrusted import read_json
 
 __all__ = ["ZoneModel"]
 
@@ -100,13 +102,14 @@ class ZoneModel:
             edges = tuple(tuple(float(edge) for edge in inner) for inner in content["edges"])
             adjustments = np.array(content["adjustments"], dtype=np.float64)
             counts = np.array(content["counts"], dtype=np.int64)
-            size = int(np.prod([len(inner) + 1 for inner in edges]))
+            size = math.prod(len(inner) + 1 for inner in edges)
             rising = all(list(inner) == sorted(set(inner)) for inner in edges)
             if len(names) != len(edges) or adjustments.shape != (size,) or counts.shape != (size,) or not rising:
                 raise ValueError("its parts do not fit each other")
-            if not np.isfinite(adjustments).all():
-                raise ValueError("an adjustment is not finite")
-        except (KeyError, TypeError, ValueError) as error:
+            numbers = [*adjustments.tolist(), *(edge for inner in edges for edge in inner)]
+            if not all(map(math.isfinite, numbers)) or counts.min(initial=0) < 0:
+                raise ValueError("an adjustment or an edge is not finite, or a count is negative")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{where}: not a fitted zoning ({error}); write one with ZoneModel.save") from error
         return cls(names, edges, adjustments, counts)
 
@@ -117,13 +120,7 @@ class ZoneModel:
     @classmethod
     def load(cls, path: str | Path) -> ZoneModel:
         """Reads a model written by `save`."""
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: is not valid JSON: {error}") from error
-        return cls.from_dict(content, where=str(path))
+        return cls.from_dict(read_json(path), where=str(path))
 
 
 def _edges(values: np.ndarray, bins: int) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import DataError
+from treegym.untrusted import read_text
 
 __all__ = ["CHAIN", "append", "entries", "faults", "head"]
 
@@ -42,13 +43,13 @@ def entries(folder: Path) -> list[dict[str, str]]:
     path = folder / CHAIN
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, limit=2**26)
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         os.truncate(path, len(whole.encode()))
     try:
         lines: list[Any] = [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     for line in lines:
         if not isinstance(line, dict) or not all(isinstance(line.get(key), str) for key in ("run", "summary", "seal")):

@@ -13,16 +13,15 @@ import hashlib
 import json
 import math
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from treegym.errors import DataError
 from treegym.files import atomic_write
+from treegym.untrusted import gzip_lines
 
 __all__ = ["Episodes", "TrainingEpisodes", "read_episodes", "read_training", "write_episodes", "write_training"]
 
@@ -83,6 +82,8 @@ _TYPES: dict[str, Any] = {
 }  # fmt: skip
 _LATER = {"failed": -1}  # columns that older files lack, and what stands for them
 
+RATIO = 64  # how many times smaller honest episodes are when they are packed, at most
+
 _Kind = TypeVar("_Kind", bound=Episodes)
 
 
@@ -129,9 +130,12 @@ def _write(path: str | os.PathLike[str], lines: list[str]) -> str:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], str]:
+    digest, rows = hashlib.sha256(), []
     with _sound(path):
-        data = gzip.decompress(Path(path).read_bytes())
-        return [json.loads(line) for line in data.decode().splitlines()], hashlib.sha256(data).hexdigest()
+        for line in gzip_lines(path, limit=RATIO * os.path.getsize(path) + 2**16):
+            digest.update(line + b"\n")
+            rows.append(json.loads(line))
+    return rows, digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -139,7 +143,7 @@ def _sound(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns whatever reading a damaged file raises into a DataError."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: not a sound file of episodes: {error}") from error
 
 

@@ -31,6 +31,7 @@ from treegym.bench.suite import FORMAT, Job, Suite, parse_suite
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
 from treegym.shape import misfit
+from treegym.untrusted import read_json
 
 __all__ = ["ResultFolder", "joined", "merge", "strict_json"]
 
@@ -211,8 +212,8 @@ def _summary(path: Path) -> dict[str, Any]:
 def strict_json(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file, or raises DataError."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        value = read_json(path, limit=2**26, values=2**22)
+    except DataError as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} does not hold a JSON object")

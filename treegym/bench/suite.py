@@ -35,7 +35,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from treegym.errors import ConfigError, suggest
+from treegym.errors import ConfigError, DataError, suggest
+from treegym.untrusted import read_text
 
 __all__ = ["BUDGET_UNITS", "METRICS", "AgentEntry", "EnvEntry", "Job", "Suite", "bundled_suites", "load_suite"]
 
@@ -153,14 +154,14 @@ def load_suite(name: str | os.PathLike[str], *, seeds: Sequence[int] | None = No
     try:
         if "/" not in text and not text.endswith(".toml") and bundled.is_file():
             source = bundled.read_text(encoding="utf-8")
-        elif Path(text).is_file():
-            source = Path(text).read_text(encoding="utf-8")
+        elif Path(text).exists():
+            source = read_text(text, limit=2**20)
         else:
             folder = resources.files("treegym.bench") / "data"
             known = [entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")]
             raise ConfigError(f"{text!r} is neither a bundled suite nor a TOML file.{suggest(text, known)}")
         table = tomllib.loads(source)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, DataError, RecursionError) as error:
         raise ConfigError(f"suite {text}: not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"suite {text}: cannot be read: {error.strerror or error}") from error

@@ -45,5 +45,5 @@ def parse_reward(text: str) -> Reward:
         return build(text)
     try:
         return build(json.loads(text))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"the reward is not valid JSON: {error}; write it like '{{\"verifier\": 1.0}}'") from error

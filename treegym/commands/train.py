@@ -105,7 +105,7 @@ def parse_switches(pairs: list[str], flag: str) -> dict[str, Any]:
             raise ConfigError(f"{flag} {pair!r}: expected NAME=VALUE")
         try:
             switches[name.replace("-", "_")] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             switches[name.replace("-", "_")] = value
     return switches
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from treegym.display import plain
 from treegym.errors import ConfigError, DataError
 
 __all__ = ["ACTIONS", "configure", "run"]
@@ -87,29 +88,28 @@ def _show(args: argparse.Namespace) -> int:
         ]
         print(json.dumps({"prompt": root.prompt, "answer": root.answer, "nodes": entries}))
         return 0
-    print(f"{root.prompt}   (answer {root.answer!r}, {root.split}, {root.kind})")
-    budget = [args.lines]
-
-    def draw(node: int, indent: str) -> None:
-        children = sorted(tree.children(node), key=lambda child: -tree.prior[child])
-        for place, child in enumerate(children):
-            if budget[0] <= 0:
-                return
-            budget[0] -= 1
-            last = place == len(children) - 1
-            end = "end" if tree.token[child] == tree.eos_id else tree.text_of([int(tree.token[child])])
-            verdict = tree.verdict[child]
-            mark = "" if np.isnan(verdict) else "  correct" if verdict >= 0.5 else "  wrong"
-            who = [
-                name for bit, name in enumerate(["primary", *tree.teachers]) if int(tree.proposers[child]) >> bit & 1
-            ]
-            print(f"{indent}{'└' if last else '├'} {end}  p={np.exp(tree.prior[child]):.3f}  {' '.join(who)}{mark}")
-            draw(int(child), indent + ("  " if last else "│ "))
-
-    draw(int(tree.root_node[args.root]), "")
-    if budget[0] <= 0:
+    print(f"{plain(root.prompt)}   (answer {plain(repr(root.answer))}, {root.split}, {plain(root.kind)})")
+    left = args.lines
+    waiting = [(int(child), "", last) for child, last in _below(tree, int(tree.root_node[args.root]))]
+    while waiting and left > 0:  # not by recursion: paths are longer than Python would go down
+        child, indent, last = waiting.pop()
+        left -= 1
+        end = "end" if tree.token[child] == tree.eos_id else plain(tree.text_of([int(tree.token[child])]))
+        verdict = tree.verdict[child]
+        mark = "" if np.isnan(verdict) else "  correct" if verdict >= 0.5 else "  wrong"
+        names = ["primary", *tree.teachers]
+        who = [plain(name) for bit, name in enumerate(names) if int(tree.proposers[child]) >> bit & 1]
+        print(f"{indent}{'└' if last else '├'} {end}  p={np.exp(tree.prior[child]):.3f}  {' '.join(who)}{mark}")
+        waiting += [(below, indent + ("  " if last else "│ "), final) for below, final in _below(tree, child)]
+    if left <= 0:
         print(f"... cut after {args.lines} lines; --lines shows more")
     return 0
+
+
+def _below(tree: Any, node: int) -> list[tuple[int, bool]]:
+    """Returns a node's children, the likeliest last, and whether each is drawn as the last of them."""
+    children = sorted((int(child) for child in tree.children(node)), key=lambda child: tree.prior[child])
+    return [(child, place == 0) for place, child in enumerate(children)]
 
 
 def _show_options(parser: argparse.ArgumentParser) -> None:

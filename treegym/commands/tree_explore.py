@@ -78,7 +78,7 @@ def _world(args: argparse.Namespace, tree: Any, max_children: int = 16) -> Any:
     if args.reward:
         try:
             reward = json.loads(args.reward)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"--reward is not JSON: {error}") from error
     widest = int(tree.child_count.max()) if tree.size else 1
     deepest = int(tree.depth.max()) if tree.size else 1

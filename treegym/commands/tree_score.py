@@ -146,7 +146,7 @@ def _parse_terminal(text: str) -> Any:
         return text
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the terminal detector is not valid JSON: {error}") from error
 
 

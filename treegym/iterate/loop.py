@@ -25,6 +25,8 @@ from treegym.iterate.imitate import Example, correct_paths, imitate, written_ans
 from treegym.iterate.reinforce import reinforce
 from treegym.iterate.settings import IterateSettings
 from treegym.iterate.watching import memory_as_sentence, write_scalars
+from treegym.shape import misfit
+from treegym.untrusted import read_json
 
 __all__ = ["iterate", "rows_of"]
 
@@ -82,7 +84,7 @@ def _resumed(settings: IterateSettings, folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return rows
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         if not isinstance(before, dict):
             raise ValueError("no object")
     except ValueError as error:
@@ -105,8 +107,8 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     while (path := _folder(folder, len(rows)) / "row.json").is_file():
         try:
-            row = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(row, dict) or "reward" not in row:
+            row = read_json(path)
+            if misfit(row, {"reward": (float, None)}) is not None:
                 raise ValueError("no row of figures")
         except ValueError as error:
             raise DataError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from treegym.errors import ConfigError, DataError, suggest
 from treegym.iterate.kinds import check_kinds
+from treegym.untrusted import read_text
 
 __all__ = ["ALGORITHMS", "DEFAULTS", "IterateSettings", "load_settings"]
 
@@ -114,10 +114,8 @@ def load_settings(path: str | None, changes: dict[str, Any]) -> IterateSettings:
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            values = tomllib.loads(read_text(path, limit=2**20))
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise DataError(f"{path}: not valid TOML: {error}") from error
     known = [entry.name for entry in fields(IterateSettings)]
     for name in values:

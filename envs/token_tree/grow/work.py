@@ -21,6 +21,7 @@ from treegym.envs.token_tree.grow.basis import ContextBasis
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, read_arrays, write_arrays
 from treegym.tree.token_tree import Root, TokenTree
+from treegym.untrusted import read_json
 
 __all__ = ["WorkDirectory", "digest_of"]
 
@@ -51,8 +52,10 @@ class WorkDirectory:
 
     def _check_plan(self, file: Path, wanted: dict[str, Any]) -> None:
         try:
-            found = json.loads(file.read_text("utf-8"))
-        except (ValueError, OSError) as error:
+            found = read_json(file)
+            if not isinstance(found, dict):
+                raise DataError("not a JSON object")
+        except DataError as error:
             raise DataError(f"{file}: cannot be read ({error}); remove {self.path} to start anew") from error
         different = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
         if different:
