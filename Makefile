@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench test check format lint types unit test-slow test-real test-browser test-vllm test-rllib benchmarks \
-        real tree forge record docs peers dist package extras workflows lock clean
+        real tree forge record docs peers dist package extras workflows lock test-doors clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -117,6 +117,9 @@ package: dist  ## build wheel and sdist, and check both
 	$(BIN)/pip install -q "twine>=6" "check-wheel-contents>=0.6"
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
+
+test-doors:  ## the doors into other libraries, each in an environment of its own
+	scripts/test_doors.sh
 
 extras:  ## install each extra into an empty environment and import everything there
 	$(PYTHON) scripts/check_extras.py

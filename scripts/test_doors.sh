@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Tests each door with the library it leads to, each in an environment of its own, since their pins exclude each other.
+#
+#   scripts/test_doors.sh [DOOR ...]          (default: all; environments go to .venvs/door-NAME)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+declare -A packages=(
+    [trl]="trl==1.16.0 datasets -e .[models,parquet]"
+    [minari]="minari[hdf5] d3rlpy -e .[agents]"
+    [torchrl]="torchrl tianshou -e .[agents]"
+    [trackers]="trackio wandb mlflow -e .[agents,tensorboard]"
+    [openenv]="openenv-core -e .[http]"
+    [verifiers]="verifiers -e .[models,http]"
+)
+doors=("$@")
+[[ $# -gt 0 ]] || doors=("${!packages[@]}")
+for door in "${doors[@]}"; do
+    here=".venvs/door-$door"
+    if [[ ! -f $here/.done ]]; then
+        "${PYTHON:-python3.11}" -m venv "$here"
+        # shellcheck disable=SC2086 # the list is words
+        "$here/bin/pip" install --quiet "torch==2.13.0" pytest pytest-timeout ${packages[$door]}
+        # d3rlpy pins a gymnasium that is older than what the suite asks for; it works with a newer one
+        [[ $door != minari ]] || "$here/bin/pip" install --quiet --no-deps "gymnasium==1.4.0"
+        touch "$here/.done"
+    fi
+    OMP_NUM_THREADS=1 "$here/bin/python" -m pytest -q tests/integrations
+done
