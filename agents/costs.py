@@ -21,18 +21,20 @@ class Costs:
     def __init__(self) -> None:
         self.forward_passes: int | None = 0  # None: whoever judges cannot be counted
         self.simulations = 0
+        self.verdicts = 0  # simulations that were told what an end is worth: they ask for one verdict each, at most
         self._depth = 0
 
-    def charge(self, *, passes: int = 0, simulations: int = 0) -> None:
+    def charge(self, *, passes: int = 0, simulations: int = 0, verdicts: int = 0) -> None:
         """Adds to the counts."""
         self.forward_passes = (self.forward_passes or 0) + passes
         self.simulations += simulations
+        self.verdicts += verdicts
 
     @contextmanager
-    def passing(self, states: int, *, simulations: int = 0) -> Generator[None]:
+    def passing(self, states: int, *, simulations: int = 0, verdicts: int = 0) -> Generator[None]:
         """Counts so many forward passes, and nothing that is called within."""
         if self._depth == 0:
-            self.charge(passes=states, simulations=simulations)
+            self.charge(passes=states, simulations=simulations, verdicts=verdicts)
         self._depth += 1
         try:
             yield

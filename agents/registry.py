@@ -21,6 +21,8 @@ _TABLE = {
     "vapo": (f"{_A}.vapo:VAPO", "pretrained critic, decoupled length-adaptive GAE, imitation of right answers"),
     "alphazero": (f"{_A}.alphazero:AlphaZero", "search improves the policy, the policy learns from search"),
     "expert_iteration": (f"{_A}.alphazero:ExpertIteration", "AlphaZero without a value head"),
+    "ppo_search": (f"{_A}.planning.searching:SearchingPPO", "PPO that searches when it acts"),
+    "vapo_search": (f"{_A}.planning.searching:SearchingVAPO", "VAPO that searches when it acts"),
     "grpo": (f"{_A}.presets:GRPO", "group-relative policy optimisation"),
     "dr_grpo": (f"{_A}.presets:DrGRPO", "GRPO without division by spread or length"),
     "rloo": (f"{_A}.presets:RLOO", "REINFORCE with the leave-one-out baseline"),

@@ -90,6 +90,7 @@ def _point(checkpoint: int, scores: np.ndarray, *, steps: float) -> dict[str, An
     score = float(scores.mean())
     return {
         "checkpoint": checkpoint, "env_steps": steps, "forward_passes": 2 * steps, "cpu_seconds": steps / 100,
+        "verdicts": steps / 8,
         "score": score, "return": score, "correct": score, "true": score, "proxy": score, "length": 5.0,
         "regret": 1 - score,
     }  # fmt: skip

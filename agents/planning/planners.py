@@ -38,6 +38,8 @@ class Planner(ABC):
     which shows in CPU seconds; forward passes say what the same plan would cost where nothing can be looked up.
     """
 
+    told = True  # whether its searches are told what the environment pays at an end
+
     def __init__(self) -> None:
         self.costs = Costs()
         self.simulator: Simulator | None = None  # the world as it searches it; None until prepared
@@ -84,7 +86,8 @@ class Planner(ABC):
 
     @contextmanager
     def _charged(self, simulations: int) -> Generator[None]:
-        with self.costs.passing(simulations, simulations=simulations), self.borrowed():
+        verdicts = simulations if self.told else 0
+        with self.costs.passing(simulations, simulations=simulations, verdicts=verdicts), self.borrowed():
             yield
 
     def borrowed(self) -> AbstractContextManager[None]:
@@ -100,6 +103,7 @@ class ClosedPlanner(Planner):
     ) -> None:
         super().__init__()
         self.world, self.sees, self._lanes = world, sees, lanes
+        self.told = sees == Sees.VERIFIER
         self.likelihood_weight = likelihood_weight
         size, tables = world.tree.size, world.tables
         self.terminal = tables.ends | tables.cut_off | (tables.child_count == 0)  # [N] bool
@@ -170,10 +174,12 @@ def make_planner(
             return SimulatorPlanner(lambda policy: LanesSimulator(lanes, policy), lanes.places)
         if tabulate and inner.grower is None and inner.table.complete:
             return ClosedPlanner(inner, world.lanes, sees=sees, likelihood_weight=likelihood_weight)
-        return SimulatorPlanner(
+        made = SimulatorPlanner(
             lambda policy: TreeSimulator(inner, policy, sees=sees, likelihood_weight=likelihood_weight),
             world.lanes.places,
         )
+        made.told = sees == Sees.VERIFIER
+        return made
     envs = world.envs if isinstance(world, ListWorld) else []
     if envs and all(hasattr(env.unwrapped, "clone_state") and hasattr(env.unwrapped, "restore_state") for env in envs):
         scratch = envs[0]

@@ -18,6 +18,7 @@ from treegym.agents.play.episodes import play
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.world import Outcome, World
 from treegym.agents.policies.base import MEMORY, ChildScorer
+from treegym.rewards.sees import Sees
 from treegym.search import SearchResult, Session
 
 __all__ = ["Searched", "SelfPlay", "n_step_returns", "sampled"]
@@ -84,6 +85,7 @@ class SelfPlay:
             plain = isinstance(states, np.ndarray) and states.dtype != object
             seen.append(
                 rows
+                | {"picked": picked}
                 | {"policy": result.policy.astype(np.float32), "q": result.q, "value": result.value}
                 | {"state": states.astype(np.int64) if plain else np.full(len(who), -1)}
             )
@@ -97,6 +99,10 @@ class SelfPlay:
         played = play(world, size, choose, stepped)
         positions = {key: played.ordered([part[key] for part in seen]) for key in seen[0]}
         positions["target"] = self._targets(played.rewards, positions.pop("value"), played.lengths)
+        picked = positions.pop("picked")
+        if s.selfplay_sees == Sees.VALUE:  # such a search only repeats what the critic says: returns are news
+            positions["q"] = np.full_like(positions["q"], np.nan)
+            positions["q"][np.arange(len(picked)), picked] = positions["target"]
         return Searched(positions, played.rewards, played.lengths, played.success)
 
     def _rows(self, who: np.ndarray, states: Any) -> dict[str, np.ndarray]:

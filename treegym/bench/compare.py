@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from treegym.bench.leaderboard import AgentRuns, gather
+from treegym.bench.gathering import AgentRuns, gather
 from treegym.bench.results import ResultFolder
 from treegym.bench.significance import difference_p_value, holm, improvement, paired_difference
 from treegym.errors import DataError

@@ -73,6 +73,10 @@ class TrainingEpisodes(Episodes):
     start: np.ndarray  # [E] int64, the node an episode began at: its prompt's, but for exploring starts; -1 unknown
     env_steps: np.ndarray  # [E] int64, steps charged so far when it ended, those of all lanes
 
+    def exploring_starts(self, tree: Any) -> int:
+        """Returns how many episodes began elsewhere than at their prompt; 0 where there is no tree."""
+        return 0 if tree is None else int((self.start != np.asarray(tree.root_node)[self.prompt]).sum())
+
 
 _NAMES = {f.name: "return" if f.name == "ret" else f.name for f in fields(TrainingEpisodes)}
 _TYPES: dict[str, Any] = {

@@ -65,6 +65,7 @@ class _Metered(VectorWrapper):
         last = info.get("final_info", info) if self._mode is AutoresetMode.SAME_STEP else info
         self.recorder.stepped(active, reward, done, last.get("is_success"), last)
         self.meter.env_steps, self.meter.judge_calls = self.recorder.env_steps, self.recorder.judge_calls
+        self.meter.ended = self.recorder.ended
         if self._mode is AutoresetMode.NEXT_STEP:
             self._resting = done
         return observation, reward, terminated, truncated, info
@@ -87,7 +88,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
     if callable(watch := getattr(agent, "watch", None)):
         watch(arena.batch)  # planners look where the environment stands that they are asked about
     if learn is None:
-        meter.forward_passes = 0
+        meter.forward_passes = meter.verdicts = 0
         meter.start()
         meter.checkpoint(0)
         costs = meter.costs() | {"cpu_seconds": 0.0}
@@ -106,7 +107,10 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
     if recorder is not None:
         seen = recorder.episodes()
         digest = write_training(out / "runs" / f"{job.id}.training.jsonl.gz", seen)
-        training = {"sha256": digest, "count": len(seen), "env_steps": recorder.env_steps}
+        training = {
+            "sha256": digest, "count": len(seen), "env_steps": recorder.env_steps,
+            "exploring_starts": seen.exploring_starts(arena.tree),
+        }  # fmt: skip
     digest = write_episodes(out / "runs" / f"{job.id}.jsonl.gz", evaluated)
     summary = {
         "format": FORMAT,
@@ -128,6 +132,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
             "evaluation": {
                 "cpu_seconds": round(evaluation_cpu, 3),
                 "forward_passes": meter.evaluation_passes,
+                "verdicts": meter.evaluation_verdicts,
                 "episodes": sum(len(episodes) for episodes in evaluated.values()),
             },
         },
@@ -234,6 +239,7 @@ def _learn_by_stepping(agent: Any, meter: Meter, steps: int) -> None:
 def _read(agent: Any, meter: Meter, recorder: Recorder) -> None:
     """Takes over the counts that others keep; agents know about cached evaluations."""
     meter.env_steps, meter.judge_calls = int(agent.num_timesteps), recorder.judge_calls
+    meter.ended = recorder.ended
     if isinstance(passes := getattr(agent, "forward_passes", None), int):
         meter.forward_passes = passes
 

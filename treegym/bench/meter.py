@@ -2,7 +2,8 @@
 
 A forward pass is one state judged by the agent's network (a batch of 64 states counts 64), whether to act, to plan or
 to learn; every simulation of a search, every episode that dynamic sampling throws away and every call of a judge is
-in it. Evaluation is metered apart and charged to nobody.
+in it. A verdict is asked for by each episode that ends, and by each simulation of a search that is told what ends are
+worth. Evaluation is metered apart and charged to nobody.
 """
 
 from __future__ import annotations
@@ -39,16 +40,19 @@ class Meter(Costs):
         self.evaluation_cpu = 0.0
         self.evaluation_passes = 0
         self.judge_calls = 0
+        self.ended = 0  # episodes of training that ended: each is told its verdict
+        self.evaluation_verdicts = 0
         self.discarded_groups = 0
         self.charging = True
         self._start = time.process_time()
         self._next = 1
 
-    def charge(self, *, passes: int = 0, simulations: int = 0) -> None:
+    def charge(self, *, passes: int = 0, simulations: int = 0, verdicts: int = 0) -> None:
         if self.charging:
-            super().charge(passes=passes, simulations=simulations)
+            super().charge(passes=passes, simulations=simulations, verdicts=verdicts)
         else:
             self.evaluation_passes += passes
+            self.evaluation_verdicts += verdicts
 
     def start(self) -> None:
         """Starts the clock: making the agent is not charged."""
@@ -61,7 +65,12 @@ class Meter(Costs):
 
     def costs(self) -> dict[str, float | None]:
         passes = None if self.forward_passes is None else self.forward_passes + self.judge_calls
-        return {"env_steps": self.env_steps, "forward_passes": passes, "cpu_seconds": self.cpu_seconds}
+        return {
+            "env_steps": self.env_steps,
+            "forward_passes": passes,
+            "cpu_seconds": self.cpu_seconds,
+            "verdicts": self.ended + self.verdicts,
+        }
 
     @property
     def spent(self) -> float:

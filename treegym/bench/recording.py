@@ -30,6 +30,7 @@ class Recorder:
 
     def __init__(self, entry: EnvEntry, count: int, lanes: Any) -> None:
         self.env_steps = 0
+        self.ended = 0  # episodes
         self.judge_calls = 0  # one an episode that a judge has to score, even where the tree has its score stored
         self._entry = entry
         self._lanes = lanes
@@ -83,6 +84,7 @@ class Recorder:
         ended = np.flatnonzero(active & done)
         if not len(ended):
             return
+        self.ended += len(ended)
         self.judge_calls += self._judges * len(ended)
         unknown = np.full(len(ended), -1, np.int64)
         correct = np.zeros(len(ended)) if success is None else np.nan_to_num(np.asarray(success, np.float64))[ended]

@@ -5,7 +5,7 @@ A suite is a TOML file::
     name = "mine"
     seeds = [0, 1, 2, 3, 4]
     checkpoints = 8                      # how often each run is evaluated, evenly over its budget
-    budget = { env_steps = 50000 }       # or forward_passes, or cpu_seconds; several: the first to run out ends a run
+    budget = { env_steps = 50000 }       # or forward_passes, cpu_seconds, verdicts; the first to run out ends it
 
     [evaluation]
     split = "test"
@@ -40,7 +40,7 @@ from treegym.untrusted import read_text
 
 __all__ = ["BUDGET_UNITS", "METRICS", "AgentEntry", "EnvEntry", "Job", "Suite", "bundled_suites", "load_suite"]
 
-BUDGET_UNITS = ("env_steps", "forward_passes", "cpu_seconds")
+BUDGET_UNITS = ("env_steps", "forward_passes", "cpu_seconds", "verdicts")
 METRICS = ("correct", "return", "true", "proxy")
 FORMAT = 2  # of suites and result folders; raised when their meaning changes
 

@@ -63,9 +63,9 @@ def test_page_shows_every_part(board: dict[str, Any]) -> None:
     page = as_html(board)
     for part in ("leaderboard", "efficiency", "profiles", "proxy", "regret", "cost", "method"):
         assert f'id="{part}"' in page
-    for label in ("environment steps", "model forward passes", "CPU seconds"):
+    for label in ("environment steps", "model forward passes", "CPU seconds", "verdicts asked"):
         assert f">{label}" in page
-    assert page.count('class="chart"') == 2 * 3 + 1 + 2 + 1  # three axes an env, profiles, a proxy chart an env, cost
+    assert page.count('class="chart"') == 2 * 4 + 1 + 2 + 1  # four axes per env, profiles, a proxy chart per env, cost
 
 
 def test_page_shows_settings_costs_and_single_runs(board: dict[str, Any]) -> None:

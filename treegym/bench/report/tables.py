@@ -123,7 +123,9 @@ def as_text(board: Mapping[str, Any]) -> str:
         ).rstrip()
 
     body = [line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)]
-    return "\n".join([*body, "", *references(board), *(f"Note: {warning}" for warning in board["warnings"])])
+    return "\n".join(
+        [*body, "", *references(board), *board["remarks"], *(f"Note: {warning}" for warning in board["warnings"])]
+    )
 
 
 def as_markdown(board: Mapping[str, Any]) -> str:
@@ -135,6 +137,7 @@ def as_markdown(board: Mapping[str, Any]) -> str:
         f"- {len(board['seeds'])} seeds, {board['runs']} of {board['expected_runs']} runs",
         f"- {provenance_line(board)}",
         *(f"- **Note:** {warning}" for warning in board["warnings"]),
+        *(f"- {remark}" for remark in board["remarks"]),
         "",
         *_markdown_table(header, rows),
         "",
