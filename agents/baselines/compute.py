@@ -56,8 +56,8 @@ class Controller(Baseline):
             state[:, names.index("confidence")],
         )
 
-    def on(self, kind: int, branch: np.ndarray) -> np.ndarray:
-        """Returns the actions of a kind (0 go on, 1 probe, 2 prune, 3 fork) on branches ``[B] int64``."""
+    def on(self, kind: int, branch: Any) -> Any:
+        """Returns the actions of a kind (0 go on, 1 probe, 2 prune, 3 fork) on branches, one or ``[B] int64``."""
         return 2 + kind * self.branches + branch
 
     def checked(self, action: np.ndarray, seen: Seen) -> np.ndarray:

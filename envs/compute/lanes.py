@@ -45,7 +45,7 @@ class Lanes:
     def begin(self, which: np.ndarray | None = None, roots: np.ndarray | None = None) -> None:
         """Starts episodes in the lanes of `which` ``[B] bool``, at prompts `roots` ``[B]`` where those are not -1."""
         if roots is not None:
-            last = self.world.pool.num_prompts - 1
+            last = self.world.chains.num_prompts - 1
             bad = (roots < -1) | (roots > last)
             if bad.any():
                 raise ConfigError(f"root {int(roots[bad][0])} is out of range; roots are 0 to {last}")

@@ -18,7 +18,7 @@ from treegym.envs.compute.transition import FIXED, KINDS, legal_actions
 __all__ = ["CHILD", "STATE", "confidences", "observe"]
 
 CHILD = (
-    *KINDS, "depth", "active", "finished", "pruned", "shown", "share", "leads", "score", "label", "fresh",
+    *KINDS, "depth", "active", "finished", "pruned", "shown", "share", "leads", "score", "label", "fresh", "prior",
 )  # fmt: skip
 STATE = (
     "steps_left", "budget_left", "spent", "opened", "active", "finished", "top", "second", "distinct", "answers",
@@ -58,7 +58,7 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
     """
     branches = (place.shape[1] - FIXED) // 6
     dims = known.shape[1]
-    features = 16
+    features = 17
     labels = np.empty(branches, np.int64)
     votes = np.empty(branches, np.int64)
     weights = np.empty(branches, np.float64)
@@ -122,6 +122,12 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
         row[at] = 1.0  # opens a branch
         row[at + features + 1] = 1.0  # answers
         row[at + features + 11] = top / max(shown, 1)
+        # What self-consistency would do, for those who start from a habit: finish what is open, open what there is.
+        habit = 0 if mask[0] else 1
+        for i in range(count - 1, -1, -1):
+            if lane[FIXED + _STATUS * branches + i] == _ACTIVE:
+                habit = 2 + i if mask[2 + i] else 1
+        row[at + habit * features + 16] = 1.0
         for kind in range(4):
             for i in range(count):
                 cell = at + (2 + kind * branches + i) * features

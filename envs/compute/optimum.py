@@ -156,8 +156,8 @@ def difficulty_oracle(
         )
         for q in range(len(counts))
     ]  # fmt: skip
-    mean = [float(np.mean([getattr(one, name) for one in each])) for name in ("value", "accuracy", "tokens", "samples")]
-    return Stopping(*mean, stops={})
+    value, accuracy, tokens, samples = np.mean([one[:4] for one in each], axis=0).tolist()
+    return Stopping(value, accuracy, tokens, samples, {})
 
 
 def _without(parts: tuple[int, ...], v: int) -> list[int]:

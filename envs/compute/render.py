@@ -26,8 +26,8 @@ def _branches(world: Any, place: np.ndarray) -> list[tuple[str, float, str, int]
         )
         answer = "" if shown == transition.NOTHING else "no answer" if shown < 0 else f"answer {shown}"
         if status == transition.FINISHED:
-            answer += f", score {world.pool.score[chain]:.2f}"
-        rows.append((_WORDS[status], depth / world.pool.num_segments, answer, status))
+            answer += f", score {world.chains.score[chain]:.2f}"
+        rows.append((_WORDS[status], depth / world.chains.num_segments, answer, status))
     return rows
 
 

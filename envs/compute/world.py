@@ -58,7 +58,7 @@ class ComputeWorld:
         max_iterations: int = 64,
         illegal_penalty: float = 0.1,
     ) -> None:
-        self.pool = load_pool(pool, segment=segment, samples=samples, policy=policy, seed=pool_seed)
+        self.chains = load_pool(pool, segment=segment, samples=samples, policy=policy, seed=pool_seed)
         self.split = one_of("split", split, (*SPLITS, "all"))
         self.branches = whole("max_branches", max_branches, low=1, high=64)
         self.num_actions = 2 + 4 * self.branches
@@ -66,22 +66,22 @@ class ComputeWorld:
         self.aggregate = one_of("aggregate", aggregate, AGGREGATES)
         self.max_iterations = whole("max_iterations", max_iterations, low=2)
         self.illegal_penalty = number("illegal_penalty", illegal_penalty, low=0)
-        self.unit = float(self.pool.length.mean())  # tokens of a chain, on average
+        self.unit = float(self.chains.length.mean())  # tokens of a chain, on average
         self.budget = None if budget is None else number("budget", budget, low=0)
-        shortest = int(self.pool.length.min())
-        if self.budget is not None and self.budget * self.unit < max(shortest, self.pool.segment):
+        shortest = int(self.chains.length.min())
+        if self.budget is not None and self.budget * self.unit < max(shortest, self.chains.segment):
             raise ConfigError(
                 f"budget is {budget}, i.e. {self.budget * self.unit:.0f} tokens, below one sample: the shortest chain "
-                f"of this pool has {shortest} tokens, a segment {self.pool.segment}, a chain {self.unit:.1f} on average"
+                f"of this pool has {shortest} tokens and a segment {self.chains.segment}; on average it is {self.unit:.1f}"
             )
-        starts = self.pool.roots_in(self.split)
-        if not len(starts):
+        self.pool = self.chains.roots_in(self.split).astype(np.int64)  # prompts that episodes start at
+        if not len(self.pool):
             raise ConfigError(f"the pool has no prompt in split {self.split!r}; choose another split")
-        p = self.pool
+        p = self.chains
         self.cells = Cells(
             start=p.start.astype(np.int64), length=p.length, answer=p.answer, score=p.score, right=p.right,
             probe=np.ascontiguousarray(p.probe), low=np.ascontiguousarray(p.low), high=np.ascontiguousarray(p.high),
-            starts=starts.astype(np.int64), segment=p.segment,
+            starts=self.pool, segment=p.segment,
             probe_cost=whole("probe_cost", probe_cost, low=0),
             budget=_UNBOUNDED if self.budget is None else int(self.budget * self.unit),
             rate=self.token_cost / self.unit, penalty=self.illegal_penalty, rule=AGGREGATES.index(self.aggregate),
@@ -114,16 +114,16 @@ class ComputeWorld:
     def sound(self, places: np.ndarray) -> np.ndarray:
         """Returns which places ``[B, width]`` a lane of this world can be at: prompts, chains and depths that exist."""
         roots, count = places[:, transition.ROOT], places[:, transition.COUNT]
-        good = (roots >= 0) & (roots < self.pool.num_prompts) & (count >= 0) & (count <= self.branches)
+        good = (roots >= 0) & (roots < self.chains.num_prompts) & (count >= 0) & (count <= self.branches)
         good &= (places[:, transition.STEPS] >= 0) & (places[:, transition.SPENT] >= 0)
         at = np.where(good, roots, 0)
         chain, depth, shown, status, _, used = (transition.block(places, n, self.branches) for n in range(6))
         there = np.arange(self.branches) < count[:, None]
         low, high = self.cells.start[at][:, None], self.cells.start[at + 1][:, None]
         fits = (chain >= low) & (chain < high) & (used >= low) & (used < high)
-        last = -(-self.cells.length[np.where(fits, chain, 0)] // self.pool.segment)
+        last = -(-self.cells.length[np.where(fits, chain, 0)] // self.chains.segment)
         fits &= (depth >= 1) & (depth <= last) & (status >= transition.ACTIVE) & (status <= transition.PRUNED)
-        fits &= (shown >= transition.NOTHING) & (shown < self.pool.right.shape[1])
+        fits &= (shown >= transition.NOTHING) & (shown < self.chains.right.shape[1])
         fits &= (status != transition.ACTIVE) | (depth < last)
         return good & (fits | ~there).all(axis=1)
 
@@ -150,7 +150,14 @@ class ComputeWorld:
         rows = np.empty((len(place), self.layout.size), np.float32)
         masks = np.empty((len(place), self.num_actions), np.int8)
         observe(
-            place, self.cells, float(self.max_iterations), self.pool.features, self.confidence, self.scale, rows, masks
+            place,
+            self.cells,
+            float(self.max_iterations),
+            self.chains.features,
+            self.confidence,
+            self.scale,
+            rows,
+            masks,
         )
         return {"observations": rows, "action_mask": masks}
 
@@ -173,7 +180,7 @@ class ComputeWorld:
 
     def text(self, place: np.ndarray) -> str:
         """Returns the episode in words: the prompt, and what has been spent on how many branches."""
-        prompt = self.pool.prompts[int(place[transition.ROOT])]
+        prompt = self.chains.prompts[int(place[transition.ROOT])]
         return f"{prompt}: {int(place[transition.COUNT])} branches, {int(place[transition.SPENT])} tokens"
 
 

@@ -15,6 +15,7 @@ from treegym.errors import ConfigError
 from treegym.registration import ENVS
 
 ONLY_TREES = {"teacher", "step_vote", "sequence_vote", "rerank"}
+ONLY_COMPUTE = {"self_consistency", "adaptive_consistency", "early_stopping", "parallel_probe"}
 SMALL: dict[str, dict[str, Any]] = {
     "alphazero": {"n_episodes": 8, "num_simulations": 4, "n_envs": 8},
     "expert_iteration": {"n_episodes": 8, "num_simulations": 4, "n_envs": 8},
@@ -40,6 +41,11 @@ def test_every_agent_plays_five_episodes_everywhere(env_id: str, name: str, tree
     )
     if name in ONLY_TREES and "TokenTree" not in env_id:
         with pytest.raises(ConfigError, match=r"teachers|token tree"):
+            make_agent(name, env, seed=0, **switches)
+        return
+    compute = "TestTimeCompute" in env_id
+    if (name in ONLY_COMPUTE and not compute) or (name == "oracle" and compute):
+        with pytest.raises(ConfigError, match=r"make it in TestTimeCompute-v0|known only of worlds that are closed"):
             make_agent(name, env, seed=0, **switches)
         return
     agent = make_agent(name, env, seed=0, **switches)

@@ -171,7 +171,7 @@ def test_pool_of_a_tree_by_hand(hand_made: TokenTree) -> None:
 
 def test_bundled_pool_draws_from_the_primary() -> None:
     world = ComputeWorld(samples=32)
-    pool = world.pool
+    pool = world.chains
     assert pool.num_prompts == 900
     tree = treegym.tree.opening.load_tree(None)
     exact = tree.values("primary").value[tree.root_node].mean()
