@@ -72,7 +72,8 @@ class ComputeWorld:
         if self.budget is not None and self.budget * self.unit < max(shortest, self.chains.segment):
             raise ConfigError(
                 f"budget is {budget}, i.e. {self.budget * self.unit:.0f} tokens, below one sample: the shortest chain "
-                f"of this pool has {shortest} tokens and a segment {self.chains.segment}; on average it is {self.unit:.1f}"
+                f"of this pool has {shortest} tokens, a segment {self.chains.segment}, and a chain {self.unit:.1f} on "
+                "average"
             )
         self.pool = self.chains.roots_in(self.split).astype(np.int64)  # prompts that episodes start at
         if not len(self.pool):
