@@ -18,6 +18,7 @@ from treegym.agents.groups import (
 )
 from treegym.agents.play.rollout import Collector, Trajectories, join
 from treegym.agents.policy_gradient import PolicyGradient
+from treegym.agents.tree_advantages import ESTIMATORS, step_advantages
 from treegym.errors import ConfigError
 
 __all__ = ["DAPO", "DAPOSettings", "GroupSampling", "GroupSettings"]
@@ -88,12 +89,13 @@ class DAPOSettings(GroupSettings):
     normalize_advantage: bool = False  # group advantages are never normalised again
     dynamic_sampling: bool = True
     max_resamples: int = 10
-    advantage: str = "normalised"  # or "centred" (Dr. GRPO), "leave_one_out" (RLOO)
+    advantage: str = "normalised"  # or "centred" (Dr. GRPO), "leave_one_out" (RLOO), or of `tree_advantages`, by node
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.advantage not in ADVANTAGES:
-            raise ConfigError(f"advantage must be one of {', '.join(ADVANTAGES)}, got {self.advantage!r}")
+        if self.advantage not in ADVANTAGES and self.advantage not in ESTIMATORS:
+            known = ", ".join([*ADVANTAGES, *ESTIMATORS])
+            raise ConfigError(f"advantage must be one of {known}, got {self.advantage!r}")
 
 
 ADVANTAGES = {
@@ -144,6 +146,8 @@ class DAPO(GroupSampling):
 
     def weigh(self, rollout: Trajectories) -> tuple[np.ndarray, np.ndarray]:
         _, returns = self.shape(rollout)
+        if self.settings.advantage in ESTIMATORS:
+            return step_advantages(self.settings.advantage, rollout, returns), np.zeros(rollout.steps, np.float32)
         advantages = ADVANTAGES[self.settings.advantage](returns, rollout.groups)
         return np.repeat(advantages, rollout.lengths), np.zeros(rollout.steps, np.float32)
 
