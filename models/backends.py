@@ -1,28 +1,34 @@
 """Any model by its name: the table of back ends, by how a name begins; all other names are models on this machine.
 
-A new back end is one module with a function ``connect(address, **hints)`` and one line in `BACK_ENDS`.
+A new back end is one module with a function ``connect(address, **hints)`` and one line in `BACK_ENDS`. An installed
+package adds one with the entry point group ``treegym.backends``: ``echo = my_package:connect`` opens ``echo:anything``.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from treegym.models.base import LanguageModel
+from treegym.registry import Registry, resolve
 
-__all__ = ["BACK_ENDS", "back_end_of", "open_model"]
+__all__ = ["BACK_ENDS", "INSTALLED", "back_end_of", "open_model"]
 
-BACK_ENDS: dict[str, str] = {  # beginning of a name -> module that connects
-    "http://": "treegym.models.connect",
-    "https://": "treegym.models.connect",
-    "litellm:": "treegym.models.connect",
-    "vllm:": "treegym.models.connect",
+BACK_ENDS: dict[str, str] = {  # beginning of a name -> what connects
+    "http://": "treegym.models.connect:connect",
+    "https://": "treegym.models.connect:connect",
+    "litellm:": "treegym.models.connect:connect",
+    "vllm:": "treegym.models.connect:connect",
 }
+INSTALLED = Registry("back end", {}, group="treegym.backends")
 
 
 def back_end_of(name: str) -> str | None:
-    """Returns the module of the back end that a name belongs to, None for models on this machine."""
-    return next((module for beginning, module in BACK_ENDS.items() if name.startswith(beginning)), None)
+    """Returns the import path of the back end that a name belongs to, None for models on this machine."""
+    for beginning, path in BACK_ENDS.items():
+        if name.startswith(beginning):
+            return path
+    scheme, separator, _ = name.partition(":")
+    return INSTALLED.path_of(scheme) if separator and scheme in INSTALLED else None
 
 
 def open_model(name: str, *, primary: LanguageModel | None = None, **loading: Any) -> LanguageModel:
@@ -33,9 +39,9 @@ def open_model(name: str, *, primary: LanguageModel | None = None, **loading: An
         primary: the model in whose tokens a chat model's answers are written, where its address names no tokenizer.
         loading: arguments of `load_model`, such as device and dtype.
     """
-    module = back_end_of(name)
-    if module is not None:
-        found: LanguageModel = importlib.import_module(module).connect(name, primary=primary)
+    path = back_end_of(name)
+    if path is not None:
+        found: LanguageModel = resolve(path, f"the back end of {name!r}")(name, primary=primary)
         return found
     from treegym.models.loading import load_model
 
