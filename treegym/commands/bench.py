@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", default="quick", help="a bundled suite or a TOML file (default: %(default)s)")
     parser.add_argument("--out", default="runs/bench", help="result folder (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds to use instead of the suite's")
+    parser.add_argument("--track", metavar="NAME", help="a tracker of runs: trackio, wandb, mlflow or tensorboard")
     parser.add_argument("--workers", type=int, help="worker processes (default: one a core)")
     parser.add_argument("--by", default="anonymous", help="submit: who hands the results in")
     parser.add_argument("--rerun", type=int, default=0, metavar="N", help="verify: repeat N runs and compare them")
@@ -76,11 +79,20 @@ def _run(args: argparse.Namespace) -> int:
     from treegym.bench.report.tables import as_text
     from treegym.bench.runner import check_names, run_suite
     from treegym.bench.suite import load_suite
+    from treegym.integrations.trackers import open_tracker
 
     suite = load_suite(args.suite, seeds=args.seeds)
     check_names(suite)
     progress = _Progress(total=len(suite.jobs()), quiet=args.json)
-    outcome = run_suite(suite, args.out, workers=args.workers, progress=progress)
+    # beside the result folder, which holds nothing that is not of the suite
+    tracker = open_tracker(args.track, run=suite.name, folder=f"{args.out}.tracked", config={"suite": suite.name})
+
+    def finished(job: Any, answer: dict[str, Any]) -> None:
+        progress(job, answer)
+        tracker.log(progress.count, {f"{job.env.name}/{job.agent.name}/score": answer.get("score", math.nan)})
+
+    with closing(tracker):
+        outcome = run_suite(suite, args.out, workers=args.workers, progress=finished)
     for line in _failures(outcome.failed):
         print(f"treegym bench: {line}", file=sys.stderr)
     if outcome.finished + outcome.kept == 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 __all__ = ["configure", "run"]
@@ -35,12 +37,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="a TOML file of settings; flags override it")
     for name, (kind, text) in _FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
+    parser.add_argument("--track", metavar="NAME", help="a tracker of runs: trackio, wandb, mlflow or tensorboard")
     parser.add_argument(
         "--grow", action=argparse.BooleanOptionalAction, help="grow a tree over fresh prompts in every round"
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    from treegym.integrations.trackers import open_tracker
     from treegym.iterate.loop import iterate
     from treegym.iterate.settings import load_settings
 
@@ -52,7 +56,16 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{'round':>5} {'reward':>8} {'accuracy':>9} {'interval':>15} {'reference':>10} {'entropy':>8}  chosen by"
         )
-    rows = iterate(settings, args.out, report=None if args.json else _print_row)
+    told = {key: getattr(settings, key) for key in ("algorithm", "model", "seed") if hasattr(settings, key)}
+    tracker = open_tracker(args.track, run=Path(args.out).name, folder=args.out, config=told)
+
+    def report(row: dict[str, Any]) -> None:
+        tracker.log(row["round"], row)
+        if not args.json:
+            _print_row(row)
+
+    with closing(tracker):
+        rows = iterate(settings, args.out, report=report)
     if args.json:
         print(json.dumps({"out": args.out, "rounds": rows}))
     return 0

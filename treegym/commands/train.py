@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=int, default=3, help="how many checkpoints to keep (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
     parser.add_argument("--tensorboard", type=Path, default=None, help="folder for TensorBoard")
+    parser.add_argument("--track", metavar="NAME", help="a tracker of runs: trackio, wandb, mlflow or tensorboard")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="SWITCH=VALUE", dest="switches",
                         help="a switch of the agent; see `treegym agents --switches AGENT`")  # fmt: skip
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
     from treegym.agents.registry import agent_class, is_ours, make_agent, policy_first
+    from treegym.integrations.trackers import open_tracker, track_agent
     from treegym.registration import find_spec
 
     torch.set_num_threads(args.threads)
@@ -72,12 +75,16 @@ def run(args: argparse.Namespace) -> int:
         agent = make_agent(args.agent, env, policy=args.policy, seed=args.seed, **common, **switches)
     remaining = args.steps - agent.num_timesteps
     if remaining > 0:
-        agent.learn(
-            remaining,
-            callback=CheckpointCallback(args.out, every=args.every, keep=args.keep),
-            reset_num_timesteps=False,
-            progress_bar=sys.stderr.isatty() and not args.json,
-        )
+        checkpoints: list[Any] = [CheckpointCallback(args.out, every=args.every, keep=args.keep)]
+        told = {"agent": args.agent, "env": args.env, "seed": args.seed, **switches}
+        tracker = open_tracker(args.track, run=f"{args.agent}-{args.seed}", folder=args.out, config=told)
+        with closing(tracker):
+            agent.learn(
+                remaining,
+                callback=[*checkpoints, *([track_agent(tracker)] if args.track else [])],
+                reset_num_timesteps=False,
+                progress_bar=sys.stderr.isatty() and not args.json,
+            )
     return _finish(args, agent, int(agent.num_timesteps))
 
 
