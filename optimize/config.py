@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,6 +30,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
 class CoreConfig:
     """All switches; `CoreConfig.of(mapping)` checks names and values."""
 
+    enable_hybrid_optimization: bool = True  # off: the original comes back, with a note
     enable_candidate_selection: bool = True  # off: apply the single strategy that is expected to do best
     enable_tournament_selection: bool = True
     selection_strategy: str = "tournament"  # tournament, roulette, rank or rl
@@ -45,6 +46,7 @@ class CoreConfig:
     enable_orz: bool = True  # reward zoning
     num_candidates: int | None = None  # None: 5, or 8 to 10 for large modules
     optimization_strategies: tuple[str, ...] = FOUNDING  # names or families; these four: and all that are registered
+    model_optimizations: Mapping[str, Sequence[str]] = field(default_factory=dict)  # kind or class of model -> the same
     performance_threshold: float = 0.8  # a fitness that is good enough to stop
     convergence_threshold: float = 0.01  # stop when two measurements in a row improve the best by less
     max_iterations: int = 10  # candidates measured at most
@@ -101,11 +103,27 @@ class CoreConfig:
         if not self.optimization_strategies:
             raise ConfigError("optimization_strategies is empty; name families or strategies, such as quantization")
         expand(self.optimization_strategies)
+        if not isinstance(self.model_optimizations, Mapping):
+            came = type(self.model_optimizations).__name__
+            raise ConfigError(f"model_optimizations is a {came}; expected lists of strategies by kind of model")
+        for kind, named in self.model_optimizations.items():
+            if isinstance(named, str) or not named:
+                raise ConfigError(
+                    f"model_optimizations[{kind!r}] is {named!r}; expected a list of strategies or families"
+                )
+            expand(named)
         weights_of(self.objective_weights)
 
-    @property
-    def strategies(self) -> tuple[str, ...]:
-        """The names and families to try: those asked for; unless asked, those of other packages as well."""
+    def strategies_for(self, kind: str, title: str = "") -> tuple[str, ...]:
+        """Returns the names and families to try on a module of a kind, whose class has a title.
+
+        `model_optimizations` is asked first: a key is a kind, or a part of the class's name (``"deepseek"`` of
+        ``DeepSeekV3``). Unless named, strategies of other packages are tried as well.
+        """
+        title = title.lower()
+        for key, named in self.model_optimizations.items():
+            if key == kind or key.replace("_", "").lower() in title:
+                return tuple(named)
         asked = self.optimization_strategies
         return (*asked, *STRATEGIES.others()) if asked == FOUNDING else asked
 

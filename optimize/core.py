@@ -90,7 +90,8 @@ class HybridOptimizationCore:
         self.kind = kind_of(module, sample)
         limits = worker.Limits(seconds=config.timeout, megabytes=config.megabytes)
         at_once = config.processes or worker.processors()
-        self.names, self.reasons = applicable(module, sample, config.strategies, limits, at_once=at_once)
+        asked = config.strategies_for(self.kind, f"{type(module).__name__} {type(module).__module__}")
+        self.names, self.reasons = applicable(module, sample, asked, limits, at_once=at_once)
         count = config.num_candidates or count_for(module)
         ensembles = config.enable_ensemble_optimization
         limit = config.max_accuracy_drop
@@ -108,6 +109,9 @@ class HybridOptimizationCore:
                 without one, what can be guessed from its layers.
             delivery: writes the winner's weights, and has it judged in a fresh process that rebuilds it from them.
         """
+        if not self.config.enable_hybrid_optimization:
+            note = "enable_hybrid_optimization is off: nothing was tried"
+            return copied(module), {"selected_strategy": "original", "strategies": [], "note": note}
         source = _inputs_of(module, inputs)
         original = copied(module)
         check_module(original, source, self.config.seed)

@@ -17,10 +17,21 @@ from treegym.optimize.candidates import Candidate
 from treegym.optimize.fitness import fitness, scores, weights_of
 from treegym.optimize.measurement import Measurement
 
-__all__ = ["CandidateSelector", "Policy"]
+__all__ = ["CandidateSelector", "Fitness", "Policy"]
 
 Policy = Callable[[Sequence[Candidate], Sequence[float]], int]  # candidates and fitness -> position of the choice
 _METHODS = ("tournament", "roulette", "rank", "rl")
+
+
+class Fitness(float):
+    """A number that knows where it is from."""
+
+    measured: bool  # of a measurement; False: of what was published about the strategies, a prior
+
+    def __new__(cls, value: float, *, measured: bool) -> Fitness:
+        made = super().__new__(cls, value)
+        made.measured = measured
+        return made
 
 
 class CandidateSelector:
@@ -50,8 +61,11 @@ class CandidateSelector:
         self.finished = False  # whether the learned policy would rather commit to what is measured
         self.rng = np.random.default_rng(seed)
 
-    def evaluate_candidate_fitness(self, candidate: Measurement | Sequence[float] | Candidate) -> float:
-        """Returns the fitness of a measurement, or of (speed, memory, accuracy); of a candidate, its nominal one."""
+    def evaluate_candidate_fitness(self, candidate: Measurement | Sequence[float] | Candidate) -> Fitness:
+        """Returns the fitness of a measurement, or of (speed, memory, accuracy), or of what a candidate promises.
+
+        `Fitness.measured` says whether it rests on a measurement or on published gains.
+        """
         if isinstance(candidate, Candidate):
             values: Any = candidate.nominal
         elif isinstance(candidate, Measurement):
@@ -60,7 +74,7 @@ class CandidateSelector:
             values = tuple(candidate)
         if len(values) != 3:
             raise ConfigError(f"{len(values)} metrics came; expected speed, memory and accuracy")
-        return float(fitness(scores(*values), self.weights))
+        return Fitness(float(fitness(scores(*values), self.weights)), measured=not isinstance(candidate, Candidate))
 
     def select_candidate(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
         """Returns one candidate, by the method chosen."""

@@ -16,9 +16,11 @@ from torch import nn
 
 from treegym.envs.selection.env import CandidateSelectionEnv
 from treegym.errors import ConfigError, TreeGymError
+from treegym.optimize.adaptive import AdaptiveModule
 from treegym.optimize.config import CoreConfig
 from treegym.optimize.core import HybridOptimizationCore as _Core
 from treegym.optimize.inputs import moved
+from treegym.optimize.models import get_all_models
 from treegym.optimize.recipe import rebuild
 from treegym.optimize.selector import CandidateSelector
 from treegym.optimize.strategies.base import HybridOptimizationStrategy
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from treegym.learned_selection import HybridRLOptimizer, PolicyNetwork, ValueNetwork
 
 __all__ = [
+    "AdaptiveModule",
     "CandidateSelector",
     "HybridOptimizationCore",
     "HybridOptimizationStrategy",
@@ -38,6 +41,7 @@ __all__ = [
     "ValueNetwork",
     "create_hybrid_optimization_core",
     "create_universal_optimizer",
+    "get_all_models",
     "rebuild",
 ]
 

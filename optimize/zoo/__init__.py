@@ -43,6 +43,12 @@ ZOO: dict[str, ZooEntry] = {
     "language_model": ZooEntry("language_model", 2, "test", "the bundled tiny language models"),
     "vision_transformer": ZooEntry("transformer", -1, "test", "patches and a pre-norm encoder; never trained on"),
     "two_tower": ZooEntry("multimodal", -1, "test", "vision and text towers, contrastive; never trained on"),
+    # from here on: not in the table that comes with the package
+    "deepseek": ZooEntry("moe", -1, "test", "latent attention and experts"),
+    "claude": ZooEntry("transformer", -1, "test", "causal encoder with a head for a constitution's principles"),
+    "viral_clipper": ZooEntry("multimodal", -1, "test", "video and text towers"),
+    "brandkit": ZooEntry("multimodal", -1, "test", "a page and a text through the same blocks"),
+    "qwen": ZooEntry("qwen", -1, "test", "the Llama recipe with norms on queries and keys"),
 }
 
 

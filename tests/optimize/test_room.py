@@ -97,7 +97,7 @@ def test_a_registered_strategy_has_its_facts(tmp_path: Path, monkeypatch: pytest
     assert STRATEGIES["halve"].summary == "Takes out a layer that does nothing."
     assert expand(["custom"]) == ["halve"]
     assert load("halve").name == "halve"
-    assert CoreConfig().strategies[-1] == "halve"
-    assert CoreConfig(optimization_strategies=("bf16",)).strategies == ("bf16",)
+    assert CoreConfig().strategies_for("dense")[-1] == "halve"
+    assert CoreConfig(optimization_strategies=("bf16",)).strategies_for("dense") == ("bf16",)
     with pytest.raises(ConfigError, match="exists already"):
         STRATEGIES.register("bf16", type(load("bf16")))
