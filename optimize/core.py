@@ -55,20 +55,17 @@ class HybridOptimizationCore:
         self.weights = weights_of(self.config.objective_weights if several else {"speed": 1.0})
         path = (self.config.history_path or default_path()) if self.config.enable_adaptive_hybrid else None
         self.tracker = StrategyTracker(path)
-        policy = None
-        if self.config.selection == "rl":
-            if learner is None:
-                raise ConfigError(
-                    "selection_strategy 'rl' needs learning agents: create the core with "
-                    "treegym.optimization.create_hybrid_optimization_core"
-                )
-            policy = learner(self.config, self)
+        if self.config.selection == "rl" and learner is None:
+            raise ConfigError(
+                "selection_strategy 'rl' needs learning agents: create the core with "
+                "treegym.optimization.create_hybrid_optimization_core"
+            )
         self.candidate_selector = CandidateSelector(
             method=self.config.selection,
             tournament_size=self.config.tournament_size,
             weights=dict(zip(OBJECTIVES, self.weights.tolist(), strict=True)),
             seed=self.config.seed,
-            policy=policy,
+            policy=None if learner is None else learner(self.config, self),
         )
         self.kind = ""
         self.module: nn.Module | None = None  # the last one, and a sample of its inputs

@@ -119,5 +119,7 @@ def _rebuild_first_format(
 
 def _findable(target: str) -> str:
     """Returns a target whose file, if it names one, is found from any working directory."""
-    where, _, name = target.rpartition(":")
-    return f"{Path(where).resolve()}:{name}" if where.endswith(".py") else target
+    where, _, name = target.partition(".py:")
+    if not name:
+        return target
+    return f"{Path(where).resolve()}.py:{name}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from treegym.optimize.tracker import StrategyTracker
     from treegym.optimize.trials import Evaluated, Trials
 
-__all__ = ["as_svg", "as_text", "pareto_text", "result_of"]
+__all__ = ["as_svg", "as_text", "pareto_text", "result_of", "summary"]
 
 _WIDTH, _HEIGHT = 56, 14
 
@@ -94,6 +94,19 @@ def as_text(result: dict[str, Any]) -> str:
         lines.append(f"not confirmed: {name}: {reason}")
     lines.append(f"chosen: {result['selected_strategy']} ({result['kind']} module)")
     return "\n".join(lines)
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Returns the choice and its figures in one line."""
+    if not result["strategies"]:
+        return "nothing was surely better than the original within the limits: the original is kept"
+    metrics = result["performance_metrics"]
+    speed, memory = metrics["speed_improvement"], metrics["memory_efficiency"]
+    worst = f" (worst: {metrics['worst_output']})" if metrics["worst_output"] else ""
+    return (
+        f"{result['selected_strategy']}: {speed['value']:.2f}x speed ({speed['low']:.2f} to {speed['high']:.2f}), "
+        f"{memory['value']:.2f}x memory, output error {metrics['output_error']:.5f}{worst}"
+    )
 
 
 def pareto_text(result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,32 @@ from treegym.optimize import zoo
 from treegym.optimize.inputs import Inputs, fresh_inputs, guessed_inputs
 from treegym.registry import resolve
 
-__all__ = ["build_module", "load_function", "load_module", "zoo_target"]
+__all__ = ["build_module", "load_function", "load_module", "registry_targets", "zoo_target"]
+
+INSIDE = "#"  # between the target of a registry and the name of one of its entries
 
 
 def load_function(target: str) -> Callable[..., Any]:
     """Returns what ``"module:name"`` or ``"file.py:name"`` names; raises ConfigError in one sentence."""
+    found = _found(target)
+    if not callable(found):
+        raise ConfigError(f"{target!r} is a {type(found).__name__}; expected a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _found(target: str) -> Any:
+    registry, inside, key = target.partition(INSIDE)
+    if inside:
+        held = _found(registry)
+        return (held() if callable(held) else held)[key]
     where, _, name = target.rpartition(":")
     if not where or not name:
         raise ConfigError(f"{target!r} names no function; expected module:function, such as my_module:build")
     if where.endswith(".py"):
-        target = f"{_import_file(where)}:{name}"
-    elif str(Path.cwd()) not in sys.path:
+        return resolve(f"{_import_file(where)}:{name}", repr(target))
+    if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # the module usually lies where the command is run
-    found = resolve(target, repr(target))
-    if not callable(found):
-        raise ConfigError(f"{target!r} is a {type(found).__name__}; expected a function")
-    return found
+    return resolve(target, repr(target))
 
 
 def _import_file(path: str) -> str:
@@ -46,6 +56,19 @@ def _import_file(path: str) -> str:
         del sys.modules[spec.name]
         raise ConfigError(f"{path!r} cannot be imported ({type(error).__name__}: {error})") from error
     return spec.name
+
+
+def registry_targets(target: str) -> dict[str, str]:
+    """Returns the targets of a registry by name.
+
+    A registry is a mapping of names to build functions or to their targets, or a function that returns one
+    (``treegym.optimization:get_all_models``). Functions are named by where they lie in it: ``"registry:name"``.
+    """
+    found = _found(target)
+    found = found() if callable(found) else found
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{target!r} is a {type(found).__name__}; expected a mapping of names to build functions")
+    return {str(name): one if isinstance(one, str) else f"{target}{INSIDE}{name}" for name, one in found.items()}
 
 
 def zoo_target(target: str) -> tuple[str, int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -20,13 +23,23 @@ from treegym.optimize.config import CoreConfig
 from treegym.optimize.core import HybridOptimizationCore
 from treegym.optimize.features import describe
 from treegym.optimize.fitness import OBJECTIVES, ZONES
-from treegym.optimize.table import ModuleEntry, load_table
+from treegym.optimize.table import ModuleEntry, SelectionTable, load_table
 
 __all__ = ["HybridRLOptimizer", "PolicyNetwork", "ValueNetwork"]
 
 CHOICE = 24  # candidates the learned policy chooses among; fewer are padded
 LANES = 64
 PRIOR_WEIGHT = 0.5  # agents start by trusting the history of strategies
+SHIPPED = Path(__file__).parent / "data" / "selection_policy.zip"  # DAPO, trained as `python -m` of this module says
+SHIPPED_STEPS, SHIPPED_HIDDEN = 60_000, 64
+
+
+# Settings that say how the policy is trained.
+_TRAINING = (
+    "enable_dapo", "enable_vapo", "enable_orz", "objective_weights", "rl_hidden_dim", "rl_learning_rate",
+    "rl_value_learning_rate", "rl_gamma", "rl_lambda", "rl_epsilon_low", "rl_epsilon_high", "rl_max_episodes",
+    "rl_max_steps_per_episode", "seed",
+)  # fmt: skip
 
 
 class PolicyNetwork(ChildPolicy):
@@ -97,8 +110,21 @@ class HybridRLOptimizer:
         self.agent = self.agents[max(self.validation, key=lambda name: self.validation[name])]
         return self
 
-    def policy(self, core: HybridOptimizationCore) -> Callable[[Sequence[Candidate], Sequence[float]], int]:
-        """Returns the learned selection for a core; trains first if that has not been done."""
+    def ready(self) -> Any:
+        """Returns the agent that drives: the one trained, else the one that ships, else one that is trained now.
+
+        The one that ships was trained with the default settings; where those of training are others, it is not asked.
+        """
+        if self.agent is None:
+            default = CoreConfig()
+            if all(getattr(self.config, name) == getattr(default, name) for name in _TRAINING):
+                self.agent = agents.DAPO.load(SHIPPED, device="cpu", policy=PolicyNetwork)
+            else:
+                self.learn()
+        return self.agent
+
+    def policy(self, core: HybridOptimizationCore | None) -> _LearnedPolicy:
+        """Returns the learned selection for a core; None: for candidates of a module that nothing is known of."""
         return _LearnedPolicy(self, core)
 
     def _switches(self, name: str) -> dict[str, Any]:
@@ -119,15 +145,14 @@ class HybridRLOptimizer:
 class _LearnedPolicy:
     """Shows an agent the live candidates as recorded ones, and reads off which it would measure next."""
 
-    def __init__(self, optimizer: HybridRLOptimizer, core: HybridOptimizationCore) -> None:
+    def __init__(self, optimizer: HybridRLOptimizer, core: HybridOptimizationCore | None) -> None:
         self.optimizer, self.core = optimizer, core
         self.finished = False
 
     def __call__(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> int:
-        if self.optimizer.agent is None:
-            self.optimizer.learn()
-        core = self.core
-        measured = core.evaluated[-CHOICE // 2 :]
+        core, config = self.core, self.optimizer.config
+        scorer = self.optimizer.ready().scorer
+        measured = [] if core is None else core.evaluated[-CHOICE // 2 :]
         room = CHOICE - len(measured)
         order = np.argsort(-np.asarray(fitness), kind="stable")[:room]
         shown = [found.candidate for found in measured] + [candidates[int(i)] for i in order]
@@ -137,21 +162,27 @@ class _LearnedPolicy:
             m = results[candidate]
             return None if m is None else (m.speed.value, m.memory.value, m.accuracy.value)
 
+        weights = (
+            config.objective_weights if core is None else dict(zip(OBJECTIVES, core.weights.tolist(), strict=True))
+        )
+        table = load_table()
         world = MeasuredWorld.of(
-            load_table(), self._entry(), shown, look_up, num_candidates=CHOICE,
-            objective_weights=dict(zip(OBJECTIVES, core.weights.tolist(), strict=True)),
-            max_iterations=max(2, core.config.max_iterations),
+            table, self._entry(table), shown, look_up, num_candidates=CHOICE, objective_weights=weights,
+            max_iterations=max(2, config.max_iterations),
         )  # fmt: skip
         state = world.standing_after(range(len(measured)))
-        scorer = self.optimizer.agent.scorer
         logits = scorer.infer(world.observe(state[None]))[0][0]
         self.finished = bool(np.argmax(logits) < len(measured) or np.argmax(logits) == CHOICE)
         return int(order[int(np.argmax(logits[len(measured) : len(shown)]))])
 
-    def _entry(self) -> ModuleEntry:
-        core = self.core
-        assert core.module is not None
-        return ModuleEntry("module", 0, core.kind, "test", describe(core.module, core.sample))
+    def _entry(self, table: SelectionTable) -> ModuleEntry:
+        """Returns what is known of the module; of one that is not known, the features of an average training module."""
+        if self.core is not None and self.core.module is not None:
+            features, kind = describe(self.core.module, self.core.sample), self.core.kind
+        else:
+            rows = [module.features for module in table.modules if module.split == "train"]
+            features, kind = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, "unknown"
+        return ModuleEntry("module", 0, kind, "test", features)
 
 
 def _own_rate(agent: Any, ratio: float) -> None:
@@ -183,3 +214,15 @@ def _mean_return(agent: Any, settings: Mapping[str, Any]) -> float:
         total += np.where(going, reward, 0.0)
         going &= ~(terminated | truncated)
     return float(total.mean())
+
+
+def _ship() -> None:
+    """Trains the policy that comes with the package, anew: ``python -m treegym.learned_selection``."""
+    optimizer = HybridRLOptimizer({"enable_vapo": False, "rl_hidden_dim": SHIPPED_HIDDEN}).learn(SHIPPED_STEPS)
+    SHIPPED.parent.mkdir(exist_ok=True)
+    optimizer.agent.save(SHIPPED)
+    print(f"wrote {SHIPPED}: mean return on validation modules {optimizer.validation}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    importlib.import_module("treegym.learned_selection")._ship()  # under its own name, which the policy is saved by

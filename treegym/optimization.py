@@ -17,12 +17,13 @@ from torch import nn
 from treegym.envs.selection.env import CandidateSelectionEnv
 from treegym.errors import ConfigError, TreeGymError
 from treegym.optimize.adaptive import AdaptiveModule
+from treegym.optimize.candidates import Candidate
 from treegym.optimize.config import CoreConfig
 from treegym.optimize.core import HybridOptimizationCore as _Core
 from treegym.optimize.inputs import moved
 from treegym.optimize.models import get_all_models
 from treegym.optimize.recipe import rebuild
-from treegym.optimize.selector import CandidateSelector
+from treegym.optimize.selector import CandidateSelector as _Selector
 from treegym.optimize.strategies.base import HybridOptimizationStrategy
 from treegym.optimize.targets import build_module
 
@@ -59,14 +60,34 @@ class HybridOptimizationCore(_Core):
     """The core of candidate selection, whose "rl" selection learns with the suite's agents."""
 
     def __init__(self, config: Mapping[str, Any] | CoreConfig | None = None, **options: Any) -> None:
-        options.setdefault("learner", _learned)
+        options.setdefault("learner", _Learned)
         super().__init__(config, **options)
 
 
-def _learned(settings: CoreConfig, core: _Core) -> Any:
-    from treegym.learned_selection import HybridRLOptimizer
+class _Learned:
+    """Learned selection, loaded when it is first asked."""
 
-    return HybridRLOptimizer(settings).policy(core)
+    def __init__(self, settings: CoreConfig, core: _Core | None = None) -> None:
+        self.settings, self.core = settings, core
+        self._policy: Any = None
+        self.finished = False
+
+    def __call__(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> int:
+        if self._policy is None:
+            from treegym.learned_selection import HybridRLOptimizer
+
+            self._policy = HybridRLOptimizer(self.settings).policy(self.core)
+        choice: int = self._policy(candidates, fitness)
+        self.finished = self._policy.finished
+        return choice
+
+
+class CandidateSelector(_Selector):
+    """Selects among candidates by fitness; `rl_enhanced_selection` asks the policy that comes with the package."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("policy", _Learned(CoreConfig()))
+        super().__init__(**options)
 
 
 class UniversalOptimizer:

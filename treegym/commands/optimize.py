@@ -8,16 +8,24 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, TreeGymError
+
+if TYPE_CHECKING:
+    from treegym.optimize.config import CoreConfig
 
 __all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym optimize`."""
-    parser.add_argument("module", help="what builds your module: my_module:build, file.py:build or zoo:NAME/SIZE")
+    parser.add_argument(
+        "module", nargs="?", help="what builds your module: my_module:build, file.py:build or zoo:NAME/SIZE"
+    )
+    parser.add_argument(
+        "--registry", metavar="MODULE:NAME", help="a mapping of names to build functions: all of them, one by one"
+    )
     parser.add_argument(
         "--input",
         metavar="MODULE:FUNCTION",
@@ -52,10 +60,45 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Optimises a module, prints what was found and writes the winner; 0 also where nothing beat the original."""
+    if (args.module is None) == (args.registry is None):
+        raise ConfigError("name one module (my_module:build), or several with --registry my_package:registry")
+    config = _config(args)  # wrong settings are told before anything heavy is loaded
+    if args.registry is not None:
+        return _run_registry(args, config)
+    with contextlib.redirect_stdout(sys.stderr):  # what a user's build function prints is not the result
+        result, written = _optimise(args, config, args.module, args.out)
+    if args.json:
+        print(json.dumps({**result, "files": [str(path) for path in written]}))
+        return 0
+    _show(result, written)
+    return 0
+
+
+def _run_registry(args: argparse.Namespace, config: Any) -> int:
+    """Optimises the modules of a registry one after the other; one that fails is told, the others go on."""
+    from treegym.optimize.report import summary
+    from treegym.optimize.targets import registry_targets
+
+    results: dict[str, dict[str, Any]] = {}
+    for name, target in registry_targets(args.registry).items():
+        out = None if args.out is None else args.out / name
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                results[name], _ = _optimise(args, config, target, out)
+        except TreeGymError as error:
+            results[name] = {"selected_strategy": "original", "error": str(error)}
+        if not args.json:
+            found = results[name]
+            print(f"{name}: {found['error'] if 'error' in found else summary(found)}", flush=True)
+    if args.json:
+        print(json.dumps(results))
+    return int(any("error" in result for result in results.values()))
+
+
+def _config(args: argparse.Namespace) -> CoreConfig:
     from treegym.optimize.config import CoreConfig
 
     settings: dict[str, Any] = {
-        "objective_weights": parse_objective(args.objective),
         "max_accuracy_drop": args.max_accuracy_drop,
         "allow_slower": args.allow_slower,
         "selection_strategy": args.selection,
@@ -69,22 +112,18 @@ def run(args: argparse.Namespace) -> int:
         "history_path": args.history,
         "seed": args.seed,
     }
-    if settings["objective_weights"] is None:
-        del settings["objective_weights"]
+    if args.objective is not None:
+        settings["objective_weights"] = parse_objective(args.objective)
     if args.strategies:
         settings["optimization_strategies"] = tuple(name.strip() for name in args.strategies.split(","))
-    config = CoreConfig.of(settings)  # wrong settings are told before anything heavy is loaded
+    config = CoreConfig.of(settings)
     config.selection  # noqa: B018 (raises for switches that contradict each other)
-    with contextlib.redirect_stdout(sys.stderr):  # what a user's build function prints is no result
-        result, written = _optimise(args, config)
-    if args.json:
-        print(json.dumps({**result, "files": [str(path) for path in written]}))
-        return 0
-    _show(result, written)
-    return 0
+    return config
 
 
-def _optimise(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[Path]]:
+def _optimise(
+    args: argparse.Namespace, config: CoreConfig, target: str, out: Path | None
+) -> tuple[dict[str, Any], list[Path]]:
     from treegym.files import atomic_write
     from treegym.optimization import create_hybrid_optimization_core
     from treegym.optimize.delivery import Delivery
@@ -92,18 +131,18 @@ def _optimise(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], li
     from treegym.optimize.report import as_svg
     from treegym.optimize.targets import load_function, load_module
 
-    module, source = load_module(args.module, args.input)
+    module, source = load_module(target, args.input)
     task = load_function(args.task) if args.task else None
     core = create_hybrid_optimization_core(config, task=task, progress=None if args.json else _progress)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if args.out is None else args.out
-        delivery = Delivery(folder, args.module, args.input, args.task)
+        folder = Path(scratch) if out is None else out
+        delivery = Delivery(folder, target, args.input, args.task)
         optimised, result = core.hybrid_optimize_module(module, source, delivery=delivery)
-        if args.out is None:
+        if out is None:
             return result, []
         if not result["strategies"]:  # the original is kept: its weights are written, and rebuild as others do
             save_weights(folder, optimised, optimised, source(0))
-        written = save_recipe(folder, target=args.module, inputs=args.input, result=result)
+        written = save_recipe(folder, target=target, inputs=args.input, result=result)
         atomic_write(folder / "pareto.svg", as_svg(result))
         written.append(folder / "pareto.svg")
     return result, written
@@ -120,34 +159,21 @@ def _progress(found: Any) -> None:
 
 
 def _show(result: dict[str, Any], written: list[Path]) -> None:
-    from treegym.optimize.report import as_text, pareto_text
+    from treegym.optimize.report import as_text, pareto_text, summary
 
     print(as_text(result))
     print()
     print(pareto_text(result))
-    metrics = result["performance_metrics"]
-    if result["strategies"]:
-        speed = metrics["speed_improvement"]
-        interval = f"{speed['low']:.2f} to {speed['high']:.2f}"
-        print(
-            f"\n{result['selected_strategy']}: {speed['value']:.2f}x speed ({interval}), "
-            f"{metrics['memory_efficiency']['value']:.2f}x memory, output error {metrics['output_error']:.5f}"
-            + (f" (worst: {metrics['worst_output']})" if metrics["worst_output"] else "")
-        )
-        for when, (before, after) in (metrics["process_memory"] or {}).items():
-            print(
-                f"a fresh process grows by {after / 2**20:.0f} MB to {when} it, by {before / 2**20:.0f} MB the original"
-            )
-    else:
-        print("\nnothing was surely better than the original within the limits: the original is kept")
+    print()
+    print(summary(result))
+    for when, (before, after) in (result["performance_metrics"]["process_memory"] or {}).items():
+        print(f"a fresh process grows by {after / 2**20:.0f} MB to {when} it, by {before / 2**20:.0f} MB the original")
     for path in written:
         print(f"wrote {path}")
 
 
-def parse_objective(text: str | None) -> dict[str, float] | None:
+def parse_objective(text: str) -> dict[str, float]:
     """Returns the weights of ``"speed=0.5,memory=0.3,accuracy=0.2"``."""
-    if text is None:
-        return None
     weights = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
