@@ -7,6 +7,7 @@ under way leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -61,7 +62,8 @@ def _answers(request: dict[str, Any]) -> list[dict[str, Any]]:
     except TreeGymError as error:
         return [{"id": job.id, "error": str(error)}]
     except OSError as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # on a full disk there is no room for the log either
+            traceback.print_exc()
         fatal = error.errno in DISK_ERRORS
         return [{"id": job.id, "error": f"{error.strerror or error}", "disk": fatal}]
     except Exception as error:  # noqa: BLE001 - a user's agent may raise anything; the run is reported as failed
