@@ -72,6 +72,15 @@ def test_the_page_says_what_self_play_is_given(ran: Any) -> None:
     assert "tiny: score against verdicts asked" in page
 
 
+def test_the_page_shows_what_was_answered(ran: Any) -> None:
+    answers = build_leaderboard(*ran)["samples"]["tiny"]
+    assert len(answers) == 6
+    for lines in answers.values():
+        assert sorted(line[0] for line in lines) == ["plain", "searching", "told", "untold"]
+        assert {line[2] for line in lines} <= {"yes", "no"}
+    assert 'id="samples"' in as_html(build_leaderboard(*ran))
+
+
 def test_verdicts_can_be_the_budget(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     suite = _suite(budget={"verdicts": 300}, agents=AGENTS[:3])

@@ -16,6 +16,7 @@ import numpy as np
 from treegym.bench.claims import contradictions, path_sums
 from treegym.bench.episodes import Episodes
 from treegym.bench.suite import EnvEntry
+from treegym.display import plain
 from treegym.errors import ConfigError, DataError
 from treegym.registration import accepts, find_spec, has_native_batch
 from treegym.rewards import build
@@ -25,6 +26,7 @@ __all__ = ["Arena", "Player", "best_of_root", "make_batch"]
 DEFAULT_EPISODES = 100  # in worlds without a fixed set of prompts
 SEED = 20_011  # evaluation episodes are seeded apart from training's 0, 1, 2, ...
 LANES = 256  # prompts walked side by side
+SAMPLES, LONGEST = 6, 300  # answers that are kept to be read, and letters of each
 STEP_LIMIT = 100_000  # an environment that never ends an episode is an error, not a hang
 
 
@@ -176,6 +178,20 @@ class Arena:
             end=end,
             failed=failed,
         )
+
+    def samples(self, episodes: Episodes) -> list[dict[str, Any]]:
+        """Returns what a few episodes said, the same prompts for every agent; nothing for worlds that are no tree."""
+        if self.tree is None:
+            return []
+        chosen = np.unique(np.linspace(0, len(episodes) - 1, SAMPLES).astype(np.int64))
+        return [
+            {
+                "prompt": plain(self.tree.prompts[episodes.prompt[i]])[:LONGEST],
+                "answer": plain(self.tree.text(int(episodes.end[i])))[:LONGEST],
+                "correct": bool(episodes.correct[i]),
+            }
+            for i in chosen
+        ]
 
     def digest(self) -> str:
         """Returns a hash of the tree that is walked; "" for worlds that are no tree."""

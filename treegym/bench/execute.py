@@ -137,6 +137,7 @@ def execute(job: Job, *, out: Path) -> dict[str, Any]:
             },
         },
         "world": arena.digest(),
+        "samples": arena.samples(final),
         "reference": {key: round(value, 9) for key, value in arena.references().items()},
         "curve": curve,
         "final": final_of(final, job.env.metric),

@@ -75,12 +75,22 @@ def build_leaderboard(suite: Suite, summaries: Iterable[Mapping[str, Any]], *, s
         "warnings": [*warnings(suite, runs, everyone, expected), *said_of_failures(failed)],
         "agents": rows,
         "remarks": [*told(rows, runs), *turns(rows, suite)],
-        "samples": {},
+        "samples": {env: _samples(agents, order) for env, agents in runs.items() if _samples(agents, order)},
         "improvement": _improvement(order, suite, runs, seed),
         "differences": _differences(order, suite, runs, seed),
         **({"failed_rewards": failed} if failed else {}),
         "thresholds": [round(float(x), 2) for x in THRESHOLDS],
     }
+
+
+def _samples(agents: Mapping[str, AgentRuns], order: Sequence[str]) -> dict[str, list[list[str]]]:
+    """Returns by prompt what the first run of each agent answered: agent, answer, whether it is correct."""
+    said: dict[str, list[list[str]]] = {}
+    for name in order:
+        for sample in agents[name].summaries[0].get("samples", ()):
+            line = [name, sample["answer"], "yes" if sample["correct"] else "no"]
+            said.setdefault(sample["prompt"], []).append(line)
+    return said
 
 
 def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], seed: int) -> dict[str, Any]:

@@ -202,6 +202,7 @@ def _summary(path: Path) -> dict[str, Any]:
     if summary.get("format") != FORMAT:
         raise DataError(f"{path} is not a run of format {FORMAT}")
     summary.setdefault("failed_rewards", None)  # older runs did not count them
+    summary.setdefault("samples", [])  # nor keep answers to be read
     if (fault := misfit(summary, SUMMARY)) is not None:
         raise DataError(f"{path} is damaged: {fault.lstrip('.')} is missing or not what it should be")
     if len(summary["final"]["prompts"]) != len(summary["final"]["scores"]) or not summary["curve"]:
@@ -214,7 +215,7 @@ def strict_json(path: Path) -> dict[str, Any]:
     try:
         value = read_json(path, limit=2**26, values=2**22)
     except DataError as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+        raise DataError(f"{path} is damaged: {str(error).removeprefix(f'{path}: ')}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} does not hold a JSON object")
     return value

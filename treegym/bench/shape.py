@@ -19,6 +19,7 @@ SUMMARY: Any = {
     },
     "episodes": {"sha256": str, "count": int},
     "training": (None, {"sha256": str, "count": int, "env_steps": int}),
+    "samples": [{"prompt": str, "answer": str, "correct": bool}],
     "failed_rewards": (None, {"training": int, "evaluation": int}),
     "hyperparameters": {},
     "reference": {"*": float},

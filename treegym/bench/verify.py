@@ -68,7 +68,7 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, rerun: int = 0,
             arena = arenas[job.env.name]
             if arena is not None and arena.digest() != summary.get("world", ""):
                 found.problems.append(f"{file.name} walked another tree than {job.env.name} has here")
-            found.problems += _replay(folder, file.stem, arenas[job.env.name], found)
+            found.problems += _replay(folder, file.stem, summary, arenas[job.env.name], found)
             if job.env.name not in schools:
                 schools[job.env.name] = _school(job.env)
             found.problems += _replay_training(folder, file.stem, summary, schools[job.env.name], found)
@@ -141,20 +141,27 @@ def _arena(env: EnvEntry, suite: Suite, found: Verification) -> Arena | None:
         return None
 
 
-def _replay(folder: ResultFolder, name: str, arena: Arena | None, found: Verification) -> Iterator[str]:
+def _replay(
+    folder: ResultFolder, name: str, summary: Mapping[str, Any], arena: Arena | None, found: Verification
+) -> Iterator[str]:
     if arena is None or arena.world is None:
         return
     try:
         checkpoints, _ = read_episodes(folder.episodes_path(name))
     except DataError:
         return  # reported already
+    sound = True
     for number, episodes in checkpoints.items():
         if not np.array_equal(np.sort(episodes.prompt), np.sort(arena.prompts)):
             yield f"{name}: checkpoint {number} was not evaluated on the suite's prompts"
+            sound = False
             continue
         found.replayed += len(episodes)
         for column in arena.contradictions(episodes):
             yield f"{name}: checkpoint {number}: {column} is not what the tree says of these episodes' ends"
+            sound = False
+    if sound and summary["samples"] not in ([], arena.samples(checkpoints[max(checkpoints)])):
+        yield f"{name}: its sample answers are not what the tree says"
 
 
 @dataclass
