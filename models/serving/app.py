@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from treegym.errors import TreeGymError
+from treegym.errors import DataError, TreeGymError
 from treegym.models.serving.batcher import Batcher, Full
 from treegym.models.serving.jobs import Job
 from treegym.models.serving.protocol import Asked, BadRequest, Speaker, read_chat, read_completion
 from treegym.models.serving.streaming import attach, events
+from treegym.untrusted import json_of
 
 __all__ = ["build_app"]
 
@@ -86,6 +88,7 @@ class _Web:
         self._batcher, self._speaker, self._key = batcher, speaker, key
         self._max_body_bytes, self._body_timeout_s, self._max_prompts = max_body_bytes, body_timeout_s, max_prompts
         self._started = int(time.time())
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="treegym-read")
 
     def guarded(self, name: str, handler: Handler, *, open_to_all: bool = False) -> Handler:
         """Returns a handler that checks the key, turns errors into answers, and counts what was answered."""
@@ -129,18 +132,20 @@ class _Web:
         return JSONResponse({"object": "list", "data": [card]})
 
     async def completions(self, request: Request) -> Response:
-        asked = read_completion(await self._body(request), self._speaker, max_prompts=self._max_prompts)
+        body = await self._body(request)
+        asked = await self._aside(read_completion, body, self._speaker, max_prompts=self._max_prompts)
         return await self._serve(request, asked, "text_completion", self._speaker.choice)
 
     async def chat(self, request: Request) -> Response:
-        asked = read_chat(await self._body(request), self._speaker)
+        asked = await self._aside(read_chat, await self._body(request), self._speaker)
         return await self._serve(request, asked, "chat.completion", self._speaker.chat_choice)
 
     async def embeddings(self, request: Request) -> Response:
         body = await self._body(request)
         given = body.get("input")
         several = isinstance(given, list) and bool(given) and all(isinstance(p, list | str) for p in given)
-        contexts = [self._speaker.ids(p) for p in (given if several and isinstance(given, list) else [given])]
+        inputs = given if several and isinstance(given, list) else [given]
+        contexts = await self._aside(lambda: [self._speaker.ids(p) for p in inputs])
         if len(contexts) > self._max_prompts or any(len(c) > self._speaker.max_length for c in contexts):
             raise BadRequest(
                 f"at most {self._max_prompts} inputs of at most {self._speaker.max_length} tokens are taken"
@@ -150,6 +155,10 @@ class _Web:
         return JSONResponse({"object": "list", "model": self._speaker.name, "data": data})
 
     # ---------------------------------------------------------------- their parts
+
+    async def _aside(self, work: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Runs what takes long for long prompts in the one thread for that, so that others are answered meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, partial(work, *args, **named))
 
     async def _body(self, request: Request) -> dict[str, Any]:
         """Returns the JSON object a request carries."""
@@ -163,11 +172,13 @@ class _Web:
                     raw += chunk
                     if len(raw) > self._max_body_bytes:
                         raise BadRequest(f"the request is longer than {self._max_body_bytes} bytes; send fewer prompts")
+        except ClientDisconnect:
+            raise _Gone from None
         except TimeoutError:
             raise BadRequest(f"the request did not arrive within {self._body_timeout_s:g} s") from None
         try:
-            body = json.loads(bytes(raw))
-        except (ValueError, RecursionError):
+            body = await self._aside(read_body, bytes(raw))
+        except DataError:
             raise BadRequest("the request is not valid JSON") from None
         if not isinstance(body, dict):
             raise BadRequest(f"the request must be a JSON object, not a {type(body).__name__}")
@@ -225,6 +236,11 @@ class _Web:
         for job in jobs:
             if (error := job.done.exception()) is not None:
                 raise error
+
+
+def read_body(raw: bytes) -> Any:
+    """Returns the JSON value in a request; what is nearly nothing but lists would take many times its size."""
+    return json_of(raw, where="the request", values=len(raw) // 2 + 64, containers=len(raw) // 8 + 64)
 
 
 async def _answered(handler: Handler, request: Request) -> Response:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,20 @@ class Speaker:
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
 
+    @cached_property
+    def longest_text(self) -> int:
+        """Characters beyond which no text fits: so many of the longest token."""
+        return self.max_length * max(map(len, self.pieces))
+
+    def check_text(self, text: str) -> None:
+        """Refuses a text that cannot fit, before the time is spent to make tokens of it."""
+        if len(text) > self.longest_text:
+            raise BadRequest(f"a prompt of {len(text):,} characters is more than this model's {self.max_length} tokens")
+
     def ids(self, prompt: Any) -> list[int]:
         """Returns the token ids of a prompt given as ids or as text."""
         if isinstance(prompt, str):
+            self.check_text(prompt)
             try:
                 ids = [*getattr(self.tokenizer, "prefix_ids", ()), *self.tokenizer.encode(prompt)]
             except DataError as error:
@@ -262,6 +274,7 @@ def read_chat(body: Mapping[str, Any], speaker: Speaker) -> Asked:
     template = getattr(getattr(speaker.tokenizer, "hf", None), "chat_template", None)
     if template:
         text = speaker.tokenizer.hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)  # type: ignore[attr-defined]
+        speaker.check_text(text)
         ids = speaker.tokenizer.encode(text)
     else:
         users = [message["content"] for message in messages if message["role"] == "user"]

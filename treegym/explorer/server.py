@@ -29,6 +29,7 @@ class ExplorerServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 512  # a browser opens several connections at once, and so may several tabs
 
     def __init__(self, view: TreeView, *, port: int = 0) -> None:
         self.view = view
@@ -49,6 +50,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: ExplorerServer
     protocol_version = "HTTP/1.1"
     server_version = "treegym"
+    disable_nagle_algorithm = True  # or each answer on a kept connection waits 40 ms for an acknowledgement
+    wbufsize = -1  # head and body go out together
+    timeout = 30.0  # seconds; an idle connection holds a thread no longer
     sys_version = ""
 
     def do_GET(self) -> None:
