@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from treegym.display import plain
 from treegym.envs.lanes import Lanes
 from treegym.envs.single import checked_render_mode, checked_root, whole_actions
 from treegym.errors import ConfigError
@@ -118,8 +119,9 @@ class NativeVectorEnv(VectorEnv):
         if self.render_mode is None:
             return None
         module, places = self._drawing()
-        draw = module.as_text if self.render_mode == "ansi" else module.as_image
-        return tuple(draw(self.lanes.world, place) for place in places)
+        if self.render_mode == "ansi":
+            return tuple(plain(module.as_text(self.lanes.world, place), lines=True) for place in places)
+        return tuple(module.as_image(self.lanes.world, place) for place in places)
 
 
 def _lane_key(seed: int) -> int:

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from treegym.checks import is_whole
+from treegym.display import plain
 from treegym.errors import ConfigError, require, suggest
 
 __all__ = [
@@ -113,7 +114,7 @@ class NativeEnv(gym.Env):
             return None
         module, place = self._drawing()
         if self.render_mode == "ansi":
-            return module.as_text(self.lanes.world, place)
+            return plain(module.as_text(self.lanes.world, place), lines=True)
         picture = module.as_image(self.lanes.world, place)
         if self.render_mode == "rgb_array":
             return picture

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-__all__ = ["csv_cell", "markdown_cell", "plain"]
+__all__ = ["csv_cell", "markdown_cell", "plain", "say"]
 
 # Control characters (C0 but for the line feed, DEL, C1), marks that turn the direction of writing, half pairs.
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -21,6 +22,11 @@ def plain(text: object, *, lines: bool = False) -> str:
     """
     shown = _CONTROL.sub(_written_out, str(text))
     return shown if lines else shown.replace("\n", "\\n")
+
+
+def say(text: object = "", **options: Any) -> None:
+    """Prints a text as `plain` has it, line feeds kept; takes the options of ``print``."""
+    print(plain(text, lines=True), **options)
 
 
 def markdown_cell(text: object) -> str:

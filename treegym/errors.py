@@ -49,9 +49,9 @@ class RewardError(TreeGymError, ValueError):
 class StorageError(TreeGymError, OSError):
     """What should be kept could not be written: the disk is full, read-only or broken."""
 
-    def __init__(self, message: str, errno: int | None = None) -> None:
+    def __init__(self, message: str, errno: int | None = None, reason: str | None = None) -> None:
         super().__init__(message)
-        self.errno = errno
+        self.errno, self.strerror = errno, reason  # as the operating system has them
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from treegym.errors import DataError, StorageError
+from treegym.errors import DataError, StorageError, TreeGymError
 from treegym.untrusted import LINE_LIMIT, VALUES, json_of, open_regular, read_json_lines
 
 __all__ = [
@@ -63,21 +63,30 @@ _beginning = threading.Lock()  # held while one is made
 
 
 @contextmanager
-def told_by(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes a failed write tell the name that the user knows; a disk that is full or broken is a StorageError."""
+def told_by(path: str | os.PathLike[str], *, kept: str = "") -> Iterator[None]:
+    """Makes a failed write tell the name that the user knows; a disk that is full or broken is a StorageError.
+
+    Args:
+        path: the name; of blocks within each other the outermost is told.
+        kept: what is kept, and what to do.
+    """
+
+    def full(number: int | None, reason: str | None) -> StorageError:
+        end = f"; {kept}" if kept else ""
+        return StorageError(f"{os.fspath(path)} could not be written: {reason}{end}", number, reason)
+
     try:
         yield
-    except StorageError:
-        raise
     except OSError as error:
         if error.errno in FULL:
-            raise StorageError(f"{os.fspath(path)} could not be written: {error.strerror}", error.errno) from error
+            raise full(error.errno, error.strerror) from error
+        if isinstance(error, TreeGymError) or error.errno is None:
+            raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     except Exception as error:
-        if _FULL_WORDS.search(str(error)):
-            reason = str(error).splitlines()[0][:200]
-            raise StorageError(f"{os.fspath(path)} could not be written: {reason}", errno.ENOSPC) from error
-        raise
+        if isinstance(error, TreeGymError) or not _FULL_WORDS.search(str(error)):
+            raise
+        raise full(errno.ENOSPC, str(error).splitlines()[0][:200]) from error
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from treegym.bench.shape import SUMMARY
 from treegym.bench.suite import FORMAT, Job, Suite, parse_suite
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
+from treegym.locks import LOCK
 from treegym.shape import misfit
 from treegym.untrusted import read_json
 
@@ -181,7 +182,7 @@ def merge(sources: Sequence[str | os.PathLike[str]], target: str | os.PathLike[s
 
 def _foreign(path: Path) -> bool:
     """Returns whether a file shows that a folder is somebody else's; what a kill left of our own first write is not."""
-    return not path.name.startswith(".suite.json.")
+    return not path.name.startswith((".suite.json.", LOCK))
 
 
 def suite_from_json(value: Mapping[str, Any], *, where: str) -> Suite:

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from treegym.bench.provenance import cores
 from treegym.bench.results import ResultFolder
 from treegym.bench.suite import Job, Suite
 from treegym.errors import ConfigError, TreeGymError, suggest
+from treegym.files import FULL
+from treegym.locks import LOCK, held
 from treegym.registration import find_spec
 
 __all__ = ["SuiteOutcome", "check_names", "run_again", "run_suite"]
@@ -98,6 +101,14 @@ def run_suite(
         raise ConfigError(f"workers must be at least 1, not {workers}")
     folder = ResultFolder(out)
     suite = folder.prepare(suite)
+    with held(folder.path / LOCK, what=f"the result folder {folder.path}"):
+        return _run_missing(suite, folder, workers, progress)
+
+
+def _run_missing(
+    suite: Suite, folder: ResultFolder, workers: int | None, progress: Callable[[Job, dict[str, Any]], None] | None
+) -> SuiteOutcome:
+    """Runs the jobs that a folder lacks, alone in it."""
     outcome = SuiteOutcome()
     waiting: list[Job] = []
     kept: list[str] = []
@@ -199,17 +210,27 @@ class _Worker:
         except (OSError, ValueError) as error:  # its end of the pipe is closed, or ours, as the benchmark is ending
             self._forget()
             reason = getattr(error, "strerror", None) or error
-            return {"id": job.id, "error": f"its worker could not be reached: {reason}"}
+            disk = getattr(error, "errno", None) in FULL or self._full()
+            return {"id": job.id, "error": f"its worker could not be reached: {reason}", "disk": disk}
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
+        if self._full():  # then the worker could not even say so
+            self._forget()
+            return {"id": job.id, "error": "no space left on the disk", "disk": True}
         return {"id": job.id, "error": f"the worker {self._forget()}; see {self._log.name}"}
+
+    def _full(self) -> bool:
+        """Returns whether there is no room for a summary."""
+        return shutil.disk_usage(self._folder.path).free < 2**16
 
     def _forget(self) -> str:
         """Lets a dead worker go, so that the next job starts a new one; returns how it ended."""
         process, self._process = self._process, None
         if process is None:
             return "did not start"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_GRACE)  # or it would be told that we ended it, when it was ending by itself
         process.kill()
         code = process.wait()
         return f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -8,7 +8,6 @@ under way leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import queue
@@ -20,11 +19,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from treegym.files import leave_at_once
+from treegym.files import FULL, leave_at_once
 
 __all__ = ["main"]
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # no other run could be saved either
 
 
 def main() -> None:
@@ -62,13 +59,18 @@ def _answers(request: dict[str, Any]) -> list[dict[str, Any]]:
     except TreeGymError as error:
         return [{"id": job.id, "error": str(error)}]
     except OSError as error:
-        with contextlib.suppress(OSError):  # on a full disk there is no room for the log either
-            traceback.print_exc()
-        fatal = error.errno in DISK_ERRORS
+        _log_error()
+        fatal = error.errno in FULL
         return [{"id": job.id, "error": f"{error.strerror or error}", "disk": fatal}]
     except Exception as error:  # noqa: BLE001 - a user's agent may raise anything; the run is reported as failed
-        traceback.print_exc()
+        _log_error()
         return [{"id": job.id, "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}]
+
+
+def _log_error() -> None:
+    """Writes the traceback of what failed to the log, if the disk still takes it."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def _seed_globals(seed: int) -> None:

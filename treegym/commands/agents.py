@@ -7,6 +7,8 @@ import inspect
 import json
 from typing import Any
 
+from treegym.display import say
+
 __all__ = ["configure", "run"]
 
 
@@ -22,20 +24,20 @@ def run(args: argparse.Namespace) -> int:
     if args.switches:
         known = _switches(args.switches)
         if args.json:
-            print(json.dumps(known))
+            say(json.dumps(known))
             return 0
         width = max(map(len, known), default=0)
         for name, default in known.items():
-            print(f"{name:<{width}}  {default!r}")
+            say(f"{name:<{width}}  {default!r}")
         return 0
     bundled = {name: AGENTS[name] for name in AGENTS.table}
     listed = bundled | {name: f"plug-in: {AGENTS.path_of(name)}" for name in AGENTS if name not in bundled}
     if args.json:
-        print(json.dumps(listed))
+        say(json.dumps(listed))
         return 0
     width = max(map(len, listed))
     for name, summary in listed.items():
-        print(f"{name:<{width}}  {summary}")
+        say(f"{name:<{width}}  {summary}")
     return 0
 
 

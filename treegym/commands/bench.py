@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from treegym.display import say
 from treegym.errors import ConfigError, TreeGymError
 
 __all__ = ["configure", "run"]
@@ -94,7 +95,7 @@ def _run(args: argparse.Namespace) -> int:
     with closing(tracker):
         outcome = run_suite(suite, args.out, workers=args.workers, progress=finished)
     for line in _failures(outcome.failed):
-        print(f"treegym bench: {line}", file=sys.stderr)
+        say(f"treegym bench: {line}", file=sys.stderr)
     if outcome.finished + outcome.kept == 0:
         raise TreeGymError(
             "no run finished, so there is no leaderboard; see the worker-*.log files in the result folder"
@@ -102,9 +103,9 @@ def _run(args: argparse.Namespace) -> int:
     board = leaderboard_of(args.out, seed=args.seed)
     paths = write_report(board, args.out)
     if args.json:
-        print(json.dumps({**board, "failed": outcome.failed, "files": [str(path) for path in paths]}))
+        say(json.dumps({**board, "failed": outcome.failed, "files": [str(path) for path in paths]}))
     else:
-        print(f"\n{as_text(board)}\n\nReport: {paths[-1]}")
+        say(f"\n{as_text(board)}\n\nReport: {paths[-1]}")
     return 0 if outcome.complete else 1
 
 
@@ -147,7 +148,7 @@ def _list(args: argparse.Namespace) -> int:
     from treegym.bench.suite import bundled_suites
 
     suites = bundled_suites()
-    print(json.dumps(suites) if args.json else "\n".join(f"{name:<10} {about}" for name, about in suites.items()))
+    say(json.dumps(suites) if args.json else "\n".join(f"{name:<10} {about}" for name, about in suites.items()))
     return 0
 
 
@@ -158,7 +159,7 @@ def _report(args: argparse.Namespace) -> int:
 
     board = leaderboard_of(args.paths[0], seed=args.seed)
     paths = write_report(board, args.paths[0])
-    print(json.dumps(board) if args.json else f"{as_text(board)}\n\nReport: {paths[-1]}")
+    say(json.dumps(board) if args.json else f"{as_text(board)}\n\nReport: {paths[-1]}")
     return 0
 
 
@@ -166,7 +167,7 @@ def _compare(args: argparse.Namespace) -> int:
     from treegym.bench.compare import compare, comparison_text
 
     result = compare(args.paths[0], args.paths[1], seed=args.seed)
-    print(json.dumps(result) if args.json else comparison_text(result))
+    say(json.dumps(result) if args.json else comparison_text(result))
     return 0
 
 
@@ -177,17 +178,17 @@ def _verify(args: argparse.Namespace) -> int:
         raise ConfigError(f"--rerun is {args.rerun}; it must be at least 0")
     found = verify(args.paths[0], replay=not args.no_replay, rerun=args.rerun, seed=args.seed)
     if args.json:
-        print(json.dumps(found.as_json()))
+        say(json.dumps(found.as_json()))
     else:
         for problem in found.problems[:20]:
-            print(f"treegym bench verify: {problem}", file=sys.stderr)
+            say(f"treegym bench verify: {problem}", file=sys.stderr)
         state = "sound" if found.sound else f"{len(found.problems)} problems"
-        print(
+        say(
             f"{found.runs} runs, {found.episodes} episodes, {found.replayed} of them looked up in their trees, "
             f"{found.rerun} runs repeated: {state}"
         )
         for note in found.notes:
-            print(f"Note: {note}")
+            say(f"Note: {note}")
     return 0 if found.sound else 1
 
 
@@ -195,7 +196,7 @@ def _submit(args: argparse.Namespace) -> int:
     from treegym.bench.verify import submit
 
     count = submit(args.paths[0], Path(args.paths[1]), by=args.by, seed=args.seed)
-    print(json.dumps({"entries": count}) if args.json else f"{args.paths[1]} now has {count} entries")
+    say(json.dumps({"entries": count}) if args.json else f"{args.paths[1]} now has {count} entries")
     return 0
 
 
@@ -207,7 +208,7 @@ def _merge(args: argparse.Namespace) -> int:
     *sources, target = args.paths
     count = merge(sources, target)
     paths = write_report(leaderboard_of(target, seed=args.seed), target)
-    print(json.dumps({"runs": count, "files": [str(p) for p in paths]}) if args.json else f"{target} has {count} runs")
+    say(json.dumps({"runs": count, "files": [str(p) for p in paths]}) if args.json else f"{target} has {count} runs")
     return 0
 
 
@@ -215,5 +216,5 @@ def _export(args: argparse.Namespace) -> int:
     from treegym.bench.export import export_parquet
 
     count = export_parquet(args.paths[0], args.paths[1])
-    print(json.dumps({"episodes": count}) if args.json else f"{args.paths[1]} holds {count:,} episodes")
+    say(json.dumps({"episodes": count}) if args.json else f"{args.paths[1]} holds {count:,} episodes")
     return 0

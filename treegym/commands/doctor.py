@@ -9,6 +9,7 @@ import os
 import sys
 from typing import Any, NamedTuple
 
+from treegym.display import say
 from treegym.errors import require
 
 __all__ = ["EXTRAS", "configure", "examine", "run"]
@@ -70,16 +71,16 @@ def run(args: argparse.Namespace) -> int:
         shtab: Any = require("shtab", extra="bench", purpose="shell completion")
         from treegym.__main__ import build_parser
 
-        print(shtab.complete(build_parser("*"), shell=args.completion))
+        say(shtab.complete(build_parser("*"), shell=args.completion))
         return OK
     if args.model is not None:
         from treegym.commands.doctor_model import examine_model, model_as_text
 
         about = examine_model(args.model)
-        print(json.dumps(about) if args.json else model_as_text(about))
+        say(json.dumps(about) if args.json else model_as_text(about))
         return OK
     found = examine()
-    print(json.dumps(found) if args.json else as_text(found))
+    say(json.dumps(found) if args.json else as_text(found))
     return OK if found["healthy"] else FAILED
 
 

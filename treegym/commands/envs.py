@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from treegym.display import say
+
 __all__ = ["configure", "run"]
 
 
@@ -22,9 +24,9 @@ def run(args: argparse.Namespace) -> int:
             env_id: {"summary": entry.summary, "entry_point": entry.entry_point, "kwargs": dict(entry.kwargs)}
             for env_id, entry in envs.items()
         }
-        print(json.dumps(described))
+        say(json.dumps(described))
         return 0
     width = max(map(len, envs))
     for env_id, entry in envs.items():
-        print(f"{env_id:<{width}}  {entry.summary}")
+        say(f"{env_id:<{width}}  {entry.summary}")
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from treegym.commands.eval_prompts import configure_prompts, run_prompts
 from treegym.commands.train import parse_switches
+from treegym.display import say
 from treegym.errors import ConfigError
 
 __all__ = ["bootstrap_interval", "configure", "run"]
@@ -60,15 +61,15 @@ def run(args: argparse.Namespace) -> int:
     if sees is not None:
         result["planner_sees"] = sees
     if args.json:
-        print(json.dumps(result))
+        say(json.dumps(result))
         return 0
-    print(f"{args.agent} on {name} ({split or 'no splits'}), {len(played.roots)} episodes")
+    say(f"{args.agent} on {name} ({split or 'no splits'}), {len(played.roots)} episodes")
     for label in ("success", "return", "length"):
         if label in result:
             figure = result[label]
-            print(f"  {label:<8} {figure['mean']:.4f}  (95 %: {figure['low']:.4f} to {figure['high']:.4f})")
+            say(f"  {label:<8} {figure['mean']:.4f}  (95 %: {figure['low']:.4f} to {figure['high']:.4f})")
     if sees is not None:
-        print(f"  the planner saw the {sees}")
+        say(f"  the planner saw the {sees}")
     return 0
 
 

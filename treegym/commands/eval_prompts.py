@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treegym.commands.prompting import answer_rule, configure_prompting, prompt_format
+from treegym.display import say
 from treegym.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def run_prompts(args: argparse.Namespace) -> int:
     wrong = [one for one in answered if not one.right[0]][: args.show]
     if args.json:
         shown = {"wrong": [_as_json(one) for one in wrong]} if args.show else {}
-        print(json.dumps({**result, **shown}))
+        say(json.dumps({**result, **shown}))
         return 0
-    print("\n".join([*_as_text(args, result), *_page(wrong)]))
+    say("\n".join([*_as_text(args, result), *_page(wrong)]))
     return 0
 
 

@@ -8,6 +8,7 @@ import json
 import sys
 from typing import Any
 
+from treegym.display import say
 from treegym.errors import require
 
 __all__ = ["configure", "run"]
@@ -34,13 +35,13 @@ def run(args: argparse.Namespace) -> int:
     with _Bars(visible=sys.stderr.isatty() and not args.json) as bars:
         cards = forge(args.out, seed=args.seed, is_quick=args.quick, workers=max(1, args.workers), report=bars.update)
     if args.json:
-        print(json.dumps({"out": args.out, "models": cards}))
+        say(json.dumps({"out": args.out, "models": cards}))
         return 0
-    print(f"{'model':14} {'role':13} {'weights':>8} {'steps':>6} {'held-out accuracy':>18}")
+    say(f"{'model':14} {'role':13} {'weights':>8} {'steps':>6} {'held-out accuracy':>18}")
     for card in cards:
         accuracy = card["validation"]["accuracy"]
-        print(f"{card['name']:14} {card['role']:13} {card['parameters']:8,} {card['steps']:6,} {accuracy:18.3f}")
-    print(f"The models are in {args.out}.")
+        say(f"{card['name']:14} {card['role']:13} {card['parameters']:8,} {card['steps']:6,} {accuracy:18.3f}")
+    say(f"The models are in {args.out}.")
     return 0
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treegym.commands import grow_samples
+from treegym.display import say
 from treegym.errors import ConfigError
+from treegym.locks import held
 
 if TYPE_CHECKING:
     from treegym.envs.token_tree.grow.growing import GrowSettings
@@ -102,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         voices = make_voices(primary, teachers, chat=not args.no_chat)
         settings = _settings(args, room_for_answers(voices, prompts.roots, most=LONGEST))
     start = time.perf_counter()
-    with _warnings_as_sentences():
+    with _warnings_as_sentences(), held(out.with_name(f".{out.name}.lock"), what=f"the growth of {out}"):
         tree = grow(
             prompts.roots,
             primary=primary,
@@ -133,14 +135,14 @@ def run(args: argparse.Namespace) -> int:
         "asked": {m.name: m.usage.summary() for m in (primary, *teachers) if hasattr(m, "usage")},  # of servers
     }
     if args.json:
-        print(json.dumps(figures))
+        say(json.dumps(figures))
     else:
-        print(
+        say(
             f"{out}: {tree.num_roots:,} prompts, {tree.size:,} nodes ({figures['nodes_per_prompt']} a prompt), "
             f"{size / 1e6:.1f} MB, {figures['seconds']} s"
         )
         for name, usage in figures["asked"].items():
-            print(
+            say(
                 f"{name}: {usage['requests']:,} requests ({usage['failures']:,} repeated), "
                 f"{usage['prompt_tokens']:,} tokens read and {usage['completion_tokens']:,} written"
             )
@@ -170,7 +172,7 @@ def _settings(args: argparse.Namespace, max_tokens: int) -> GrowSettings | Sampl
 def _warnings_as_sentences() -> Iterator[None]:
     """Shows what the growth has to tell, such as a change of mode, without file names and lines of code."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"treegym: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: say(f"treegym: {message}", file=sys.stderr)
         yield
 
 

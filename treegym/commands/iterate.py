@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from treegym.display import say
+
 __all__ = ["configure", "run"]
 
 _FLAGS: dict[str, tuple[Any, str]] = {
@@ -51,11 +53,9 @@ def run(args: argparse.Namespace) -> int:
     changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in [*_FLAGS, "grow", "seed"]}
     settings = load_settings(args.config, changes)
     if settings.warning:
-        print(f"note: {settings.warning}", file=sys.stderr)
+        say(f"note: {settings.warning}", file=sys.stderr)
     if not args.json:
-        print(
-            f"{'round':>5} {'reward':>8} {'accuracy':>9} {'interval':>15} {'reference':>10} {'entropy':>8}  chosen by"
-        )
+        say(f"{'round':>5} {'reward':>8} {'accuracy':>9} {'interval':>15} {'reference':>10} {'entropy':>8}  chosen by")
     told = {key: getattr(settings, key) for key in ("algorithm", "model", "seed") if hasattr(settings, key)}
     tracker = open_tracker(args.track, run=Path(args.out).name, folder=args.out, config=told)
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     with closing(tracker):
         rows = iterate(settings, args.out, report=report)
     if args.json:
-        print(json.dumps({"out": args.out, "rounds": rows}))
+        say(json.dumps({"out": args.out, "rounds": rows}))
     return 0
 
 
@@ -78,6 +78,6 @@ def _print_row(row: dict[str, Any]) -> None:
     interval = f"{row['low']:.3f} to {row['high']:.3f}"
     figures = f"{row['round']:>5} {reward:>8} {row['accuracy']:>9.3f} {interval:>15} {row['reference_share']:>10.0%}"
     entropy = f"{row['teacher_entropy']:.3f}" if row.get("chosen_by") else ""
-    print(f"{figures} {entropy:>8}  {shares}", flush=True)
+    say(f"{figures} {entropy:>8}  {shares}", flush=True)
     if row.get("note"):
-        print(f"note: round {row['round']}: {row['note']}", file=sys.stderr, flush=True)
+        say(f"note: round {row['round']}: {row['note']}", file=sys.stderr, flush=True)

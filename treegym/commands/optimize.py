@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from treegym.display import say
 from treegym.errors import ConfigError, TreeGymError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what a user's build function prints is not the result
         result, written = _optimise(args, config, args.module, args.out)
     if args.json:
-        print(json.dumps({**result, "files": [str(path) for path in written]}))
+        say(json.dumps({**result, "files": [str(path) for path in written]}))
         return 0
     _show(result, written)
     return 0
@@ -89,9 +90,9 @@ def _run_registry(args: argparse.Namespace, config: Any) -> int:
             results[name] = {"selected_strategy": "original", "error": str(error)}
         if not args.json:
             found = results[name]
-            print(f"{name}: {found['error'] if 'error' in found else summary(found)}", flush=True)
+            say(f"{name}: {found['error'] if 'error' in found else summary(found)}", flush=True)
     if args.json:
-        print(json.dumps(results))
+        say(json.dumps(results))
     return int(any("error" in result for result in results.values()))
 
 
@@ -155,21 +156,21 @@ def _progress(found: Any) -> None:
         if m is None
         else f"{m.speed.value:.2f}x speed, {m.memory.value:.2f}x memory, error {m.output_error:.4f}"
     )
-    print(f"measured {found.candidate.name}: {what}", file=sys.stderr, flush=True)
+    say(f"measured {found.candidate.name}: {what}", file=sys.stderr, flush=True)
 
 
 def _show(result: dict[str, Any], written: list[Path]) -> None:
     from treegym.optimize.report import as_text, pareto_text, summary
 
-    print(as_text(result))
-    print()
-    print(pareto_text(result))
-    print()
-    print(summary(result))
+    say(as_text(result))
+    say()
+    say(pareto_text(result))
+    say()
+    say(summary(result))
     for when, (before, after) in (result["performance_metrics"]["process_memory"] or {}).items():
-        print(f"a fresh process grows by {after / 2**20:.0f} MB to {when} it, by {before / 2**20:.0f} MB the original")
+        say(f"a fresh process grows by {after / 2**20:.0f} MB to {when} it, by {before / 2**20:.0f} MB the original")
     for path in written:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def parse_objective(text: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from treegym.display import plain
+from treegym.display import plain, say
 
 __all__ = ["configure", "run"]
 
@@ -28,12 +28,12 @@ def run(args: argparse.Namespace) -> int:
     shared = look_up(args.name)
     listing = sys.stderr if args.json else sys.stdout
     for file, (size, _) in shared.files.items():
-        print(f"{size:>14,}  {plain(file)}", file=listing)
-    print(f"{shared.name.repo}: {shared.kind}, {shared.size:,} bytes, commit {shared.commit}", file=listing, flush=True)
+        say(f"{size:>14,}  {plain(file)}", file=listing)
+    say(f"{shared.name.repo}: {shared.kind}, {shared.size:,} bytes, commit {shared.commit}", file=listing, flush=True)
     place = place_of(shared, args.out) if args.dry_run else pull(shared, args.out, overwrite=args.overwrite)
     if args.json:
         told = {"name": shared.name.repo, "kind": shared.kind, "commit": shared.commit, "size": shared.size}
-        print(json.dumps({**told, "path": None if args.dry_run else str(place)}))
+        say(json.dumps({**told, "path": None if args.dry_run else str(place)}))
     else:
-        print("nothing fetched" if args.dry_run else f"checked; it lies at {place}")
+        say("nothing fetched" if args.dry_run else f"checked; it lies at {place}")
     return 0

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from treegym.display import say
+
 __all__ = ["configure", "run"]
 
 
@@ -31,13 +33,13 @@ def run(args: argparse.Namespace) -> int:
     commit = None if args.dry_run else push(parcel, name, private=args.private, message=args.message)
     if args.json:
         told = {"name": name.repo, "commit": commit, "size": parcel.size, "left_out": parcel.left_out}
-        print(json.dumps({**told, "manifest": parcel.manifest}))
+        say(json.dumps({**told, "manifest": parcel.manifest}))
         return 0
     if args.dry_run:
-        print(parcel.card)
+        say(parcel.card)
     for file, entry in parcel.manifest["files"].items():
-        print(f"{entry['size']:>14,}  {file}")
+        say(f"{entry['size']:>14,}  {file}")
     if parcel.left_out:
-        print(f"left out: {', '.join(parcel.left_out)}")
-    print(f"{parcel.size:,} bytes" + (f" at hf:{name.repo}@{commit}" if commit else ", not sent"))
+        say(f"left out: {', '.join(parcel.left_out)}")
+    say(f"{parcel.size:,} bytes" + (f" at hf:{name.repo}@{commit}" if commit else ", not sent"))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from treegym.display import say
 from treegym.errors import ConfigError
 from treegym.rewards import Reward, build, catalogue, load
 
@@ -21,19 +22,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Lists what there is, one line each, or prints the full form of a reward."""
     if args.check:
-        print(json.dumps(parse_reward(args.check).spec, indent=None if args.json else 2))
+        say(json.dumps(parse_reward(args.check).spec, indent=None if args.json else 2))
         return 0
     terms, detectors = catalogue("reward term"), catalogue("terminal detector")
     if args.json:
-        print(json.dumps({"terms": terms, "detectors": detectors}))
+        say(json.dumps({"terms": terms, "detectors": detectors}))
         return 0
     width = max(map(len, (*terms, *detectors)))
-    print("reward terms (compose them with sum, gate, product, lexicographic, sparse)")
+    say("reward terms (compose them with sum, gate, product, lexicographic, sparse)")
     for name, line in terms.items():
-        print(f"  {name:<{width}}  {line}")
-    print("\nterminal detectors (compose them with any, all, then; budget truncates)")
+        say(f"  {name:<{width}}  {line}")
+    say("\nterminal detectors (compose them with any, all, then; budget truncates)")
     for name, line in detectors.items():
-        print(f"  {name:<{width}}  {line}")
+        say(f"  {name:<{width}}  {line}")
     return 0
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import cast
 
+from treegym.display import say
 from treegym.models.base import LanguageModel
 from treegym.models.serving.server import Served, ServeSettings, serve
 
@@ -77,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
 
     def ready(served: Served) -> None:
         if args.json:
-            print(json.dumps({"url": served.url, "model": served.name}), flush=True)
+            say(json.dumps({"url": served.url, "model": served.name}), flush=True)
         else:
-            print(f"serving {served.name} on {served.url} (stop with Ctrl-C)", flush=True)
+            say(f"serving {served.name} on {served.url} (stop with Ctrl-C)", flush=True)
 
     serve(load, settings, ready=ready)
-    print("treegym serve: stopped", file=sys.stderr)
+    say("treegym serve: stopped", file=sys.stderr)
     return 0

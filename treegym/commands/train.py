@@ -9,7 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from treegym.display import say
 from treegym.errors import ConfigError
+from treegym.files import told_by
+from treegym.locks import LOCK, held
 
 __all__ = ["configure", "parse_switches", "run"]
 
@@ -46,9 +49,7 @@ def run(args: argparse.Namespace) -> int:
     import gymnasium as gym
     import torch
 
-    from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
-    from treegym.agents.registry import agent_class, is_ours, make_agent, policy_first
-    from treegym.integrations.trackers import open_tracker, track_agent
+    from treegym.agents.registry import agent_class
     from treegym.registration import find_spec
 
     torch.set_num_threads(args.threads)
@@ -62,6 +63,18 @@ def run(args: argparse.Namespace) -> int:
     except gym.error.Error as error:
         raise ConfigError(f"--env {args.env}: {error}") from error
     switches = parse_switches(args.switches, "--set")
+    with told_by(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+    with held(args.out / LOCK, what=f"the folder {args.out}"):
+        return _train(args, env, found, switches)
+
+
+def _train(args: argparse.Namespace, env: Any, found: Any, switches: dict[str, Any]) -> int:
+    """Trains in a folder of its own."""
+    from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
+    from treegym.agents.registry import is_ours, make_agent, policy_first
+    from treegym.integrations.trackers import open_tracker, track_agent
+
     latest = latest_checkpoint(args.out)
     if latest is not None and not args.resume:
         raise ConfigError(f"{args.out} holds checkpoints already; add --resume to go on, or choose another --out")
@@ -74,18 +87,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         agent = make_agent(args.agent, env, policy=args.policy, seed=args.seed, **common, **switches)
     remaining = args.steps - agent.num_timesteps
-    if remaining > 0:
-        checkpoints: list[Any] = [CheckpointCallback(args.out, every=args.every, keep=args.keep)]
-        told = {"agent": args.agent, "env": args.env, "seed": args.seed, **switches}
-        tracker = open_tracker(args.track, run=f"{args.agent}-{args.seed}", folder=args.out, config=told)
-        with closing(tracker):
-            agent.learn(
-                remaining,
-                callback=[*checkpoints, *([track_agent(tracker)] if args.track else [])],
-                reset_num_timesteps=False,
-                progress_bar=sys.stderr.isatty() and not args.json,
-            )
-    return _finish(args, agent, int(agent.num_timesteps))
+    kept = "the checkpoints in there are kept: make room and give the same command again with --resume"
+    with told_by(args.out, kept=kept):
+        if remaining > 0:
+            checkpoints: list[Any] = [CheckpointCallback(args.out, every=args.every, keep=args.keep)]
+            told = {"agent": args.agent, "env": args.env, "seed": args.seed, **switches}
+            tracker = open_tracker(args.track, run=f"{args.agent}-{args.seed}", folder=args.out, config=told)
+            with closing(tracker):
+                agent.learn(
+                    remaining,
+                    callback=[*checkpoints, *([track_agent(tracker)] if args.track else [])],
+                    reset_num_timesteps=False,
+                    progress_bar=sys.stderr.isatty() and not args.json,
+                )
+        return _finish(args, agent, int(agent.num_timesteps))
 
 
 def _train_plain(args: argparse.Namespace, agent: Any) -> int:
@@ -99,7 +114,7 @@ def _finish(args: argparse.Namespace, agent: Any, steps: int) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     agent.save(final)
     result = {"checkpoint": str(final), "agent": args.agent, "env": args.env, "steps": steps}
-    print(json.dumps(result) if args.json else f"{steps} steps; saved {final}")
+    say(json.dumps(result) if args.json else f"{steps} steps; saved {final}")
     return 0
 
 

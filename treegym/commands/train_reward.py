@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from treegym.display import say
 from treegym.errors import ConfigError
 
 __all__ = ["configure", "run"]
@@ -70,13 +71,13 @@ def run(args: argparse.Namespace) -> int:
     model = train_reward_model(load_model(args.model, device=args.device), pairs, args.out, settings=settings)
     facts = {**model.facts, "out": args.out, "judge_failures": failed}
     if args.json:
-        print(json.dumps(facts))
+        say(json.dumps(facts))
         return 0
     held_out = facts["held_out_accuracy"]
-    print(f"{args.out}: trained on {facts['pairs']:,} pairs; accuracy {facts['training_accuracy']:.3f}", end="")
+    say(f"{args.out}: trained on {facts['pairs']:,} pairs; accuracy {facts['training_accuracy']:.3f}", end="")
     if held_out is not None:
-        print(f", on {facts['held_out_pairs']:,} pairs of other prompts {held_out:.3f}", end="")
-    print(f"; the judge failed on {failed} answers" if failed else "")
+        say(f", on {facts['held_out_pairs']:,} pairs of other prompts {held_out:.3f}", end="")
+    say(f"; the judge failed on {failed} answers" if failed else "")
     return 0
 
 

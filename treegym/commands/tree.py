@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from treegym.display import plain
+from treegym.display import plain, say
 from treegym.errors import ConfigError, DataError
 
 __all__ = ["ACTIONS", "configure", "run"]
@@ -48,11 +48,11 @@ def _stats(args: argparse.Namespace) -> int:
 
     counted = statistics(_load(args))
     if args.json:
-        print(json.dumps(counted))
+        say(json.dumps(counted))
         return 0
     for name, value in counted.items():
         shown = ", ".join(f"{k} {_figure(v)}" for k, v in value.items()) if isinstance(value, dict) else _figure(value)
-        print(f"{name.replace('_', ' '):>28}  {shown}")
+        say(f"{name.replace('_', ' '):>28}  {shown}")
     return 0
 
 
@@ -67,7 +67,7 @@ def _verify(args: argparse.Namespace) -> int:
     tree.validate()
     found = {"nodes": tree.size, "roots": tree.num_roots, "closed": tree.is_closed}
     closed = "closed" if tree.is_closed else "live: some paths have no end yet"
-    print(json.dumps(found) if args.json else f"sound: {tree.num_roots:,} roots, {tree.size:,} nodes, {closed}")
+    say(json.dumps(found) if args.json else f"sound: {tree.num_roots:,} roots, {tree.size:,} nodes, {closed}")
     return 0
 
 
@@ -86,9 +86,9 @@ def _show(args: argparse.Namespace) -> int:
             {"node": n, "parent": int(tree.parent[n]), "text": tree.text(n), "prior": float(tree.prior[n])}
             for n in nodes
         ]
-        print(json.dumps({"prompt": root.prompt, "answer": root.answer, "nodes": entries}))
+        say(json.dumps({"prompt": root.prompt, "answer": root.answer, "nodes": entries}))
         return 0
-    print(f"{plain(root.prompt)}   (answer {plain(repr(root.answer))}, {root.split}, {plain(root.kind)})")
+    say(f"{root.prompt}   (answer {root.answer!r}, {root.split}, {root.kind})")
     left = args.lines
     waiting = [(int(child), "", last) for child, last in _below(tree, int(tree.root_node[args.root]))]
     while waiting and left > 0:  # not by recursion: paths are longer than Python would go down
@@ -98,11 +98,11 @@ def _show(args: argparse.Namespace) -> int:
         verdict = tree.verdict[child]
         mark = "" if np.isnan(verdict) else "  correct" if verdict >= 0.5 else "  wrong"
         names = ["primary", *tree.teachers]
-        who = [plain(name) for bit, name in enumerate(names) if int(tree.proposers[child]) >> bit & 1]
-        print(f"{indent}{'└' if last else '├'} {end}  p={np.exp(tree.prior[child]):.3f}  {' '.join(who)}{mark}")
+        who = [name for bit, name in enumerate(names) if int(tree.proposers[child]) >> bit & 1]
+        say(f"{indent}{'└' if last else '├'} {end}  p={np.exp(tree.prior[child]):.3f}  {' '.join(who)}{mark}")
         waiting += [(below, indent + ("  " if last else "│ "), final) for below, final in _below(tree, child)]
     if left <= 0:
-        print(f"... cut after {args.lines} lines; --lines shows more")
+        say(f"... cut after {args.lines} lines; --lines shows more")
     return 0
 
 
@@ -139,7 +139,7 @@ def _export(args: argparse.Namespace) -> int:
         tree.save(out)
     else:
         raise ConfigError(f"--out is {args.out!r}; it must end in .tree, or in .jsonl for the texts of all ends")
-    print(json.dumps({"out": str(out)}) if args.json else f"wrote {out}", file=sys.stdout)
+    say(json.dumps({"out": str(out)}) if args.json else f"wrote {out}", file=sys.stdout)
     return 0
 
 

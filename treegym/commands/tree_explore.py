@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from treegym.display import say
 from treegym.errors import ConfigError
 
 __all__ = ["configure", "run"]
@@ -52,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
     view = TreeView(world, search=search, walks=_walks(args, world.tree, list(roots)[:WALKS]), title=title)
     if args.export:
         atomic_write(args.export, export_page(view, roots=args.roots))
-        print(json.dumps({"file": args.export}) if args.json else f"Wrote {args.export}")
+        say(json.dumps({"file": args.export}) if args.json else f"Wrote {args.export}")
         return 0
     with ExplorerServer(view, port=args.port) as server:
         said = (
             json.dumps({"url": server.url}) if args.json else f"Exploring {title} at\n  {server.url}\nCtrl-C ends it."
         )
-        print(said, flush=True)
+        say(said, flush=True)
         if args.open:
             import webbrowser
 
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             server.serve_forever()
         except KeyboardInterrupt:
             if sys.stdout.isatty():
-                print()
+                say()
     return 0
 
 

@@ -6,6 +6,8 @@ import argparse
 import json
 import time
 
+from treegym.display import say
+
 __all__ = ["configure", "run"]
 
 
@@ -28,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or args.tree
     tree.save(out)
     figures = {"out": str(out), "nodes": tree.size, "primary": model.name, "seconds": time.perf_counter() - start}
-    print(json.dumps(figures) if args.json else f"{out}: {tree.size:,} nodes refreshed from {model.name}")
+    say(json.dumps(figures) if args.json else f"{out}: {tree.size:,} nodes refreshed from {model.name}")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from treegym.commands.rewards import parse_reward
+from treegym.display import say
 from treegym.errors import ConfigError
 
 __all__ = ["configure", "run"]
@@ -42,16 +43,16 @@ def run(args: argparse.Namespace) -> int:
     _check_out(args)
     figures = _rollouts(args) if args.rollouts else _tree(args)
     if args.json:
-        print(json.dumps(figures))
+        say(json.dumps(figures))
         return 0
     for name, value in figures.items():
         if isinstance(value, dict):
-            print(name)
+            say(name)
             for key, inner in value.items():
                 shown = ", ".join(f"{k} {_figure(v)}" for k, v in inner.items()) if isinstance(inner, dict) else inner
-                print(f"  {key:<20} {_figure(shown)}")
+                say(f"  {key:<20} {_figure(shown)}")
         else:
-            print(f"{name:<22} {_figure(value)}")
+            say(f"{name:<22} {_figure(value)}")
     return 0
 
 

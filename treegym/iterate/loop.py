@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, DataError
-from treegym.files import atomic_write
+from treegym.files import atomic_write, told_by
 from treegym.iterate.checks import check_learner, check_sources
 from treegym.iterate.evaluate import evaluate_model, load_answered
 from treegym.iterate.experts import Played, play_by_search
@@ -25,6 +25,7 @@ from treegym.iterate.imitate import Example, correct_paths, imitate, written_ans
 from treegym.iterate.reinforce import reinforce
 from treegym.iterate.settings import IterateSettings
 from treegym.iterate.watching import memory_as_sentence, write_scalars
+from treegym.locks import LOCK, held
 from treegym.shape import misfit
 from treegym.untrusted import read_json
 
@@ -42,22 +43,33 @@ def iterate(settings: IterateSettings, out: str | Path, *, report: Report | None
     if len(rows) <= settings.rounds:
         check_learner(settings)
         check_sources(settings)
-    folder.mkdir(parents=True, exist_ok=True)
+    with told_by(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / LOCK, what=f"the folder {folder}"):
+        return _rounds(settings, folder, rows, report)
+
+
+def _rounds(
+    settings: IterateSettings, folder: Path, rows: list[dict[str, Any]], report: Report | None
+) -> list[dict[str, Any]]:
+    """Does the rounds that are missing, alone in the folder."""
     if not rows:
         (_folder(folder, 0) / "row.json").unlink(missing_ok=True)  # of other settings
     atomic_write(folder / "settings.json", json.dumps(settings.as_json(), indent=1, default=str))
     for stale in folder.glob(".round.*"):
         shutil.rmtree(stale)  # of a run that was killed
     if not rows:
-        rows = [_start(settings, folder)]
-        write_scalars(folder, rows[0])
+        with told_by(_folder(folder, 0), kept="nothing is lost: make room and give the same command again"):
+            rows = [_start(settings, folder)]
+            write_scalars(folder, rows[0])
         if report:
             report(rows[0])
     for number in range(len(rows), settings.rounds + 1):
-        with memory_as_sentence(number):
+        kept = f"rounds 0 to {number - 1} are kept: make room and give the same command again"
+        with memory_as_sentence(number), told_by(_folder(folder, number), kept=kept):
             row = _round(settings, folder, number, rows)
-        rows.append(row)
-        write_scalars(folder, row)
+            rows.append(row)
+            write_scalars(folder, row)
         if report:
             report(row)
     return rows

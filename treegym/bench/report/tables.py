@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from treegym.display import csv_cell, plain
+
 __all__ = [
     "as_csv",
     "as_markdown",
@@ -52,7 +54,7 @@ def _rows(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 str(row["rank"]),
-                row["name"],
+                plain(row["name"]),
                 interval(row["iqm"]),
                 number(row["mean"][0]),
                 number(row["optimality_gap"][0]),
@@ -123,9 +125,8 @@ def as_text(board: Mapping[str, Any]) -> str:
         ).rstrip()
 
     body = [line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)]
-    return "\n".join(
-        [*body, "", *references(board), *board["remarks"], *(f"Note: {warning}" for warning in board["warnings"])]
-    )
+    notes = [*board["remarks"], *(f"Note: {warning}" for warning in board["warnings"])]
+    return plain("\n".join([*body, "", *references(board), *notes]), lines=True)
 
 
 def as_markdown(board: Mapping[str, Any]) -> str:
@@ -174,7 +175,7 @@ def provenance_line(board: Mapping[str, Any]) -> str:
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(plain(cell).replace("|", "\\|") for cell in cells) + " |"
 
     return [line(header), "|" + " --- |" * len(header), *(line(row) for row in rows)]
 
@@ -191,7 +192,7 @@ def as_csv(board: Mapping[str, Any]) -> str:
     writer.writerow(columns)
     for row in board["agents"]:
         rating = row["rating"] or {}
-        values: list[Any] = [row["rank"], row["name"], row["runs"]]
+        values: list[Any] = [row["rank"], csv_cell(row["name"]), row["runs"]]
         values += [end for name in aggregates for end in row[name]]
         values += [row[name] for name in ("correct", "return", "true", "proxy", "regret", "length")]
         values += [rating.get("mu"), rating.get("sigma")]
