@@ -18,11 +18,13 @@ FOUNDING = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion
 _ALIASES = {"hybrid_strategies": "optimization_strategies"}
 _WHOLE = ("tournament_size", "max_iterations", "megabytes", "rl_hidden_dim", "rl_max_episodes",
           "rl_max_steps_per_episode")  # fmt: skip
+_OPTIONAL = ("max_accuracy_drop", "time_budget")  # None: no limit
 _RANGES: dict[str, tuple[float, float | None]] = {
     "performance_threshold": (0, None), "convergence_threshold": (0, None), "rl_epsilon_high": (0, None),
     "seconds_per_candidate": (1e-3, None), "timeout": (1e-3, None),
     "rl_learning_rate": (1e-9, 1), "rl_value_learning_rate": (1e-9, 1),
     "rl_gamma": (0, 1), "rl_lambda": (0, 1), "rl_epsilon_low": (0, 1), "max_accuracy_drop": (0, 1),
+    "time_budget": (0, None),
 }  # fmt: skip
 
 
@@ -52,6 +54,7 @@ class CoreConfig:
     max_iterations: int = 10  # candidates measured at most
     max_accuracy_drop: float | None = 0.01  # hard limit on lost accuracy; None: only the fitness counts
     allow_slower: bool = False  # let a winner be slower than the original, for goals that memory drives
+    time_budget: float | None = None  # seconds after which no further candidate is measured; None: no limit
     seconds_per_candidate: float = 2.0  # time for measuring one
     processes: int | None = None  # candidates tried and measured side by side; None: as there are processors
     timeout: float = 120.0  # after which a candidate is given up
@@ -95,7 +98,7 @@ class CoreConfig:
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), low=1)
         for name, (low, high) in _RANGES.items():
-            if name != "max_accuracy_drop" or self.max_accuracy_drop is not None:
+            if name not in _OPTIONAL or getattr(self, name) is not None:
                 number(name, getattr(self, name), low=low, high=high)
         if self.selection_strategy not in SELECTIONS:
             hint = suggest(str(self.selection_strategy), SELECTIONS)

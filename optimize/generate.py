@@ -46,6 +46,10 @@ SUGGESTED: dict[str, tuple[str, ...]] = {
     "dense": ("quantization", "memory_pooling"),
     "qwen": ("attention_fusion", "kernel_fusion"),
 }
+# Pairs of families that the founding document asks for.
+PAIRS = (
+    {"kernel_fusion", "quantization"}, {"memory_pooling", "attention_fusion"}, {"quantization", "memory_pooling"},
+)  # fmt: skip
 DOUBT = 2.0  # expected losses up to so many times the limit are worth a try
 _BONUS = 0.002  # of fitness, for each strategy of a suggested family
 
@@ -93,6 +97,7 @@ def propose(
 ) -> list[Candidate]:
     """Returns `count` candidates: the singles and the ensembles of which most is expected, half and half.
 
+    For each of the founding pairs of families the best ensemble that has both is among them, room permitting.
     Candidates that are expected to lose clearly more accuracy than `limit` are not offered; where all are, the one
     that is expected to lose least is.
     """
@@ -114,7 +119,9 @@ def propose(
     parts = heaviest(names, kind, tracker, weights)
     several = [one for one in combinations(parts, LONGEST) if len(one.strategies) > 1 and within(one)]
     several.sort(key=worth, reverse=True)
-    half = min(len(singles), (count + 1) // 2)
+    pairs = (next((one for one in several if pair <= set(one.families)), None) for pair in PAIRS)
+    several = list(dict.fromkeys([*(one for one in pairs if one is not None), *several]))
+    half = min(len(singles), count // 2 or 1)
     chosen = singles[:half] + several[: count - half]
     return chosen + singles[half : half + count - len(chosen)]
 

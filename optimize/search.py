@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 
 from treegym.optimize.candidates import Candidate
@@ -41,10 +43,11 @@ class Search:
         self.kind, self.names, self.learn = kind, names, learn
 
     def run(self, candidates: list[Candidate]) -> None:
-        """Measures candidates until a threshold, the budget, or a learned policy says stop."""
+        """Measures candidates until a threshold, a budget (of candidates, of time), or a learned policy says stop."""
         config, trials = self.trials.config, self.trials
         waiting, seen = list(candidates), set(candidates)
         best, stale = trials.base_fitness, 0
+        deadline = math.inf if config.time_budget is None else time.monotonic() + config.time_budget
         while waiting and len(trials.evaluated) < config.max_iterations:
             chosen = list(self._select(waiting))
             if not chosen:
@@ -57,7 +60,7 @@ class Search:
                     if config.enable_ensemble_optimization:
                         waiting += self._offspring(found.candidate, seen)
             converged = stale >= PATIENCE and len(trials.evaluated) >= len(candidates)
-            if best >= config.performance_threshold or converged:
+            if best >= config.performance_threshold or converged or time.monotonic() >= deadline:
                 break
 
     def measure(self, candidates: list[Candidate]) -> list[Evaluated]:

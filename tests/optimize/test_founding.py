@@ -20,8 +20,11 @@ from treegym.optimization import (
 )
 from treegym.optimize.candidates import Candidate, parse
 from treegym.optimize.config import CoreConfig
+from treegym.optimize.fitness import weights_of
+from treegym.optimize.generate import PAIRS, propose
 from treegym.optimize.measurement import Interval, Measurement
 from treegym.optimize.models import MODELS
+from treegym.optimize.tracker import StrategyTracker
 
 QUICK = {"seconds_per_candidate": 0.15, "max_iterations": 2, "num_candidates": 2, "enable_adaptive_hybrid": False}
 PRINTED = {
@@ -90,6 +93,19 @@ def test_lists_of_strategies_by_kind_of_model() -> None:
     for bad in ({"llama": "bf16"}, {"llama": []}, {"llama": ["bf61"]}, ["bf16"]):
         with pytest.raises(ConfigError):
             CoreConfig.of({"model_optimizations": bad})
+
+
+def test_the_founding_pairs_are_among_the_candidates() -> None:
+    names = ["merge_projections", "bf16", "inplace", "attention_fusion", "int8_weights"]
+    found = propose(names, "transformer", StrategyTracker(), weights_of(None), 6, limit=0.01)
+    assert len(found) == 6
+    for pair in PAIRS:
+        assert any(pair <= set(one.families) for one in found)
+
+
+def test_a_budget_of_time_ends_the_search() -> None:
+    core = create_hybrid_optimization_core({**QUICK, "max_iterations": 9, "time_budget": 0.0, "processes": 1})
+    assert core.hybrid_optimize_module(_mlp(), torch.randn(4, 64))[1]["evaluations"] == 1
 
 
 def test_every_selection_is_callable_whatever_the_setting_says() -> None:

@@ -48,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--selection", default="tournament", help="tournament, roulette, rank or rl")
     parser.add_argument("--candidates", type=int, metavar="N", help="candidates to start from (default: 5 to 10)")
     parser.add_argument("--max-iterations", type=int, default=10, metavar="N", help="candidates measured at most")
+    parser.add_argument("--budget", type=float, metavar="S", help="start no further measurement after so many seconds")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="time for measuring one candidate")
     parser.add_argument(
         "--processes", type=int, metavar="N", help="candidates side by side (default: a processor each)"
@@ -105,6 +106,7 @@ def _config(args: argparse.Namespace) -> CoreConfig:
         "selection_strategy": args.selection,
         "num_candidates": args.candidates,
         "max_iterations": args.max_iterations,
+        "time_budget": args.budget,
         "seconds_per_candidate": args.seconds,
         "processes": args.processes,
         "timeout": args.timeout,
