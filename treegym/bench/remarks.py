@@ -63,16 +63,15 @@ def told(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Mapping[str, Agen
         ]
         if not everyone or not any(run["hyperparameters"].get("selfplay_sees") == "verifier" for run in everyone):
             continue
-        count = sum(run["training"]["count"] for run in everyone)
-        inner = sum(run["training"].get("exploring_starts") or 0 for run in everyone)
-        passes = row["cost"]["forward_passes"]
-        more = f", and it makes {passes / least:.1f} times the forward passes of the cheapest learner" if least else ""
-        asked = row["cost"].get("verdicts")
-        verdicts = f" (up to {asked:,.0f} per run)" if asked else ""
-        said.append(
-            f"{row['name']}: its searches in training are told the verdict of every end they reach{verdicts}, "
-            f"{inner / max(count, 1):.0%} of its episodes begin at inner nodes{more}."
-        )
+        passes, asked = row["cost"]["forward_passes"], row["cost"].get("verdicts")
+        line = f"{row['name']}: its searches in training are told the verdict of every end they reach"
+        line += f" (up to {asked:,.0f} per run)" if asked else ""
+        if all("exploring_starts" in run["training"] for run in everyone):  # older runs did not count them
+            inner, count = (sum(run["training"][key] for run in everyone) for key in ("exploring_starts", "count"))
+            line += f", {inner / max(count, 1):.0%} of its episodes begin at inner nodes"
+        if passes and least:
+            line += f", and it makes {passes / least:.1f} times the forward passes of the cheapest learner"
+        said.append(line + ".")
     return said
 
 
