@@ -195,6 +195,9 @@ class _Web:
         self._batcher.submit(asked.jobs)
         await self._all_done(request, asked.jobs)
         choices = [write(index, job, asked) for index, job in enumerate(asked.jobs)]
+        for choice, job in zip(choices, asked.jobs, strict=True):
+            if job.notes is not None:
+                choice["search"] = job.notes
         return JSONResponse(self._speaker.answer(kind, asked.jobs, choices))
 
     def _stream(self, asked: Asked, kind: str) -> Response:

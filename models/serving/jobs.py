@@ -6,6 +6,7 @@ import concurrent.futures
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class Job:
     generated: list[Position] = field(default_factory=list)
     scored: list[Position] | None = None
     finish_reason: str = ""
+    notes: dict[str, Any] | None = None  # what a search tells of itself, for the answer
     cancelled: bool = False
     done: concurrent.futures.Future[Job] = field(default_factory=concurrent.futures.Future)
     submitted: float = field(default_factory=time.monotonic)

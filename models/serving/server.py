@@ -88,6 +88,7 @@ def serve(
     *,
     ready: Callable[[Served], None],
     handle_signals: bool = True,
+    around: Callable[[Batcher, LanguageModel], Any] | None = None,
 ) -> None:
     """Serves until told to stop: by SIGTERM or Ctrl-C, or by calling `Served.stop`.
 
@@ -96,6 +97,7 @@ def serve(
         settings: how to serve.
         ready: called when connections are accepted.
         handle_signals: take SIGTERM and SIGINT, which only the main thread can.
+        around: returns what answers in the batcher's place, with the batcher inside; None: the batcher itself.
     """
     uvicorn = require("uvicorn", extra="http", purpose="serving a model")
     require("starlette", extra="http", purpose="serving a model")
@@ -115,10 +117,11 @@ def serve(
             max_wait_ms=settings.max_wait_ms,
             max_queue=settings.max_queue,
         )
+        answering: Any = batcher if around is None else around(batcher, model)
     except BaseException:
         listener.close()
         raise
-    app = build_app(batcher, speaker, key=key, loopback=is_loopback(settings.host))
+    app = build_app(answering, speaker, key=key, loopback=is_loopback(settings.host))
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -149,7 +152,7 @@ def serve(
         with _signals(server.handle_exit) if handle_signals else contextlib.nullcontext():
             server.run(sockets=[listener])
     finally:
-        batcher.close(settings.drain_s)
+        answering.close(settings.drain_s)
         listener.close()
 
 
@@ -165,7 +168,9 @@ def _signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running_server(model: LanguageModel, **settings: Any) -> Iterator[Served]:
+def running_server(
+    model: LanguageModel, *, around: Callable[[Batcher, LanguageModel], Any] | None = None, **settings: Any
+) -> Iterator[Served]:
     """Serves a model from a thread of this process while the block runs, on any free port unless told otherwise."""
     chosen = ServeSettings(**{"port": 0, **settings})
     box: list[Served] = []
@@ -178,7 +183,7 @@ def running_server(model: LanguageModel, **settings: Any) -> Iterator[Served]:
 
     def work() -> None:
         try:
-            serve(lambda: model, chosen, ready=begin, handle_signals=False)
+            serve(lambda: model, chosen, ready=begin, handle_signals=False, around=around)
         except BaseException as error:  # noqa: BLE001 (handed to the thread that waits)
             failures.append(error)
         finally:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from treegym.display import say
 from treegym.models.base import LanguageModel
 from treegym.models.serving.server import Served, ServeSettings, serve
+
+if TYPE_CHECKING:
+    from treegym.models.serving.batcher import Batcher
 
 __all__ = ["configure", "run"]
 
@@ -44,6 +48,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     parser.add_argument("--attention", default="auto", help="auto, sdpa, eager, flash_attention_2")
     parser.add_argument("--compile", action="store_true", help="run the layers through torch.compile")
+    search = parser.add_argument_group("answers found by search")
+    search.add_argument("--search", metavar="METHOD", help="best_of_n, beam or puct (default: none, the model answers)")
+    search.add_argument(
+        "--reward",
+        metavar="SPEC",
+        default='{"loglikelihood": 1.0}',
+        help="what chooses among answers: JSON, a .json or .toml file, or module:function (default: %(default)s)",
+    )
+    search.add_argument("--budget", type=int, default=8, metavar="N", help="answers, beams or simulations per request")
     parser.add_argument("--offline", action="store_true", help="never ask a hub; models must be here already")
 
 
@@ -82,6 +95,23 @@ def run(args: argparse.Namespace) -> int:
         else:
             say(f"serving {served.name} on {served.url} (stop with Ctrl-C)", flush=True)
 
-    serve(load, settings, ready=ready)
+    serve(load, settings, ready=ready, around=_around(args))
     say("treegym serve: stopped", file=sys.stderr)
     return 0
+
+
+def _around(args: argparse.Namespace) -> Callable[[Batcher, LanguageModel], Any] | None:
+    if args.search is None:
+        return None
+    from treegym.integrations.search_serving import SearchingBatcher
+
+    try:
+        reward = json.loads(args.reward)
+    except ValueError:  # a file or an import path
+        reward = args.reward
+
+    def around(batcher: Batcher, model: LanguageModel) -> Any:
+        decode = model.tokenizer.decode
+        return SearchingBatcher(batcher, decode, method=args.search, reward=reward, budget=args.budget)
+
+    return around

@@ -38,6 +38,7 @@ class TextReward:
         kinds: Sequence[str] | None = None,
         truncated: Sequence[bool] | None = None,
         tokens: Sequence[Sequence[int]] | None = None,
+        logprobs: Sequence[Sequence[float]] | None = None,
     ) -> list[float | None]:
         """Returns the reward of each text ``[B]``; step terms, such as length, need its tokens."""
         counts = {len(prompts), len(texts), len(answers)}
@@ -51,6 +52,7 @@ class TextReward:
                 "kind": str(kinds[i] or "") if kinds is not None else "",
                 "truncated": bool(truncated[i]) if truncated is not None else False,
                 **({"tokens": [int(token) for token in tokens[i]]} if tokens is not None else {}),
+                **({"logprobs": [float(value) for value in logprobs[i]]} if logprobs is not None else {}),
             }
             for i, (prompt, text, answer) in enumerate(zip(prompts, texts, answers, strict=True))
         ]
