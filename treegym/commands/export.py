@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from treegym.display import say
 from treegym.errors import ConfigError
 
 __all__ = ["configure", "run"]
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         from treegym.integrations.formats import write_prompts
 
         told = {"out": args.out, "rows": write_prompts(args.form, Path(args.out), args.source, split=args.split)}
-    print(json.dumps(told) if args.json else ", ".join(f"{name} {value}" for name, value in told.items()))
+    say(json.dumps(told) if args.json else ", ".join(f"{name} {value}" for name, value in told.items()))
     return 0
 
 
