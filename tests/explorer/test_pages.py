@@ -225,3 +225,29 @@ def made_up_board(make_runs: Any) -> dict[str, Any]:
         if summary["agent"] in ("vote", "greedy prior", "random"):
             summary["curve"] = summary["curve"][-1:]
     return build_leaderboard(suite, summaries)
+
+
+def test_prompts_are_picked_by_split_and_kind_and_ends_show_what_they_pay(browser: Any, served: Any) -> None:
+    tree = TokenTree.empty(tokens=["a", "b", ""], eos_id=2, teachers=["t"], capacity=64)
+    for i, (split, kind) in enumerate([("train", "sum"), ("test", "sum"), ("test", "product")]):
+        root = tree.add_root(Root(f"prompt {i}", split=split, kind=kind))
+        below = tree.add_children(np.array([root]), np.array([2]), np.array([0, 2]), verdict=np.array([np.nan, 1.0]))
+        tree.add_children(below[:1], np.array([1]), np.array([2]), verdict=np.array([0.0]))
+    browser.size(1280, 800)
+    browser.open(served(TreeView(_world(tree), title="kinds.tree")), until=READY)
+    listed = "[...document.querySelectorAll('#{} option')].map((option) => option.value).join()"
+    assert browser.run(listed.format("split")) == ",test,train"
+    assert browser.run(listed.format("kind")) == ",product,sum"
+    pick = (
+        "(() => {{ const s = document.getElementById('{}'); s.value = '{}'; s.dispatchEvent(new Event('change')); }})()"
+    )
+    browser.run(pick.format("split", "test"))
+    assert browser.run("shown.join()") == "1,2"
+    browser.run(pick.format("kind", "sum"))
+    assert browser.run("shown.join()") == "1"
+    ends = "[...block.state.keys()].filter((i) => block.state[i] & STATE.end)"
+    assert browser.run(f"{ends}.map((i) => Boolean(block.state[i] & STATE.correct) === (worth(i) === 1)).join()") == (
+        "true,true"
+    )
+    assert browser.run("document.documentElement.scrollWidth <= 1280")
+    assert browser.problems == []

@@ -32,6 +32,8 @@ def append(folder: Path, names: Iterable[str]) -> None:
         if latest.get(name) != line["summary"]:
             seal = line["seal"] = _seal(seal, line)
             added.append(json.dumps(line) + "\n")
+    if not added:
+        return
     with open(folder / CHAIN, "a", encoding="utf-8") as file:
         file.writelines(added)
         file.flush()

@@ -20,7 +20,7 @@ const teacherLogp = (node, m) => block.teachers[node * meta.teachers.length + m]
 const marks = (node) => {
   const state = block.state[node], said = [];
   if (state & STATE.end) said.push(state & STATE.correct ? ["good", "✓ correct"] : ["bad", "✗ wrong"]);
-  else if (!(state & STATE.reaches) && (!node || block.state[block.parent[node]] & STATE.reaches)) said.push(["bad", "no way back"]); // the step that lost it
+  else if (!(state & STATE.reaches) && (!node || block.state[block.parent[node]] & STATE.reaches)) said.push(["bad", "no correct end from here on"]); // the step that lost it
   if (node && state & STATE.best) said.push(["", "★ best"]);
   if (node && state & STATE.shortest) said.push(["", "shortest"]);
   if (node && state & STATE.likely) said.push(["", "greedy"]);
@@ -28,8 +28,9 @@ const marks = (node) => {
   return said;
 };
 
+const worth = (node) => (block.state[node] & STATE.end ? block.reward[node] : block.value[node]);
 const extraColumns = () => {
-  const columns = [["value", "best return from here", (i) => figure(block.value[i], 2)]];
+  const columns = [["value", "best return from here; at an end, what it pays", (i) => figure(worth(i), 2)]];
   if (block.weight) columns.push(["weight", "learned weight", (i) => figure(block.weight[i], 2)]);
   if (block.visits) columns.push(["visits", "of the search from the parent", (i) => String(block.visits[i])], ["Q", "the search's value", (i) => figure(block.q[i], 2)]);
   return columns;
@@ -104,7 +105,7 @@ function details() {
   fact("depth", `${block.depth[chosen]}`);
   if (chosen) { fact("prior", percent(block.prior[chosen])); fact("similarity", figure(block.similarity[chosen])); }
   fact("reward on entering", figure(block.reward[chosen]));
-  fact("best return from here", figure(block.value[chosen]));
+  if (!(block.state[chosen] & STATE.end)) fact("best return from here", figure(block.value[chosen]));
   fact("judge", figure(block.judge[chosen]));
   for (const [css, said] of marks(chosen)) { const dd = make("dd", css, said); facts.append(make("dt", "", ""), dd); }
   parts.push(facts);
@@ -179,7 +180,11 @@ async function load(root) {
 function filter() {
   const wanted = byId("filter").value.toLowerCase();
   const from = meta.carried ?? meta.roots.keys();
-  shown = [...from].filter((i) => { const {prompt, kind, split} = meta.roots[i]; return `${prompt} ${kind} ${split}`.toLowerCase().includes(wanted); });
+  const [onlySplit, onlyKind] = ["split", "kind"].map((id) => byId(id).value);
+  shown = [...from].filter((i) => {
+    const {prompt, kind, split} = meta.roots[i];
+    return (!onlySplit || split === onlySplit) && (!onlyKind || kind === onlyKind) && `${prompt} ${kind} ${split}`.toLowerCase().includes(wanted);
+  });
   prompts.resize(shown.length);
 }
 
@@ -189,6 +194,12 @@ async function start() {
   const listed = meta.roots.length + meta.roots_left_out;
   byId("facts").textContent = `${meta.nodes.toLocaleString("en")} nodes, ${listed.toLocaleString("en")} ${listed === 1 ? "prompt" : "prompts"}${left ? ` (${left.toLocaleString("en")} not in this file)` : ""}`;
   byId("teachers").replaceChildren(...meta.teachers.flatMap((name, m) => { const dot = make("i", "dot"); dot.style.background = `var(--t${m % 8})`; return [dot, document.createTextNode(name)]; }));
+  for (const [id, all] of [["split", "all splits"], ["kind", "all kinds"]]) {
+    const names = [...new Set(meta.roots.map((root) => root[id]).filter(Boolean))].sort();
+    byId(id).replaceChildren(...["", ...names].map((name) => { const option = make("option", "", name || all); option.value = name; return option; }));
+    byId(id).hidden = names.length < 2;
+    byId(id).addEventListener("change", filter);
+  }
   filter();
   byId("filter").addEventListener("input", filter);
   byId("prompts").addEventListener("click", (event) => { const row = event.target.closest(".row"); if (row) load(Number(row.dataset.root)); });
