@@ -12,7 +12,7 @@ from torch import nn
 from treegym.optimize import worker
 from treegym.optimize.candidates import Candidate, apply, combinations
 from treegym.optimize.measure import warm_up_process
-from treegym.optimize.strategies import compatible, expand, ordered
+from treegym.optimize.strategies import STRATEGIES, compatible, expand, ordered
 from treegym.optimize.strategies.base import Arguments, call, map_tensors
 from treegym.optimize.tracker import StrategyTracker
 
@@ -22,6 +22,7 @@ __all__ = [
     "SUGGESTED",
     "applicable",
     "count_for",
+    "exact_part",
     "extend",
     "heaviest",
     "likely_broken",
@@ -50,6 +51,7 @@ SUGGESTED: dict[str, tuple[str, ...]] = {
 PAIRS = (
     {"kernel_fusion", "quantization"}, {"memory_pooling", "attention_fusion"}, {"quantization", "memory_pooling"},
 )  # fmt: skip
+EXACT = ("kernel_fusion", "memory_pooling", "attention_fusion")  # families that compute the same in another way
 DOUBT = 2.0  # expected losses up to so many times the limit are worth a try
 _BONUS = 0.002  # of fitness, for each strategy of a suggested family
 
@@ -97,7 +99,8 @@ def propose(
 ) -> list[Candidate]:
     """Returns `count` candidates: the singles and the ensembles of which most is expected, half and half.
 
-    For each of the founding pairs of families the best ensemble that has both is among them, room permitting.
+    The best ensemble that computes the same and, for each of the founding pairs of families, the best that has both are
+    among them, room permitting.
     Candidates that are expected to lose clearly more accuracy than `limit` are not offered; where all are, the one
     that is expected to lose least is.
     """
@@ -119,8 +122,9 @@ def propose(
     parts = heaviest(names, kind, tracker, weights)
     several = [one for one in combinations(parts, LONGEST) if len(one.strategies) > 1 and within(one)]
     several.sort(key=worth, reverse=True)
-    pairs = (next((one for one in several if pair <= set(one.families)), None) for pair in PAIRS)
-    several = list(dict.fromkeys([*(one for one in pairs if one is not None), *several]))
+    first = [next((one for one in several if exact_part(one) == one), None)]
+    first += [next((one for one in several if pair <= set(one.families)), None) for pair in PAIRS]
+    several = list(dict.fromkeys([*(one for one in first if one is not None), *several]))
     half = min(len(singles), count // 2 or 1)
     chosen = singles[:half] + several[: count - half]
     return chosen + singles[half : half + count - len(chosen)]
@@ -129,6 +133,11 @@ def propose(
 def likely_broken(kind: str, candidate: Candidate, tracker: StrategyTracker, limit: float | None) -> bool:
     """Returns whether a candidate is expected to lose clearly more accuracy than a limit; histories vary."""
     return limit is not None and 1.0 - float(tracker.expected(kind, candidate)[2]) > DOUBT * limit
+
+
+def exact_part(candidate: Candidate) -> Candidate:
+    """Returns a candidate without what changes number formats or weights: it computes the same in another way."""
+    return Candidate(tuple(name for name in candidate.strategies if STRATEGIES[name].family in EXACT))
 
 
 def _single(name: str) -> Candidate:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from treegym.optimize.candidates import Candidate
-from treegym.optimize.generate import extend, likely_broken
+from treegym.optimize.generate import exact_part, extend, likely_broken
 from treegym.optimize.selector import CandidateSelector
 from treegym.optimize.tracker import StrategyTracker
 from treegym.optimize.trials import Evaluated, Trials
@@ -53,13 +53,18 @@ class Search:
             if not chosen:
                 break
             for found in self.measure(chosen):
-                improved = found.fitness - best if trials.allowed(found) else 0.0
+                allowed = trials.allowed(found)
+                improved = found.fitness - best if allowed else 0.0
+                if not allowed and (rest := exact_part(found.candidate)).strategies and rest not in seen:
+                    waiting.append(rest)  # what broke the limit was the other part
+                    seen.add(rest)
                 stale = 0 if improved > config.convergence_threshold else stale + 1
                 if improved > 0:
                     best = found.fitness
                     if config.enable_ensemble_optimization:
                         waiting += self._offspring(found.candidate, seen)
-            converged = stale >= PATIENCE and len(trials.evaluated) >= len(candidates)
+            settled = best > trials.base_fitness or not waiting  # while nothing has won there is more to try
+            converged = stale >= PATIENCE and len(trials.evaluated) >= len(candidates) and settled
             if best >= config.performance_threshold or converged or time.monotonic() >= deadline:
                 break
 

@@ -21,7 +21,7 @@ from treegym.optimization import (
 from treegym.optimize.candidates import Candidate, parse
 from treegym.optimize.config import CoreConfig
 from treegym.optimize.fitness import weights_of
-from treegym.optimize.generate import PAIRS, propose
+from treegym.optimize.generate import PAIRS, exact_part, propose
 from treegym.optimize.measurement import Interval, Measurement
 from treegym.optimize.models import MODELS
 from treegym.optimize.tracker import StrategyTracker
@@ -101,6 +101,7 @@ def test_the_founding_pairs_are_among_the_candidates() -> None:
     assert len(found) == 6
     for pair in PAIRS:
         assert any(pair <= set(one.families) for one in found)
+    assert any(exact_part(one) == one for one in found if len(one.strategies) > 1)  # and one that loses nothing
 
 
 def test_a_budget_of_time_ends_the_search() -> None:
