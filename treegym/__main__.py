@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "optimize": ("treegym.commands.optimize", "pick and apply the best optimisation for a torch module"),
     "serve": ("treegym.commands.serve", "serve a model over an OpenAI-compatible protocol"),
     "train-reward": ("treegym.commands.train_reward", "train a reward model on preference pairs"),
+    "prompts": ("treegym.commands.prompts", "check prompts before training: references, duplicates, leaks, lengths"),
     "export": ("treegym.commands.export", "write walks and prompts in the forms that other libraries read"),
     "push": ("treegym.commands.push", "share a tree, an agent, a run or an optimisation record on a hub"),
     "pull": ("treegym.commands.pull", "bring what was shared on a hub here, checked"),

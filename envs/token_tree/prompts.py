@@ -7,6 +7,8 @@ Every source is named by a short text, the way the command line takes it:
     questions.jsonl                       {"prompt": ..., "answer": ..., "split": ..., "kind": ...} per line, and
                                           "extract" (how the answer is found) or "choices" (texts to choose among)
     path/to/dataset                       a Hugging Face dataset saved with save_to_disk
+    questions.csv, questions.parquet      a table; its columns can be named: questions.csv#question=q,answer=a
+    hf:openai/gsm8k#question=question,answer=answer,config=main      a data set of a hub, or of the local cache
     reasoning-gym:chain_sum,size=100      a generator of reasoning-gym with its options
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.envs.token_tree.grow.settings import Verifier
+from treegym.envs.token_tree.prompt_tables import ANSWER_FIELDS, PROMPT_FIELDS, is_table, read_table
 from treegym.errors import ConfigError, DataError, require, suggest
 from treegym.files import read_json_lines
 from treegym.models import tasks
@@ -29,8 +32,6 @@ from treegym.tree.token_tree import SPLITS, Root
 __all__ = ["PromptSet", "load_prompts"]
 
 BUNDLED_COUNTS = {"train": 400, "validation": 100, "test": 400}
-PROMPT_FIELDS = ("prompt", "question", "problem", "instruction")
-ANSWER_FIELDS = ("answer", "solution", "target", "output")
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "validation", "dev": "validation", "eval": "validation"}
 
 
@@ -69,6 +70,8 @@ def load_prompts(
         found = _bundled(rest, seed)
     elif name == "reasoning-gym":
         found = _reasoning_gym(rest, seed)
+    elif is_table(source):
+        found = PromptSet([_root(*row, where) for where, row in read_table(source)], _verifier(rule), source)
     elif Path(source).is_dir():
         found = _dataset(Path(source), rule)
     elif Path(source).is_file():
