@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from torch import nn
 
 from treegym.agents.fast.llama import Llama, fits
 from treegym.agents.fast.llama_walk import LlamaWalk
-from treegym.agents.fast.packing import Packed
 from treegym.agents.masking import MASK, masked_entropy, masked_log_softmax
 from treegym.agents.policies.base import ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
@@ -38,14 +36,16 @@ from treegym.agents.policies.lm_checks import (
     check_vocabulary,
 )
 from treegym.agents.policies.lm_children import child_scores
+from treegym.agents.policies.lm_episodes import Episodes
+from treegym.agents.policies.lm_tree import Shape, tree_states
 from treegym.agents.policies.lm_walk import Walk
 from treegym.agents.processes import gather, shard, whole, writes
-from treegym.errors import ConfigError, require, suggest
+from treegym.checks import one_of
+from treegym.errors import ConfigError, require
 
 __all__ = ["LMPolicy"]
 
-TRUNKS, OPTIMIZERS = ("shared", "own"), ("adamw", "adamw8bit")
-PACKED_TOKENS = 2048  # read at a time: what a layer makes of so many stays in the processor's cache
+TRUNKS, OPTIMIZERS, PACKINGS = ("shared", "own"), ("adamw", "adamw8bit"), ("episodes", "trees")
 PARTS, SMALLEST_PART = 4, 16  # while learning, a batch of episodes is read in so many parts, none smaller than this
 
 
@@ -66,6 +66,8 @@ class LMPolicy(ChildScorer, BasePolicy):
             without it, nothing in a loss over children holds the other tokens down.
         reference: the model that the KL of learning (`kl_coef`) is measured to; None: this one as it is at the start.
         optimizer: "adamw", or "adamw8bit" (extra `8bit`).
+        packing: "episodes" reads each, those of one beginning together; "trees" reads all shared beginnings once, by a
+            mask of ancestors: the same loss and gradient (see `lm_tree`), less work where episodes share much.
         local_files_only: never ask a hub for the models; a checkpoint never does.
     """
 
@@ -88,6 +90,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         anchor: float = 0.0,
         reference: str | None = None,
         optimizer: str = "adamw",
+        packing: str = "episodes",
         local_files_only: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -98,15 +101,14 @@ class LMPolicy(ChildScorer, BasePolicy):
             raise ConfigError(f"value_trunk is {value_trunk!r}; it must be one of {', '.join(TRUNKS)}")
         if not (isinstance(anchor, (int, float)) and anchor >= 0.0):
             raise ConfigError(f"anchor is {anchor!r}; it must be at least 0")
-        if optimizer not in OPTIMIZERS:
-            raise ConfigError(f"optimizer is {optimizer!r}.{suggest(optimizer, OPTIMIZERS)}")
+        self.packing = one_of("packing", packing, PACKINGS)
         from treegym.models import load_model
 
         self.anchor = float(anchor)
         loaded = load_model(model, dtype=dtype, local_files_only=local_files_only)
         self.tokenizer = loaded.tokenizer
         self.lm = loaded.model
-        self.model_name, self.optimizer_name = model, optimizer
+        self.model_name, self.optimizer_name = model, one_of("optimizer", optimizer, OPTIMIZERS)
         self._reference: list[Any] = []  # in a list, so that it is no part of this module
         if reference is not None:
             other = load_model(reference, dtype=dtype, local_files_only=local_files_only)
@@ -187,7 +189,8 @@ class LMPolicy(ChildScorer, BasePolicy):
 
     def vocabulary(self, states: torch.Tensor) -> torch.Tensor:
         """Returns the logits ``[N, V] float32`` of all tokens after last hidden states ``[N, D]``."""
-        logits = self.lm.get_output_embeddings()(states).float()
+        logits = self.lm.get_output_embeddings()(states)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
         cap = getattr(self.lm.config.get_text_config(), "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 
@@ -245,7 +248,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         """Returns the value ``[N]`` of every step of whole episodes, with gradients by the critic's parameters only."""
         trunk = self.critic_trunk
         with torch.set_grad_enabled(torch.is_grad_enabled() and trunk is not None):
-            packed = _Episodes(obs["context"], episode_lengths)
+            packed = Episodes(obs["context"], episode_lengths)
             states = self._read(packed, trunk, self._llama if trunk is None else self._llama_critic)
         return self._value(states)
 
@@ -253,7 +256,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         self, context: torch.Tensor, episode_lengths: np.ndarray, *, with_value: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the states ``[N, D]`` after every step's context, and those the value reads (None: not asked for)."""
-        episodes = _Episodes(context, episode_lengths)
+        episodes = Episodes(context, episode_lengths)
         states = self._read(episodes, None, self._llama)
         if not with_value or self.critic_trunk is None:
             return states, states if with_value else None
@@ -268,8 +271,13 @@ class LMPolicy(ChildScorer, BasePolicy):
         finally:
             self._llama, self._llama_critic = kept
 
-    def _read(self, episodes: _Episodes, trunk: nn.Module | None, llama: Llama | None) -> torch.Tensor:
+    def _read(self, episodes: Episodes, trunk: nn.Module | None, llama: Llama | None) -> torch.Tensor:
         """Returns the states ``[N, D]`` after every step's context, by one pass over each episode's last one."""
+        if self.packing == "trees":
+            layers = trunk or self._layers or _trunk(self.lm)
+            shape = Shape(self.lm.config.get_text_config(), self.lm.get_output_embeddings().weight.dtype)
+            longest = episodes.context[torch.as_tensor(episodes.ends, device=episodes.context.device)]
+            return tree_states(longest, episodes.number, episodes.at, layers=layers, shape=shape)
         if llama is not None and episodes.width <= llama.places and fits(llama.trunk):
             return torch.cat([llama.states(packed)[torch.from_numpy(steps)] for packed, steps in episodes.packed()])
         device = episodes.context.device
@@ -355,32 +363,6 @@ class LMPolicy(ChildScorer, BasePolicy):
             made = {"_walk": Walk, "_llama_walk": LlamaWalk}.get(name)
             fresh.__dict__[name] = copy.deepcopy(value, memo) if made is None else made()
         return fresh
-
-
-class _Episodes:
-    """The contexts of whole episodes, step after step, each the beginning of the next."""
-
-    def __init__(self, context: torch.Tensor, lengths: np.ndarray) -> None:
-        self.context = context  # [N, L]
-        self.ends = np.cumsum(lengths) - 1  # [E] the last step of each
-        self.number = np.repeat(np.arange(len(lengths)), lengths)  # [N] each step's episode
-        self.at = (context >= 0).sum(1).cpu().numpy() - 1  # [N] where each step's context ends
-        self._starts = np.cumsum(lengths) - lengths
-
-    @property
-    def width(self) -> int:
-        return self.context.shape[1]
-
-    def packed(self) -> Iterator[tuple[Packed, np.ndarray]]:
-        """Yields tokens without padding, and where among them each step's context ends, some episodes at a time."""
-        first, last = self.at[self._starts] + 1, self.at[self.ends] + 1
-        part = (np.cumsum(last) - last) // PACKED_TOKENS  # [E] of each episode
-        cuts = [*np.flatnonzero(np.diff(part, prepend=-1)).tolist(), len(part)]
-        for begin, end in pairwise(cuts):
-            contexts = self.context[torch.from_numpy(self.ends[begin:end])].numpy()
-            packed, where = Packed.of_episodes(contexts, first[begin:end], last[begin:end])
-            steps = slice(int(self._starts[begin]), int(self.ends[end - 1]) + 1)
-            yield packed, where[self.number[steps] - begin, self.at[steps]]
 
 
 def _trunk(model: nn.Module) -> nn.Module:
