@@ -154,7 +154,7 @@ def score(
 
 
 def able(tree: TokenTree, depth: int, seed: int) -> np.ndarray:
-    """Returns a policy ``[N]`` that is right about three times in ten: the primary of synthetic trees hardly ever is."""
+    """Returns a policy ``[N]`` that is right about three times in ten; the primary of synthetic trees hardly is."""
     rng = np.random.default_rng(seed)
     reachable = solve(tree, np.zeros(tree.size)).reachable
     siblings = tree.child_count[np.maximum(tree.parent, 0)].astype(np.float64)

@@ -20,7 +20,9 @@ from treegym.models.local.tree_attention import additive_masks
 
 __all__ = ["ContextTree", "context_trees", "tree_states"]
 
-TREE_TOKENS = 2048  # of one tree: a mask has their square; a larger one is cut, and what the parts share is read again
+TREE_TOKENS = (
+    320  # of one tree: masks have their square, so a larger one is cut, and what its parts share is read again
+)
 BATCH_TOKENS = 4096  # of one pass, with padding
 
 Layers = Callable[..., Any]
