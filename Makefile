@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check format lint types unit test-slow test-real test-browser test-vllm test-rllib benchmarks \
+.PHONY: help setup bench test check format lint types unit test-slow test-hostile test-real test-browser test-vllm test-rllib benchmarks \
         real tree forge record docs peers dist package extras workflows lock test-doors clean
 
 help:  ## list the commands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.util
@@ -97,6 +98,7 @@ def test_every_write_point_of_a_command(tmp_path: Path, name: str, capsys: Any) 
     code, whole, said = run(None)
     assert code == 0, said
     wanted = state(base)
+    print(f"{name}: {whole.done} write points")
     tried = 0
     for point in range(0, whole.done, EVERY):
         shutil.rmtree(base)
@@ -130,3 +132,81 @@ def test_what_is_kept_is_told(tmp_path: Path) -> None:
 def test_libraries_with_errors_of_their_own_are_understood(tmp_path: Path, words: str) -> None:
     with pytest.raises(StorageError, match="x could not be written"), told_by(tmp_path / "x"):
         raise RuntimeError(words)
+
+
+def test_every_write_point_of_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers are other processes; what one does is done here in this one."""
+    from treegym.bench.execute import execute
+    from treegym.bench.results import ResultFolder
+    from treegym.bench.suite import parse_suite
+
+    table = {
+        "name": "one", "seeds": [0], "budget": {"env_steps": 200}, "checkpoints": 2,
+        "envs": [{"name": "tiny", "id": "TokenTree-v0", "num_envs": 8,
+                  "kwargs": {"tree": "synthetic:roots=20,depth=3,branching=3,difficulty=0.2,seed=0"}}],
+        "agents": [{"name": "greedy", "agent": "greedy_prior", "kwargs": {}}],
+    }  # fmt: skip
+    suite = parse_suite(table, where="here")
+    [job] = suite.jobs()
+    out = tmp_path / "out"
+
+    def run(failing: int | None) -> Any:
+        with faulty.FaultyFiles(tmp_path, failing).at_work() as faults:
+            folder = ResultFolder(out)
+            folder.prepare(suite)
+            execute(job, out=out)
+        return faults
+
+    whole = run(None)
+    assert whole.done > 8
+    print(f"benchmark: {whole.done} write points")
+    for point in range(0, whole.done, EVERY):
+        shutil.rmtree(out)
+        failed = False
+        try:
+            run(point)
+        except OSError:
+            failed = True
+        if failed:
+            if (out / "suite.json").exists():
+                assert ResultFolder(out).finished(job) is None  # a run is whole, or it is not there
+            assert not list(tmp_path.rglob("*.tmp"))
+            run(None)
+        found = ResultFolder(out).finished(job)
+        assert found is not None
+        assert found["episodes"]["count"] > 0
+
+
+def test_every_write_point_of_a_recipe(tmp_path: Path) -> None:
+    import torch
+
+    from treegym.optimize.recipe import save_recipe, save_weights
+
+    module = torch.nn.Linear(4, 4).eval()
+    gain = {"value": 1.5, "low": 1.4, "high": 1.6}
+    result = {
+        "selected_strategy": "original", "strategies": [],
+        "performance_metrics": {"speed_improvement": gain, "memory_efficiency": gain, "output_error": 0.0},
+    }  # fmt: skip
+    out = tmp_path / "recipe"
+
+    def run(failing: int | None) -> Any:
+        with faulty.FaultyFiles(tmp_path, failing).at_work() as faults:
+            save_weights(out, module, module, (torch.zeros(1, 4),))
+            save_recipe(out, target="m.py:make", inputs=None, result=result)
+        return faults
+
+    def texts() -> dict[str, str]:  # the order of names in weights is not always the same
+        return {name: digest for name, digest in state(out).items() if not name.startswith("weights")}
+
+    whole = run(None)
+    wanted = texts()
+    print(f"recipe: {whole.done} write points")
+    for point in range(whole.done):
+        shutil.rmtree(out)
+        with contextlib.suppress(OSError):
+            run(point)
+        assert not list(tmp_path.rglob("*.tmp"))
+        assert texts().items() <= wanted.items()  # each file is whole, or it is not there
+        run(None)
+        assert texts() == wanted
