@@ -1,4 +1,4 @@
-"""The `treegym` command: one line a subcommand, each in a module of its own that is imported when it is called."""
+"""The `treegym` command: one line per subcommand, each in a module of its own that is imported when it is called."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def test_results_of_another_version_or_suite_are_refused(tmp_path: Path, small_t
         leaderboard_of(folder.path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="is no result folder"):
+    with pytest.raises(ConfigError, match="is not a result folder"):
         ResultFolder(tmp_path / "other").prepare(suite)
     with pytest.raises(DataError, match="not a result folder"):
         leaderboard_of(tmp_path / "other")

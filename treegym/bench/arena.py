@@ -180,7 +180,7 @@ class Arena:
         )
 
     def samples(self, episodes: Episodes) -> list[dict[str, Any]]:
-        """Returns what a few episodes said, the same prompts for every agent; nothing for worlds that are no tree."""
+        """Returns what a few episodes said, the same prompts for every agent; nothing for worlds that are not trees."""
         if self.tree is None:
             return []
         chosen = np.unique(np.linspace(0, len(episodes) - 1, SAMPLES).astype(np.int64))
@@ -194,7 +194,7 @@ class Arena:
         ]
 
     def digest(self) -> str:
-        """Returns a hash of the tree that is walked; "" for worlds that are no tree."""
+        """Returns a hash of the tree that is walked; "" for worlds that are not trees."""
         if self.tree is None:
             return ""
         content = hashlib.sha256("\0".join(self.tree.prompts).encode())

@@ -55,7 +55,7 @@ def entries(folder: Path) -> list[dict[str, str]]:
         raise DataError(f"{path} is damaged: {error}") from error
     for line in lines:
         if not isinstance(line, dict) or not all(isinstance(line.get(key), str) for key in ("run", "summary", "seal")):
-            raise DataError(f"{path} is damaged: {str(line)[:60]} is no line of a chain")
+            raise DataError(f"{path} is damaged: {str(line)[:60]} is not a line of a chain")
     return lines
 
 

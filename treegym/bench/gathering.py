@@ -30,7 +30,7 @@ class AgentRuns:
 
     @property
     def deterministic(self) -> bool:
-        """Whether nothing was learned and all runs are copies of one: they are no replicates."""
+        """Whether nothing was learned and all runs are copies of one: they are not replicates."""
         learned = any(run["training"] is not None for run in self.summaries)
         return len(self.summaries) > 1 and not learned and bool((self.prompts == self.prompts[:1]).all())
 

@@ -31,7 +31,7 @@ class Recorder:
     def __init__(self, entry: EnvEntry, count: int, lanes: Any) -> None:
         self.env_steps = 0
         self.ended = 0  # episodes
-        self.judge_calls = 0  # one an episode that a judge has to score, even where the tree has its score stored
+        self.judge_calls = 0  # one per episode that a judge has to score, even where the tree has its score stored
         self._entry = entry
         self._lanes = lanes
         self._world: Any = getattr(lanes, "world", None)

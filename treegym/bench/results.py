@@ -61,7 +61,7 @@ class ResultFolder:
                 suite = joined(self.suite(), suite, where=str(self.path))
                 self._write_suite(suite)
         elif self.path.exists() and (not self.path.is_dir() or any(map(_foreign, self.path.iterdir()))):
-            raise ConfigError(f"{self.path} exists and is no result folder; give another one with --out")
+            raise ConfigError(f"{self.path} exists and is not a result folder; give another one with --out")
         self.path.mkdir(parents=True, exist_ok=True)
         if not marker.exists():  # before anything else, so that a kill never leaves a folder that nobody owns
             self._write_suite(suite)
@@ -75,7 +75,7 @@ class ResultFolder:
         atomic_write(self.path / "suite.json", json.dumps(table, indent=1) + "\n")
 
     def suite_table(self) -> dict[str, Any]:
-        """Returns what suite.json holds; DataError when this is no result folder, or one of another format."""
+        """Returns what suite.json holds; DataError when this is not a result folder, or one of another format."""
         marker = self.path / "suite.json"
         if not marker.is_file():
             raise DataError(f"{self.path} is not a result folder: it has no suite.json (make one with `treegym bench`)")

@@ -94,7 +94,7 @@ def run_suite(
     Args:
         suite: what to run.
         out: the result folder; created if need be.
-        workers: how many processes; by default one a core.
+        workers: how many processes; by default one per core.
         progress: called with each job and its answer as it ends.
     """
     if workers is not None and workers < 1:

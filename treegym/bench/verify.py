@@ -56,7 +56,7 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, rerun: int = 0,
         found.runs += 1
         job = jobs.get(file.stem)
         if job is None:
-            found.problems.append(f"{file.name} is no run of suite {suite.name!r}")
+            found.problems.append(f"{file.name} is not a run of suite {suite.name!r}")
             continue
         if summary.get("fingerprint") != job.fingerprint:
             found.problems.append(f"{file.name} was run with other settings than the suite's")

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs/bench", help="result folder (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds to use instead of the suite's")
     parser.add_argument("--track", metavar="NAME", help="a tracker of runs: trackio, wandb, mlflow or tensorboard")
-    parser.add_argument("--workers", type=int, help="worker processes (default: one a core)")
+    parser.add_argument("--workers", type=int, help="worker processes (default: one per core)")
     parser.add_argument("--by", default="anonymous", help="submit: who hands the results in")
     parser.add_argument("--rerun", type=int, default=0, metavar="N", help="verify: repeat N runs and compare them")
     parser.add_argument("--no-replay", action="store_true", help="verify: do not look episodes up in their trees")

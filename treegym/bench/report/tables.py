@@ -181,7 +181,7 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def as_csv(board: Mapping[str, Any]) -> str:
-    """Returns one line an agent, every number in a column of its own."""
+    """Returns one line per agent, every number in a column of its own."""
     aggregates = ("iqm", "mean", "median", "optimality_gap", "mean_over_prompts")
     columns = ["rank", "agent", "runs"]
     columns += [f"{name}{end}" for name in aggregates for end in ("", "_low", "_high")]
