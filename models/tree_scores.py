@@ -5,7 +5,7 @@ Letters: n nodes of one tree below its prompt, k ranks, D hidden size, V vocabul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,18 @@ import numpy as np
 
 from treegym.models.base import LanguageModel, TextTokenizer
 
-__all__ = ["Branches", "TreeScores", "allowed_tokens", "score_trees", "score_trees_naively"]
+__all__ = [
+    "Branches",
+    "Hopeless",
+    "Reading",
+    "TreeScores",
+    "allowed_tokens",
+    "read_trees",
+    "score_trees",
+    "score_trees_naively",
+]
+
+Hopeless = Callable[[int, Mapping[int, list[int]]], Collection[int]]  # tokens written, what ended -> rows to drop
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,35 @@ class TreeScores:
     hidden: np.ndarray  # [n + 1, D] float32 last hidden states, or [n + 1, 0] if not asked
 
 
+class Reading(Protocol):
+    """Trees that a model has read and keeps, to be scored and gone on from."""
+
+    def scores(self, *, best: int = 1, worst: int = 0, hidden: bool = False) -> list[TreeScores]:
+        """Returns what `score_trees` does."""
+        ...
+
+    def greedy(
+        self,
+        nodes: Sequence[tuple[int, int]],
+        tokens: Sequence[int],
+        *,
+        limits: Sequence[int],
+        stops: Collection[int],
+        hopeless: Hopeless | None = None,
+    ) -> list[list[int] | None]:
+        """Returns the likeliest continuation after each token that follows a node, None where it was dropped.
+
+        Args:
+            nodes: (tree, node) pairs, those of a tree side by side; node -1 is the prompt.
+            tokens: what follows them.
+            limits: most tokens of each continuation.
+            stops: tokens that end a continuation; they are part of it.
+            hopeless: asked after every token with how many were written and the rows that ended so far (row ->
+                continuation; all of a tree's rows are in one batch): which rows need not be finished.
+        """
+        ...
+
+
 class _Tokenized(Protocol):
     tokenizer: TextTokenizer
 
@@ -91,6 +131,12 @@ def score_trees(
     if own is not None:
         return own(trees, best=best, worst=worst, hidden=hidden)
     return score_trees_naively(model, trees, best=best, worst=worst, hidden=hidden)
+
+
+def read_trees(model: LanguageModel, trees: Sequence[Branches]) -> Reading | None:
+    """Returns trees in a model's memory, None for a back end that keeps none."""
+    own = getattr(model, "read_trees", None)
+    return None if own is None else own(trees)
 
 
 def score_trees_naively(

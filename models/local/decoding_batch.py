@@ -183,12 +183,11 @@ def decode(
     made: list[list[int]] = [[] for _ in range(len(decoding.mask))]
     active = list(range(len(made)))
     for step in range(max_new_tokens):
-        logits = model.logits(decoding.state)  # [B, V]
         if temperature > 0.0:
-            logprobs = torch.log_softmax(logits, dim=-1).cpu().numpy()
+            logprobs = torch.log_softmax(model.logits(decoding.state), dim=-1).cpu().numpy()  # [B, V]
             chosen = torch.from_numpy(choose_tokens(logprobs, temperature, [generators[row] for row in active]))
         else:
-            chosen = logits.argmax(dim=-1).cpu()
+            chosen = model.likeliest(decoding.state)
         tokens = chosen.tolist()
         for row, token in zip(active, tokens, strict=True):
             made[row].append(token)

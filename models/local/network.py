@@ -26,6 +26,8 @@ class Network(Protocol):
     batch_tokens: int  # most tokens, with padding, of one forward pass
     supports_tree_attention: bool  # whether the layers take masks that are not causal
     warns_of_padding: bool
+    reads_blocks: bool  # whether its vocabulary is large, and its head a plain matrix: see `vocabulary_head`
+    ends: tuple[int, ...]  # tokens that end an answer, EOS first
 
     def hidden(
         self, ids: torch.Tensor, *, positions: torch.Tensor | None = None, mask: Any = None, cache: Any = None
@@ -35,4 +37,12 @@ class Network(Protocol):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the logits ``[..., V] float32`` of last hidden states ``[..., D]``."""
+        ...
+
+    def block_of_logits(self, hidden: torch.Tensor, low: int, high: int) -> torch.Tensor:
+        """Returns the logits ``[R, high - low] float32`` of some tokens alone, ends apart from each other."""
+        ...
+
+    def likeliest(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns the likeliest next token of each state ``[B] int64``, on the CPU."""
         ...

@@ -26,6 +26,8 @@ from treegym.models.local.decoding_batch import (
     shared_tokens,
 )
 from treegym.models.local.tree_attention import score_trees_by_attention
+from treegym.models.local.tree_reader import TreeReader
+from treegym.models.local.vocabulary_head import LARGE, read_vocabulary
 from treegym.models.tokens.boundary import pieces_of
 from treegym.models.tokens.ends import barred_by, cut_at_stop, declared_ends, ends_by
 from treegym.models.tree_scores import Branches, TreeScores, score_trees_naively
@@ -75,6 +77,8 @@ class TransformersModel:
         if self._output is None:
             raise BackendError(f"{name}: not a causal language model (it has no output embeddings)")
         self._plain_head = self._head_is_plain()
+        linear = isinstance(self._output, torch.nn.Linear)  # what is no plain matrix is asked for whole rows
+        self.reads_blocks = linear and tokenizer.vocab_size >= LARGE
         self._fingerprint: str | None = None
         self.ends = declared_ends(getattr(model, "generation_config", None), tokenizer)  # EOS first
         self.barred: tuple[int, ...] = ()  # tokens with a stop string inside
@@ -146,6 +150,25 @@ class TransformersModel:
             logits[..., self.tokenizer.eos_id] = together
         return logits
 
+    @torch.inference_mode()
+    def block_of_logits(self, hidden: torch.Tensor, low: int, high: int) -> torch.Tensor:
+        """Returns the logits ``[R, high - low] float32`` of some tokens alone, ends apart from each other."""
+        bias = getattr(self._output, "bias", None)
+        logits = torch.nn.functional.linear(
+            hidden, self._output.weight[low:high], None if bias is None else bias[low:high]
+        ).float()
+        if not self._plain_head:
+            cap = self.config.final_logit_softcapping
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    @torch.inference_mode()
+    def likeliest(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns the likeliest next token of each state ``[B] int64``, on the CPU."""
+        if not self.reads_blocks:
+            return self.logits(hidden).argmax(dim=-1).cpu()
+        return torch.from_numpy(read_vocabulary(self, hidden, best=1).best_ids[:, 0].astype(np.int64))
+
     def _head_is_plain(self) -> bool:
         """Whether the logits are the output embedding alone; proved on one token, as models may scale or cap them."""
         ids = torch.zeros((1, 2), dtype=torch.long, device=self.device)
@@ -176,6 +199,10 @@ class TransformersModel:
         ids = np.empty((len(contexts), k), np.int32)
         values = np.empty((len(contexts), k), np.float32)
         for rows, last in self._last_hidden(contexts):
+            if self.reads_blocks:
+                said = read_vocabulary(self, last, best=k)
+                ids[rows], values[rows] = said.best_ids, said.best_logp
+                continue
             best = torch.log_softmax(self.logits(last), dim=-1).topk(k, dim=-1)
             ids[rows], values[rows] = best.indices.cpu().numpy(), best.values.cpu().numpy()
         return ids, values
@@ -211,6 +238,10 @@ class TransformersModel:
 
     def _token_logprobs(self, hidden: torch.Tensor, where: list[tuple[int, int]], targets: list[int]) -> np.ndarray:
         """Returns the log-probability of each target after the state at (row, position), in blocks of bounded size."""
+        if self.reads_blocks:
+            places, row_of = np.unique(np.array(where, np.int64), axis=0, return_inverse=True)  # where is in order
+            states = hidden[torch.from_numpy(places[:, 0]), torch.from_numpy(places[:, 1])]
+            return read_vocabulary(self, states, rows=row_of.reshape(-1), tokens=np.array(targets, np.int64)).singles
         index = torch.tensor(where, device=self.device)  # [n, 2]
         target = torch.tensor(targets, device=self.device)  # [n]
         block = max(1, 2**24 // self.tokenizer.vocab_size)
@@ -227,6 +258,10 @@ class TransformersModel:
         """Scores every tree in one forward pass; path by path where the attention takes no masks of trees."""
         score = score_trees_by_attention if self.supports_tree_attention else score_trees_naively
         return score(self, trees, best=best, worst=worst, hidden=hidden)
+
+    def read_trees(self, trees: Sequence[Branches]) -> TreeReader | None:
+        """Returns trees read once, to be scored and gone on from; None where the attention takes no masks of trees."""
+        return TreeReader(self, trees) if self.supports_tree_attention else None
 
     @torch.inference_mode()
     def generate(

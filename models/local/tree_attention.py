@@ -10,6 +10,7 @@ Letters: B trees of a batch, L tokens of the longest (prompt and nodes), n nodes
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,17 @@ import torch
 
 from treegym.models.base import check_length, context_length
 from treegym.models.local.network import Network
+from treegym.models.local.vocabulary_head import read_vocabulary
 from treegym.models.tree_scores import Branches, TreeScores, allowed_tokens
 
-__all__ = ["additive_masks", "ancestor_mask", "score_trees_by_attention"]
+__all__ = [
+    "Laid",
+    "additive_masks",
+    "ancestor_mask",
+    "lay_out_trees",
+    "read_scores",
+    "score_trees_by_attention",
+]
 
 MASK_LIMIT = 2**24  # entries of one mask, 64 MB in float32
 LOGITS_LIMIT = 2**24  # entries of one block of logits
@@ -97,42 +106,89 @@ def _arranged(trees: Sequence[Branches]) -> tuple[np.ndarray, np.ndarray, np.nda
     return ids, visible.sum(axis=2) - 1, visible
 
 
+@dataclass(frozen=True)
+class Laid:
+    """Trees laid out in the rows of one batch."""
+
+    indices: list[int]  # which trees
+    ids: torch.Tensor  # [B, L]
+    positions: torch.Tensor  # [B, L]
+    visible: torch.Tensor  # [B, L, L]
+
+    def read(self, model: Network, cache: Any = None) -> torch.Tensor:
+        """Returns the last hidden state of every token ``[B, L, D]``; a cache gets their keys and values."""
+        masks = additive_masks(model, self.visible, self.positions, self.positions)
+        return model.hidden(self.ids, positions=self.positions, mask=masks, cache=cache)
+
+
+def lay_out_trees(model: Network, trees: Sequence[Branches]) -> Iterator[Laid]:
+    """Yields batches of trees of similar size, ready to be read."""
+    for batch in _batches(model, trees):
+        arranged = _arranged([trees[index] for index in batch])
+        ids, positions, visible = (torch.from_numpy(array).to(model.device) for array in arranged)
+        check_length(int(positions.max()) + 1, name=model.name, limit=context_length(model))
+        yield Laid(batch, ids, positions, visible)
+
+
 @torch.inference_mode()
 def score_trees_by_attention(
     model: Network, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
 ) -> list[TreeScores]:
     """Scores trees, each in one forward pass; see `treegym.models.tree_scores.score_trees`."""
-    allowed = torch.from_numpy(allowed_tokens(model)).to(model.device)
     results: list[TreeScores | None] = [None] * len(trees)
-    for batch in _batches(model, trees):
-        chosen = [trees[index] for index in batch]
-        ids, positions, visible = (torch.from_numpy(array).to(model.device) for array in _arranged(chosen))
-        check_length(int(positions.max()) + 1, name=model.name, limit=context_length(model))
-        masks = additive_masks(model, visible, positions, positions)
-        states = model.hidden(ids, positions=positions, mask=masks)  # [B, L, D]
-        for index, scores in zip(batch, _read(model, chosen, states, allowed, best, worst, hidden), strict=True):
+    for laid in lay_out_trees(model, trees):
+        states = laid.read(model)  # [B, L, D]
+        chosen = [trees[index] for index in laid.indices]
+        sizes = [tree.size + 1 for tree in chosen]  # the last token of the prompt predicts the first ones
+        rows = np.repeat(np.arange(len(chosen)), sizes)
+        columns = np.concatenate([len(t.prompt) - 1 + np.arange(s) for t, s in zip(chosen, sizes, strict=True)])
+        flat = states[torch.from_numpy(rows).to(model.device), torch.from_numpy(columns).to(model.device)]  # [S, D]
+        found = read_scores(model, chosen, flat, best=best, worst=worst, hidden=hidden)
+        for index, scores in zip(laid.indices, found, strict=True):
             results[index] = scores
     return [result for result in results if result is not None]
 
 
-def _read(
-    model: Network,
-    trees: Sequence[Branches],
-    states: torch.Tensor,
-    allowed: torch.Tensor,
-    best: int,
-    worst: int,
-    hidden: bool,
+def read_scores(
+    model: Network, trees: Sequence[Branches], flat: torch.Tensor, *, best: int, worst: int, hidden: bool
 ) -> list[TreeScores]:
-    """Reads the scores of a batch of trees off its states ``[B, L, D]``, in blocks of bounded size."""
-    sizes = [tree.size + 1 for tree in trees]  # the last token of the prompt predicts the first ones
+    """Reads the scores of trees off the states of their prompts' last tokens and nodes, in turn ``[S, D]``."""
+    sizes = [tree.size + 1 for tree in trees]
     starts = np.cumsum([0, *sizes[:-1]])
-    rows = np.repeat(np.arange(len(trees)), sizes)
-    columns = np.concatenate([len(t.prompt) - 1 + np.arange(s) for t, s in zip(trees, sizes, strict=True)])
-    flat = states[torch.from_numpy(rows).to(model.device), torch.from_numpy(columns).to(model.device)]  # [S, D]
     owners = np.concatenate([start + tree.parents + 1 for start, tree in zip(starts, trees, strict=True)])  # [n]
     order = np.argsort(owners, kind="stable")  # so that the nodes a block predicts stand together
     tokens = np.concatenate([tree.tokens for tree in trees]).astype(np.int64)
+    allowed = allowed_tokens(model)
+    read = _read_in_blocks if model.reads_blocks else _read_whole
+    logp, found = read(model, flat, owners, order, tokens, allowed, best, worst)
+    vectors = flat.float().cpu().numpy() if hidden else np.zeros((len(flat), 0), np.float32)
+    per_tree = zip(*(np.split(array, starts[1:]) for array in (*found, vectors)), strict=True)
+    nodes = np.split(logp, np.cumsum([tree.size for tree in trees])[:-1])
+    return [TreeScores(scores, *arrays) for scores, arrays in zip(nodes, per_tree, strict=True)]
+
+
+Found = tuple[np.ndarray, list[np.ndarray]]  # logp [n]; best ids, best logp, worst ids, worst logp, each [S, k]
+
+
+def _read_in_blocks(
+    model: Network, flat: torch.Tensor, owners: np.ndarray, order: np.ndarray, tokens: np.ndarray,
+    allowed: np.ndarray, best: int, worst: int,
+) -> Found:  # fmt: skip
+    """Reads a large vocabulary block by block (see `treegym.models.local.vocabulary_head`)."""
+    said = read_vocabulary(
+        model, flat, rows=owners[order], tokens=tokens[order], best=best, worst=worst, allowed=allowed
+    )
+    logp = np.empty(len(tokens), np.float32)
+    logp[order] = said.singles
+    return logp, [said.best_ids, said.best_logp, said.worst_ids, said.worst_logp]
+
+
+def _read_whole(
+    model: Network, flat: torch.Tensor, owners: np.ndarray, order: np.ndarray, tokens: np.ndarray,
+    allowed: np.ndarray, best: int, worst: int,
+) -> Found:  # fmt: skip
+    """Reads whole rows of a small vocabulary."""
+    mask = torch.from_numpy(allowed).to(model.device)
     logp = np.empty(len(tokens), np.float32)
     parts: list[list[np.ndarray]] = []
     block = max(1, LOGITS_LIMIT // len(allowed))
@@ -143,15 +199,10 @@ def _read(
         mine = order[low:high]
         picked = logprobs[torch.from_numpy(owners[mine] - begin), torch.from_numpy(tokens[mine])]
         logp[mine] = picked.cpu().numpy()
-        tops = logprobs.masked_fill(~allowed, -torch.inf).topk(best, dim=-1) if best else None
-        lows = logprobs.masked_fill(~allowed, torch.inf).topk(worst, dim=-1, largest=False) if worst else None
+        tops = logprobs.masked_fill(~mask, -torch.inf).topk(best, dim=-1) if best else None
+        lows = logprobs.masked_fill(~mask, torch.inf).topk(worst, dim=-1, largest=False) if worst else None
         parts.append([*_pair(tops, len(logprobs)), *_pair(lows, len(logprobs))])
-    found = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    vectors = flat.float().cpu().numpy() if hidden else np.zeros((len(flat), 0), np.float32)
-    cuts = starts[1:]
-    per_tree = zip(*(np.split(array, cuts) for array in (*found, vectors)), strict=True)
-    nodes = np.split(logp, np.cumsum([tree.size for tree in trees])[:-1])
-    return [TreeScores(scores, *arrays) for scores, arrays in zip(nodes, per_tree, strict=True)]
+    return logp, [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 def _pair(ranked: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:

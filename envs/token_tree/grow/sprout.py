@@ -31,6 +31,11 @@ class Sprout:
         self._max_tokens, self._allowed = max_tokens, allowed
 
     @property
+    def closed_by(self) -> frozenset[int]:
+        """The tokens at which a continuation is over: the end, and those that may not stand in a tree."""
+        return frozenset([self.eos_id, *np.flatnonzero(~self._allowed).tolist()])
+
+    @property
     def size(self) -> int:
         return len(self.tokens)
 

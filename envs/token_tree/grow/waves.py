@@ -9,7 +9,7 @@ from treegym.envs.token_tree.grow.proposals import Proposal, proposals_at
 from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
 from treegym.envs.token_tree.grow.sprout import Sprout
 from treegym.envs.token_tree.grow.stepwise import grow_stepwise
-from treegym.models.tree_scores import allowed_tokens, score_trees
+from treegym.models.tree_scores import Reading, allowed_tokens, read_trees, score_trees
 
 __all__ = ["grow_sprouts"]
 
@@ -43,18 +43,27 @@ def grow_sprouts(prompts: Sequence[str], voices: Sequence[Voice], settings: Grow
 
 def _add_siblings(sprouts: Sequence[Sprout], voices: Sequence[Voice], begins: Begins, settings: GrowSettings) -> None:
     """Adds right and wrong siblings along the answers until the node budget or the proposals are used up."""
-    offers = _offers_along(sprouts, voices, begins, settings)
+    primary, begin = voices[PRIMARY], begins[PRIMARY]
+    trees = [sprout.branches(start) for sprout, start in zip(sprouts, begin, strict=True)]
+    reading = read_trees(primary.model, trees)
+    offers = _offers_along(sprouts, voices, begins, settings, reading)
     for candidates in _waves(sprouts, offers):
-        if not accept(sprouts, candidates, voices[PRIMARY], begins[PRIMARY], settings.max_nodes):
+        if not accept(sprouts, candidates, primary, begin, settings.max_nodes, reading=reading):
             return
 
 
 def _offers_along(
-    sprouts: Sequence[Sprout], voices: Sequence[Voice], begins: Begins, settings: GrowSettings
+    sprouts: Sequence[Sprout],
+    voices: Sequence[Voice],
+    begins: Begins,
+    settings: GrowSettings,
+    reading: Reading | None,
 ) -> list[dict[int, list[Proposal]]]:
-    """Returns, for each prompt, the proposals at every context of its sprout."""
+    """Returns, for each prompt, the proposals at every context of its sprout; the primary's may be read already."""
     scores = [
-        score_trees(
+        reading.scores(best=settings.best, worst=settings.worst)
+        if number == PRIMARY and reading is not None
+        else score_trees(
             voice.model,
             [sprout.branches(begin) for sprout, begin in zip(sprouts, begins[number], strict=True)],
             best=settings.best,

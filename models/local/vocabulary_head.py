@@ -1,0 +1,207 @@
+"""What is asked of next-token distributions, without a row of the whole vocabulary ever being laid out.
+
+A vocabulary of 262,144 tokens takes 1 MB per row in float32, and mostly a few of its numbers are wanted: the
+log-probability of some tokens, the mass of some sets of tokens, the best and the worst few. All of them need the log of
+the sum over the vocabulary, and nothing else of the rest. So the output embedding is multiplied block by block of the
+vocabulary, and each block is reduced before the next one is made.
+
+Letters: R rows (hidden states), D hidden size, V vocabulary, b columns of a block, k ranks, Q questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from treegym.models.local.network import Network
+
+__all__ = ["LARGE", "Question", "Readings", "read_vocabulary"]
+
+LARGE = 8192  # tokens of a vocabulary from which on it is read in blocks
+BLOCK = 8192  # columns of one block
+ROWS = 1024  # rows of one block; so a block takes 32 MB in float32
+
+
+@dataclass(frozen=True)
+class Question:
+    """The mass of a set of tokens after some rows."""
+
+    tokens: np.ndarray  # [n] int64, rising
+    rows: np.ndarray  # [Q] int64
+
+
+@dataclass
+class Readings:
+    """What rows say. An id of -1: there is no such rank."""
+
+    singles: np.ndarray  # [Q] float32, log-probability of each asked token after its row
+    masses: list[np.ndarray] = field(default_factory=list)  # of each question [Q] float32, the log of the set's mass
+    best_ids: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))  # [R, k] int32, best first
+    best_logp: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    worst_ids: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))  # [R, k], worst first
+    worst_logp: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+
+@torch.inference_mode()
+def read_vocabulary(
+    model: Network,
+    states: torch.Tensor,
+    *,
+    rows: np.ndarray | None = None,
+    tokens: np.ndarray | None = None,
+    questions: list[Question] | None = None,
+    best: int = 0,
+    worst: int = 0,
+    allowed: np.ndarray | None = None,
+) -> Readings:
+    """Reads next-token distributions off hidden states ``[R, D]``.
+
+    Args:
+        model: the model, for its output embedding and its ends.
+        states: last hidden states.
+        rows: row of each single token asked for ``[Q]``, rising.
+        tokens: those tokens ``[Q]``; EOS stands for all of the model's ends.
+        questions: sets of tokens whose mass is asked for; EOS in a set stands for itself alone.
+        best: how many of the likeliest tokens to return.
+        worst: how many of the unlikeliest.
+        allowed: tokens that may be among them ``[V] bool``; all where None.
+    """
+    none = np.zeros(0, np.int64)
+    rows, tokens, questions = (none if rows is None else rows), (none if tokens is None else tokens), questions or []
+    parts = []
+    for start in range(0, max(len(states), 1), ROWS):
+        stop = start + ROWS
+        low, high = np.searchsorted(rows, [start, stop])
+        here = [Question(q.tokens, q.rows[(q.rows >= start) & (q.rows < stop)] - start) for q in questions]
+        block = _Block(model, states[start:stop], rows[low:high] - start, tokens[low:high], here, best, worst, allowed)
+        parts.append(block.read())
+    return _joined(parts, questions)
+
+
+def _joined(parts: list[Readings], questions: list[Question]) -> Readings:
+    masses = []
+    for number in range(len(questions)):
+        masses.append(np.concatenate([part.masses[number] for part in parts]))
+    tables = ("best_ids", "best_logp", "worst_ids", "worst_logp")
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in tables}
+    return Readings(np.concatenate([part.singles for part in parts]), masses, **joined)
+
+
+class _Block:
+    """The reading of up to `ROWS` rows. Rows of questions may stand in any order; masses come back in theirs."""
+
+    def __init__(
+        self,
+        model: Network,
+        states: torch.Tensor,
+        rows: np.ndarray,
+        tokens: np.ndarray,
+        questions: list[Question],
+        best: int,
+        worst: int,
+        allowed: np.ndarray | None,
+    ) -> None:
+        self.model, self.states, self.questions = model, states, questions
+        self.device = states.device
+        self.rows, self.tokens = rows, tokens
+        self.best, self.worst = best, worst
+        mask = np.ones(model.tokenizer.vocab_size, bool) if allowed is None else allowed.copy()
+        self.ends = np.sort(np.array(model.ends, np.int64))
+        self.eos_allowed = bool(mask[model.tokenizer.eos_id])
+        mask[self.ends] = False  # the one end is added when its mass is known
+        self.barred = torch.from_numpy(~mask).to(self.device)
+
+    def read(self) -> Readings:
+        size = self.model.tokenizer.vocab_size
+        total = self._nothing(len(self.states))  # log of the sum over the vocabulary so far
+        end = self._nothing(len(self.states))
+        singles = self._nothing(len(self.tokens))
+        masses = [self._nothing(len(question.rows)) for question in self.questions]
+        tops: list[tuple[torch.Tensor, torch.Tensor]] = []
+        lows: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for low in range(0, size, BLOCK):
+            high = min(low + BLOCK, size)
+            logits = self.model.block_of_logits(self.states, low, high)  # [R, b]
+            total = torch.logaddexp(total, logits.logsumexp(dim=1))
+            ends = self.ends[(self.ends >= low) & (self.ends < high)] - low
+            if len(ends):
+                end = torch.logaddexp(end, logits[:, self._on(ends)].logsumexp(dim=1))
+            inside = np.flatnonzero((self.tokens >= low) & (self.tokens < high))
+            if len(inside):
+                singles[self._on(inside)] = logits[self._on(self.rows[inside]), self._on(self.tokens[inside] - low)]
+            for number, question in enumerate(self.questions):
+                masses[number] = self._with_block(masses[number], question, logits, low, high)
+            barred = self.barred[low:high]
+            if self.best:
+                tops.append(self._ranked(logits.masked_fill(barred, -torch.inf), low, self.best, largest=True))
+            if self.worst:
+                lows.append(self._ranked(logits.masked_fill(barred, torch.inf), low, self.worst, largest=False))
+        at_end = np.flatnonzero(np.isin(self.tokens, self.ends))
+        if len(at_end):
+            is_eos = self._on(self.tokens[at_end]) == self.model.tokenizer.eos_id
+            theirs = end[self._on(self.rows[at_end])]
+            singles[self._on(at_end)] = torch.where(is_eos, theirs, torch.full_like(theirs, -torch.inf))
+        readings = Readings((singles - total[self._on(self.rows)]).cpu().numpy())
+        for mass, question in zip(masses, self.questions, strict=True):
+            readings.masses.append((mass - total[self._on(question.rows)]).cpu().numpy())
+        if self.best:
+            readings.best_ids, readings.best_logp = self._merged(tops, end, total, self.best, largest=True)
+        else:
+            readings.best_ids, readings.best_logp = _empty(len(self.states))
+        if self.worst:
+            readings.worst_ids, readings.worst_logp = self._merged(lows, end, total, self.worst, largest=False)
+        else:
+            readings.worst_ids, readings.worst_logp = _empty(len(self.states))
+        return readings
+
+    def _nothing(self, count: int) -> torch.Tensor:
+        return torch.full((count,), -torch.inf, device=self.device)
+
+    def _on(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def _with_block(
+        self, mass: torch.Tensor, question: Question, logits: torch.Tensor, low: int, high: int
+    ) -> torch.Tensor:
+        """Returns a question's mass with what this block adds."""
+        first, last = np.searchsorted(question.tokens, [low, high])
+        if first == last or not len(question.rows):
+            return mass
+        columns = question.tokens[first:last] - low
+        chosen = logits[self._on(question.rows)]  # [Q, b]
+        dense = int(columns[-1]) - int(columns[0]) + 1 == len(columns)
+        own = chosen[:, int(columns[0]) : int(columns[-1]) + 1] if dense else chosen[:, self._on(columns)]
+        return torch.logaddexp(mass, own.logsumexp(dim=1))
+
+    @staticmethod
+    def _ranked(logits: torch.Tensor, low: int, count: int, *, largest: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        found = logits.topk(min(count, logits.shape[1]), dim=1, largest=largest)
+        return found.values, found.indices + low
+
+    def _merged(
+        self,
+        parts: list[tuple[torch.Tensor, torch.Tensor]],
+        end: torch.Tensor,
+        total: torch.Tensor,
+        count: int,
+        *,
+        largest: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns ids and log-probabilities of the ranks over all blocks, the one end among them."""
+        worst_case = -torch.inf if largest else torch.inf
+        own = end if self.eos_allowed else torch.full_like(end, worst_case)
+        values = torch.cat([own[:, None], *(values for values, _ in parts)], dim=1)
+        eos = torch.full_like(parts[0][1][:, :1], self.model.tokenizer.eos_id)
+        ids = torch.cat([eos, *(ids for _, ids in parts)], dim=1)
+        found = values.topk(min(count, values.shape[1]), dim=1, largest=largest)
+        chosen = ids.gather(1, found.indices).to(torch.int32)
+        known = torch.isfinite(found.values)
+        logp = torch.where(known, found.values - total[:, None], found.values)
+        return torch.where(known, chosen, -1).cpu().numpy(), logp.cpu().numpy()
+
+
+def _empty(rows: int) -> Any:
+    return np.zeros((rows, 0), np.int32), np.zeros((rows, 0), np.float32)
