@@ -11,14 +11,16 @@ from typing import Protocol
 
 import numpy as np
 
-from treegym.models.base import LanguageModel, TextTokenizer
+from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
 
 __all__ = [
     "Branches",
     "Hopeless",
     "Reading",
     "TreeScores",
+    "Trie",
     "allowed_tokens",
+    "rank_trees",
     "read_trees",
     "score_trees",
     "score_trees_naively",
@@ -58,6 +60,34 @@ class Branches:
         return [*self.prompt, *self.path(node)]
 
 
+class Trie:
+    """Texts of tokens that begin alike, as one tree.
+
+    Attributes:
+        branches: the tree; its prompt is the texts' first token.
+        nodes: where each text ends ``[texts] int64``, -1 at the prompt.
+    """
+
+    def __init__(self, texts: Sequence[TokenIds]) -> None:
+        """`texts` are not empty and have the same first token."""
+        children: dict[tuple[int, int], int] = {}
+        tokens: list[int] = []
+        parents: list[int] = []
+        ends = []
+        for text in texts:
+            node = -1
+            for token in text[1:]:
+                child = children.get((node, token))
+                if child is None:
+                    child = children[node, token] = len(tokens)
+                    tokens.append(token)
+                    parents.append(node)
+                node = child
+            ends.append(node)
+        self.branches = Branches((int(texts[0][0]),), np.array(tokens, np.int32), np.array(parents, np.int32))
+        self.nodes = np.array(ends, np.int64)
+
+
 @dataclass(frozen=True)
 class TreeScores:
     """What a model says about one tree. Position 0 is the prompt itself, position i + 1 node i.
@@ -78,6 +108,10 @@ class Reading(Protocol):
 
     def scores(self, *, best: int = 1, worst: int = 0, hidden: bool = False) -> list[TreeScores]:
         """Returns what `score_trees` does."""
+        ...
+
+    def states_after(self, nodes: Sequence[tuple[int, int]], tokens: Sequence[int]) -> np.ndarray:
+        """Returns the hidden state of a token after each node ``[B, D] float32``; nodes of a tree side by side."""
         ...
 
     def greedy(
@@ -131,6 +165,12 @@ def score_trees(
     if own is not None:
         return own(trees, best=best, worst=worst, hidden=hidden)
     return score_trees_naively(model, trees, best=best, worst=worst, hidden=hidden)
+
+
+def rank_trees(model: LanguageModel, trees: Sequence[Branches], *, best: int, worst: int) -> list[TreeScores]:
+    """Returns what `score_trees` does, whose log-probabilities of nodes may be NaN: only the ranks are wanted."""
+    own = getattr(model, "rank_trees", None)
+    return score_trees(model, trees, best=best, worst=worst) if own is None else own(trees, best=best, worst=worst)
 
 
 def read_trees(model: LanguageModel, trees: Sequence[Branches]) -> Reading | None:

@@ -30,7 +30,7 @@ from treegym.models.local.tree_reader import TreeReader
 from treegym.models.local.vocabulary_head import LARGE, read_vocabulary
 from treegym.models.tokens.boundary import pieces_of
 from treegym.models.tokens.ends import barred_by, cut_at_stop, declared_ends, ends_by
-from treegym.models.tree_scores import Branches, TreeScores, score_trees_naively
+from treegym.models.tree_scores import Branches, TreeScores, Trie, score_trees_naively
 
 __all__ = ["TransformersModel"]
 
@@ -78,6 +78,7 @@ class TransformersModel:
             raise BackendError(f"{name}: not a causal language model (it has no output embeddings)")
         self._plain_head = self._head_is_plain()
         linear = isinstance(self._output, torch.nn.Linear)  # what is no plain matrix is asked for whole rows
+        self.reads_sets = linear  # the mass of sets of tokens, for models of other vocabularies
         self.reads_blocks = linear and tokenizer.vocab_size >= LARGE
         self._fingerprint: str | None = None
         self.ends = declared_ends(getattr(model, "generation_config", None), tokenizer)  # EOS first
@@ -213,6 +214,22 @@ class TransformersModel:
         for rows, last in self._last_hidden(contexts):
             result[rows] = last.float().cpu().numpy()
         return result
+
+    @torch.inference_mode()
+    def last_states(self, contexts: Sequence[Sequence[TokenIds]]) -> torch.Tensor:
+        """Returns the last hidden state of every context of every group ``[B, D]``, in the model's own precision.
+
+        A group's contexts begin alike: their trie is read in one pass, no token twice.
+        """
+        if not self.supports_tree_attention:
+            flat = [context for group in contexts for context in group]
+            found = torch.empty((len(flat), self.config.hidden_size), dtype=self.dtype, device=self.device)
+            for rows, last in self._last_hidden(flat):
+                found[torch.tensor(rows, device=self.device)] = last
+            return found
+        tries = [Trie(group) for group in contexts]
+        reader = TreeReader(self, [trie.branches for trie in tries])
+        return reader.states(np.concatenate([reader.ends(tree, trie.nodes) for tree, trie in enumerate(tries)]))
 
     @torch.inference_mode()
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:

@@ -65,13 +65,31 @@ class TreeReader:
 
     def scores(self, *, best: int = 1, worst: int = 0, hidden: bool = False) -> list[TreeScores]:
         """Returns what the model says of the trees; see `treegym.models.tree_scores.score_trees`."""
-        assert self._states is not None
         places = [
             start + len(tree.prompt) - 1 + np.arange(tree.size + 1)
             for start, tree in zip(self._start, self.trees, strict=False)
         ]
-        flat = self._states[torch.from_numpy(np.concatenate(places)).to(self.model.device)]
+        flat = self.states(np.concatenate(places))
         return read_scores(self.model, self.trees, flat, best=best, worst=worst, hidden=hidden)
+
+    def states(self, places: np.ndarray) -> torch.Tensor:
+        """Returns the states of some tokens ``[n, D]``, by where they stand."""
+        assert self._states is not None
+        return self._states[torch.from_numpy(places).to(self.model.device)]
+
+    @torch.inference_mode()
+    def states_after(self, nodes: Sequence[tuple[int, int]], tokens: Sequence[int]) -> np.ndarray:
+        """Returns the state of a token after each node ``[B, D] float32``; nodes of a tree side by side."""
+        found = np.empty((len(nodes), self.model.config.hidden_size), np.float32)
+        for rows in self._batches(nodes, [1] * len(nodes)):
+            decoding = self._gathered([nodes[row] for row in rows])
+            decoding.advance(self.model, torch.tensor([tokens[row] for row in rows]))
+            found[rows] = decoding.state.float().cpu().numpy()
+        return found
+
+    def ends(self, tree: int, nodes: np.ndarray) -> np.ndarray:
+        """Returns where nodes of a tree stand ``[n] int64``; -1 is the prompt's last token."""
+        return int(self._start[tree]) + len(self.trees[tree].prompt) + nodes
 
     def places(self, tree: int, node: int) -> np.ndarray:
         """Returns where the tokens from a prompt's first one down to a node stand ``[path] int64``."""
@@ -173,5 +191,4 @@ class TreeReader:
         cache: Any = DynamicCache()
         for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             cache.update(keys[where].transpose(1, 2), values[where].transpose(1, 2), layer)  # [B, H, P, head size]
-        assert self._states is not None
-        return Decoding(cache, seen, seen.sum(dim=1, keepdim=True) - 1, self._states[where[:, -1]])
+        return Decoding(cache, seen, seen.sum(dim=1, keepdim=True) - 1, self.states(index[:, -1]))

@@ -27,7 +27,7 @@ ROWS = 1024  # rows of one block; so a block takes 32 MB in float32
 
 @dataclass(frozen=True)
 class Question:
-    """The mass of a set of tokens after some rows."""
+    """The mass of a set of tokens after some rows, in any order."""
 
     tokens: np.ndarray  # [n] int64, rising
     rows: np.ndarray  # [Q] int64
@@ -72,26 +72,23 @@ def read_vocabulary(
     none = np.zeros(0, np.int64)
     rows, tokens, questions = (none if rows is None else rows), (none if tokens is None else tokens), questions or []
     parts = []
+    masses = [np.empty(len(question.rows), np.float32) for question in questions]
     for start in range(0, max(len(states), 1), ROWS):
         stop = start + ROWS
         low, high = np.searchsorted(rows, [start, stop])
-        here = [Question(q.tokens, q.rows[(q.rows >= start) & (q.rows < stop)] - start) for q in questions]
+        inside = [(question.rows >= start) & (question.rows < stop) for question in questions]
+        here = [Question(q.tokens, q.rows[mine] - start) for q, mine in zip(questions, inside, strict=True)]
         block = _Block(model, states[start:stop], rows[low:high] - start, tokens[low:high], here, best, worst, allowed)
         parts.append(block.read())
-    return _joined(parts, questions)
-
-
-def _joined(parts: list[Readings], questions: list[Question]) -> Readings:
-    masses = []
-    for number in range(len(questions)):
-        masses.append(np.concatenate([part.masses[number] for part in parts]))
+        for mass, mine, found in zip(masses, inside, parts[-1].masses, strict=True):
+            mass[mine] = found
     tables = ("best_ids", "best_logp", "worst_ids", "worst_logp")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in tables}
     return Readings(np.concatenate([part.singles for part in parts]), masses, **joined)
 
 
 class _Block:
-    """The reading of up to `ROWS` rows. Rows of questions may stand in any order; masses come back in theirs."""
+    """The reading of up to `ROWS` rows."""
 
     def __init__(
         self,
@@ -125,7 +122,6 @@ class _Block:
         for low in range(0, size, BLOCK):
             high = min(low + BLOCK, size)
             logits = self.model.block_of_logits(self.states, low, high)  # [R, b]
-            total = torch.logaddexp(total, logits.logsumexp(dim=1))
             ends = self.ends[(self.ends >= low) & (self.ends < high)] - low
             if len(ends):
                 end = torch.logaddexp(end, logits[:, self._on(ends)].logsumexp(dim=1))
@@ -134,11 +130,12 @@ class _Block:
                 singles[self._on(inside)] = logits[self._on(self.rows[inside]), self._on(self.tokens[inside] - low)]
             for number, question in enumerate(self.questions):
                 masses[number] = self._with_block(masses[number], question, logits, low, high)
-            barred = self.barred[low:high]
             if self.best:
-                tops.append(self._ranked(logits.masked_fill(barred, -torch.inf), low, self.best, largest=True))
+                tops.append(self._ranked(logits, low, high, self.best, largest=True))
             if self.worst:
-                lows.append(self._ranked(logits.masked_fill(barred, torch.inf), low, self.worst, largest=False))
+                lows.append(self._ranked(logits, low, high, self.worst, largest=False))
+            most = logits.amax(dim=1)
+            total = torch.logaddexp(total, logits.sub_(most[:, None]).exp_().sum(dim=1).log_() + most)  # in place: last
         at_end = np.flatnonzero(np.isin(self.tokens, self.ends))
         if len(at_end):
             is_eos = self._on(self.tokens[at_end]) == self.model.tokenizer.eos_id
@@ -171,14 +168,25 @@ class _Block:
         if first == last or not len(question.rows):
             return mass
         columns = question.tokens[first:last] - low
-        chosen = logits[self._on(question.rows)]  # [Q, b]
+        rows = self._on(question.rows)
         dense = int(columns[-1]) - int(columns[0]) + 1 == len(columns)
-        own = chosen[:, int(columns[0]) : int(columns[-1]) + 1] if dense else chosen[:, self._on(columns)]
+        if dense:
+            own = logits[rows, int(columns[0]) : int(columns[-1]) + 1]  # [Q, n]
+        else:
+            own = logits[rows[:, None], self._on(columns)[None, :]]
         return torch.logaddexp(mass, own.logsumexp(dim=1))
 
-    @staticmethod
-    def _ranked(logits: torch.Tensor, low: int, count: int, *, largest: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        found = logits.topk(min(count, logits.shape[1]), dim=1, largest=largest)
+    def _ranked(
+        self, logits: torch.Tensor, low: int, high: int, count: int, *, largest: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the best or worst of a block, logits and ids, without tokens that are not allowed."""
+        barred = self.barred[low:high]
+        if bool(barred.any()):
+            logits = logits.masked_fill(barred, -torch.inf if largest else torch.inf)
+        if count == 1:  # a pass instead of a selection
+            found = logits.max(dim=1, keepdim=True) if largest else logits.min(dim=1, keepdim=True)
+        else:
+            found = logits.topk(min(count, logits.shape[1]), dim=1, largest=largest)
         return found.values, found.indices + low
 
     def _merged(

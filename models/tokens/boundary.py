@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from treegym.errors import DataError
@@ -62,18 +62,31 @@ class Boundary:
         The tokenizer's own segmentation of the whole text is taken where it goes on from the tokens that stand, then
         its segmentation of the addition alone, then the one with the fewest tokens.
         """
-        if not addition:
-            return []
+        return self.after(after)(addition)
+
+    def after(self, context: Sequence[int]) -> Callable[[bytes], list[int] | None]:
+        """Returns `tokens_for` after one context, for many additions."""
         pieces = pieces_of(self.tokenizer)
-        standing = [token for token in after if pieces[token]]
+        standing = [token for token in context if pieces[token]]
         before = spoken(self.tokenizer, standing)
-        wanted = b" " + addition if _is_word_piece(self.tokenizer) and not standing else addition
-        whole = self._encoded(before + addition)
-        going_on = whole[len(standing) :] if whole is not None and whole[: len(standing)] == standing else None
-        for candidate in (going_on, self._encoded(addition)):
-            if candidate is not None and b"".join(pieces[token] for token in candidate) == wanted:
-                return candidate
-        return self._fewest(wanted)
+        starts_word = _is_word_piece(self.tokenizer) and not standing
+        count = len(standing)
+
+        def written(addition: bytes) -> list[int] | None:
+            if not addition:
+                return []
+            wanted = b" " + addition if starts_word else addition
+            whole = self._encoded(before + addition)
+            if whole is not None and whole[:count] == standing:
+                going_on = whole[count:]
+                if b"".join(pieces[token] for token in going_on) == wanted:
+                    return going_on
+            alone = self._encoded(addition)
+            if alone is not None and b"".join(pieces[token] for token in alone) == wanted:
+                return alone
+            return self._fewest(wanted)
+
+        return written
 
     def _encoded(self, written: bytes) -> list[int] | None:
         try:

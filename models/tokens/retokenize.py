@@ -23,6 +23,7 @@ from treegym.errors import DataError
 from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, told_logprobs
 from treegym.models.batched_trees import score_trees_partly
 from treegym.models.tokens.boundary import Boundary, complete_text, pieces_of, spoken
+from treegym.models.tokens.foreign_scores import ByteOrder, score_foreign_trees
 from treegym.models.tree_scores import Branches, TreeScores
 
 __all__ = ["Retokenized", "in_vocabulary_of"]
@@ -32,7 +33,8 @@ NOTHING = np.float32(-1e4)  # stands for log 0
 
 def in_vocabulary_of(model: LanguageModel, tokenizer: TextTokenizer) -> LanguageModel:
     """Returns the model itself if it speaks this vocabulary already, else the model behind the boundary."""
-    if model.tokenizer.fingerprint() == tokenizer.fingerprint():
+    same = model.tokenizer.vocab_size == tokenizer.vocab_size  # fingerprints of large vocabularies take seconds
+    if same and model.tokenizer.fingerprint() == tokenizer.fingerprint():
         return model
     return Retokenized(model, tokenizer)
 
@@ -48,6 +50,8 @@ class Retokenized:
         self._pieces = pieces_of(model.tokenizer)  # the teacher's
         self._begin = tuple(getattr(model.tokenizer, "prefix_ids", ()))
         self._openings: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._spelled: dict[int, list[int] | None] = {}
+        self._bytes: ByteOrder | None = None
         self._tables: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
         mean_length = [np.mean([len(p) for p in pieces if p]) for pieces in (pieces_of(tokenizer), self._pieces)]
         # how many of the teacher's tokens one of the primary's takes, about
@@ -159,7 +163,7 @@ class Retokenized:
         spelled, rows = [], []
         for row, (context, token) in enumerate(steps):
             situation = self.teacher_context(context)
-            own = self._spelling(token)
+            own = self.spelling(token)
             if situation is not None and own is not None and not situation[1]:
                 rows.append(row)
                 spelled.append((situation[0], own))
@@ -169,8 +173,13 @@ class Retokenized:
                 values[row] = np.logaddexp(values[row], float(chain.sum()))
         return np.clip(values, NOTHING, 0.0).astype(np.float32)
 
-    def _spelling(self, token: int) -> list[int] | None:
+    def spelling(self, token: int) -> list[int] | None:
         """Returns the teacher's own tokens for a piece, if it takes it several."""
+        if token not in self._spelled:
+            self._spelled[token] = self._spell(token)
+        return self._spelled[token]
+
+    def _spell(self, token: int) -> list[int] | None:
         piece = pieces_of(self.tokenizer)[token]
         try:
             ids = self.inner.tokenizer.encode(piece.decode()) if piece else []
@@ -185,6 +194,8 @@ class Retokenized:
 
         The marginals need all log-probabilities: a teacher that tells fewer has no opinions here.
         """
+        if getattr(self.inner, "reads_sets", False):
+            return score_foreign_trees(self, trees, best=best, worst=worst, hidden=hidden)
         if not hidden and told_logprobs(self.inner) < self.inner.tokenizer.vocab_size:
             return score_trees_partly(self, trees, best=0, given=0, scores_prompts=False)
         results = []
@@ -195,8 +206,8 @@ class Retokenized:
             marginals = np.full((len(contexts), self.tokenizer.vocab_size), np.nan, np.float32)
             for row, logprobs, pending in self._asked(contexts):
                 order = np.argsort(-logprobs, kind="stable")
-                likely[row] = self._first_tokens(order, pending, contexts[row], best)
-                unlikely[row] = self._first_tokens(order[::-1], pending, contexts[row], worst)
+                likely[row] = list(self.first_tokens(order, pending, contexts[row], best))
+                unlikely[row] = list(self.first_tokens(order[::-1], pending, contexts[row], worst))
                 marginals[row] = self._marginals(logprobs, pending)
             steps = [(contexts[p + 1], int(t)) for p, t in zip(tree.parents, tree.tokens, strict=True)]
             best_ids, worst_ids = _squared(likely), _squared(unlikely)
@@ -212,21 +223,39 @@ class Retokenized:
             )
         return results
 
-    def _first_tokens(self, order: np.ndarray, pending: bytes, context: list[int], count: int) -> list[int]:
-        """Returns the primary's first tokens of what the teacher's tokens write, in the teacher's order, distinct."""
-        found: dict[int, None] = {}
+    def rank_trees(self, trees: Sequence[Branches], *, best: int, worst: int) -> list[TreeScores]:
+        """Returns the ranks of `score_trees`; log-probabilities of nodes may be NaN."""
+        if getattr(self.inner, "reads_sets", False):
+            return score_foreign_trees(self, trees, best=best, worst=worst, hidden=False, nodes=False)
+        return self.score_trees(trees, best=best, worst=worst)
+
+    def first_tokens(
+        self, order: Sequence[int] | np.ndarray, pending: bytes, context: list[int], count: int
+    ) -> dict[int, int]:
+        """Returns the primary's first tokens of what the teacher's tokens write, in the teacher's order, distinct.
+
+        Each comes with the first of the teacher's tokens that begins with it.
+        """
+        found: dict[int, int] = {}
+        write = self._boundary.after(context)
         for token in order:
             if len(found) >= count:
                 break
             piece = self._pieces[token]
             if int(token) == self.inner.tokenizer.eos_id:
                 if not pending:
-                    found.setdefault(self.tokenizer.eos_id)
+                    found.setdefault(self.tokenizer.eos_id, int(token))
             elif len(piece) > len(pending) and piece.startswith(pending):
-                ids = self._boundary.tokens_for(piece[len(pending) :], after=context)
+                ids = write(piece[len(pending) :])
                 if ids:
-                    found.setdefault(ids[0])
-        return list(found)
+                    found.setdefault(ids[0], int(token))
+        return found
+
+    def byte_order(self) -> ByteOrder:
+        """Returns the teacher's vocabulary in the order of its bytes, without tokens that stand for its end."""
+        if self._bytes is None:
+            self._bytes = ByteOrder(self.inner.tokenizer, without=getattr(self.inner, "ends", ()))
+        return self._bytes
 
     def generate(
         self,

@@ -38,7 +38,12 @@ class HuggingFaceTokenizer:
                 f"{type(tokenizer).__name__} has no fast form (tokenizer.json); convert it with transformers first"
             )
         self.hf = tokenizer
-        decoder = tokenizer.backend_tokenizer.decoder
+        backend = tokenizer.backend_tokenizer
+        limited = backend.truncation is not None or backend.padding is not None
+        self._as_read = backend.to_str() if limited else None  # they are part of the rules, but apply to no text here
+        backend.no_truncation()
+        backend.no_padding()
+        decoder = backend.decoder
         self._decoders: Any = None if decoder is None else json.loads(decoder.__getstate__())
         self.vocab_size = len(tokenizer)
         eos = tokenizer.eos_token_id
@@ -52,7 +57,7 @@ class HuggingFaceTokenizer:
         self.prefix_ids = tuple(int(i) for i in begin if i != self.eos_id)  # what begins every text, such as BOS
 
     def encode(self, text: str) -> list[int]:
-        ids = [int(i) for i in self.hf.encode(text, add_special_tokens=False)]
+        ids: list[int] = self.hf.backend_tokenizer.encode(text, add_special_tokens=False).ids
         unknown = self.hf.unk_token_id
         if unknown is not None and unknown in ids and unknown != self.eos_id:
             raise DataError(f"the vocabulary cannot express {text[:60]!r}; use a model whose tokenizer can")
@@ -92,7 +97,7 @@ class HuggingFaceTokenizer:
 
     def _rules(self) -> dict[str, Any]:
         """Returns the whole tokenizer.json; hundreds of megabytes as objects, so it is not kept."""
-        rules: dict[str, Any] = json.loads(self.hf.backend_tokenizer.to_str())
+        rules: dict[str, Any] = json.loads(self._as_read or self.hf.backend_tokenizer.to_str())
         return rules
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treegym.commands import grow_samples
+from treegym.commands.prompting import answer_rule, configure_prompting, prompt_format
 from treegym.display import say
 from treegym.errors import ConfigError
 from treegym.locks import held
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from treegym.envs.token_tree.grow.sample_settings import SampleSettings
     from treegym.models.base import LanguageModel
     from treegym.models.embeddings import Embedder
+    from treegym.models.tokens.prompt_format import PromptFormat
 
 __all__ = ["configure", "run"]
 
@@ -82,6 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-files-only", action="store_true", help="never ask the network for a model")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     grow_samples.configure(parser)
+    configure_prompting(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,7 +94,10 @@ def run(args: argparse.Namespace) -> int:
     from treegym.models.family.bundled import BUNDLED_TEACHERS
 
     out = Path(args.out)
-    prompts = load_prompts(args.prompts, seed=args.seed, limit=args.limit, shares=_shares(args.splits))
+    form = _form(args)
+    prompts = load_prompts(
+        args.prompts, seed=args.seed, limit=args.limit, shares=_shares(args.splits), rule=answer_rule(args)
+    )
     settings = _settings(args, prompts.max_tokens or LONGEST)
     _use_threads(args.threads)
     primary = _load(args.primary, args)
@@ -101,8 +107,13 @@ def run(args: argparse.Namespace) -> int:
         draft = _load(args.draft, args)
         primary, *teachers = [_drafted(model, draft) for model in (primary, *teachers)]
     if args.max_tokens is None and prompts.max_tokens is None:
+<<<<<<< HEAD
         voices = make_voices(primary, teachers, chat=not args.no_chat)
         settings = _settings(args, room_for_answers(voices, prompts.roots, most=LONGEST))
+=======
+        voices = make_voices(primary, teachers, chat=not args.no_chat, form=form)
+        settings = _sized(settings, args, room_for_answers(voices, prompts.roots, most=LONGEST))
+>>>>>>> b752add (Growth asks models once: vocabularies in blocks, trees read and gone on from, foreign teachers along one trie; growth takes forms of prompts)
     start = time.perf_counter()
     with _warnings_as_sentences(), held(out.with_name(f".{out.name}.lock"), what=f"the growth of {out}"):
         tree = grow(
@@ -115,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
             judge=_judge(args, bundled=prompts.source == "bundled"),
             embedder=_embedder(args.embedder),
             chat=not args.no_chat,
+            form=form,
             work=args.work,
             overwrite=args.overwrite,
             source=prompts.source,
@@ -149,6 +161,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+<<<<<<< HEAD
 def _settings(args: argparse.Namespace, max_tokens: int) -> GrowSettings | SampleSettings:
     """Returns what the options ask for, with paths of at most `max_tokens`, and nodes enough for them."""
     from treegym.envs.token_tree.grow.growing import GrowSettings
@@ -166,6 +179,26 @@ def _settings(args: argparse.Namespace, max_tokens: int) -> GrowSettings | Sampl
         shard=args.shard,
         seed=args.seed,
     )
+=======
+def _form(args: argparse.Namespace) -> PromptFormat | None:
+    """Returns how prompts are put, None where no flag says so: then --no-chat decides."""
+    from treegym.models.tokens.prompt_format import PromptFormat
+
+    form = prompt_format(args)
+    if form == PromptFormat():
+        return None
+    if args.no_chat and form.form != "auto":
+        raise ConfigError(f"--no-chat and --format {args.prompt_form} say two things; leave one of them out")
+    return replace(form, form="few-shot" if form.examples else "raw") if args.no_chat else form
+
+
+def _sized(settings: GrowSettings, args: argparse.Namespace, max_tokens: int) -> GrowSettings:
+    """Returns the settings with paths of at most `max_tokens`, and nodes enough for them."""
+    if args.max_tokens is not None:
+        max_tokens = args.max_tokens
+    max_nodes = args.max_nodes if args.max_nodes is not None else max(150, 6 * max_tokens)
+    return replace(settings, max_tokens=max_tokens, max_nodes=max_nodes)
+>>>>>>> b752add (Growth asks models once: vocabularies in blocks, trees read and gone on from, foreign teachers along one trie; growth takes forms of prompts)
 
 
 @contextmanager

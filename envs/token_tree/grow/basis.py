@@ -83,7 +83,7 @@ def fit_basis(states: ContextStates, prompts: Sequence[str], *, max_tokens: int)
         Branches(context, np.array(answer, np.int32), np.arange(-1, len(answer) - 1, dtype=np.int32))
         for context, answer in zip(contexts, answers, strict=True)
     ]
-    _, vectors = states.scored(chains)
+    vectors = states.described(chains).vectors
     return ContextBasis(
         principal_components(np.concatenate(vectors).astype(np.float64)),
         principal_components(states.of_prompts(contexts).astype(np.float64)),

@@ -8,10 +8,10 @@ import numpy as np
 
 from treegym.envs.token_tree.grow.basis import ContextBasis
 from treegym.envs.token_tree.grow.settings import Judge, Verifier, Voice
-from treegym.envs.token_tree.grow.states import ContextStates
+from treegym.envs.token_tree.grow.states import ContextStates, Described
 from treegym.errors import BackendError
 from treegym.models.base import LanguageModel
-from treegym.models.tree_scores import Branches, TreeScores, score_trees
+from treegym.models.tree_scores import Branches, score_trees
 from treegym.tree.flags import END, PUNCTUATION
 from treegym.tree.token_tree import TokenTree
 
@@ -60,9 +60,9 @@ def branches_of(tree: TokenTree, voice: Voice, roots: Sequence[int]) -> list[Bra
 def fill_primary(tree: TokenTree, states: ContextStates, basis: ContextBasis | None, roots: Sequence[int]) -> None:
     """Fills prior, similarity and context of the nodes below some roots, in one pass of the primary."""
     branches = branches_of(tree, states.voice, roots)
-    scores, vectors = states.scored(branches)
-    choices = own_choices(states, branches, scores, vectors)
-    for root, branch, score, vector, choice in zip(roots, branches, scores, vectors, choices, strict=True):
+    seen = states.described(branches)
+    choices = own_choices(states, seen)
+    for root, branch, score, vector, choice in zip(roots, branches, seen.scores, seen.vectors, choices, strict=True):
         nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
         tree.prior[nodes] = checked_prior(score.logp, states.voice.name)
         tree.similarity[nodes] = cosine(vector[1:], choice[branch.parents + 1])
@@ -83,29 +83,24 @@ def checked_prior(logp: np.ndarray, name: str) -> np.ndarray:
     return np.clip(logp, LOWEST, 0.0)
 
 
-def own_choices(
-    states: ContextStates,
-    branches: Sequence[Branches],
-    scores: Sequence[TreeScores],
-    vectors: Sequence[np.ndarray],
-) -> list[np.ndarray]:
+def own_choices(states: ContextStates, seen: Described) -> list[np.ndarray]:
     """Returns the vector after the model's likeliest token, for the prompt and every node with children ``[n + 1, D]``.
 
     Where that token is a child, its vector is known already; the others are asked for in one batched call.
     """
-    choices, missing, contexts = [], [], []
-    for number, (branch, score, vector) in enumerate(zip(branches, scores, vectors, strict=True)):
+    choices, missing, tokens = [], [], []
+    for number, (branch, score, vector) in enumerate(zip(seen.trees, seen.scores, seen.vectors, strict=True)):
         choice = np.zeros_like(vector)
         owner = branch.parents + 1  # [n]
         own = np.flatnonzero(branch.tokens == score.best_ids[owner, 0])  # children that are their parent's choice
         choice[owner[own]] = vector[own + 1]
         for context in np.setdiff1d(owner, owner[own]):
-            missing.append((number, int(context)))
-            contexts.append([*branch.context(int(context) - 1), int(score.best_ids[context, 0])])
+            missing.append((number, int(context) - 1))
+            tokens.append(int(score.best_ids[context, 0]))
         choices.append(choice)
-    if contexts:
-        for (number, context), vector in zip(missing, states.of_contexts(contexts), strict=True):
-            choices[number][context] = vector
+    if missing:
+        for (number, node), vector in zip(missing, states.after(seen, missing, tokens), strict=True):
+            choices[number][node + 1] = vector
     return choices
 
 

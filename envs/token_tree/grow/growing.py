@@ -29,6 +29,7 @@ from treegym.envs.token_tree.grow.work import WorkDirectory, digest_of
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
 from treegym.models.embeddings import Embedder
+from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.tree.flags import GREEDY
 from treegym.tree.token_tree import Root, TokenTree
 
@@ -48,6 +49,7 @@ def grow(
     judge: Judge | None = None,
     embedder: Embedder | None = None,
     chat: bool = True,
+    form: PromptFormat | None = None,
     work: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     source: str = "",
@@ -66,6 +68,7 @@ def grow(
         judge: scores prompts and answers; without it the judge's column stays unset.
         embedder: describes contexts by their text; without it the primary's hidden states describe them.
         chat: ask models that have a chat template, instead of letting them go on with the bare prompt.
+        form: how prompts are put to all models, and where answers are over; goes before `chat`.
         work: where shards are kept until the tree is finished, by default ``OUT.growing``.
         overwrite: replace an existing `out`.
         source: where the prompts came from, for the file's header.
@@ -82,7 +85,7 @@ def grow(
         raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent} is no directory; make it first")
-    voices = make_voices(primary, teachers, chat=chat)
+    voices = make_voices(primary, teachers, chat=chat, form=form)
     check_prompts(voices, prompts, max_tokens=settings.max_tokens)
     notices: list[str] = []
     if isinstance(settings, GrowSettings):
@@ -95,7 +98,8 @@ def grow(
     asked = {"judge": identity if judge is None or identity is not None else "given", "verified": verify is not None}
     described = {"name": embedder.name, "fingerprint": embedder.fingerprint()} if embedder is not None else None
     asked |= {"embedder": described, "chat": chat}
-    plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked}
+    put = {} if form is None else {"form": form.to_dict()}
+    plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked, **put}
     store = WorkDirectory(directory, plan)
     states = ContextStates(voices[PRIMARY], embedder)
     basis = store.basis(
@@ -116,6 +120,7 @@ def grow(
         "context_basis": basis.to_header(),
         "embedder": described,
         "chat": chat,
+        **put,
         **models,
     }
     store.save(store.merge(len(shards), header), target)

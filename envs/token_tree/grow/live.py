@@ -130,9 +130,9 @@ class LiveGrower:
         leaves: Sequence[np.ndarray],
     ) -> None:
         branches = _fans([self.voices[PRIMARY].begin(prompt) for prompt in prompts], paths, leaves)
-        scores, vectors = self._states.scored(branches)
-        choices = own_choices(self._states, branches, scores, vectors)
-        logp = np.concatenate([score.logp for score in scores])
+        seen = self._states.described(branches)
+        choices, vectors = own_choices(self._states, seen), seen.vectors
+        logp = np.concatenate([score.logp for score in seen.scores])
         tree.prior[added] = checked_prior(logp, self.voices[PRIMARY].name)
         similar = [cosine(v[1:], np.broadcast_to(c[0], v[1:].shape)) for v, c in zip(vectors, choices, strict=True)]
         tree.similarity[added] = np.concatenate(similar)

@@ -6,14 +6,25 @@ Letters: n nodes of a tree below its prompt, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from treegym.envs.token_tree.grow.settings import Voice
 from treegym.models.embeddings import Embedder
-from treegym.models.tree_scores import Branches, TreeScores, score_trees
+from treegym.models.tree_scores import Branches, Reading, TreeScores, read_trees, score_trees
 
-__all__ = ["ContextStates"]
+__all__ = ["ContextStates", "Described"]
+
+
+@dataclass(frozen=True)
+class Described:
+    """Trees as the primary sees them."""
+
+    trees: Sequence[Branches]
+    scores: list[TreeScores]
+    vectors: list[np.ndarray]  # of each tree's prompt and nodes [n + 1, D]
+    reading: Reading | None  # the trees in the primary's memory, where it keeps them
 
 
 class ContextStates:
@@ -28,14 +39,30 @@ class ContextStates:
         """D, found by asking for one vector."""
         return int(self.of_contexts([[self.voice.model.tokenizer.eos_id]]).shape[1])
 
-    def scored(self, trees: Sequence[Branches]) -> tuple[list[TreeScores], list[np.ndarray]]:
-        """Returns the primary's scores of trees, and the vectors of prompt and nodes ``[n + 1, D]`` of each."""
-        scores = score_trees(self.voice.model, trees, hidden=self._embedder is None)
+    def described(self, trees: Sequence[Branches]) -> Described:
+        """Returns the primary's scores of trees, and the vectors of their prompts and nodes."""
+        # Going on from what was read rounds differently in the last bit than reading anew; small models read anew, which
+        # costs them nothing, and their trees keep the bytes they always had.
+        keeps = self._embedder is None and getattr(self.voice.model, "reads_blocks", False)
+        reading = read_trees(self.voice.model, trees) if keeps else None
+        if reading is not None:
+            scores = reading.scores(hidden=True)
+        else:
+            scores = score_trees(self.voice.model, trees, hidden=self._embedder is None)
         if self._embedder is None:
-            return scores, [score.hidden for score in scores]
+            return Described(trees, scores, [score.hidden for score in scores], reading)
         contexts = [tree.context(node) for tree in trees for node in range(-1, tree.size)]
         cuts = np.cumsum([tree.size + 1 for tree in trees])[:-1]
-        return scores, np.split(self.of_contexts(contexts), cuts)
+        return Described(trees, scores, np.split(self.of_contexts(contexts), cuts), None)
+
+    def after(self, described: Described, places: Sequence[tuple[int, int]], tokens: Sequence[int]) -> np.ndarray:
+        """Returns the vector after one more token at each (tree, node) of what was described ``[B, D]``."""
+        if described.reading is not None:
+            return described.reading.states_after(places, tokens)
+        trees = described.trees
+        return self.of_contexts(
+            [[*trees[tree].context(node), token] for (tree, node), token in zip(places, tokens, strict=True)]
+        )
 
     def of_contexts(self, contexts: Sequence[Sequence[int]]) -> np.ndarray:
         """Returns ``[B, D]`` of contexts given as token ids."""

@@ -9,14 +9,22 @@ from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
 from treegym.errors import BackendError, ConfigError, DataError
 from treegym.models.base import LanguageModel, context_length, told_logprobs
 from treegym.models.remote.dialect import growth_mode
-from treegym.models.tokens.chat import chat_beginning, has_chat_template, plain_beginning
+from treegym.models.tokens.chat import plain_beginning
+from treegym.models.tokens.ends import ending_at
+from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.models.tokens.retokenize import Retokenized, in_vocabulary_of
 from treegym.tree.token_tree import Root
 
 __all__ = ["check_prompts", "make_voices", "room_for_answers", "servable"]
 
 
-def make_voices(primary: LanguageModel, teachers: Sequence[LanguageModel], *, chat: bool = True) -> list[Voice]:
+def make_voices(
+    primary: LanguageModel,
+    teachers: Sequence[LanguageModel],
+    *,
+    chat: bool = True,
+    form: PromptFormat | None = None,
+) -> list[Voice]:
     """Returns the voices, the primary first.
 
     Args:
@@ -24,24 +32,27 @@ def make_voices(primary: LanguageModel, teachers: Sequence[LanguageModel], *, ch
         teachers: the other models.
         chat: whether models with a chat template are asked, with the request for the fewest steps; otherwise every
             model goes on with the bare prompt.
+        form: how prompts are put to all models, and where answers are over; goes before `chat`.
     """
     names = [model.name for model in teachers]
     if len(set(names)) != len(names):
         raise ConfigError(f"two teachers carry the same name: {', '.join(names)}; give them different ones")
-    return [_voice(primary, primary, chat), *(_voice(model, primary, chat) for model in teachers)]
+    form = form or PromptFormat(form="auto" if chat else "raw")
+    return [_voice(model, primary, form) for model in (primary, *teachers)]
 
 
-def _voice(model: LanguageModel, primary: LanguageModel, chat: bool) -> Voice:
-    spoken = in_vocabulary_of(model, primary.tokenizer)
-    if not (chat and has_chat_template(model)):
-        return Voice(spoken, plain_beginning(spoken))
-    asked = chat_beginning(model)
+def _voice(model: LanguageModel, primary: LanguageModel, form: PromptFormat) -> Voice:
+    ending: LanguageModel = ending_at(model, form.stops)
+    spoken = in_vocabulary_of(ending, primary.tokenizer)
+    asked = form.begin(model)
     if not isinstance(spoken, Retokenized):
-        return Voice(model, asked)
+        return Voice(spoken, asked)
     foreign, plain = spoken, plain_beginning(spoken)
+    if form.form_for(model) == "raw" and form.text("") == "":
+        return Voice(foreign, plain)  # the bare prompt is read as one text with what follows it
 
     def begin(prompt: str) -> tuple[int, ...]:
-        """Returns the prompt in the primary's tokens; the model behind the boundary reads its chat instead."""
+        """Returns the prompt in the primary's tokens; the model behind the boundary reads its own form instead."""
         ids = plain(prompt)
         foreign.open_with(ids, asked(prompt))
         return ids

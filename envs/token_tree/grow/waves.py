@@ -9,7 +9,7 @@ from treegym.envs.token_tree.grow.proposals import Proposal, proposals_at
 from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
 from treegym.envs.token_tree.grow.sprout import Sprout
 from treegym.envs.token_tree.grow.stepwise import grow_stepwise
-from treegym.models.tree_scores import Reading, allowed_tokens, read_trees, score_trees
+from treegym.models.tree_scores import Reading, allowed_tokens, rank_trees, read_trees
 
 __all__ = ["grow_sprouts"]
 
@@ -63,7 +63,7 @@ def _offers_along(
     scores = [
         reading.scores(best=settings.best, worst=settings.worst)
         if number == PRIMARY and reading is not None
-        else score_trees(
+        else rank_trees(
             voice.model,
             [sprout.branches(begin) for sprout, begin in zip(sprouts, begins[number], strict=True)],
             best=settings.best,
