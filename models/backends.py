@@ -16,6 +16,7 @@ __all__ = ["BACK_ENDS", "INSTALLED", "back_end_of", "open_model"]
 BACK_ENDS: dict[str, str] = {  # beginning of a name -> what connects
     "http://": "treegym.models.connect:connect",
     "https://": "treegym.models.connect:connect",
+    "llama:": "treegym.models.local.llama_model:connect",
     "litellm:": "treegym.models.connect:connect",
     "vllm:": "treegym.models.connect:connect",
 }

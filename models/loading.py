@@ -28,6 +28,7 @@ __all__ = [
     "choose_attention",
     "choose_device",
     "choose_dtype",
+    "gguf_file",
     "load_model",
     "resolve",
     "stored_weights",
@@ -47,7 +48,7 @@ def resolve(name: str) -> tuple[str, bool]:
     if (DATA / name / "config.json").is_file() and "/" not in name and not name.startswith("."):
         return str(DATA / name), True
     path = Path(name)
-    file = provided_file(name) or _gguf_of(path)
+    file = gguf_file(name)
     if file is not None:
         return str(converted(file)), True
     if path.is_dir():
@@ -65,6 +66,11 @@ def resolve(name: str) -> tuple[str, bool]:
             f"{suggest(name, [*bundled_names(), *PROVIDED])}"
         )
     return name, False
+
+
+def gguf_file(name: str) -> Path | None:
+    """Returns the GGUF file that a name leads to, None where it is a model of another form."""
+    return provided_file(name) or _gguf_of(Path(name))
 
 
 def _gguf_of(path: Path) -> Path | None:

@@ -29,6 +29,7 @@ EXTRAS: dict[str, Extra] = {
         ("torch", "transformers", "tokenizers"), "language models on this machine, growing trees, training them"
     ),
     "gguf": Extra(("gguf",), "GGUF files as models"),
+    "llama": Extra(("xllamacpp",), "llama.cpp in this process"),
     "embeddings": Extra(("sentence-transformers",), "sentence embeddings for similarity"),
     "http": Extra(
         ("httpx", "starlette", "uvicorn"), "models and judges behind OpenAI-compatible servers, and serving one"

@@ -107,13 +107,8 @@ def run(args: argparse.Namespace) -> int:
         draft = _load(args.draft, args)
         primary, *teachers = [_drafted(model, draft) for model in (primary, *teachers)]
     if args.max_tokens is None and prompts.max_tokens is None:
-<<<<<<< HEAD
-        voices = make_voices(primary, teachers, chat=not args.no_chat)
-        settings = _settings(args, room_for_answers(voices, prompts.roots, most=LONGEST))
-=======
         voices = make_voices(primary, teachers, chat=not args.no_chat, form=form)
-        settings = _sized(settings, args, room_for_answers(voices, prompts.roots, most=LONGEST))
->>>>>>> b752add (Growth asks models once: vocabularies in blocks, trees read and gone on from, foreign teachers along one trie; growth takes forms of prompts)
+        settings = _settings(args, room_for_answers(voices, prompts.roots, most=LONGEST))
     start = time.perf_counter()
     with _warnings_as_sentences(), held(out.with_name(f".{out.name}.lock"), what=f"the growth of {out}"):
         tree = grow(
@@ -161,7 +156,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-<<<<<<< HEAD
+def _form(args: argparse.Namespace) -> PromptFormat | None:
+    """Returns how prompts are put, None where no flag says so: then --no-chat decides."""
+    from treegym.models.tokens.prompt_format import PromptFormat
+
+    form = prompt_format(args)
+    if form == PromptFormat():
+        return None
+    if args.no_chat and form.form != "auto":
+        raise ConfigError(f"--no-chat and --format {args.prompt_form} say two things; leave one of them out")
+    return replace(form, form="few-shot" if form.examples else "raw") if args.no_chat else form
+
+
 def _settings(args: argparse.Namespace, max_tokens: int) -> GrowSettings | SampleSettings:
     """Returns what the options ask for, with paths of at most `max_tokens`, and nodes enough for them."""
     from treegym.envs.token_tree.grow.growing import GrowSettings
@@ -179,26 +185,6 @@ def _settings(args: argparse.Namespace, max_tokens: int) -> GrowSettings | Sampl
         shard=args.shard,
         seed=args.seed,
     )
-=======
-def _form(args: argparse.Namespace) -> PromptFormat | None:
-    """Returns how prompts are put, None where no flag says so: then --no-chat decides."""
-    from treegym.models.tokens.prompt_format import PromptFormat
-
-    form = prompt_format(args)
-    if form == PromptFormat():
-        return None
-    if args.no_chat and form.form != "auto":
-        raise ConfigError(f"--no-chat and --format {args.prompt_form} say two things; leave one of them out")
-    return replace(form, form="few-shot" if form.examples else "raw") if args.no_chat else form
-
-
-def _sized(settings: GrowSettings, args: argparse.Namespace, max_tokens: int) -> GrowSettings:
-    """Returns the settings with paths of at most `max_tokens`, and nodes enough for them."""
-    if args.max_tokens is not None:
-        max_tokens = args.max_tokens
-    max_nodes = args.max_nodes if args.max_nodes is not None else max(150, 6 * max_tokens)
-    return replace(settings, max_tokens=max_tokens, max_nodes=max_nodes)
->>>>>>> b752add (Growth asks models once: vocabularies in blocks, trees read and gone on from, foreign teachers along one trie; growth takes forms of prompts)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class ContextStates:
 
     def described(self, trees: Sequence[Branches]) -> Described:
         """Returns the primary's scores of trees, and the vectors of their prompts and nodes."""
-        # Going on from what was read rounds differently in the last bit than reading anew; small models read anew, which
+        # Going on from what was read rounds differently in the last bit than reading anew. Small models read anew: it
         # costs them nothing, and their trees keep the bytes they always had.
         keeps = self._embedder is None and getattr(self.voice.model, "reads_blocks", False)
         reading = read_trees(self.voice.model, trees) if keeps else None
