@@ -13,17 +13,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from treegym.models.base import TextTokenizer
+from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
 from treegym.models.tokens.boundary import pieces_of
 from treegym.models.tree_scores import Branches, TreeScores
 
 if TYPE_CHECKING:
     from treegym.models.local.vocabulary_head import Readings
-    from treegym.models.tokens.retokenize import Retokenized
 
 __all__ = ["ByteOrder", "score_foreign_trees"]
 
@@ -60,6 +59,25 @@ def _after_all(start: bytes) -> bytes:
     return kept[:-1] + bytes([kept[-1] + 1])
 
 
+class Foreign(Protocol):
+    """What is asked of a model behind the boundary of two vocabularies (`treegym.models.tokens.retokenize`)."""
+
+    inner: LanguageModel
+    tokenizer: TextTokenizer
+
+    def teacher_context(self, context: TokenIds) -> tuple[list[int], bytes] | None: ...
+
+    def spelling(self, token: int) -> list[int] | None: ...
+
+    def first_tokens(
+        self, order: Sequence[int] | np.ndarray, pending: bytes, context: list[int], count: int
+    ) -> dict[int, int]: ...
+
+    def byte_order(self) -> ByteOrder: ...
+
+    def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray: ...
+
+
 class _Texts:
     """Texts in the teacher's tokens, those of a tree distinct, numbered as they come."""
 
@@ -86,7 +104,7 @@ class _Texts:
 
 
 def score_foreign_trees(
-    teacher: Retokenized, trees: Sequence[Branches], *, best: int, worst: int, hidden: bool, nodes: bool = True
+    teacher: Foreign, trees: Sequence[Branches], *, best: int, worst: int, hidden: bool, nodes: bool = True
 ) -> list[TreeScores]:
     """Returns what `Retokenized.score_trees` does, for a model on this machine; without `nodes` only the ranks."""
     return _Reading(teacher, trees, best, worst, nodes).scores(hidden)
@@ -105,7 +123,7 @@ class _Plan:
 class _Reading:
     """The trees of one call. A situation is (number of a text, pending bytes), or None for what is not understood."""
 
-    def __init__(self, teacher: Retokenized, trees: Sequence[Branches], best: int, worst: int, nodes: bool) -> None:
+    def __init__(self, teacher: Foreign, trees: Sequence[Branches], best: int, worst: int, nodes: bool) -> None:
         self.teacher, self.trees = teacher, trees
         self.best, self.worst = best, worst
         self.order = teacher.byte_order()
