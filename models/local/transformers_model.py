@@ -28,6 +28,7 @@ from treegym.models.local.decoding_batch import (
 from treegym.models.local.tree_attention import score_trees_by_attention
 from treegym.models.local.tree_reader import TreeReader
 from treegym.models.local.vocabulary_head import LARGE, read_vocabulary
+from treegym.models.readings import Readings
 from treegym.models.tokens.boundary import pieces_of
 from treegym.models.tokens.ends import barred_by, cut_at_stop, declared_ends, ends_by
 from treegym.models.tree_scores import Branches, TreeScores, Trie, score_trees_naively
@@ -162,6 +163,10 @@ class TransformersModel:
             cap = self.config.final_logit_softcapping
             logits = torch.tanh(logits / cap) * cap
         return logits
+
+    def read_vocabulary(self, states: torch.Tensor, **asked: Any) -> Readings:
+        """Returns what is asked of the distributions after states ``[R, D]``; see `vocabulary_head`."""
+        return read_vocabulary(self, states, **asked)
 
     @torch.inference_mode()
     def likeliest(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -10,39 +10,19 @@ Letters: R rows (hidden states), D hidden size, V vocabulary, b columns of a blo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from treegym.models.local.network import Network
+from treegym.models.readings import Question, Readings
 
-__all__ = ["LARGE", "Question", "Readings", "read_vocabulary"]
+__all__ = ["LARGE", "read_vocabulary"]
 
 LARGE = 8192  # tokens of a vocabulary from which on it is read in blocks
 BLOCK = 8192  # columns of one block
 ROWS = 1024  # rows of one block; so a block takes 32 MB in float32
-
-
-@dataclass(frozen=True)
-class Question:
-    """The mass of a set of tokens after some rows, in any order."""
-
-    tokens: np.ndarray  # [n] int64, rising
-    rows: np.ndarray  # [Q] int64
-
-
-@dataclass
-class Readings:
-    """What rows say. An id of -1: there is no such rank."""
-
-    singles: np.ndarray  # [Q] float32, log-probability of each asked token after its row
-    masses: list[np.ndarray] = field(default_factory=list)  # of each question [Q] float32, the log of the set's mass
-    best_ids: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))  # [R, k] int32, best first
-    best_logp: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    worst_ids: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))  # [R, k], worst first
-    worst_logp: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 @torch.inference_mode()

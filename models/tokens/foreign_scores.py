@@ -13,16 +13,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.readings import Question, Readings
 from treegym.models.tokens.boundary import pieces_of
 from treegym.models.tree_scores import Branches, TreeScores
-
-if TYPE_CHECKING:
-    from treegym.models.local.vocabulary_head import Readings
 
 __all__ = ["ByteOrder", "score_foreign_trees"]
 
@@ -178,8 +176,6 @@ class _Reading:
 
     def scores(self, hidden: bool) -> list[TreeScores]:
         """Reads all texts, and returns the scores of all trees."""
-        from treegym.models.local.vocabulary_head import Question, read_vocabulary
-
         inner: Any = self.teacher.inner
         states = self._states(inner)  # [U, D]
         pairs = np.array(list(self._singles), np.int64).reshape(-1, 2)
@@ -189,8 +185,8 @@ class _Reading:
             for start, rows in self._sets.items()
         ]
         ranks = self._ranks()
-        said = read_vocabulary(
-            inner, states, rows=pairs[order, 0], tokens=pairs[order, 1], questions=questions, **ranks
+        said: Readings = inner.read_vocabulary(
+            states, rows=pairs[order, 0], tokens=pairs[order, 1], questions=questions, **ranks
         )
         singles = np.empty(len(order))
         singles[order] = said.singles
@@ -253,14 +249,14 @@ class _Reading:
 
         Likely ones are looked for until there are enough; unlikely ones may be fewer, as many of them begin alike.
         """
-        from treegym.models.local.vocabulary_head import read_vocabulary
+        inner: Any = self.teacher.inner
 
         def likely(text: int, pending: bytes, context: list[int]) -> list[tuple[int, float]]:
             ids, values, ranks = said.best_ids[text], said.best_logp[text], self._ranks()
             found = self._first(ids, values, pending, context, self.best)
             while len(found) < self.best and ranks["best"] < int(ranks["allowed"].sum()):
                 ranks |= {"best": min(8 * ranks["best"], int(ranks["allowed"].sum())), "worst": 0}
-                more = read_vocabulary(self.teacher.inner, states[text : text + 1], **ranks)  # type: ignore[arg-type]
+                more = inner.read_vocabulary(states[text : text + 1], **ranks)
                 found = self._first(more.best_ids[0], more.best_logp[0], pending, context, self.best)
             return found
 

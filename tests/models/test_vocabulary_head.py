@@ -6,7 +6,8 @@ import torch
 
 from treegym.models.local import vocabulary_head
 from treegym.models.local.transformers_model import TransformersModel
-from treegym.models.local.vocabulary_head import Question, read_vocabulary
+from treegym.models.local.vocabulary_head import read_vocabulary
+from treegym.models.readings import Question
 from treegym.models.tree_scores import Branches, allowed_tokens, score_trees
 
 from .conftest import tiny_network
