@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
+from treegym.search.kernels import codes
 from treegym.search.kernels.numeric import LARGEST
 from treegym.search.simulator import Evaluation, Simulator, Transition
 from treegym.search.states import count
@@ -27,13 +28,13 @@ __all__ = [
     "whole_numbers",
 ]
 
-# What is wrong with a row, by the codes of the kernel `fill_dense`.
+# What is wrong with a row, as kernels tell it.
 PROBLEMS = {
-    1: "has no legal action",
-    2: "has a prior logit that is NaN or +inf",
-    3: "has prior logits of -inf for all its legal actions",
-    4: f"has a reward or value that is not finite, or beyond {LARGEST:g}",
-    5: "cannot be judged: the compiled model raised an exception",
+    codes.NO_LEGAL_MOVE: "has no legal action",
+    codes.UNUSABLE_LOGIT: "has a prior logit that is NaN or +inf",
+    codes.NO_PRIOR: "has prior logits of -inf for all its legal actions",
+    codes.UNUSABLE_NUMBER: f"has a reward or value that is not finite, or beyond {LARGEST:g}",
+    codes.RAISED: "cannot be judged: the compiled model raised an exception",
 }
 
 

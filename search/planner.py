@@ -9,7 +9,8 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.checks import FINITE, PROBLEMS, check_evaluation, check_width, first_beyond, positive, whole_numbers
 from treegym.search.kernels import batch, reroot, summary
-from treegym.search.kernels.walk import RAW, SORTED, Root, Settings
+from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED
+from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import new_out, root_ids_of, root_noise
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult
@@ -103,7 +104,8 @@ class Planner:
 
     @property
     def _mode(self) -> int:
-        return (SORTED if self.options.widen_factor > 0 else 0) | (RAW if self.method == "similarity" else 0)
+        ordered = MODE_SORTED if self.options.widen_factor > 0 else MODE_PLAIN
+        return ordered | (MODE_RAW if self.method == "similarity" else MODE_PLAIN)
 
     def start(self) -> None:
         """Sets counters and noise for a search from the roots as they are."""

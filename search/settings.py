@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, suggest
-from treegym.search.kernels import rules, walk
+from treegym.search.kernels import codes
 from treegym.search.kernels.walk import Settings
 
 __all__ = [
@@ -28,15 +28,15 @@ __all__ = [
 
 # name -> (selection rule, backup, relative entropy to the prior)
 TREE_RULES: dict[str, tuple[int, int, bool]] = {
-    "puct": (rules.PUCT, walk.MEAN, False),
-    "gumbel": (rules.GUMBEL, walk.MEAN, False),
-    "uct": (rules.UCT, walk.MEAN, False),
-    "similarity": (rules.SIMILARITY, walk.MEAN, False),
-    "ments": (rules.SOFT, walk.SOFT_BACKUP, False),
-    "rents": (rules.SOFT, walk.SOFT_BACKUP, True),
+    "puct": (codes.RULE_PUCT, codes.BACKUP_MEAN, False),
+    "gumbel": (codes.RULE_GUMBEL, codes.BACKUP_MEAN, False),
+    "uct": (codes.RULE_UCT, codes.BACKUP_MEAN, False),
+    "similarity": (codes.RULE_SIMILARITY, codes.BACKUP_MEAN, False),
+    "ments": (codes.RULE_SOFT, codes.BACKUP_SOFT, False),
+    "rents": (codes.RULE_SOFT, codes.BACKUP_SOFT, True),
 }
 _NO_LIMIT = 2**30
-_FIRST = {"min": rules.FIRST_MIN, "parent": rules.FIRST_PARENT}
+_FIRST = {"min": codes.FIRST_MIN, "parent": codes.FIRST_PARENT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,17 +188,17 @@ def _settings(method: str, options: Options, simulations: int, visits: int, acti
         raise ConfigError(f"no tree search is called {method!r}.{suggest(method, TREE_RULES)}")
     rule, backup, relative = TREE_RULES[method]
     if options.max_backup:
-        backup = walk.MAX_BACKUP
+        backup = codes.BACKUP_MAX
     counts = np.arange(visits + 2, dtype=np.float64)
     explore = np.sqrt(counts) * (options.c_init + np.log((counts + options.c_base + 1.0) / options.c_base))
     fixed = not isinstance(options.first_play, str)
-    gumbel = rule == rules.GUMBEL
+    gumbel = rule == codes.RULE_GUMBEL
     considered = min(options.max_considered, actions, simulations)  # of more, each has its first visit due throughout
     return Settings(
         rule=rule,
         backup=backup,
         normalise=bool(options.normalise),
-        first_play=rules.FIRST_FIXED if fixed else _FIRST[str(options.first_play)],
+        first_play=codes.FIRST_FIXED if fixed else _FIRST[str(options.first_play)],
         first_value=float(options.first_play) if fixed else 0.0,
         discount=float(options.discount),
         c_scale=float(options.c_scale),
@@ -222,8 +222,8 @@ def is_plain(settings: Settings) -> bool:
     """Returns whether the leaner kernels, which leave all options at their usual values, will do."""
     return (
         settings.normalise
-        and settings.first_play == rules.FIRST_MIN
-        and settings.backup == walk.MEAN
+        and settings.first_play == codes.FIRST_MIN
+        and settings.backup == codes.BACKUP_MEAN
         and not settings.solve
         and settings.widen_factor == 0
         and settings.max_depth >= _NO_LIMIT

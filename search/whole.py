@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from treegym.search.checks import check_width, positive
-from treegym.search.kernels import rules, whole
+from treegym.search.kernels import codes, whole
 from treegym.search.kernels.simd import abreast
 from treegym.search.kernels.simd.rows import WIDE
 from treegym.search.output import Out, call, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
@@ -65,7 +65,7 @@ def search_whole(
     noise = root_noise(method, options, settings.seed, ids, widths, slots)
     out, problems = new_out(size, actions), np.zeros(size, np.int64)
     plain = is_plain(settings)
-    narrow = plain and slots <= WIDE and settings.rule in (rules.PUCT, rules.GUMBEL)
+    narrow = plain and slots <= WIDE and settings.rule in (codes.RULE_PUCT, codes.RULE_GUMBEL)
 
     def make(lanes: int) -> tuple[Any, ...]:
         trees, roots = allocate(lanes, nodes, slots), new_roots(np.zeros(lanes, np.int64), max(slots, WIDE))

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from treegym.search.kernels.numeric import LN2_HIGH, LN2_LOW, LOG2_E, exp_of_parts
+
 __all__ = [
     "attend_backward",
     "attend_forward",
@@ -31,23 +33,18 @@ FAST: Any = {"contract", "reassoc", "nsz", "arcp"}  # NaN and infinity stay what
 Array = np.ndarray
 
 
+_exp_of_parts = njit(inline="always")(exp_of_parts)
+
+
 @njit(inline="always")
 def _exp(x: Any) -> Any:
-    """Returns e^x to 3e-7, by a polynomial, so that loops over arrays can do several at a time."""
-    came = x
-    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
-    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375)  # ln 2 in two parts, so that nothing is lost
-    r = r - n * np.float32(-2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)  # 2^n
-    result = (p * r * r + r + np.float32(1.0)) * power
-    return result if came == came else came  # NaN stays NaN
+    """Returns e^x for any x; NaN stays NaN."""
+    within = min(max(x, np.float32(-87.0)), np.float32(88.0))
+    whole = np.floor(within * LOG2_E + np.float32(0.5))
+    rest = within - whole * LN2_HIGH
+    rest = rest - whole * -LN2_LOW
+    result = _exp_of_parts(whole, rest)
+    return result if x == x else x
 
 
 @njit(cache=True, fastmath=FAST)

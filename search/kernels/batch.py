@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from treegym.search.kernels.codes import NOTHING_WRONG
 from treegym.search.kernels.numeric import inlined, kernel
 from treegym.search.kernels.walk import Root, attach, backup, descend, fill_dense
-from treegym.search.tree import Nodes
+from treegym.search.tree import PENDING, SOLVED, Nodes
 
 __all__ = ["gather", "plant", "scatter", "tree_of", "with_size"]
 
 
 @inlined
-def tree_of(trees, b):  # type: ignore[no-untyped-def]
+def tree_of(trees, b):
     """Returns the tree of root b, as views."""
     return Nodes(
         trees.prior[b],
@@ -34,7 +35,7 @@ def tree_of(trees, b):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def with_size(nodes, size):  # type: ignore[no-untyped-def]
+def with_size(nodes, size):
     """Returns the same nodes, of which `size` [1] says how many are in use."""
     return Nodes(
         nodes.prior,
@@ -53,13 +54,13 @@ def with_size(nodes, size):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def root_of(roots, b):  # type: ignore[no-untyped-def]
+def root_of(roots, b):
     """Returns what is kept for root b, as views."""
     return Root(roots.done[b], roots.noisy[b], roots.before[b], roots.stream[b], roots.draws[b])
 
 
 @kernel
-def plant(trees, rows, logits, value, legal, mode, problems):  # type: ignore[no-untyped-def]
+def plant(trees, rows, logits, value, legal, mode, problems):
     """Gives some trees their root node; writes what is wrong with row i (see `fill_dense`) into ``problems[i]``."""
     for i in range(len(rows)):
         tree = tree_of(trees, rows[i])
@@ -80,17 +81,17 @@ def gather(rule: int, plain: bool) -> Any:
     """
 
     @kernel
-    def gather_kernel(trees, roots, settings, budget, each, scores, paths, lengths, owners):  # type: ignore[no-untyped-def]
+    def gather_kernel(trees, roots, settings, budget, each, scores, paths, lengths, owners):
         waiting = 0
         for b in range(len(budget)):
             tree, root = tree_of(trees, b), root_of(roots, b)
             mine = 0
-            while mine < each and root.done[0] < budget[b] and not tree.status[0] & 2:
+            while mine < each and root.done[0] < budget[b] and not tree.status[0] & SOLVED:
                 path_node, path_slot = paths[0, waiting], paths[1, waiting]
                 depth = descend(rule, plain, False, tree, settings, root, scores, path_node, path_slot)
                 node, slot = path_node[depth - 1], path_slot[depth - 1]
                 child = tree.child[node, slot]
-                if child == -2:
+                if child == PENDING:
                     break  # two leaves of this root fell on one child: evaluate what there is first
                 if child >= 0:
                     backup(plain, tree, settings, path_node, path_slot, depth, tree.value[child])
@@ -98,7 +99,7 @@ def gather(rule: int, plain: bool) -> Any:
                     continue
                 if tree.size[0] + mine >= len(tree.width):
                     break
-                tree.child[node, slot] = -2
+                tree.child[node, slot] = PENDING
                 tree.q[node, slot] = tree.value[node]  # neutral until it is known; the visit alone turns others away
                 if each > 1:
                     for d in range(depth):
@@ -115,7 +116,7 @@ def gather(rule: int, plain: bool) -> Any:
 
 
 @kernel
-def scatter(trees, settings, each, way, told, mode, problems, numbers):  # type: ignore[no-untyped-def]
+def scatter(trees, settings, each, way, told, mode, problems, numbers):
     """Attaches the evaluated leaves and backs their values up, in the order they were gathered.
 
     `way` holds the paths, lengths and owners of `gather`; `told` what became of each leaf: ``row[i]`` is the row of
@@ -134,7 +135,7 @@ def scatter(trees, settings, each, way, told, mode, problems, numbers):  # type:
         depth = way.lengths[i]
         node, slot = way.paths[0, i, depth - 1], way.paths[1, i, depth - 1]
         link, ended, row = told.link[i], told.terminal[i], told.row[i]
-        problems[i] = 0
+        problems[i] = NOTHING_WRONG
         if link >= 0:
             tree.child[node, slot] = link
             numbers[i] = -1

@@ -99,10 +99,10 @@ def dense_layer(inputs: int, outputs: int, activation: str | None = None) -> Any
         raise ConfigError(f"activation is {activation!r}; known are {list(ACTIVATIONS)}")
 
     @intrinsic
-    def layer(typing_context, x, params, weights, bias, out):  # type: ignore[no-untyped-def]
+    def layer(typing_context, x, params, weights, bias, out):
         signature = types.void(x, params, types.int64, types.int64, out)
 
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):
             given, table, target = (
                 context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1, 4)
             )
@@ -128,10 +128,10 @@ def dot_product(length: int) -> Any:
     """Returns ``product(x, params, weights)`` for compiled models: x times the `length` numbers from `weights` on."""
 
     @intrinsic
-    def product(typing_context, x, params, weights):  # type: ignore[no-untyped-def]
+    def product(typing_context, x, params, weights):
         signature = types.float32(x, params, types.int64)
 
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):
             given, table = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1))
             first = builder.gep(table, [arguments[2]])
             sums: dict[Any, Any] = {}

@@ -90,11 +90,11 @@ def compiled_model(function: Any) -> CompiledModel:
 
 
 @intrinsic
-def call_model(typing_context, entry, params, states, parent, action, new, logits, legal, told):  # type: ignore[no-untyped-def]
+def call_model(typing_context, entry, params, states, parent, action, new, logits, legal, told):
     """Calls the model at an address; returns 0, or something else if it raised an exception."""
     signature = types.int32(types.int64, *MODEL.args)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         convention = context.call_conv
         kind = convention.get_function_type(types.void, MODEL.args)
         result, problem = (cgutils.alloca_once(builder, part.pointee) for part in kind.args[:2])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from treegym.search.kernels.codes import DRAWS_OF_NOISE
 from treegym.search.kernels.numeric import kernel, normal, uniform
 
 __all__ = ["gamma_draws"]
 
-_FIRST_DRAW = 1 << 32  # far from what Gumbel noise and selection take
 _DRAWS_EACH = 1 << 12
 
 
 @kernel
-def gamma_draws(seed, roots, widths, alpha, out):  # type: ignore[no-untyped-def]
+def gamma_draws(seed, roots, widths, alpha, out):
     """Fills `out` [B, W] float64 with Gamma(alpha, 1) draws; alpha <= 0 means 10.83 / width.
 
     Normalised to sum 1 they are Dirichlet(alpha). Marsaglia and Tsang 2000, https://doi.org/10.1145/358407.358414;
@@ -25,7 +25,7 @@ def gamma_draws(seed, roots, widths, alpha, out):  # type: ignore[no-untyped-def
         d = lifted - 1.0 / 3.0
         c = 1.0 / np.sqrt(9.0 * d)
         for k in range(widths[b]):
-            draw = _FIRST_DRAW + k * _DRAWS_EACH
+            draw = DRAWS_OF_NOISE + k * _DRAWS_EACH
             gamma = d
             for _ in range(_DRAWS_EACH // 4):  # each try succeeds with probability above 0.95
                 x = normal(seed, roots[b], draw)

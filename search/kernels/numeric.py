@@ -15,12 +15,20 @@ import numba
 import numpy as np
 
 __all__ = [
+    "EPSILON",
+    "EXP_SERIES",
+    "FAR",
     "FAST",
     "INLINED",
     "LARGEST",
+    "LEAST",
+    "LN2_HIGH",
+    "LN2_LOW",
+    "LOG2_E",
     "POSITIVE",
     "argmax",
     "exp32",
+    "exp_of_parts",
     "finite",
     "inlined",
     "kernel",
@@ -41,8 +49,19 @@ INLINED = {"fastmath": FAST, "nogil": True, "error_model": "numpy", "forceinline
 # masked with it, an index is known not to be negative, and the compiler drops Python's wrap-around
 POSITIVE = np.int64(0x7FFFFFFF)
 
+FAR = np.float32(3.0e38)  # beyond every score; -FAR where a maximum begins
+EPSILON = np.float32(1e-8)  # the least spread that Q is divided by
+LEAST = np.float32(1.2e-38)  # of a probability: about the smallest normal float32, so that no mean divides by zero
 LARGEST = np.float32(1e30)  # of a reward or value: sums over a search stay far from the end of float32
 _LARGEST_BITS = LARGEST.view(np.int32)
+
+LOG2_E = np.float32(1.44269504)
+LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(2.12194440e-4)  # ln 2 is the first less the second
+EXP_SERIES = tuple(
+    np.float32(c)
+    for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+)
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -62,6 +81,8 @@ _FINGERPRINT = _sources()
 
 def kernel(function: Any) -> Any:
     """Compiles `function` for the processor, without the interpreter lock, cached on disk.
+
+    Kernels are not annotated: numba derives the types of their arguments from each call, and named tuples carry names.
 
     Numba's cache looks at the age of the one file a kernel stands in; here it must also notice changes to what the
     kernel calls, so the fingerprint of all sources goes into its version. Kernels hold no references (``_nrt=False``):
@@ -86,38 +107,48 @@ def inlined(function: Any) -> Any:
     return numba.njit(**INLINED)(function)
 
 
+def exp_of_parts(whole: Any, rest: Any) -> Any:
+    """Returns 2**whole * e**rest in float32 to about 2e-7, by a polynomial, so that loops over it use vector units.
+
+    Plain Python, for kernels to compile with what arithmetic they allow. It is written out: a loop over the terms would
+    keep loops over it from vectors.
+    """
+    series = EXP_SERIES[0]
+    series = series * rest + EXP_SERIES[1]
+    series = series * rest + EXP_SERIES[2]
+    series = series * rest + EXP_SERIES[3]
+    series = series * rest + EXP_SERIES[4]
+    series = series * rest + EXP_SERIES[5]
+    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)  # 2**whole, by its bits
+    return (series * rest * rest + rest + np.float32(1.0)) * power
+
+
+_exp_of_parts = inlined(exp_of_parts)
+
+
 @inlined
-def exp32(x):  # type: ignore[no-untyped-def]
-    """Returns e**x in float32 to about 2e-7, for x <= 88, by a polynomial, so that loops over it use vector units."""
+def exp32(x):
+    """Returns e**x in float32 to about 2e-7, for x <= 88; there must be no NaN."""
     x = max(x, np.float32(-87.0))
-    whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    rest = x - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
-    series = np.float32(1.9875691500e-4)
-    series = series * rest + np.float32(1.3981999507e-3)
-    series = series * rest + np.float32(8.3334519073e-3)
-    series = series * rest + np.float32(4.1665795894e-2)
-    series = series * rest + np.float32(1.6666665459e-1)
-    series = series * rest + np.float32(5.0000001201e-1)
-    series = series * rest * rest + rest + np.float32(1.0)
-    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
-    return series * power.view(np.float32)
+    whole = np.floor(x * LOG2_E + np.float32(0.5))
+    return _exp_of_parts(whole, x - whole * LN2_HIGH + whole * LN2_LOW)
 
 
 @inlined
-def unusable(x):  # type: ignore[no-untyped-def]
+def unusable(x):
     """Returns whether a float32 is NaN or +inf, by its bits: fast arithmetic assumes that there are no NaNs."""
     bits = np.float32(x).view(np.int32)
     return (bits & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000) or bits == np.int32(0x7F800000)
 
 
 @inlined
-def finite(x):  # type: ignore[no-untyped-def]
+def finite(x):
     """Returns whether a float32 is a number within `LARGEST`, by its bits."""
     return (np.float32(x).view(np.int32) & np.int32(0x7FFFFFFF)) <= _LARGEST_BITS
 
 
 @inlined
-def position(scores, width, best):  # type: ignore[no-untyped-def]
+def position(scores, width, best):
     """Returns the first position of `best` in ``scores[:width]``."""
     for k in range(width):
         if scores[k] == best:
@@ -126,7 +157,7 @@ def position(scores, width, best):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def argmax(scores, width):  # type: ignore[no-untyped-def]
+def argmax(scores, width):
     """Returns the first position of the largest of ``scores[:width]``."""
     best = scores[0]
     for k in range(width):
@@ -138,7 +169,7 @@ def argmax(scores, width):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def mix(seed, root, draw):  # type: ignore[no-untyped-def]
+def mix(seed, root, draw):
     """Returns 64 random bits that depend on nothing but the three numbers."""
     z = np.uint64(seed)
     for part in (np.uint64(root), np.uint64(draw)):
@@ -150,19 +181,19 @@ def mix(seed, root, draw):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def uniform(seed, root, draw):  # type: ignore[no-untyped-def]
+def uniform(seed, root, draw):
     """Returns a number in the open interval (0, 1)."""
     return (np.float64(mix(seed, root, draw) >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
 
 
 @kernel
-def log_uniform(seed, root, draw):  # type: ignore[no-untyped-def]
+def log_uniform(seed, root, draw):
     """Returns the logarithm of a uniform number."""
     return np.log(uniform(seed, root, draw))
 
 
 @kernel
-def normal(seed, root, draw):  # type: ignore[no-untyped-def]
+def normal(seed, root, draw):
     """Returns a standard normal number (Box-Muller); takes the draws `draw` and `draw + 1`."""
     radius = np.sqrt(-2.0 * log_uniform(seed, root, draw))
     return radius * np.cos(2.0 * np.pi * uniform(seed, root, draw + 1))

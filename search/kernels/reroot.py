@@ -6,12 +6,13 @@ import numpy as np
 
 from treegym.search.kernels.batch import tree_of
 from treegym.search.kernels.numeric import kernel
+from treegym.search.tree import EMPTY
 
 __all__ = ["move_roots"]
 
 
 @kernel
-def move_roots(old, new, kept, renumber, queue):  # type: ignore[no-untyped-def]
+def move_roots(old, new, kept, renumber, queue):
     """Copies the tree below node ``kept[b]`` of every old tree into the new trees, in breadth-first order.
 
     ``renumber[b, n]`` becomes the new number of old node n, -1 where it is dropped. A tree with ``kept[b] < 0`` is left
@@ -46,6 +47,6 @@ def move_roots(old, new, kept, renumber, queue):  # type: ignore[no-untyped-def]
                     renumber[b, child] = size
                     queue[size] = child
                     size += 1
-                target.child[at, k] = renumber[b, child] if child >= 0 else np.int32(-1)
+                target.child[at, k] = renumber[b, child] if child >= 0 else np.int32(EMPTY)
             at += 1
         target.size[0] = size

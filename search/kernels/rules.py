@@ -1,4 +1,4 @@
-"""Selection rules: which child of a node to look at next. Formulas in the docstrings, codes in `Rule`.
+"""Selection rules: which child of a node to look at next. Formulas in the docstrings.
 
 Letters: n(k) visits of child k, N visits of the node, P prior, Q value of a child, V of the node.
 """
@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from treegym.search.kernels.numeric import argmax, exp32, inlined, position, uniform
+from treegym.search.kernels.codes import (
+    FIRST_FIXED,
+    FIRST_PARENT,
+    HALVING_OVER,
+    RULE_GUMBEL,
+    RULE_PUCT,
+    RULE_SIMILARITY,
+    RULE_UCT,
+)
+from treegym.search.kernels.numeric import EPSILON, FAR, argmax, exp32, inlined, position, uniform
 from treegym.search.kernels.simd import narrow
+from treegym.search.tree import SOLVED
 
-__all__ = ["considered_next", "gumbel", "gumbel_root", "puct", "select", "select_narrow", "similarity", "soft", "uct"]
-
-_EPSILON = np.float32(1e-8)
-_LOWEST = np.float32(-3.0e38)
-
-# Codes of `settings.rule`, and of what an unvisited child is taken to be worth (`settings.first_play`).
-PUCT, GUMBEL, UCT, SIMILARITY, SOFT = 0, 1, 2, 3, 4
-FIRST_MIN, FIRST_PARENT, FIRST_FIXED = 0, 1, 2
+__all__ = ["completed", "considered_next", "gumbel_root", "select", "select_narrow"]
 
 
 @inlined
-def _range(visits, q, width, low, high):  # type: ignore[no-untyped-def]
+def _range(visits, q, width, low, high):
     """Returns the least and greatest Q of the visited children, widened from [low, high]."""
     for k in range(width):
         seen = visits[k] > 0
@@ -31,7 +34,7 @@ def _range(visits, q, width, low, high):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def puct(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+def puct(plain, tree, settings, node, width, scores):
     """argmax Q + P sqrt(N) C(N) / (1 + n), C(N) = c_init + ln((N + c_base + 1) / c_base), Q scaled to [0, 1].
 
     N counts the node's own evaluation too. ``settings.explore[N]`` holds sqrt(N) C(N). https://arxiv.org/abs/1911.08265
@@ -40,7 +43,7 @@ def puct(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped
     value = tree.value[node]
     if plain or settings.normalise:
         low, high = _range(visits, q, width, value, value)
-        scale = np.float32(1.0) / max(high - low, _EPSILON)
+        scale = np.float32(1.0) / max(high - low, EPSILON)
     else:
         low, scale = np.float32(0.0), np.float32(1.0)
     first = np.float32(0.0)
@@ -49,7 +52,7 @@ def puct(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped
     elif not plain and settings.first_play == FIRST_FIXED:
         first = (np.float32(settings.first_value) - low) * scale
     explore = settings.explore[min(tree.seen[node], len(settings.explore) - 1)]
-    best = _LOWEST
+    best = -FAR
     for k in range(width):
         n = visits[k]
         score = explore * prior[k]
@@ -63,7 +66,7 @@ def puct(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped
 
 
 @inlined
-def _completed(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+def completed(plain, tree, settings, node, width, scores):
     """Writes sigma(Q) - max sigma(Q) into `scores`, Q completed by the mixed value; returns the visits of all children.
 
     sigma(Q) = (c_visit + max n) c_scale Q with Q rescaled to [0, 1]; an unvisited child has
@@ -72,7 +75,7 @@ def _completed(plain, tree, settings, node, width, scores):  # type: ignore[no-u
     prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
     total, most, unseen = np.int32(0), np.int32(0), np.int32(0)
     mass, weighted = np.float32(0.0), np.float32(0.0)
-    low, high = -_LOWEST, _LOWEST
+    low, high = FAR, -FAR
     for k in range(width):
         n = visits[k]
         seen = n > 0
@@ -90,26 +93,26 @@ def _completed(plain, tree, settings, node, width, scores):  # type: ignore[no-u
         low, high = min(low, mixed), max(high, mixed)
     scale = np.float32(settings.c_scale) * np.float32(settings.c_visit + most)
     if plain or settings.normalise:
-        scale = scale / max(high - low, _EPSILON)
+        scale = scale / max(high - low, EPSILON)
     for k in range(width):
         scores[k] = ((q[k] if visits[k] > 0 else mixed) - high) * scale
     return total
 
 
 @inlined
-def gumbel(plain, tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+def gumbel(plain, tree, settings, node, width, scores):
     """argmax pi'(k) - n(k) / (1 + sum n), pi' = softmax(logits + sigma(completed Q)).
 
     Danihelka et al. 2022, section 5: https://openreview.net/forum?id=bERaNdoegnO
     """
-    total = _completed(plain, tree, settings, node, width, scores)
+    total = completed(plain, tree, settings, node, width, scores)
     prior, visits = tree.prior[node], tree.visits[node]
     mass = np.float32(0.0)
     for k in range(width):
         scores[k] = prior[k] * exp32(scores[k])
         mass += scores[k]
     scale, share = np.float32(1.0) / mass, np.float32(1.0) / np.float32(total + 1)
-    best = _LOWEST
+    best = -FAR
     for k in range(width):
         score = scores[k] * scale - np.float32(visits[k]) * share
         scores[k] = score
@@ -118,24 +121,24 @@ def gumbel(plain, tree, settings, node, width, scores):  # type: ignore[no-untyp
 
 
 @inlined
-def gumbel_root(plain, tree, settings, width, scores, noisy, before, considered):  # type: ignore[no-untyped-def]
+def gumbel_root(plain, tree, settings, width, scores, noisy, before, considered):
     """Sequential halving at the root: argmax g + logit + sigma(Q) among the children with `considered` new visits."""
-    _completed(plain, tree, settings, 0, width, scores)
+    completed(plain, tree, settings, 0, width, scores)
     visits = tree.visits[0]
     for k in range(width):
         score = max(np.float32(-1e9), noisy[k] + scores[k])
-        scores[k] = score if visits[k] - before[k] == considered else _LOWEST
+        scores[k] = score if visits[k] - before[k] == considered else -FAR
     return argmax(scores, width)
 
 
 @inlined
-def uct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+def uct(tree, settings, node, width, scores):
     """argmax Q + c sqrt(ln N / n), Q scaled to [0, 1]; unvisited children first, in order of their prior."""
     prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
     low, high = np.float32(0.0), np.float32(1.0)
     if settings.normalise:
         low, high = _range(visits, q, width, tree.value[node], tree.value[node])
-    scale = np.float32(1.0) / max(high - low, _EPSILON)
+    scale = np.float32(1.0) / max(high - low, EPSILON)
     spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.seen[node])))
     for k in range(width):
         n = visits[k]
@@ -145,7 +148,7 @@ def uct(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def similarity(tree, settings, node, width, scores):  # type: ignore[no-untyped-def]
+def similarity(tree, settings, node, width, scores):
     """argmax S + c sqrt(ln N / (1 + n)) + w Q, S = child weight * cosine (held in `prior`), Q scaled to [0, 1].
 
     With w = 0 visits follow S alone, whatever the ends found are worth: on the bundled tree, with the verifier in the
@@ -155,7 +158,7 @@ def similarity(tree, settings, node, width, scores):  # type: ignore[no-untyped-
     low, high = np.float32(0.0), np.float32(1.0)
     if settings.normalise:
         low, high = _range(visits, q, width, tree.value[node], tree.value[node])
-    scale = np.float32(settings.value_weight) / max(high - low, _EPSILON)
+    scale = np.float32(settings.value_weight) / max(high - low, EPSILON)
     spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.seen[node])))
     for k in range(width):
         n = visits[k]
@@ -165,7 +168,7 @@ def similarity(tree, settings, node, width, scores):  # type: ignore[no-untyped-
 
 
 @inlined
-def soft(tree, settings, node, width, scores, draw):  # type: ignore[no-untyped-def]
+def soft(tree, settings, node, width, scores, draw):
     """Samples from (1 - l) pi + l uniform, pi = softmax(Q / tau) (MENTS) or P softmax(Q / tau) (RENTS).
 
     l = epsilon * width / ln(N + 1), so that exploration decays. An unvisited child is worth what the evaluator said of
@@ -173,7 +176,7 @@ def soft(tree, settings, node, width, scores, draw):  # type: ignore[no-untyped-
     https://arxiv.org/abs/2007.00391
     """
     visits, q, prior = tree.visits[node], tree.q[node], tree.prior[node]
-    high = _LOWEST
+    high = -FAR
     for k in range(width):
         scores[k] = q[k] if visits[k] > 0 else tree.raw[node]
         high = max(high, scores[k])
@@ -192,39 +195,39 @@ def soft(tree, settings, node, width, scores, draw):  # type: ignore[no-untyped-
 
 
 @inlined
-def _open_slot(tree, node, width, chosen, scores):  # type: ignore[no-untyped-def]
+def _open_slot(tree, node, width, chosen, scores):
     """Returns `chosen`, or the best-scored slot whose child is not solved when `chosen` leads to a solved node."""
     for k in range(width):
         child = tree.child[node, k]
-        if child >= 0 and tree.status[child] & 2:
-            scores[k] = _LOWEST
-    if scores[chosen] > _LOWEST:
+        if child >= 0 and tree.status[child] & SOLVED:
+            scores[k] = -FAR
+    if scores[chosen] > -FAR:
         return chosen
     return argmax(scores, width)
 
 
 @inlined
-def considered_next(width, settings, done):  # type: ignore[no-untyped-def]
-    """Returns the new visits of the root's children that sequential halving considers next; -1 when it is over."""
+def considered_next(width, settings, done):
+    """Returns the new visits of the root's children that sequential halving considers next, or HALVING_OVER."""
     table = settings.halving
-    return table[min(width, table.shape[0] - 1), done] if done < table.shape[1] else np.int32(-1)
+    return table[min(width, table.shape[0] - 1), done] if done < table.shape[1] else np.int32(HALVING_OVER)
 
 
 @inlined
-def select_narrow(rule, tree, settings, root, node):  # type: ignore[no-untyped-def]
+def select_narrow(rule, tree, settings, root, node):
     """Returns the slot of `node` to visit next: `select` with the usual settings, where no node has over 8 slots."""
     offset, width = np.int64(node * tree.prior.shape[1]), np.float32(tree.width[node])
-    if rule == PUCT:
+    if rule == RULE_PUCT:
         explore = settings.explore[min(tree.seen[node], len(settings.explore) - 1)]
-        asked = narrow.Asked(offset, width, tree.value[node], explore, np.float32(-1), root.noisy)
+        asked = narrow.Asked(offset, width, tree.value[node], explore, np.float32(HALVING_OVER), root.noisy)
         return narrow.puct(tree, asked)
-    considered = np.float32(considered_next(tree.width[0], settings, root.done[0]) if node == 0 else -1)
+    considered = np.float32(considered_next(tree.width[0], settings, root.done[0]) if node == 0 else HALVING_OVER)
     asked = narrow.Asked(offset, width, tree.raw[node], np.float32(0), considered, root.noisy)
     return narrow.gumbel(tree, settings, asked)
 
 
 @inlined
-def select(rule, plain, tree, settings, root, node, scores, stream):  # type: ignore[no-untyped-def]
+def select(rule, plain, tree, settings, root, node, scores, stream):
     """Returns the slot of `node` to visit next.
 
     `rule` and `plain` are constants of the kernel at hand, so what they rule out is not compiled. `plain` means the
@@ -234,17 +237,17 @@ def select(rule, plain, tree, settings, root, node, scores, stream):  # type: ig
     if not plain and settings.widen_factor > 0.0:
         allowed = np.int32(np.ceil(settings.widen_factor * np.float64(tree.seen[node]) ** settings.widen_power))
         width = max(np.int32(1), min(width, allowed))
-    if rule == PUCT:
+    if rule == RULE_PUCT:
         slot = puct(plain, tree, settings, node, width, scores)
-    elif rule == GUMBEL:
-        considered = considered_next(tree.width[0], settings, root.done[0]) if node == 0 else -1
+    elif rule == RULE_GUMBEL:
+        considered = considered_next(tree.width[0], settings, root.done[0]) if node == 0 else HALVING_OVER
         if considered >= 0:
             slot = gumbel_root(plain, tree, settings, tree.width[0], scores, root.noisy, root.before, considered)
         else:
             slot = gumbel(plain, tree, settings, node, width, scores)
-    elif rule == UCT:
+    elif rule == RULE_UCT:
         slot = uct(tree, settings, node, width, scores)
-    elif rule == SIMILARITY:
+    elif rule == RULE_SIMILARITY:
         slot = similarity(tree, settings, node, width, scores)
     else:
         slot = soft(tree, settings, node, width, scores, uniform(settings.seed, root.stream[0], stream))

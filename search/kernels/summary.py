@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from treegym.search.kernels.batch import root_of, tree_of
-from treegym.search.kernels.numeric import exp32, kernel, uniform
-from treegym.search.kernels.rules import _completed, gumbel_root
+from treegym.search.kernels.codes import DRAWS_OF_MOVES, DRAWS_OF_RULES, RULE_GUMBEL
+from treegym.search.kernels.numeric import EPSILON, exp32, kernel, uniform
+from treegym.search.kernels.rules import completed, gumbel_root
+from treegym.search.tree import SOLVED
 
 __all__ = ["perturb", "perturb_one", "summarise", "summarise_one"]
 
-_ACTION_DRAW = 1 << 40  # far from the draws that noise and selection take
-
 
 @kernel
-def perturb_one(tree, root, seed, root_noise, gumbel_scale, gammas):  # type: ignore[no-untyped-def]
+def perturb_one(tree, root, seed, root_noise, gumbel_scale, gammas):
     """Sets one root up: Gumbel noise + log prior, visits brought along, Dirichlet noise mixed into the prior."""
     width = tree.width[0]
     root.done[0] = 0
-    root.draws[0] = 1 << 20
+    root.draws[0] = DRAWS_OF_RULES
     if root_noise > 0.0:
         mass = gammas[:width].sum()
         for k in range(width):
@@ -34,7 +34,7 @@ def perturb_one(tree, root, seed, root_noise, gumbel_scale, gammas):  # type: ig
 
 
 @kernel
-def perturb(trees, roots, seed, noise):  # type: ignore[no-untyped-def]
+def perturb(trees, roots, seed, noise):
     """Sets every root up for a search; see `perturb_one`."""
     for b in range(len(roots.done)):
         gammas = noise.gammas[min(b, len(noise.gammas) - 1)]
@@ -42,7 +42,7 @@ def perturb(trees, roots, seed, noise):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def summarise_one(tree, root, settings, temperature, scores, out, b):  # type: ignore[no-untyped-def]
+def summarise_one(tree, root, settings, temperature, scores, out, b):
     """Writes one root's results into row b of `out`, whose rows over all actions are filled for illegal ones."""
     policy, visits, q = out.policy[b], out.visits[b], out.q[b]
     width = tree.width[0]
@@ -52,12 +52,12 @@ def summarise_one(tree, root, settings, temperature, scores, out, b):  # type: i
         if tree.visits[0, k] > 0:
             q[name] = tree.q[0, k]
     out.value[b] = tree.value[0]
-    solved = settings.solve and tree.status[0] & 2
+    solved = settings.solve and tree.status[0] & SOLVED
     if solved:
         for k in range(width):
             scores[k] = tree.q[0, k]
-    elif settings.rule == 1:
-        _completed(False, tree, settings, 0, width, scores)
+    elif settings.rule == RULE_GUMBEL:
+        completed(False, tree, settings, 0, width, scores)
         mass = np.float32(0.0)
         for k in range(width):
             scores[k] = tree.prior[0, k] * exp32(scores[k])
@@ -76,7 +76,7 @@ def summarise_one(tree, root, settings, temperature, scores, out, b):  # type: i
             if tree.visits[0, k] > 0:
                 low, high = min(low, tree.q[0, k]), max(high, tree.q[0, k])
         for k in range(width):  # visits decide, Q breaks ties
-            known = (tree.q[0, k] - low) / max(high - low, np.float32(1e-8)) if tree.visits[0, k] > 0 else 0.0
+            known = (tree.q[0, k] - low) / max(high - low, EPSILON) if tree.visits[0, k] > 0 else 0.0
             scores[k] = np.float32(tree.visits[0, k]) + np.float32(0.5) * np.float32(known)
     best = 0
     for k in range(width):
@@ -101,7 +101,7 @@ def summarise_one(tree, root, settings, temperature, scores, out, b):  # type: i
         weight = 0.0
         for k in range(width):
             weight += (np.float64(tree.visits[0, k]) / most) ** (1.0 / temperature)
-        rest = weight * uniform(settings.seed, root.stream[0], _ACTION_DRAW)
+        rest = weight * uniform(settings.seed, root.stream[0], DRAWS_OF_MOVES)
         for k in range(width):
             rest -= (np.float64(tree.visits[0, k]) / most) ** (1.0 / temperature)
             if rest <= 0.0 and tree.visits[0, k] > 0:
@@ -110,7 +110,7 @@ def summarise_one(tree, root, settings, temperature, scores, out, b):  # type: i
 
 
 @kernel
-def summarise(trees, roots, settings, temperature, scores, out):  # type: ignore[no-untyped-def]
+def summarise(trees, roots, settings, temperature, scores, out):
     """Writes the results of every root; see `summarise_one`."""
     for b in range(len(out.value)):
         summarise_one(tree_of(trees, b), root_of(roots, b), settings, temperature, scores, out, b)

@@ -6,13 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from treegym.search.kernels.numeric import POSITIVE, exp32, inlined, unusable
+from treegym.search.kernels.codes import (
+    BACKUP_MAX,
+    BACKUP_MEAN,
+    MODE_RAW,
+    MODE_SORTED,
+    NO_LEGAL_MOVE,
+    NO_PRIOR,
+    NOTHING_WRONG,
+    RULE_SOFT,
+    UNUSABLE_LOGIT,
+)
+from treegym.search.kernels.numeric import FAR, LEAST, POSITIVE, exp32, inlined, unusable
 from treegym.search.kernels.rules import select, select_narrow
+from treegym.search.tree import EMPTY, SOLVED, TERMINAL
 
-__all__ = ["RAW", "SORTED", "Root", "Settings", "attach", "backup", "descend", "fill_dense"]
-
-SORTED, RAW = 1, 2  # bits of how a row of logits becomes slots
-MEAN, SOFT_BACKUP, MAX_BACKUP = 0, 1, 2  # how a node's value follows from its children (`settings.backup`)
+__all__ = ["Root", "Settings", "attach", "backup", "descend", "fill_dense"]
 
 
 class Settings(NamedTuple):
@@ -51,7 +60,7 @@ class Root(NamedTuple):
 
 
 @inlined
-def descend(rule, plain, narrow, tree, settings, root, scores, path_node, path_slot):  # type: ignore[no-untyped-def]
+def descend(rule, plain, narrow, tree, settings, root, scores, path_node, path_slot):
     """Goes down from the root until a child that is not there, a terminal, a solved node or the depth limit.
 
     `rule`, `plain` and `narrow` are constants, see `select` and `select_narrow`. Writes the way into
@@ -60,7 +69,7 @@ def descend(rule, plain, narrow, tree, settings, root, scores, path_node, path_s
     node, depth = np.int64(0), np.int64(0)
     while True:
         draw = 0
-        if rule == 4:
+        if rule == RULE_SOFT:
             draw = root.draws[0]
             root.draws[0] += 1
         if narrow:
@@ -77,7 +86,7 @@ def descend(rule, plain, narrow, tree, settings, root, scores, path_node, path_s
 
 
 @inlined
-def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untyped-def]
+def attach(tree, node, slot, reward, value, terminal):
     """Adds a node below `slot` of `node` (below nothing when ``node < 0``) without its slots; returns its number."""
     new = np.int64(tree.size[0]) & POSITIVE
     tree.size[0] = new + 1
@@ -86,19 +95,17 @@ def attach(tree, node, slot, reward, value, terminal):  # type: ignore[no-untype
     tree.value[new] = np.float32(0.0) if terminal else value
     tree.raw[new] = tree.value[new]
     tree.reward[new] = reward
-    tree.status[new] = np.uint8(3 if terminal else 0)
+    tree.status[new] = np.uint8(TERMINAL | SOLVED if terminal else 0)
     if node >= 0:
         tree.child[node, slot] = new
     return new
 
 
 @inlined
-def fill_dense(tree, node, logits, legal, mode):  # type: ignore[no-untyped-def]
-    """Packs the legal actions of one row of logits into the node's slots; returns 0, or what is wrong with the row.
+def fill_dense(tree, node, logits, legal, mode):
+    """Packs the legal actions of one row of logits into the node's slots; returns what is wrong with the row, if any.
 
-    `mode`: SORTED orders the slots by falling logit, RAW keeps the logits as they are (rules without a policy).
-    1: no legal action, 2: a logit is NaN or +inf, 3: all legal logits are -inf. Probabilities are floored at the
-    smallest normal float32, so that a weighted mean over visited children never divides by zero.
+    `mode`: MODE_SORTED orders the slots by falling logit, MODE_RAW keeps the logits (for rules without a policy).
     """
     width = 0
     high = np.float32(-np.inf)
@@ -106,7 +113,7 @@ def fill_dense(tree, node, logits, legal, mode):  # type: ignore[no-untyped-def]
     allowed = 0
     for a in range(actions):
         allowed += legal[a]
-    if allowed == actions and not mode & SORTED:  # nothing to pack: loops without branches
+    if allowed == actions and not mode & MODE_SORTED:  # nothing to pack: loops without branches
         wrong = 0
         prior, action = tree.prior[node], tree.action[node]
         for a in range(actions):
@@ -116,32 +123,32 @@ def fill_dense(tree, node, logits, legal, mode):  # type: ignore[no-untyped-def]
             prior[a] = logit
             action[a] = a
         if wrong > 0:
-            return 2
+            return UNUSABLE_LOGIT
         if high == np.float32(-np.inf):
-            return 3
-        finish_priors(tree, node, actions, high, mode & RAW)
-        return 0
+            return NO_PRIOR
+        finish_priors(tree, node, actions, high, mode & MODE_RAW)
+        return NOTHING_WRONG
     for a in range(actions):
         if legal[a]:
             logit = logits[a]
             if unusable(logit):
-                return 2
+                return UNUSABLE_LOGIT
             high = max(high, logit)
             tree.action[node, width] = a
             tree.prior[node, width] = logit
             width += 1
     if width == 0:
-        return 1
+        return NO_LEGAL_MOVE
     if high == np.float32(-np.inf):
-        return 3
-    if mode & SORTED:
+        return NO_PRIOR
+    if mode & MODE_SORTED:
         sort_slots(tree.prior[node], tree.action[node], width)
-    finish_priors(tree, node, width, high, mode & RAW)
-    return 0
+    finish_priors(tree, node, width, high, mode & MODE_RAW)
+    return NOTHING_WRONG
 
 
 @inlined
-def sort_slots(prior, action, width):  # type: ignore[no-untyped-def]
+def sort_slots(prior, action, width):
     """Orders the slots by falling logit (insertion sort: stable, and widths are small)."""
     for i in range(1, width):
         logit, name = prior[i], action[i]
@@ -155,7 +162,7 @@ def sort_slots(prior, action, width):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def finish_priors(tree, node, width, high, raw):  # type: ignore[no-untyped-def]
+def finish_priors(tree, node, width, high, raw):
     """Turns the logits in a node's slots into probabilities, unless `raw`, and clears the slots' statistics."""
     prior = tree.prior[node]
     mass = np.float32(0.0)
@@ -166,15 +173,15 @@ def finish_priors(tree, node, width, high, raw):  # type: ignore[no-untyped-def]
     scale = np.float32(1.0) / mass
     visits, q, child = tree.visits[node], tree.q[node], tree.child[node]
     for k in range(width):
-        prior[k] = prior[k] if raw else max(prior[k] * scale, np.float32(1.2e-38))
+        prior[k] = prior[k] if raw else max(prior[k] * scale, LEAST)
         visits[k] = 0
         q[k] = np.float32(0.0)
-        child[k] = -1
+        child[k] = EMPTY
     tree.width[node] = width
 
 
 @inlined
-def backup(plain, tree, settings, path_node, path_slot, depth, value):  # type: ignore[no-untyped-def]
+def backup(plain, tree, settings, path_node, path_slot, depth, value):
     """Carries `value` of the path's end to the root: visits, Q of each step, the value of each node on the way."""
     discount = np.float32(settings.discount)
     for d in range(depth - 1, -1, -1):
@@ -186,9 +193,9 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):  # type: 
         tree.q[node, slot] = reward + discount * tree.value[child]
         count = tree.seen[node]
         tree.seen[node] = count + 1
-        if plain or settings.backup == MEAN:
+        if plain or settings.backup == BACKUP_MEAN:
             tree.value[node] = (tree.value[node] * np.float32(count) + value) / np.float32(count + 1)
-        elif settings.backup == MAX_BACKUP:
+        elif settings.backup == BACKUP_MAX:
             tree.value[node] = _best_value(tree, node)
         else:
             tree.value[node] = _soft_value(tree, settings, node)
@@ -197,9 +204,9 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):  # type: 
 
 
 @inlined
-def _best_value(tree, node):  # type: ignore[no-untyped-def]
+def _best_value(tree, node):
     """Returns the largest Q of the visited children: exact for one agent in a deterministic world."""
-    best = np.float32(-3.0e38)
+    best = -FAR
     for k in range(tree.width[node]):
         if tree.visits[node, k] > 0:
             best = max(best, tree.q[node, k])
@@ -207,7 +214,7 @@ def _best_value(tree, node):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _soft_value(tree, settings, node):  # type: ignore[no-untyped-def]
+def _soft_value(tree, settings, node):
     """Returns tau ln sum P exp(Q / tau) (RENTS; P uniform 1 for MENTS); an unvisited child is worth `raw`."""
     tau = np.float32(settings.temperature)
     high = tree.raw[node]
@@ -223,15 +230,15 @@ def _soft_value(tree, settings, node):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _close(tree, settings, node):  # type: ignore[no-untyped-def]
+def _close(tree, settings, node):
     """Marks `node` solved, with the value of its best child, once every child is solved."""
-    best = np.float32(-3.0e38)
+    best = -FAR
     for k in range(tree.width[node]):
         child = tree.child[node, k]
-        if child < 0 or not tree.status[child] & 2:
+        if child < 0 or not tree.status[child] & SOLVED:
             return
         q = tree.reward[child] + np.float32(settings.discount) * tree.value[child]
         tree.q[node, k] = q
         best = max(best, q)
     tree.value[node] = best
-    tree.status[node] |= np.uint8(2)
+    tree.status[node] |= np.uint8(SOLVED)

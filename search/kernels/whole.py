@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from treegym.search.kernels.batch import root_of, tree_of
+from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, NOTHING_WRONG, RULE_SIMILARITY
 from treegym.search.kernels.numeric import kernel
 from treegym.search.kernels.summary import perturb_one, summarise_one
-from treegym.search.kernels.walk import RAW, Root, backup, descend
+from treegym.search.kernels.walk import Root, backup, descend
 from treegym.search.kernels.worlds import begin, grow
-from treegym.search.tree import Nodes
+from treegym.search.tree import SOLVED, Nodes
 
 __all__ = ["Desk", "search_roots"]
 
@@ -38,20 +39,20 @@ def search_roots(rule: int, plain: bool, narrow: bool) -> Any:
     """
 
     @kernel
-    def search_roots_kernel(desk, world, starts, streams, settings, simulations, noise, out, problems):  # type: ignore[no-untyped-def]
-        mode = RAW if rule == 3 else 0
+    def search_roots_kernel(desk, world, starts, streams, settings, simulations, noise, out, problems):
+        mode = MODE_RAW if rule == RULE_SIMILARITY else MODE_PLAIN
         tree, root, place = tree_of(desk.trees, 0), root_of(desk.roots, 0), desk.place[0]
         path_node, path_slot = desk.path_node[0], desk.path_slot[0]
         for b in range(len(streams)):
             tree.size[0] = 0
             root.stream[0] = streams[b]
             problems[b] = begin(mode, tree, place, desk.told, world, starts, b)
-            if problems[b] != 0:
+            if problems[b] != NOTHING_WRONG:
                 continue
             gammas = noise.gammas[min(b, len(noise.gammas) - 1)]
             perturb_one(tree, root, settings.seed, noise.share, noise.gumbel, gammas)
             evaluations = 0
-            while root.done[0] < simulations and not tree.status[0] & 2:
+            while root.done[0] < simulations and not tree.status[0] & SOLVED:
                 depth = descend(rule, plain, narrow, tree, settings, root, desk.scores, path_node, path_slot)
                 node, slot = path_node[depth - 1], path_slot[depth - 1]
                 child = np.int64(tree.child[node, slot])
@@ -59,7 +60,7 @@ def search_roots(rule: int, plain: bool, narrow: bool) -> Any:
                     child = np.int64(tree.size[0])
                     problem, cost = grow(mode, tree, place, desk.told, world, node, slot)
                     evaluations += cost
-                    if problem != 0:
+                    if problem != NOTHING_WRONG:
                         problems[b] = problem
                         break
                 backup(plain, tree, settings, path_node, path_slot, depth, tree.value[child])

@@ -12,17 +12,18 @@ import numpy as np
 from numba import types
 from numba.extending import overload, typeof_impl
 
+from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, NOTHING_WRONG, RAISED, UNUSABLE_NUMBER
 from treegym.search.kernels.model import ModelWorld, call_model
 from treegym.search.kernels.numeric import INLINED, finite, inlined, unusable
 from treegym.search.kernels.simd.fill import all_true, fill_eight
 from treegym.search.kernels.simd.rows import WIDE
-from treegym.search.kernels.walk import RAW, attach, fill_dense, finish_priors
+from treegym.search.kernels.walk import attach, fill_dense, finish_priors
+from treegym.search.tree import SOLVED, TERMINAL
 
 __all__ = ["ClosedWorld", "begin", "grow"]
 
-# What is wrong in a closed tree comes as -1 - (node * PER_NODE + code); in a model as a code of `checks.PROBLEMS`.
+# What is wrong in a closed tree comes as -1 - (node * PER_NODE + code); in a model as one of `codes`.
 PER_NODE, STRUCTURE, NUMBERS = 2, 0, 1
-NOT_FINITE, RAISED = 4, 5
 
 
 class ClosedWorld(NamedTuple):
@@ -62,28 +63,30 @@ def grow(mode: int, tree: Any, place: Any, desk: Any, world: Any, node: Any, slo
 
 
 @overload(begin, jit_options=INLINED)
-def _begin(mode, tree, place, desk, world, starts, b):  # type: ignore[no-untyped-def]
+def _begin(mode, tree, place, desk, world, starts, b):
     return {ClosedWorld: _closed_begin, ModelWorld: _model_begin}[world.instance_class]
 
 
 @overload(grow, jit_options=INLINED)
-def _grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no-untyped-def]
+def _grow(mode, tree, place, desk, world, node, slot):
     return {ClosedWorld: _closed_grow, ModelWorld: _model_grow}[world.instance_class]
 
 
 @inlined
-def _open(mode, tree, world, flat, new):  # type: ignore[no-untyped-def]
+def _open(mode, tree, world, flat, new):
     """Fills the slots of node `new`, which stands for `flat`; returns 0 or what is wrong there."""
     first = np.int64(world.first_child[flat])
     width = np.int64(world.child_count[flat])
     if width == 0:
-        tree.status[new] = np.uint8(3)  # a frontier node: nothing to choose, worth what the evaluator says
-        return 0
+        tree.status[new] = np.uint8(
+            TERMINAL | SOLVED
+        )  # a frontier node: nothing to choose, worth what the evaluator says
+        return NOTHING_WRONG
     if first < 0 or first + width > len(world.first_child) or width > tree.prior.shape[1]:
         return -1 - (flat * PER_NODE + STRUCTURE)
-    eight = mode == 0 and tree.prior.shape[1] == WIDE and first + WIDE <= len(world.prior_logits)
+    eight = mode == MODE_PLAIN and tree.prior.shape[1] == WIDE and first + WIDE <= len(world.prior_logits)
     if eight and finite(world.value[flat]) and fill_eight(tree, new, world.prior_logits, first, width):
-        return 0
+        return NOTHING_WRONG
     high = np.float32(-np.inf)
     prior, logits = tree.prior[new], world.prior_logits[first : first + width]
     wrong = 0
@@ -97,18 +100,18 @@ def _open(mode, tree, world, flat, new):  # type: ignore[no-untyped-def]
         high = max(high, logit)
     if wrong > 0 or high == np.float32(-np.inf) or not finite(world.value[flat]):
         return -1 - (flat * PER_NODE + NUMBERS)
-    finish_priors(tree, new, width, high, mode & RAW)
-    return 0
+    finish_priors(tree, new, width, high, mode & MODE_RAW)
+    return NOTHING_WRONG
 
 
-def _closed_begin(mode, tree, place, desk, world, starts, b):  # type: ignore[no-untyped-def]
+def _closed_begin(mode, tree, place, desk, world, starts, b):
     flat = np.int64(starts[b])
     new = attach(tree, -1, 0, np.float32(0.0), world.value[flat], False)
     place[new] = flat
     return _open(mode, tree, world, flat, new)
 
 
-def _closed_grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no-untyped-def]
+def _closed_grow(mode, tree, place, desk, world, node, slot):
     flat = np.int64(world.first_child[place[node]]) + slot
     ends = world.terminal[flat]
     new = attach(tree, node, slot, world.reward[flat], world.value[flat], ends)
@@ -116,18 +119,18 @@ def _closed_grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no
     if not finite(world.reward[flat]):
         return -1 - (flat * PER_NODE + NUMBERS), 0
     if ends:
-        return 0, 0
+        return NOTHING_WRONG, 0
     return _open(mode, tree, world, flat, new), 1
 
 
-def _model_begin(mode, tree, place, desk, world, starts, b):  # type: ignore[no-untyped-def]
+def _model_begin(mode, tree, place, desk, world, starts, b):
     for d in range(place.shape[1]):
         place[0, d] = starts.states[b, d]
     new = attach(tree, -1, 0, np.float32(0.0), starts.value[b], False)
     return fill_dense(tree, new, starts.logits[b], starts.legal[b], mode)
 
 
-def _model_grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no-untyped-def]
+def _model_grow(mode, tree, place, desk, world, node, slot):
     logits, legal, told = desk.logits, desk.legal, desk.told
     new = np.int64(tree.size[0])
     for a in range(len(legal)):
@@ -138,11 +141,11 @@ def _model_grow(mode, tree, place, desk, world, node, slot):  # type: ignore[no-
         return RAISED, 0
     ends = told[2] > np.float32(0.0)
     if not (finite(told[0]) and (ends or finite(told[1]))):
-        return NOT_FINITE, 0
+        return UNUSABLE_NUMBER, 0
     attach(tree, node, slot, told[0], told[1], ends)
     if ends:
-        return 0, 0
-    eight = mode == 0 and tree.prior.shape[1] == WIDE and all_true(legal)
+        return NOTHING_WRONG, 0
+    eight = mode == MODE_PLAIN and tree.prior.shape[1] == WIDE and all_true(legal)
     if eight and fill_eight(tree, new, logits, 0, len(legal)):
-        return 0, 1
+        return NOTHING_WRONG, 1
     return fill_dense(tree, new, logits, legal, mode), 1

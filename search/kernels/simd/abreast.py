@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from treegym.search.kernels.batch import root_of, tree_of, with_size
+from treegym.search.kernels.codes import HALVING_OVER, MODE_PLAIN, NOTHING_WRONG, RULE_PUCT
 from treegym.search.kernels.numeric import POSITIVE, inlined, kernel
-from treegym.search.kernels.rules import PUCT, considered_next
+from treegym.search.kernels.rules import considered_next
 from treegym.search.kernels.simd import narrow
 from treegym.search.kernels.simd.narrow import Asked
 from treegym.search.kernels.simd.rows import WIDE, put
@@ -65,38 +66,38 @@ def new_flight(desk: Any) -> Flight:
 
 
 @inlined
-def _stand(rule, settings, flight, lane, node):  # type: ignore[no-untyped-def]
+def _stand(rule, settings, flight, lane, node):
     """Notes that a search stands at `node`, and what the rule asks of it."""
     asked, nodes = flight.asked, flight.nodes
     flight.node[lane] = node
     asked.offset[lane] = node * nodes.prior.shape[1]
     asked.width[lane] = np.float32(nodes.width[node])
-    if rule == PUCT:
+    if rule == RULE_PUCT:
         asked.value[lane] = nodes.value[node]
         asked.explore[lane] = settings.explore[min(np.int64(nodes.seen[node]) & POSITIVE, len(settings.explore) - 1)]
     else:
         asked.value[lane] = nodes.raw[node]
-        asked.considered[lane] = np.float32(-1)
+        asked.considered[lane] = np.float32(HALVING_OVER)
 
 
 @inlined
-def _stand_at_root(rule, settings, flight, lane, root, done):  # type: ignore[no-untyped-def]
+def _stand_at_root(rule, settings, flight, lane, root, done):
     """Notes that a search stands at its root, with so many simulations done."""
     flight.depth[lane] = 0
     _stand(rule, settings, flight, lane, root)
-    if rule != PUCT:
+    if rule != RULE_PUCT:
         width = np.int64(flight.nodes.width[root]) & POSITIVE
         flight.asked.considered[lane] = np.float32(considered_next(width, settings, done))
 
 
 @inlined
-def _start(rule, desk, flight, world, starts, streams, settings, noise, lane, b, out, problems):  # type: ignore[no-untyped-def]
+def _start(rule, desk, flight, world, starts, streams, settings, noise, lane, b, out, problems):
     """Begins search b in a lane, if it can begin."""
     tree, root = tree_of(desk.trees, lane), root_of(desk.roots, lane)
     tree.size[0] = 0
     root.stream[0] = streams[b]
-    problems[b] = begin(0, tree, desk.place[lane], desk.told, world, starts, b)
-    if problems[b] != 0:
+    problems[b] = begin(MODE_PLAIN, tree, desk.place[lane], desk.told, world, starts, b)
+    if problems[b] != NOTHING_WRONG:
         return
     gammas = noise.gammas[min(b, len(noise.gammas) - 1)]
     perturb_one(tree, root, settings.seed, noise.share, noise.gumbel, gammas)
@@ -114,7 +115,7 @@ def search_abreast(rule: int) -> Any:
     """Returns the kernel for PUCT or Gumbel with the usual settings; arguments as of `whole.search_roots`."""
 
     @kernel
-    def search_abreast_kernel(desk, flight, world, starts, streams, settings, simulations, noise, out, problems):  # type: ignore[no-untyped-def]
+    def search_abreast_kernel(desk, flight, world, starts, streams, settings, simulations, noise, out, problems):
         nodes, apart = flight.nodes, desk.trees.prior.shape[1]
         begun, busy = 0, 0
         for lane in range(WIDE):
@@ -130,7 +131,7 @@ def search_abreast(rule: int) -> Any:
                 break
             waiting = busy if begun < len(streams) else 1  # a lane that falls free is filled at once
             while busy >= waiting:
-                if rule == PUCT:
+                if rule == RULE_PUCT:
                     put(flight.slot, narrow.puct(nodes, flight.asked))
                 else:
                     put(flight.slot, narrow.gumbel(nodes, settings, flight.asked))
@@ -150,9 +151,9 @@ def search_abreast(rule: int) -> Any:
                     if child < 0:
                         tree = with_size(nodes, desk.trees.size[lane])
                         child = np.int64(tree.size[0])
-                        problem, cost = grow(0, tree, flight.place, desk.told, world, node, slot)
+                        problem, cost = grow(MODE_PLAIN, tree, flight.place, desk.told, world, node, slot)
                         out.evaluations[b] += cost
-                        if problem != 0:
+                        if problem != NOTHING_WRONG:
                             problems[b] = problem
                             flight.search[lane] = -1
                             busy -= 1

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from treegym.search.kernels.numeric import inlined
+from treegym.search.kernels.numeric import EPSILON, FAR, inlined
 from treegym.search.kernels.simd.rows import (
     exponential,
     fused,
@@ -26,8 +26,6 @@ from treegym.search.kernels.simd.rows import (
 
 __all__ = ["Asked", "gumbel", "puct"]
 
-_FAR, _EPSILON = np.float32(3.0e38), np.float32(1e-8)
-
 
 class Asked(NamedTuple):
     """The node that a child is to be chosen of: of one search as below, of eight as arrays of eight."""
@@ -41,7 +39,7 @@ class Asked(NamedTuple):
 
 
 @inlined
-def _children(tree, asked, like):  # type: ignore[no-untyped-def]
+def _children(tree, asked, like):
     """Returns which slots are in use, their visits (0 elsewhere), and prior and Q, which are rubbish elsewhere."""
     inside = within(numbers(asked.width))
     visits = where(inside, read(tree.visits, asked.offset, like), number(np.float32(0.0), like))
@@ -49,16 +47,16 @@ def _children(tree, asked, like):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def puct(tree, asked):  # type: ignore[no-untyped-def]
+def puct(tree, asked):
     """Returns the slot to visit next, as `rows.place_of` does."""
     value = numbers(asked.value)
     zero, one = number(np.float32(0.0), value), number(np.float32(1.0), value)
-    far, lowest = number(_FAR, value), number(-_FAR, value)
+    far, lowest = number(FAR, value), number(-FAR, value)
     inside, visits, prior, q = _children(tree, asked, value)
     seen = visits > zero
     low = smaller(smallest(where(seen, q, far)), value)
     high = larger(largest(where(seen, q, lowest)), value)
-    scale = one / larger(high - low, number(_EPSILON, value))
+    scale = one / larger(high - low, number(EPSILON, value))
     explore = prior * numbers(asked.explore)
     score = where(seen, fused(q - low, scale, explore / (visits + one)), explore)
     score = where(inside, score, lowest)
@@ -66,11 +64,11 @@ def puct(tree, asked):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def gumbel(tree, settings, asked):  # type: ignore[no-untyped-def]
+def gumbel(tree, settings, asked):
     """Returns the slot to visit next, as `rows.place_of` does; sequential halving where `considered` is not -1."""
     raw = numbers(asked.value)
     zero, one = number(np.float32(0.0), raw), number(np.float32(1.0), raw)
-    far, lowest = number(_FAR, raw), number(-_FAR, raw)
+    far, lowest = number(FAR, raw), number(-FAR, raw)
     inside, visits, prior, q = _children(tree, asked, raw)
     seen = visits > zero
     count, most = total(visits), largest(visits)
@@ -82,7 +80,7 @@ def gumbel(tree, settings, asked):  # type: ignore[no-untyped-def]
     low = where(unseen, smaller(low, mixed), low)
     high = where(unseen, larger(high, mixed), high)
     scale = (number(np.float32(settings.c_visit), raw) + most) * number(np.float32(settings.c_scale), raw)
-    gain = (where(seen, q, mixed) - high) * (scale / larger(high - low, number(_EPSILON, raw)))
+    gain = (where(seen, q, mixed) - high) * (scale / larger(high - low, number(EPSILON, raw)))
     weight = where(inside, prior * exponential(gain), zero)
     score = weight * every - visits * total(weight)  # pi' - n / (1 + sum n), times what would divide both
     considered = numbers(asked.considered)

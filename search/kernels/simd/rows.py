@@ -17,6 +17,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, overload, register_model
 
+from treegym.search.kernels.numeric import EXP_SERIES, LN2_HIGH, LN2_LOW, LOG2_E
+
 __all__ = [
     "WIDE",
     "exponential",
@@ -124,22 +126,24 @@ def _call(builder: Any, name: str, arguments: list[Any]) -> Any:
 
 
 def _exponential(builder: Any, x: Any) -> Any:
-    """e**x to about 2e-7 for x <= 88; terms in pairs, so that half as many steps wait for each other."""
+    """e**x for x <= 88, by the polynomial of `numeric.exp_of_parts` in an order of its own.
 
-    def constant(value: float) -> Any:
-        return _repeat(builder, _FLOAT(value))
+    Terms are taken in pairs, so that half as many steps wait for each other, and rounded once each.
+    """
+
+    def constant(value: Any) -> Any:
+        return _repeat(builder, _FLOAT(float(value)))
 
     def plus(a: Any, b: Any, c: Any) -> Any:
         return _call(builder, "fma", [a, b, c])
 
     x = builder.select(builder.fcmp_ordered(">", x, constant(-87.0)), x, constant(-87.0))
-    whole = _call(builder, "rint", [builder.fmul(x, constant(1.4426950216293335))])
-    rest = plus(whole, constant(-0.693359375), x)
-    rest = plus(whole, constant(2.1219444170128554e-4), rest)
+    whole = _call(builder, "rint", [builder.fmul(x, constant(LOG2_E))])
+    rest = plus(whole, constant(-LN2_HIGH), x)
+    rest = plus(whole, constant(LN2_LOW), rest)
     square = builder.fmul(rest, rest)
-    high = plus(constant(1.9875691214110702e-4), rest, constant(1.3981999363750219e-3))
-    middle = plus(constant(8.333452045917511e-3), rest, constant(4.1665792465209961e-2))
-    low = plus(constant(1.6666665673255920e-1), rest, constant(0.5))
+    terms = [constant(term) for term in EXP_SERIES]
+    high, middle, low = (plus(a, rest, b) for a, b in zip(terms[::2], terms[1::2], strict=True))
     series = plus(plus(high, square, middle), square, low)
     series = plus(series, square, builder.fadd(rest, constant(1.0)))
     power = builder.add(builder.fptosi(whole, _INTS), _repeat(builder, _INT(127)))
@@ -165,11 +169,11 @@ _OPERATIONS: dict[Any, Any] = {
 
 def _register(symbol: Any, typed: Callable[..., Any]) -> None:
     @intrinsic
-    def operation(typing_context, a, b):  # type: ignore[no-untyped-def]
+    def operation(typing_context, a, b):
         return typed(a, b)
 
     @overload(symbol)
-    def operate(a, b):  # type: ignore[no-untyped-def]
+    def operate(a, b):
         if isinstance(a, Kind) and isinstance(b, Kind):
             return lambda a, b: operation(a, b)
         return None
@@ -180,41 +184,41 @@ for _symbol, _typed in _OPERATIONS.items():
 
 
 @intrinsic
-def larger(typing_context, a, b):  # type: ignore[no-untyped-def]
+def larger(typing_context, a, b):
     """Returns the larger of each two."""
     return _elementwise(lambda build, x, y: _choose(build, ">", x, y))(a, b)
 
 
 @intrinsic
-def smaller(typing_context, a, b):  # type: ignore[no-untyped-def]
+def smaller(typing_context, a, b):
     """Returns the smaller of each two."""
     return _elementwise(lambda build, x, y: _choose(build, "<", x, y))(a, b)
 
 
 @intrinsic
-def where(typing_context, condition, yes, no):  # type: ignore[no-untyped-def]
+def where(typing_context, condition, yes, no):
     """Returns `yes` where the condition holds, `no` elsewhere."""
     return _elementwise(lambda build, c, x, y: build.select(c, x, y))(condition, yes, no)
 
 
 @intrinsic
-def fused(typing_context, a, b, c):  # type: ignore[no-untyped-def]
+def fused(typing_context, a, b, c):
     """Returns a * b + c, rounded once."""
     return _elementwise(lambda build, x, y, z: _call(build, "fma", [x, y, z]))(a, b, c)
 
 
 @intrinsic
-def exponential(typing_context, x):  # type: ignore[no-untyped-def]
+def exponential(typing_context, x):
     """Returns e**x of a row, for x <= 88."""
     return _elementwise(_exponential)(x)
 
 
 @intrinsic
-def number(typing_context, value, like):  # type: ignore[no-untyped-def]
+def number(typing_context, value, like):
     """Returns a float32 as the number of every search that `like` is of."""
     wanted = like.like(row=False)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return _repeat(builder, arguments[0]) if wanted.eight else arguments[0]
 
     return wanted(types.float32, like), generate
@@ -250,29 +254,29 @@ def _folded(combine: Callable[[Any, Any, Any], Any]) -> Callable[[Any], Any]:
 
 
 @intrinsic
-def total(typing_context, row):  # type: ignore[no-untyped-def]
+def total(typing_context, row):
     """Returns the sum over the children."""
     return _folded(lambda build, x, y: build.fadd(x, y))(row)
 
 
 @intrinsic
-def largest(typing_context, row):  # type: ignore[no-untyped-def]
+def largest(typing_context, row):
     """Returns the largest over the children."""
     return _folded(lambda build, x, y: _choose(build, ">", x, y))(row)
 
 
 @intrinsic
-def smallest(typing_context, row):  # type: ignore[no-untyped-def]
+def smallest(typing_context, row):
     """Returns the smallest over the children."""
     return _folded(lambda build, x, y: _choose(build, "<", x, y))(row)
 
 
 @intrinsic
-def place_of(typing_context, row, best):  # type: ignore[no-untyped-def]
+def place_of(typing_context, row, best):
     """Returns the first child whose entry equals `best` (0 where none does): int64 of one search, a number of eight."""
     kind = types.int64 if not row.eight else row.like(row=False)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         entries, wanted = _parts(builder, arguments[0], row, row), _parts(builder, arguments[1], best, row)
         same = [builder.fcmp_ordered("==", a, b) for a, b in zip(entries, wanted, strict=True)]
         if row.eight:
@@ -288,10 +292,10 @@ def place_of(typing_context, row, best):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def put(typing_context, array, value):  # type: ignore[no-untyped-def]
+def put(typing_context, array, value):
     """Writes the numbers of eight searches, whole numbers, into int32 ``array[:8]``."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         data = context.make_array(array)(context, builder, arguments[0]).data
         builder.store(builder.fptosi(arguments[1], _INTS), builder.bitcast(data, _INTS.as_pointer())).align = 4
         return context.get_dummy_value()
@@ -300,11 +304,11 @@ def put(typing_context, array, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def numbers(typing_context, given):  # type: ignore[no-untyped-def]
+def numbers(typing_context, given):
     """Returns a float32 as the number of one search, the first eight of an array as those of eight."""
     kind = Kind(row=False, eight=isinstance(given, types.Array))
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return _at(context, builder, given, arguments[0], _LONG(0), _FLOATS) if kind.eight else arguments[0]
 
     return kind(given), generate
@@ -319,7 +323,7 @@ def _at(context: Any, builder: Any, array: Any, value: Any, index: Any, kind: An
 
 
 @intrinsic
-def read(typing_context, array, offset, like):  # type: ignore[no-untyped-def]
+def read(typing_context, array, offset, like):
     """Returns the eight entries of `array` from a flat index on, or those from each of the eight in `offset` on.
 
     `array` is float32 or int32 of any shape; there must be room for eight entries behind every offset.
@@ -327,7 +331,7 @@ def read(typing_context, array, offset, like):  # type: ignore[no-untyped-def]
     kind = like.like(row=True)
     integers = isinstance(array.dtype, types.Integer)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         starts = [arguments[1]]
         if kind.eight:
             starts = [_at(context, builder, offset, arguments[1], _LONG(k), _LONG) for k in range(WIDE)]
@@ -341,11 +345,11 @@ def read(typing_context, array, offset, like):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def read_columns(typing_context, array, like):  # type: ignore[no-untyped-def]
+def read_columns(typing_context, array, like):
     """Returns the first eight entries of a float32 array; of eight searches, eight for each child in turn."""
     kind = like.like(row=True)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         starts = range(0, WIDE * WIDE if kind.eight else WIDE, WIDE)
         return _whole(builder, [_at(context, builder, array, arguments[0], _LONG(k), _FLOATS) for k in starts], kind)
 
@@ -371,11 +375,11 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
 
 
 @intrinsic
-def within(typing_context, width):  # type: ignore[no-untyped-def]
+def within(typing_context, width):
     """Returns the row that is true for as many children as the number `width` says."""
     kind = width.like(row=True, truth=True)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         if not kind.eight:
             places = ir.Constant(_FLOATS, [float(k) for k in range(WIDE)])
             return builder.fcmp_ordered("<", places, _repeat(builder, arguments[0]))
