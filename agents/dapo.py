@@ -28,7 +28,7 @@ __all__ = ["DAPO", "DAPOSettings", "GroupSampling", "GroupSettings"]
 class GroupSettings(GradientSettings):
     """Switches of every learner that samples groups."""
 
-    group_size: int = 4  # episodes from one root (the papers: 16); many roots a rollout matter more on small trees
+    group_size: int = 4  # episodes from one root (the papers: 16); many roots per rollout matter more on small trees
     overlong_penalty: bool = True  # soft punishment; needs overlong_max
     overlong_max: int | None = None  # L_max; None: no punishment
     overlong_cache: int | None = None  # L_c; None: a fifth of L_max
@@ -67,16 +67,22 @@ class GroupSampling(PolicyGradient):
         groups = np.repeat(np.arange(first_group, first_group + count), self.settings.group_size)
         return collector.episodes(len(groups), np.repeat(chosen, self.settings.group_size), groups)
 
-    def shape(self, rollout: Trajectories) -> tuple[Trajectories, np.ndarray]:
-        """Returns the rollout with overlong episodes filtered if so set, and the shaped returns ``[E] float64``."""
+    def punishment(self, rollout: Trajectories) -> np.ndarray:
+        """Returns what each episode's return is lowered by for its length, ``[E] float32``, at most 0."""
         s = self.settings
-        returns = rollout.returns
-        if s.overlong_penalty and s.overlong_max is not None:
-            cache = s.overlong_cache or max(1, s.overlong_max // 5)
-            returns = returns + soft_overlong(rollout.lengths, max_length=s.overlong_max, cache=cache)
-        if s.overlong_filter:
-            rollout = rollout.with_(valid=rollout.valid & ~np.repeat(rollout.truncated, rollout.lengths))
-        return rollout, returns
+        if not s.overlong_penalty or s.overlong_max is None:
+            return np.zeros(rollout.episodes, np.float32)
+        cache = s.overlong_cache or max(1, s.overlong_max // 5)
+        return soft_overlong(rollout.lengths, max_length=s.overlong_max, cache=cache)
+
+    def filtered(self, rollout: Trajectories) -> Trajectories:
+        """Returns the rollout with nothing to learn from truncated episodes, if so set."""
+        if not self.settings.overlong_filter:
+            return rollout
+        return rollout.with_(valid=rollout.valid & ~np.repeat(rollout.truncated, rollout.lengths))
+
+    def update(self, rollout: Trajectories) -> None:
+        super().update(self.filtered(rollout))
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class DAPO(GroupSampling):
         return rollout.select(rollout.groups <= first[-1])
 
     def weigh(self, rollout: Trajectories) -> tuple[np.ndarray, np.ndarray]:
-        _, returns = self.shape(rollout)
+        returns = rollout.returns + self.punishment(rollout)
         if self.settings.advantage in ESTIMATORS:
             return step_advantages(self.settings.advantage, rollout, returns), np.zeros(rollout.steps, np.float32)
         advantages = ADVANTAGES[self.settings.advantage](returns, rollout.groups)
@@ -153,7 +159,7 @@ class DAPO(GroupSampling):
 
     def update(self, rollout: Trajectories) -> None:
         if self.processes.any(rollout.episodes > 0):
-            super().update(self.shape(rollout)[0])
+            super().update(rollout)
 
     def _say(self, sentence: str) -> None:
         if self.verbose:

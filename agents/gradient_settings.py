@@ -15,7 +15,7 @@ __all__ = ["GradientSettings"]
 class GradientSettings(Settings):
     """Switches of every policy-gradient learner; names as in SB3 where SB3 has them."""
 
-    n_episodes: int = 256  # whole episodes a rollout
+    n_episodes: int = 256  # whole episodes per rollout
     n_steps: int | None = None  # steps per lane and rollout instead (SB3's way); episodes are cut and bootstrapped
     learning_rate: Schedule = 3e-4
     n_epochs: int = 4
@@ -36,7 +36,7 @@ class GradientSettings(Settings):
     kl_coef: float = 0.0  # beta, against the policy that learning started from
     kl_in: str = "reward"  # "reward": -beta KL_t is added to each reward; "loss": beta KL is added to the loss
     kl_estimator: str = "k1"
-    kl_target: float | None = None  # adapt beta towards this KL a token
+    kl_target: float | None = None  # adapt beta towards this KL per token
     kl_horizon: int = 10_000  # in steps
     target_kl: float | None = None  # stop an update's epochs early, as SB3 does
     fused: bool = True  # gradients of the loss by one compiled pass, and of plain perceptrons by hand

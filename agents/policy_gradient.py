@@ -148,7 +148,7 @@ class PolicyGradient(Agent):
             if not np.isfinite(figures["policy_loss"] + figures["value_loss"] + figures["entropy"]):
                 raise LossIsNaN(
                     f"batch {len(logged) + 1} of update {self.iteration + 1} (after {self.num_timesteps} steps): "
-                    "the loss is no finite number; the weights are those from before it, and a lower "
+                    "the loss is not a finite number; the weights are those from before it, and a lower "
                     "learning_rate may help"
                 )
             if s.target_kl is not None and figures["approx_kl"] > 1.5 * s.target_kl:

@@ -83,18 +83,17 @@ class VAPO(GroupSampling):
 
     def weigh(self, rollout: Trajectories) -> tuple[np.ndarray, np.ndarray]:
         s = self.settings
-        shaped, returns = self.shape(rollout)
-        rewards = shaped.rewards.astype(np.float64)
-        rewards[shaped.starts + shaped.lengths - 1] += returns - rollout.returns  # the punishment comes at the end
+        rewards = rollout.rewards.astype(np.float64)
+        rewards[rollout.starts + rollout.lengths - 1] += self.punishment(rollout)  # it comes at the end
         lam: Any = s.gae_lambda
         if s.length_adaptive:
-            lam = lambda_for_length(shaped.lengths, alpha=s.alpha, lambda_min=s.lambda_min)
+            lam = lambda_for_length(rollout.lengths, alpha=s.alpha, lambda_min=s.lambda_min)
         common: dict[str, Any] = {
-            "gamma": s.gamma, "lengths": shaped.lengths, "bootstrap": shaped.bootstrap, "valid": shaped.valid,
+            "gamma": s.gamma, "lengths": rollout.lengths, "bootstrap": rollout.bootstrap, "valid": rollout.valid,
         }  # fmt: skip
-        advantages = gae(rewards, shaped.values, lam=lam, **common)
-        targets = gae(rewards, shaped.values, lam=s.lambda_critic, **common) if s.decoupled else advantages
-        return advantages, targets + shaped.values
+        advantages = gae(rewards, rollout.values, lam=lam, **common)
+        targets = gae(rewards, rollout.values, lam=s.lambda_critic, **common) if s.decoupled else advantages
+        return advantages, targets + rollout.values
 
     def nll_coef(self) -> float:
         return self.settings.nll_weight
@@ -103,7 +102,7 @@ class VAPO(GroupSampling):
         if self.pretrained >= 0:
             self.pretrain(rollout)
         else:
-            super().update(self.shape(rollout)[0])
+            super().update(rollout)
 
     def pretrain(self, rollout: Trajectories) -> None:
         """Takes gradient steps of the critic towards the returns of this rollout."""

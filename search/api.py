@@ -15,7 +15,7 @@ __all__ = ["METHODS", "Method", "load", "names", "register", "search"]
 
 
 class Method(Protocol):
-    """A way to plan: from each of B states, with so many simulations (model evaluations) a root at most."""
+    """A way to plan: from each of B states, with so many simulations (model evaluations) per root at most."""
 
     def __call__(
         self, simulator: Simulator, states: Any, *, num_simulations: int, seed: int = 0, **options: Any

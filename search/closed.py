@@ -46,7 +46,7 @@ def search_closed(
         prior_logits: float32 [N], the policy's logit of the node among its siblings.
         value: float32 [N], the value network's estimate of the return after the node.
         roots: int [B], nodes to search from (any node that is not terminal).
-        num_simulations: simulations a root.
+        num_simulations: simulations per root.
         method: one of the tree methods: "gumbel", "puct", "uct", "similarity", "ments", "rents".
         num_actions: columns of the result; the widest node's children unless given.
         seed: seeds all noise.

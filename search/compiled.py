@@ -41,7 +41,7 @@ class CompiledSimulator(Protocol):
         ...
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        """Steps a batch; used where a search has to leave the kernel (several leaves a root, budgets)."""
+        """Steps a batch; used where a search has to leave the kernel (several leaves per root, budgets)."""
         ...
 
 

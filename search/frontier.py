@@ -63,7 +63,7 @@ def frontier_search(
     Args:
         order: "beam" (the best `width` of a level; once they have all ended, the best of those left behind, until the
             budget is spent), "best" (best first) or "depth" (deepest first).
-        width: states a round.
+        width: states per round.
         branching: children judged of each, the likeliest first; all unless given.
         model_calls: calls of the simulator's `expand` at most, the roots' not counted.
         seconds: wall-clock time; a round under way is finished.

@@ -81,7 +81,7 @@ def root_ids_of(root_ids: Any, size: int) -> np.ndarray:
     return ids
 
 
-_SLICES, _LEAST = 4, 64  # slices a thread, and roots a slice must have to be worth the call
+_SLICES, _LEAST = 4, 64  # slices per thread, and roots that a slice must have to be worth the call
 
 _ENTRIES: dict[tuple[Any, Any], Callable[..., None]] = {}
 

@@ -75,7 +75,7 @@ def log_policy(given: Evaluation) -> np.ndarray:
 
 
 def root_streams(seed: int, root_ids: Any, size: int) -> list[np.random.Generator]:
-    """Returns one generator a root, a function of (seed, root id) alone."""
+    """Returns one generator per root, a function of (seed, root id) alone."""
     ids = root_ids_of(root_ids, size).astype(np.uint64)  # generators take no negative numbers
     return [np.random.default_rng([seed_bits(seed) % 2**64, int(name)]) for name in ids]
 

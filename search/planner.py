@@ -70,7 +70,7 @@ class Planner:
         Args:
             evaluation: prior logits [B, A], value [B] and legal mask [B, A] of the roots.
             method: one of `treegym.search.settings.TREE_RULES`.
-            num_simulations: simulations a root; sequential halving is planned for this number.
+            num_simulations: simulations per root; sequential halving is planned for this number.
             seed: seeds all noise.
             options: settings of the method.
             root_ids: int [B], names of the roots' random streams; 0 .. B - 1 unless given.
@@ -178,7 +178,7 @@ class Planner:
     ) -> np.ndarray:
         """Takes what became of leaves: all of them in the order of `ask`, or some of them in any order.
 
-        The tree changes when the last leaf was told, always in the order of `ask`: the order of telling is no matter.
+        The tree changes when the last leaf was told, always in the order of `ask`: the order of telling does not matter.
 
         Args:
             reward: float [L].

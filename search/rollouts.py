@@ -87,7 +87,7 @@ def best_of_n(
     model_calls: int | None = None,
     seconds: float | None = None,
 ) -> SearchResult:
-    """Samples paths with the policy until `num_simulations` states a root were judged; plays the best path's move.
+    """Samples paths with the policy until `num_simulations` states per root were judged; plays the best path's move.
 
     A path cut by the budget or the horizon is worth its rewards and the value of where it stopped.
 

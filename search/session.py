@@ -59,7 +59,7 @@ class Session:
         """Searches until a budget is spent: all of `num_simulations` unless less is given. May be called again.
 
         Args:
-            simulations: simulations a root in this run.
+            simulations: simulations per root in this run.
             model_calls: calls of the simulator's `expand` in this run.
             seconds: wall-clock time; a round under way is finished.
         """

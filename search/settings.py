@@ -124,7 +124,7 @@ def make_options(changes: dict[str, Any]) -> Options:
     given = tuple(changes.items())
     try:
         hash(given)
-    except TypeError:  # a list or an array is no setting of any kind, and is told so
+    except TypeError:  # a list or an array is not a setting of any kind, and is told so
         return _options.__wrapped__(given)
     return _options(given)
 
@@ -141,7 +141,7 @@ def _options(changes: tuple[tuple[str, Any], ...]) -> Options:
 def considered_visits(actions: int, simulations: int) -> list[int]:
     """Returns, for each simulation, how many visits an action must have to be considered by sequential halving.
 
-    A survivor gets max(1, floor(S / (ceil(log2 m) m_now))) visits a phase; then m_now <- max(2, floor(m_now / 2)).
+    A survivor gets max(1, floor(S / (ceil(log2 m) m_now))) visits per phase; then m_now <- max(2, floor(m_now / 2)).
     Karnin et al. 2013, http://proceedings.mlr.press/v28/karnin13.html
     """
     if actions <= 1:

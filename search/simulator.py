@@ -10,7 +10,7 @@ __all__ = ["Evaluation", "SearchResult", "Simulator", "Transition"]
 
 
 class Evaluation(NamedTuple):
-    """A batch of states, judged by policy and value network (or tables standing in for them)."""
+    """A batch of states, judged by a policy and a value network, or by tables."""
 
     prior_logits: np.ndarray  # [B, A] float32
     value: np.ndarray  # [B] float32

@@ -1,4 +1,4 @@
-"""The search tree: flat arrays, one row a node, one slot for each *legal* child.
+"""The search tree: flat arrays, one row per node, one slot per *legal* child.
 
 Letters: B roots, N nodes a root can hold, W slots (the widest node's legal children).
 Slots are packed: slot k of a node is its k-th legal action, so kernels need no masks and scan no illegal child.
@@ -65,7 +65,7 @@ def allocate(roots: int, nodes: int, slots: int) -> Nodes:
 
 
 def bytes_used(tree: Nodes) -> tuple[int, int]:
-    """Returns bytes a child slot and bytes a node, apart from the slots."""
+    """Returns bytes per child slot, and per node apart from its slots."""
     slot = sum(array.itemsize for array in tree if array.ndim == 3)
     node = sum(array.itemsize for array in tree if array.ndim == 2 and array is not tree.size)
     return slot, node

@@ -51,7 +51,7 @@ def search_whole(
         slots: W, the most children a node can have.
         actions: A, columns of the result.
         method: a tree method.
-        num_simulations: simulations a root.
+        num_simulations: simulations per root.
         options: settings of the method.
         seed: seeds all noise.
         root_ids: int [B], names of the roots' random streams; 0 .. B - 1 unless given.

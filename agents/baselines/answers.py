@@ -14,7 +14,7 @@ from treegym.errors import ConfigError
 
 __all__ = ["Rerank", "SequenceVote"]
 
-FLOOR = -20.0  # stands for "no opinion", as in the observation
+FLOOR = -20.0  # "no opinion", as in the observation
 
 
 class _Answers(Planning):

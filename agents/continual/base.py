@@ -2,8 +2,8 @@
 
     for each task:  begin -> (loss, gradients, penalty, step) many times -> end -> retrain, where a method asks for it
 
-A *problem* is anything with `loss(model, batch)` (a mean over examples) and `log_prob(model, batch)` (one number an
-example, of outcomes drawn from the model itself); `LanguageProblem` is that for language models.
+A *problem* is anything with `loss(model, batch)`, a mean over examples, and `sampled_log_probs(model, batch, generator)`,
+one number per example, of outcomes drawn from the model itself; `LanguageProblem` is that for language models.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Method:
         return None
 
     def saw_gradients(self) -> None:
-        """Called when the gradients of the task's own loss stand in ``.grad``, before any penalty."""
+        """Called when the gradients of the task's own loss are in ``.grad``, before any penalty."""
 
     def penalty(self) -> torch.Tensor | None:
         """Returns what is added to the loss, or None."""

@@ -23,7 +23,7 @@ __all__ = ["EWC", "fisher_information"]
 def fisher_information(
     model: nn.Module, problem: Problem, batches: Sequence[Any], generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """Returns the diagonal of the Fisher information, a tensor a parameter."""
+    """Returns the diagonal of the Fisher information, one tensor per parameter."""
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters() if p.requires_grad}
     examples = 0
     for batch in batches:
@@ -53,7 +53,7 @@ class EWC(Method):
             raise ConfigError(f"strength is {strength!r}; it must be at least 0")
         self.strength = strength
         self._generator = torch.Generator().manual_seed(seed)
-        self.anchors: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []  # (theta*, F) a task
+        self.anchors: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []  # (theta*, F) of each task
 
     def penalty(self) -> torch.Tensor | None:
         if not self.anchors:

@@ -60,7 +60,7 @@ class Experts(Method):
     Args:
         model: a transformer; its feed-forward parts are replaced.
         experts: at the start, and how many each new task adds.
-        top_k: experts a token is sent to.
+        top_k: how many experts each token is sent to.
         balance: weight of the load-balancing loss.
         freeze_trunk: whether all but the new experts stands still after the first task.
         seed: of the routers' new rows.

@@ -54,7 +54,7 @@ class _Masked(nn.Module):
 
 
 class SupSup(Method):
-    """Fixed weights, a mask a task.
+    """Fixed weights, one mask per task.
 
     Args:
         model: the network; its weights are frozen.

@@ -1,6 +1,6 @@
-r"""The parts of a Llama layer that are no matrix products, compiled: norm, rotation, attention, gated activation.
+r"""The parts of a Llama layer that are not matrix products, compiled: norm, rotation, attention, gated activation.
 
-Tokens of all sequences stand one after the other, without padding. A *segment* is a run of them; it may continue an
+Tokens of all sequences follow one another without padding. A *segment* is a run of them; it may continue an
 earlier one (`before`), so what many completions have in common, their prompt, is read once and attended to by all.
 
 Letters: M tokens, S segments, D hidden size, H heads, G key/value heads, d head size, F inner size, B rows, C slots,

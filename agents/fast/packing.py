@@ -48,7 +48,7 @@ class Packed:
         """
         segments: dict[bytes, int] = {}
         which = np.empty(len(contexts), np.int64)  # the segment that each episode begins with
-        heads: list[int] = []  # the episode whose beginning stands for it
+        heads: list[int] = []  # the episode whose beginning it is taken from
         for episode, n in enumerate(first.tolist()):
             key = contexts[episode, :n].tobytes()
             if key not in segments:

@@ -30,7 +30,7 @@ def path_memory(tree: TokenTree, nodes: np.ndarray) -> np.ndarray:
     least = np.zeros_like(total)
     where, rows = np.asarray(nodes, np.int64), np.arange(len(nodes))
     while True:
-        inside = tree.parent[where] >= 0  # a root is no step
+        inside = tree.parent[where] >= 0  # entering a root is not a step
         where, rows = where[inside], rows[inside]
         if not len(where):
             return SCALE * np.concatenate([total, least], axis=1)

@@ -64,7 +64,7 @@ def play(
     choose: Callable[[np.ndarray], np.ndarray],
     stepped: Callable[[np.ndarray, np.ndarray, Outcome], None] | None = None,
 ) -> Episodes:
-    """Plays the episodes that the first `size` lanes stand at the beginning of to their ends.
+    """Plays the episodes that the first `size` lanes have just begun to their ends.
 
     Args:
         stage: the world, its lanes reset.

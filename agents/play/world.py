@@ -53,11 +53,11 @@ class World(Protocol):
         ...
 
     def state(self) -> dict[str, np.ndarray]:
-        """Returns all it takes to stand there again, for a checkpoint; empty if that is not possible."""
+        """Returns all it takes to go back there, for a checkpoint; empty if that is not possible."""
         ...
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Stands where `state` was taken."""
+        """Goes back to where `state` was taken."""
         ...
 
 

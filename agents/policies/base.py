@@ -110,7 +110,7 @@ class ChildScorer(nn.Module):
         raise NotImplementedError
 
     def episode_values(self, obs: Observations, episode_lengths: np.ndarray) -> torch.Tensor:
-        """Returns `values` of the steps of whole episodes ``[E]``; overridden where one pass an episode gives them."""
+        """Returns `values` of the steps of whole episodes ``[E]``; overridden where one pass per episode gives them."""
         return self.values(obs)
 
     @counted

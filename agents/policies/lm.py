@@ -109,7 +109,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         self.tokenizer = loaded.tokenizer
         self.lm = loaded.model
         self.model_name, self.optimizer_name = model, one_of("optimizer", optimizer, OPTIMIZERS)
-        self._reference: list[Any] = []  # in a list, so that it is no part of this module
+        self._reference: list[Any] = []  # in a list, so that it is not part of this module
         if reference is not None:
             other = load_model(reference, dtype=dtype, local_files_only=local_files_only)
             check_reference(self.tokenizer, other.tokenizer, reference)
@@ -229,7 +229,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         with_value: bool = True,
         episode_lengths: np.ndarray | None = None,
     ) -> Judged:
-        """Judges all steps of whole episodes with one forward pass an episode; see `ChildScorer.evaluate`."""
+        """Judges all steps of whole episodes with one forward pass per episode; see `ChildScorer.evaluate`."""
         if episode_lengths is None:
             return super().evaluate(obs, actions, with_value=with_value)
         context = obs["context"]

@@ -1,7 +1,7 @@
 """Walking with a language model: keys and values of contexts that grow by a token a step, row by row.
 
 Rows are kept padded on the left, so that every step appends one column. Between steps rows may leave (their episodes
-ended); when the contexts are no continuation of the last ones, they are read from the start.
+ended); contexts that do not continue the last ones are read from the start.
 
 Letters: B rows, L context length, P columns kept, D hidden size.
 """

@@ -84,7 +84,7 @@ def kernel(function: Any) -> Any:
 
     Kernels are not annotated: numba derives the types of their arguments from each call, and named tuples carry names.
 
-    Numba's cache looks at the age of the one file a kernel stands in; here it must also notice changes to what the
+    Numba's cache looks at the age of the one file that a kernel is in; here it must also notice changes to what the
     kernel calls, so the fingerprint of all sources goes into its version. Kernels hold no references (``_nrt=False``):
     they cannot allocate, and counting references in the inner loops would cost several times the work itself.
     """

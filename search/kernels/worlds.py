@@ -74,7 +74,7 @@ def _grow(mode, tree, place, desk, world, node, slot):
 
 @inlined
 def _open(mode, tree, world, flat, new):
-    """Fills the slots of node `new`, which stands for `flat`; returns 0 or what is wrong there."""
+    """Fills the slots of node `new`, which is `flat` in the world; returns what is wrong there, if anything."""
     first = np.int64(world.first_child[flat])
     width = np.int64(world.child_count[flat])
     if width == 0:

@@ -95,10 +95,10 @@ def test_overlong_punishment_and_filter(tree_env: gym.Env) -> None:
     agent = DAPO("ChildPolicy", tree_env, n_envs=8, seed=0, overlong_max=4, overlong_cache=2, overlong_filter=True)
     rollout = agent.sample_groups(agent.collector(_Silent()), 1, 0)
     rollout = rollout.with_(truncated=np.arange(rollout.episodes) % 2 == 0)
-    shaped, returns = agent.shape(rollout)
+    punishment, filtered = agent.punishment(rollout), agent.filtered(rollout)
     expected = np.clip((2 - rollout.lengths) / 2, -1, 0)  # ((4 - 2) - |y|) / 2
-    np.testing.assert_allclose(returns - rollout.returns, expected, atol=1e-6)
-    np.testing.assert_array_equal(shaped.valid, np.repeat(~rollout.truncated, rollout.lengths))
+    np.testing.assert_allclose(punishment, expected, atol=1e-6)
+    np.testing.assert_array_equal(filtered.valid, np.repeat(~rollout.truncated, rollout.lengths))
 
 
 def test_adaptive_kl_coefficient() -> None:

@@ -108,6 +108,6 @@ def _put_slots(typing_context, tree, node, prior):
 
 
 def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, pointee: Any) -> Any:
-    """Returns a pointer to what stands at a flat index of an array, seen as `pointee`."""
+    """Returns a pointer to a flat index of an array, seen as `pointee`."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())

@@ -30,7 +30,7 @@ __all__ = ["Asked", "gumbel", "puct"]
 class Asked(NamedTuple):
     """The node that a child is to be chosen of: of one search as below, of eight as arrays of eight."""
 
-    offset: Any  # int64, where the node's slots stand in the tree's arrays
+    offset: Any  # int64, where the node's slots are in the tree's arrays
     width: Any  # float32, slots in use
     value: Any  # float32: PUCT: value of the node; Gumbel: what the evaluator thought of it
     explore: Any  # float32, PUCT: sqrt(N) C(N)

@@ -1,7 +1,7 @@
 """Rows of eight numbers: what the rules of narrow nodes are written in, once for one search and for eight abreast.
 
 A row holds a number for each of up to eight children of a node, a number is one for the node. Of one search, a row is
-one vector register with the children side by side; of eight searches it is eight registers, one a child, with the
+one vector register with the children side by side; of eight searches it is eight registers, one per child, with the
 searches side by side. The same formula then compiles to either, and does the same sums in the same order: an answer
 does not depend on how many searches ran beside it. (Left to the compiler, the children of a narrow node are taken one
 by one, since its vector loops are unrolled for longer ones.)
@@ -315,7 +315,7 @@ def numbers(typing_context, given):
 
 
 def _at(context: Any, builder: Any, array: Any, value: Any, index: Any, kind: Any) -> Any:
-    """Returns what stands at a flat index of an array, read as `kind`."""
+    """Returns what is at a flat index of an array, read as `kind`."""
     data = context.make_array(array)(context, builder, value).data
     found = builder.load(builder.bitcast(builder.gep(data, [index]), kind.as_pointer()))
     found.align = 4
