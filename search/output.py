@@ -14,7 +14,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import whole_numbers
-from treegym.search.kernels.noise import gamma_draws
+from treegym.search.kernels.numeric import gamma_draws
 from treegym.search.settings import Options
 from treegym.search.simulator import SearchResult
 

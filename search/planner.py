@@ -8,7 +8,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import FINITE, PROBLEMS, check_evaluation, check_width, first_beyond, positive, whole_numbers
-from treegym.search.kernels import batch, reroot, summary
+from treegym.search.kernels import batch, summary
 from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import new_out, root_ids_of, root_noise
@@ -178,7 +178,7 @@ class Planner:
     ) -> np.ndarray:
         """Takes what became of leaves: all of them in the order of `ask`, or some of them in any order.
 
-        The tree changes when the last leaf was told, always in the order of `ask`: the order of telling does not matter.
+        The tree changes when the last leaf was told, and always in the order of `ask`.
 
         Args:
             reward: float [L].
@@ -293,7 +293,7 @@ class Planner:
         self.capacity = most + self.num_simulations + 1
         self.trees = allocate(self.size, self.capacity, self.num_actions)
         renumber = np.empty((self.size, old.width.shape[1]), np.int32)
-        reroot.move_roots(old, self.trees, kept, renumber, np.empty(old.width.shape[1], np.int32))
+        batch.move_roots(old, self.trees, kept, renumber, np.empty(old.width.shape[1], np.int32))
         self.trees.reward[:, 0] = 0.0
         return renumber, np.flatnonzero(kept < 0)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from treegym.checks import flag, number, one_of, whole
 from treegym.errors import ConfigError, suggest
 from treegym.search.kernels import codes
 from treegym.search.kernels.walk import Settings
@@ -73,50 +74,35 @@ class Options:
             value = getattr(self, field.name)
             if isinstance(value, np.generic):
                 object.__setattr__(self, field.name, value.item())
-            elif field.type == "bool" and not isinstance(value, bool):
-                raise ConfigError(f"{field.name} is {value!r}; it must be True or False")
-        for name, low, high in (
-            ("discount", 0.0, 1.0),
-            ("root_noise", 0.0, 1.0),
-            ("temperature", 0.0, math.inf),
-            ("gumbel_scale", 0.0, math.inf),
-            ("epsilon", 0.0, math.inf),
-            ("widen_factor", 0.0, math.inf),
-            ("widen_power", 0.0, 1.0),
-            ("c_visit", 0.0, math.inf),
-            ("c_scale", 0.0, math.inf),
-            ("c_explore", 0.0, math.inf),
-            ("c_init", 0.0, math.inf),
+            elif field.type == "bool":
+                flag(field.name, value)
+        for name in ("discount", "root_noise", "widen_power"):
+            number(name, getattr(self, name), low=0.0, high=1.0)
+        for name in (
+            "temperature",
+            "gumbel_scale",
+            "epsilon",
+            "widen_factor",
+            "c_visit",
+            "c_scale",
+            "c_explore",
+            "c_init",
         ):
-            number = getattr(self, name)
-            if not (_is_number(number) and low <= number <= high):
-                raise ConfigError(f"{name} is {number!r}; it must be a number from {low} to {high}")
-        if not _is_number(self.value_weight):
-            raise ConfigError(f"value_weight is {self.value_weight!r}; it must be a number")
+            number(name, getattr(self, name), low=0.0)
+        number("value_weight", self.value_weight)
         for name in ("tau", "c_base"):
-            number = getattr(self, name)
-            if not (_is_number(number) and number > 0):
+            if number(name, getattr(self, name)) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a positive number")
         for name in ("leaves", "max_considered"):
-            if not _is_whole(getattr(self, name)) or getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a whole number from 1")
-        if self.max_depth is not None and (not _is_whole(self.max_depth) or self.max_depth < 1):
-            raise ConfigError(f"max_depth is {self.max_depth!r}; it must be at least 1, or None for no limit")
-        alpha = self.dirichlet_alpha
-        if alpha is not None and not (_is_number(alpha) and alpha > 0):
-            raise ConfigError(f"dirichlet_alpha is {alpha!r}; it must be a positive number, or None")
-        if not isinstance(self.first_play, str) and not _is_number(self.first_play):
-            raise ConfigError(f"first_play is {self.first_play!r}; it must be a number, or one of {', '.join(_FIRST)}")
-        if isinstance(self.first_play, str) and self.first_play not in _FIRST:
-            raise ConfigError(f"first_play is {self.first_play!r}: no such rule.{suggest(self.first_play, _FIRST)}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+            whole(name, getattr(self, name), low=1)
+        if self.max_depth is not None:
+            whole("max_depth", self.max_depth, low=1)
+        if self.dirichlet_alpha is not None and number("dirichlet_alpha", self.dirichlet_alpha) <= 0:
+            raise ConfigError(f"dirichlet_alpha is {self.dirichlet_alpha!r}; it must be a positive number, or None")
+        if isinstance(self.first_play, str):
+            one_of("first_play", self.first_play, _FIRST)
+        else:
+            number("first_play", self.first_play)
 
 
 def make_options(changes: dict[str, Any]) -> Options:
@@ -167,10 +153,10 @@ def halving_table(actions: int, simulations: int) -> np.ndarray:
 def seed_bits(seed: int) -> int:
     """Returns the last 64 bits of a seed, as the kernels' int64."""
     try:
-        whole = operator.index(seed)
+        bits = operator.index(seed)
     except TypeError:
         raise ConfigError(f"seed is {seed!r}; it must be a whole number") from None
-    return (whole + 2**63) % 2**64 - 2**63
+    return (bits + 2**63) % 2**64 - 2**63
 
 
 def kernel_settings(

@@ -2,8 +2,8 @@
 
     for each task:  begin -> (loss, gradients, penalty, step) many times -> end -> retrain, where a method asks for it
 
-A *problem* is anything with `loss(model, batch)`, a mean over examples, and `sampled_log_probs(model, batch, generator)`,
-one number per example, of outcomes drawn from the model itself; `LanguageProblem` is that for language models.
+A *problem* is anything with `loss(model, batch)`, a mean over examples, and ``sampled_log_probs(model, batch,
+generator)``, one number per example, of outcomes drawn from the model itself; `LanguageProblem` is one.
 """
 
 from __future__ import annotations

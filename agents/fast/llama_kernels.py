@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from treegym.search.kernels.numeric import LN2_HIGH, LN2_LOW, LOG2_E, exp_of_parts
+from treegym.search.kernels.numeric import LN2_HIGH, LN2_LOW, LOG2_E, exp_series
 
 __all__ = [
     "attend_backward",
@@ -33,18 +33,21 @@ FAST: Any = {"contract", "reassoc", "nsz", "arcp"}  # NaN and infinity stay what
 Array = np.ndarray
 
 
-_exp_of_parts = njit(inline="always")(exp_of_parts)
+_exp_series = njit(inline="always")(exp_series)
 
 
 @njit(inline="always")
 def _exp(x: Any) -> Any:
-    """Returns e^x for any x; NaN stays NaN."""
-    within = min(max(x, np.float32(-87.0)), np.float32(88.0))
-    whole = np.floor(within * LOG2_E + np.float32(0.5))
-    rest = within - whole * LN2_HIGH
+    """Returns e^x to 3e-7, so that loops over arrays can do several at a time; NaN stays NaN."""
+    came = x
+    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
+    whole = np.floor(x * LOG2_E + np.float32(0.5))
+    rest = x - whole * LN2_HIGH
     rest = rest - whole * -LN2_LOW
-    result = _exp_of_parts(whole, rest)
-    return result if x == x else x
+    series = _exp_series(rest)
+    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)  # 2^whole
+    result = (series * rest * rest + rest + np.float32(1.0)) * power
+    return result if came == came else came
 
 
 @njit(cache=True, fastmath=FAST)

@@ -14,6 +14,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from treegym.search.kernels.codes import DRAWS_OF_NOISE
+
 __all__ = [
     "EPSILON",
     "EXP_SERIES",
@@ -28,8 +30,9 @@ __all__ = [
     "POSITIVE",
     "argmax",
     "exp32",
-    "exp_of_parts",
+    "exp_series",
     "finite",
+    "gamma_draws",
     "inlined",
     "kernel",
     "log_uniform",
@@ -65,6 +68,7 @@ EXP_SERIES = tuple(
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_DRAWS_PER_GAMMA = 1 << 12
 
 
 def _sources() -> str:
@@ -107,8 +111,8 @@ def inlined(function: Any) -> Any:
     return numba.njit(**INLINED)(function)
 
 
-def exp_of_parts(whole: Any, rest: Any) -> Any:
-    """Returns 2**whole * e**rest in float32 to about 2e-7, by a polynomial, so that loops over it use vector units.
+def exp_series(rest: Any) -> Any:
+    """Returns (e**rest - 1 - rest) / rest**2 for rest from -ln(2) / 2 to ln(2) / 2, by a polynomial.
 
     Plain Python, for kernels to compile with what arithmetic they allow. It is written out: a loop over the terms would
     keep loops over it from vectors.
@@ -118,20 +122,22 @@ def exp_of_parts(whole: Any, rest: Any) -> Any:
     series = series * rest + EXP_SERIES[2]
     series = series * rest + EXP_SERIES[3]
     series = series * rest + EXP_SERIES[4]
-    series = series * rest + EXP_SERIES[5]
-    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)  # 2**whole, by its bits
-    return (series * rest * rest + rest + np.float32(1.0)) * power
+    return series * rest + EXP_SERIES[5]
 
 
-_exp_of_parts = inlined(exp_of_parts)
+_exp_series = inlined(exp_series)
 
 
 @inlined
 def exp32(x):
-    """Returns e**x in float32 to about 2e-7, for x <= 88; there must be no NaN."""
+    """Returns e**x in float32 to about 2e-7, for x <= 88, so that loops over it use vector units; x must not be NaN."""
     x = max(x, np.float32(-87.0))
     whole = np.floor(x * LOG2_E + np.float32(0.5))
-    return _exp_of_parts(whole, x - whole * LN2_HIGH + whole * LN2_LOW)
+    rest = x - whole * LN2_HIGH + whole * LN2_LOW
+    series = _exp_series(rest)
+    series = series * rest * rest + rest + np.float32(1.0)
+    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return series * power.view(np.float32)
 
 
 @inlined
@@ -197,3 +203,31 @@ def normal(seed, root, draw):
     """Returns a standard normal number (Box-Muller); takes the draws `draw` and `draw + 1`."""
     radius = np.sqrt(-2.0 * log_uniform(seed, root, draw))
     return radius * np.cos(2.0 * np.pi * uniform(seed, root, draw + 1))
+
+
+@kernel
+def gamma_draws(seed, roots, widths, alpha, out):
+    """Fills `out` [B, W] float64 with Gamma(alpha, 1) draws; alpha <= 0 means 10.83 / width.
+
+    Normalised to sum 1 they are Dirichlet(alpha). Marsaglia and Tsang 2000, https://doi.org/10.1145/358407.358414;
+    for alpha < 1 the draw of alpha + 1 times U ** (1 / alpha).
+    """
+    for b in range(len(roots)):
+        shape = alpha if alpha > 0.0 else 10.83 / max(widths[b], 1)
+        lifted = shape if shape >= 1.0 else shape + 1.0
+        d = lifted - 1.0 / 3.0
+        c = 1.0 / np.sqrt(9.0 * d)
+        for k in range(widths[b]):
+            draw = DRAWS_OF_NOISE + k * _DRAWS_PER_GAMMA
+            gamma = d
+            for _ in range(_DRAWS_PER_GAMMA // 4):  # each try succeeds with probability above 0.95
+                x = normal(seed, roots[b], draw)
+                v = (1.0 + c * x) ** 3
+                u = uniform(seed, roots[b], draw + 2)
+                draw += 3
+                if v > 0.0 and np.log(u) < 0.5 * x * x + d - d * v + d * np.log(v):
+                    gamma = d * v
+                    break
+            if shape < 1.0:
+                gamma *= uniform(seed, roots[b], draw) ** (1.0 / shape)
+            out[b, k] = max(gamma, 1e-300)

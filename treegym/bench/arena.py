@@ -13,11 +13,13 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from treegym.agents.play.episodes import play
+from treegym.agents.play.world import Outcome
 from treegym.bench.claims import contradictions, path_sums
 from treegym.bench.episodes import Episodes
 from treegym.bench.suite import EnvEntry
 from treegym.display import plain
-from treegym.errors import ConfigError, DataError
+from treegym.errors import ConfigError
 from treegym.registration import accepts, find_spec, has_native_batch
 from treegym.rewards import build
 
@@ -27,7 +29,6 @@ DEFAULT_EPISODES = 100  # in worlds without a fixed set of prompts
 SEED = 20_011  # evaluation episodes are seeded apart from training's 0, 1, 2, ...
 LANES = 256  # prompts walked side by side
 SAMPLES, LONGEST = 6, 300  # answers that are kept to be read, and letters of each
-STEP_LIMIT = 100_000  # an environment that never ends an episode is an error, not a hang
 
 
 class Player(Protocol):
@@ -46,6 +47,20 @@ def make_batch(env_id: str, num_envs: int, kwargs: Mapping[str, Any], **vector: 
         return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", **kwargs)
     except (TypeError, gym.error.Error) as error:
         raise ConfigError(f"environment {env_id} cannot be made with {dict(kwargs)}: {error}") from error
+
+
+class _Stage:
+    """A vector environment as the loop that plays episodes steps it, with what it showed last."""
+
+    def __init__(self, envs: Any, observation: Any) -> None:
+        self.envs, self.seen, self.num_envs = envs, observation, envs.num_envs
+
+    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+        self.seen, reward, terminated, truncated, info = self.envs.step(actions)
+        reward = np.asarray(reward, np.float64)
+        success = np.asarray(info.get("is_success", np.zeros(self.num_envs)), np.float32)
+        paid = reward if reward.ndim == 1 else reward.sum(axis=1)
+        return Outcome(paid, np.asarray(terminated), np.asarray(truncated), success, info)
 
 
 class Arena:
@@ -101,47 +116,38 @@ class Arena:
         envs, lanes = self._envs, self._lanes
         padded = np.resize(self.prompts[chosen], lanes)  # spare lanes repeat prompts; what they do is not counted
         if self.by_root:
-            observation, info = envs.reset(seed=SEED, options={"roots": padded})
+            observation, _ = envs.reset(seed=SEED, options={"roots": padded})
         else:
-            observation, info = envs.reset(seed=[SEED + int(p) for p in padded])
-        alive = np.arange(lanes) < len(chosen)
-        ret = np.zeros(lanes)
-        length = np.zeros(lanes, np.int32)
-        correct = np.zeros(lanes, np.bool_)
-        best = np.full(lanes, np.nan)
-        end = np.full(lanes, -1, np.int64)
+            observation, _ = envs.reset(seed=[SEED + int(p) for p in padded])
+        stage = _Stage(envs, observation)
+        best, end = np.full(lanes, np.nan), np.full(lanes, -1, np.int64)
         failed = np.zeros(lanes, np.int32)
         state: Any = None
-        start = np.ones(lanes, np.bool_)
-        actions = np.zeros(lanes, np.int64)
-        for _ in range(STEP_LIMIT):
-            if state is None:  # a player without memory need not be asked about lanes that have ended
-                who = np.flatnonzero(alive)
-                seen = _rows(observation, who)
-                actions[who], state = player.predict(seen, None, start[who], deterministic=True, **_masks(player, seen))
-                state = None if state is None else _refuse_memory(state, lanes, len(who))
-            else:
-                actions, state = player.predict(
-                    observation, state, start, deterministic=True, **_masks(player, observation)
-                )
-            observation, reward, terminated, truncated, info = envs.step(actions)
-            reward = np.asarray(reward, np.float64)
-            ret[alive] += (reward if reward.ndim == 1 else reward.sum(axis=1))[alive]
-            length[alive] += 1
-            if "reward_failed" in info:
-                failed += np.asarray(info["reward_failed"], np.bool_) & alive
-            ended = alive & (np.asarray(terminated) | np.asarray(truncated))
-            if ended.any():
-                correct[ended] = np.asarray(info.get("is_success", np.zeros(lanes)), np.bool_)[ended]
-                if "best_return" in info:
-                    best[ended] = np.asarray(info["best_return"], np.float64)[ended]
-                if self.world is not None:
-                    end[ended] = envs.unwrapped.nodes[ended]
-            alive = alive & ~ended
-            start = np.zeros(lanes, np.bool_)
-            if not alive.any():
-                return self._episodes(chosen, ret, correct, length, best, end, failed)
-        raise DataError(f"{self.entry.id} did not end an episode within {STEP_LIMIT} steps; give it a time limit")
+        begun = np.ones(lanes, np.bool_)
+
+        def choose(who: np.ndarray) -> np.ndarray:
+            nonlocal state, begun
+            start, begun = begun, np.zeros(lanes, np.bool_)
+            if state is not None:  # a player with memory is asked about all lanes, those that have ended too
+                seen = stage.seen
+                actions, state = player.predict(seen, state, start, deterministic=True, **_masks(player, seen))
+                return np.asarray(actions)[who]
+            seen = _rows(stage.seen, who)
+            actions, state = player.predict(seen, None, start[who], deterministic=True, **_masks(player, seen))
+            state = None if state is None else _refuse_memory(state, lanes, len(who))
+            return actions
+
+        def stepped(who: np.ndarray, ended: np.ndarray, outcome: Outcome) -> None:
+            if "reward_failed" in outcome.info:
+                failed[who] += np.asarray(outcome.info["reward_failed"], np.bool_)[who]
+            if "best_return" in outcome.info:
+                best[ended] = np.asarray(outcome.info["best_return"], np.float64)[ended]
+            if self.world is not None:
+                end[ended] = envs.unwrapped.nodes[ended]
+
+        played = play(stage, len(chosen), choose, stepped)
+        correct = np.nan_to_num(played.success) > 0.5
+        return self._episodes(chosen, played.returns, correct, played.lengths.astype(np.int32), best, end, failed)
 
     def _episodes(
         self,
@@ -154,7 +160,6 @@ class Arena:
         failed: np.ndarray,
     ) -> Episodes:
         count = len(chosen)
-        ret, correct, length = ret[:count], correct[:count], length[:count]
         best, end, failed = best[:count], end[:count], failed[:count]
         true, proxy = correct.astype(np.float64), ret
         if self.world is not None:

@@ -126,7 +126,7 @@ def _call(builder: Any, name: str, arguments: list[Any]) -> Any:
 
 
 def _exponential(builder: Any, x: Any) -> Any:
-    """e**x for x <= 88, by the polynomial of `numeric.exp_of_parts` in an order of its own.
+    """e**x for x <= 88, by the polynomial of `numeric.exp_series` in an order of its own.
 
     Terms are taken in pairs, so that half as many steps wait for each other, and rounded once each.
     """
