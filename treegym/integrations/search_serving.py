@@ -143,7 +143,8 @@ class SearchingBatcher:
         return self._scored(search, answers)
 
     def _beam(self, search: _Search) -> list[_Found]:
-        beams, whole_ones = [_Found([])], []
+        beams = [_Found([])]
+        whole_ones: list[_Found] = []
         for _ in range(search.job.max_tokens):
             steps = search.extend([beam.positions for beam in beams], 1, top=self.budget)
             longer = []
@@ -165,7 +166,8 @@ class SearchingBatcher:
         return self._scored(search, whole_ones)
 
     def _puct(self, search: _Search) -> list[_Found]:
-        root, answers = _Node(None, visits=1), []
+        root = _Node(None, visits=1)
+        answers: list[_Found] = []
         for _ in range(self.budget):
             node, path, prefix = root, [root], []
             while node.children:
