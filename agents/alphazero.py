@@ -28,8 +28,8 @@ from treegym.agents.base import Agent
 from treegym.agents.costs import Costs
 from treegym.agents.masking import MASK, masked_log_softmax
 from treegym.agents.planning.memory import memory_width
-from treegym.agents.planning.planners import ClosedPlanner, Planner, make_planner
-from treegym.agents.planning.replay import Replay
+from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner, make_planner
+from treegym.agents.planning.replay import ReplayBuffer
 from treegym.agents.planning.selfplay import SelfPlay, sampled
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.standing import Place
@@ -68,8 +68,8 @@ class AlphaZero(Agent):
         parameters = list(self.policy.parameters()) if self.uses_value else self.scorer.actor_parameters()
         # The l2 term of the loss, as a gradient: weight_decay of plain Adam adds c theta to it.
         self.optimizer = torch.optim.Adam(parameters, lr=self.lr_schedule(1.0), weight_decay=2 * s.l2, fused=True)
-        self.replay = Replay(s.buffer_size)
-        self._planners: dict[tuple[int, str], Planner | None] = {}
+        self.replay = ReplayBuffer(s.buffer_size)
+        self._planners: dict[tuple[int, str], WorldPlanner | None] = {}
         self._prepared = -1  # the update whose networks the planners of `predict` hold
         self._ready: dict[int, set[int]] = {}  # the roots each of them has tables for
         self._fell_back = False
@@ -78,7 +78,7 @@ class AlphaZero(Agent):
         self._planners.clear()
         self._ready.clear()
 
-    def planner(self, sees: str, world: Any = None) -> Planner | None:
+    def planner(self, sees: str, world: Any = None) -> WorldPlanner | None:
         """Returns the planner for a world that is told so much (made once)."""
         world = self.world if world is None else world
         if world is None:
@@ -240,7 +240,7 @@ class AlphaZero(Agent):
             actions = sampled(result.policy, s.temperature or 1.0, self.rng)
         return actions, state if session is None else Place(place.world, place.lanes, session, actions)
 
-    def _make_ready(self, planner: Planner, states: Any) -> None:
+    def _make_ready(self, planner: WorldPlanner, states: Any) -> None:
         """Takes the networks of today into the planner: for tables, the trees of the roots that are asked about."""
         if self._prepared != self._n_updates:
             self._prepared = self._n_updates

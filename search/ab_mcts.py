@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import Tally, World, log_policy, root_streams
+from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams
 from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
@@ -102,7 +102,7 @@ def ab_mcts(
         seconds: wall-clock time; a round under way is finished.
     """
     budget, discount = positive("num_simulations", num_simulations), from_zero("discount", discount, 1.0)
-    world = World(simulator, model_calls=model_calls, seconds=seconds)
+    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
     given = world.roots(states)
     prior = log_policy(given)
     size, actions = prior.shape

@@ -14,7 +14,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import Tally, World, log_policy
+from treegym.search.paths import CheckedWorld, Tally, log_policy
 from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
@@ -72,7 +72,7 @@ def frontier_search(
         raise ConfigError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}")
     budget, width = positive("num_simulations", num_simulations), positive("width", width)
     discount = from_zero("discount", discount, 1.0)
-    world = World(simulator, model_calls=model_calls, seconds=seconds)
+    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
     given = world.roots(states)
     prior = log_policy(given)
     size, actions = prior.shape

@@ -14,10 +14,10 @@ from treegym.search.output import root_ids_of
 from treegym.search.settings import seed_bits
 from treegym.search.simulator import Evaluation, SearchResult, Simulator, Transition
 
-__all__ = ["Tally", "World", "log_policy", "root_streams"]
+__all__ = ["CheckedWorld", "Tally", "log_policy", "root_streams"]
 
 
-class World:
+class CheckedWorld:
     """A simulator whose answers are checked and whose calls and time are limited, for the methods written in Python."""
 
     def __init__(self, simulator: Simulator, *, model_calls: int | None = None, seconds: float | None = None) -> None:

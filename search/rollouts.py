@@ -11,7 +11,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import Tally, World, log_policy, root_streams
+from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams
 from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import take
 
@@ -21,7 +21,7 @@ __all__ = ["best_of_n", "best_of_policy", "greedy", "lookahead", "sample"]
 def greedy(simulator: Simulator, states: Any, *, num_simulations: int = 1, seed: int = 0, **_: Any) -> SearchResult:
     """Plays the most likely move; judges nothing but the root."""
     positive("num_simulations", num_simulations)
-    given = World(simulator).roots(states)
+    given = CheckedWorld(simulator).roots(states)
     prior = log_policy(given)
     shape = prior.shape
     return SearchResult(
@@ -48,7 +48,7 @@ def sample(
     found = greedy(simulator, states, num_simulations=num_simulations)
     if from_zero("temperature", temperature, math.inf) == 0:
         return found
-    prior = log_policy(World(simulator).roots(states)) / temperature
+    prior = log_policy(CheckedWorld(simulator).roots(states)) / temperature
     streams = root_streams(seed, root_ids, len(prior))
     noise = np.stack([stream.gumbel(size=prior.shape[1]) for stream in streams])
     return found._replace(action=(prior + noise).argmax(1).astype(np.int32))
@@ -105,7 +105,7 @@ def best_of_n(
         positive("horizon", horizon),
     )
     discount, temperature = from_zero("discount", discount, 1.0), from_zero("temperature", temperature, math.inf)
-    world = World(simulator, model_calls=model_calls, seconds=seconds)
+    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
     given = world.roots(states)
     prior = log_policy(given)
     size, actions = prior.shape
@@ -164,7 +164,7 @@ def lookahead(
     """
     budget, horizon = positive("num_simulations", num_simulations), positive("horizon", horizon)
     discount, temperature = from_zero("discount", discount, 1.0), from_zero("temperature", temperature, math.inf)
-    world = World(simulator, model_calls=model_calls, seconds=seconds)
+    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
     given = world.roots(states)
     prior = log_policy(given)
     size, actions = prior.shape
@@ -200,7 +200,7 @@ class Walked:
 
 
 def walk(
-    world: World,
+    world: CheckedWorld,
     states: Any,
     prior: np.ndarray,
     value: np.ndarray,

@@ -12,7 +12,7 @@ import numpy as np
 
 from treegym.agents.baselines.base import Planning
 from treegym.agents.costs import Costs
-from treegym.agents.planning.planners import Planner, make_planner
+from treegym.agents.planning.planners import WorldPlanner, make_planner
 from treegym.agents.play.standing import Place
 from treegym.checks import one_of
 from treegym.errors import ConfigError
@@ -49,7 +49,7 @@ class _Planned(Planning):
         super().__init__(env, seed=seed, **kwargs)
 
     def _enter_world(self) -> None:
-        self._planners: dict[int, Planner] = {}
+        self._planners: dict[int, WorldPlanner] = {}
         if make_planner(self.world) is None:
             raise ConfigError(
                 f"{type(self).__name__} plans, so the environment must offer clone_state and restore_state (or be a "
@@ -72,7 +72,7 @@ class _Planned(Planning):
         )
         return result.action.astype(np.int64)
 
-    def _make(self, world: Any) -> Planner:
+    def _make(self, world: Any) -> WorldPlanner:
         planner = make_planner(world, sees=self.sees, tabulate=self.tabulate)
         assert planner is not None, "checked when the world was entered"
         planner.costs = self.costs

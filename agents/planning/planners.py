@@ -28,10 +28,10 @@ from treegym.search import SearchResult, Session, Simulator, search
 from treegym.search.closed import ClosedTree
 from treegym.search.settings import make_options
 
-__all__ = ["ClosedPlanner", "Planner", "SimulatorPlanner", "make_planner", "nodes_under"]
+__all__ = ["ClosedPlanner", "SimulatorPlanner", "WorldPlanner", "make_planner", "nodes_under"]
 
 
-class Planner(ABC):
+class WorldPlanner(ABC):
     """Searches from where the lanes of a world stand, and counts what that costs.
 
     Every simulation is charged as one forward pass, also where the networks were tabulated beforehand. That saves time,
@@ -95,7 +95,7 @@ class Planner(ABC):
         return nullcontext()
 
 
-class ClosedPlanner(Planner):
+class ClosedPlanner(WorldPlanner):
     """Plans on a closed token tree: the networks are tabulated over the nodes, whole searches run in one kernel."""
 
     def __init__(
@@ -144,7 +144,7 @@ class ClosedPlanner(Planner):
         return self._lanes.places(lanes)
 
 
-class SimulatorPlanner(Planner):
+class SimulatorPlanner(WorldPlanner):
     """Plans through a `Simulator`, one batched evaluation after the other."""
 
     def __init__(self, make: Callable[[ChildScorer | None], Simulator], lanes: Callable[[np.ndarray], Any]) -> None:
@@ -160,7 +160,7 @@ class SimulatorPlanner(Planner):
 
 def make_planner(
     world: World, *, sees: str = Sees.VALUE, tabulate: bool = True, likelihood_weight: float = 0.0
-) -> Planner | None:
+) -> WorldPlanner | None:
     """Returns a planner for a world, or None if the world can be neither looked up nor cloned.
 
     `sees` and `likelihood_weight` (with `Sees.VALUE`: what a step is paid, times its log-probability under the

@@ -9,10 +9,10 @@ import numpy as np
 from treegym.agents.schema import Expected, check_arrays
 from treegym.errors import DataError
 
-__all__ = ["Replay"]
+__all__ = ["ReplayBuffer"]
 
 
-class Replay:
+class ReplayBuffer:
     """Keeps the last `capacity` positions as flat arrays, so that a checkpoint can hold them.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from treegym.agents.costs import Costs
-from treegym.agents.planning.planners import ClosedPlanner, Planner, make_planner
+from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner, make_planner
 from treegym.agents.policy_gradient import PolicyGradient
 from treegym.agents.ppo import PPO, PPOSettings
 from treegym.agents.vapo import VAPO, VAPOSettings
@@ -63,7 +63,7 @@ class _Searching(PolicyGradient):
 
     def _setup_learning(self) -> None:
         super()._setup_learning()
-        self._planners: dict[int, Planner | None] = {}
+        self._planners: dict[int, WorldPlanner | None] = {}
         self._ready: dict[int, tuple[int, set[int]]] = {}  # by planner: the update whose networks it holds, its roots
 
     def carry(self, costs: Costs) -> None:
@@ -87,7 +87,7 @@ class _Searching(PolicyGradient):
         result = planner.search(states, method=s.method, num_simulations=s.predict_simulations, seed=0, **options)
         return result.action.astype(np.int64), state
 
-    def _planner(self, world: Any) -> Planner | None:
+    def _planner(self, world: Any) -> WorldPlanner | None:
         if id(world) not in self._planners:
             made = make_planner(world, sees=Sees.VALUE, likelihood_weight=self.settings.likelihood_weight)
             if made is not None:
@@ -95,7 +95,7 @@ class _Searching(PolicyGradient):
             self._planners[id(world)] = made
         return self._planners[id(world)]
 
-    def _prepare(self, planner: Planner, states: Any) -> None:
+    def _prepare(self, planner: WorldPlanner, states: Any) -> None:
         """Takes the networks of today into the planner: for tables, the trees of the roots that are asked about."""
         update, ready = self._ready.get(id(planner), (-1, set()))
         if update != self._n_updates:

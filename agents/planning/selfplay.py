@@ -13,7 +13,7 @@ import numpy as np
 from treegym.agents.advantages import discounted_returns
 from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.planning.memory import path_memory
-from treegym.agents.planning.planners import ClosedPlanner, Planner
+from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner
 from treegym.agents.play.episodes import play
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.world import Outcome, World
@@ -48,7 +48,7 @@ class SelfPlay:
     def __init__(
         self,
         world: World,
-        planner: Planner,
+        planner: WorldPlanner,
         scorer: ChildScorer,
         rng: np.random.Generator,
         settings: AlphaZeroSettings,

@@ -14,7 +14,7 @@ from treegym.agents import AlphaZero, ExpertIteration
 from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.planning.memory import path_memory
 from treegym.agents.planning.planners import ClosedPlanner
-from treegym.agents.planning.replay import Replay
+from treegym.agents.planning.replay import ReplayBuffer
 from treegym.agents.planning.selfplay import SelfPlay, n_step_returns, sampled
 from treegym.agents.planning.simulators import TreeSimulator, visible_reward
 from treegym.agents.play.evaluation import play_roots, vector_world
@@ -345,11 +345,11 @@ def test_any_environment_that_can_be_cloned_is_planned_in(identity: Any) -> None
 
 
 def test_the_replay_keeps_the_latest(tmp_path: Any) -> None:
-    replay = Replay(4)
+    replay = ReplayBuffer(4)
     replay.add({"x": np.arange(3)})
     replay.add({"x": np.arange(10, 13)})
     assert sorted(replay.rows(np.arange(replay.size))["x"].tolist()) == [2, 10, 11, 12]
-    copy_of_it = Replay(1)
+    copy_of_it = ReplayBuffer(1)
     copy_of_it.set_state(replay.state())
     copy_of_it.add({"x": np.array([99])})
     replay.add({"x": np.array([99])})
