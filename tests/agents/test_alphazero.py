@@ -371,3 +371,27 @@ def test_predict_takes_its_trees_along_in_the_state(tree_env: gym.Env) -> None:
     assert anew.session.carried.sum() == 0
     plain = AlphaZero("ChildPolicy", tree_env, **SMALL)
     assert plain.predict(observation, deterministic=True)[1] is None
+
+
+def test_untold_self_play_learns_what_ends_are_worth_from_returns(tree_spec: str) -> None:
+    """A search that is told no verdicts only repeats what the critic says of ends: the return of the move is news."""
+    for sees in ("value", "verifier"):
+        agent = AlphaZero(
+            "ChildPolicy", gym.make("TokenTree-v0", tree=tree_spec), seed=0,
+            n_envs=8, n_episodes=8, num_simulations=8, selfplay_sees=sees,
+        )  # fmt: skip
+        seen: list[dict[str, np.ndarray]] = []
+        update = agent.update
+
+        def listen(rollout: dict[str, np.ndarray], seen: Any = seen, update: Any = update) -> None:
+            seen.append({key: array.copy() for key, array in rollout.items()})
+            update(rollout)
+
+        agent.update = listen  # type: ignore[method-assign]
+        agent.learn(10)
+        known = ~np.isnan(seen[0]["q"])
+        if sees == "value":
+            assert (known.sum(1) == 1).all()
+            assert seen[0]["q"][known] == pytest.approx(seen[0]["target"])
+        else:
+            assert (known.sum(1) > 1).any()
