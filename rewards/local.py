@@ -11,6 +11,7 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
 from treegym.models.loading import load_model
+from treegym.models.tokens.tokenizers import prefix_ids
 
 __all__ = ["local_model", "verdict_probability"]
 
@@ -43,7 +44,9 @@ def verdict_probability(
     affirm, deny = _first_tokens(model, yes), _first_tokens(model, no)
     if set(affirm) & set(deny):
         raise ConfigError(f"the verdicts {list(yes)} and {list(no)} begin with the same token of model {model.name!r}")
-    contexts = [model.tokenizer.encode(text) for text in texts]
+    begin = list(prefix_ids(model.tokenizer))  # a chat template may have written it already
+    encoded = [model.tokenizer.encode(text) for text in texts]
+    contexts = [ids if ids[: len(begin)] == begin else [*begin, *ids] for ids in encoded]
     result = np.empty(len(texts))
     for start in range(0, len(texts), BATCH):
         logprobs = model.next_logprobs(contexts[start : start + BATCH]).astype(np.float64)  # [b, V]

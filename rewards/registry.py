@@ -39,6 +39,7 @@ _BUNDLED_DETECTORS = {
     "minimum": (f"{_ENDS}:Minimum", "at least so many tokens (for use within `all`)"),
     "proxy": (f"{_ENDS}:Proxy", "stopping is likelier than the best continuation"),
     "punctuation": (f"{_ENDS}:Punctuation", "the text ends with . ! ? or another end mark"),
+    "slm": (f"{_ENDS}:Slm", "a small language model would end the text here; slm:MODEL for short"),
     "stored": (f"{_ENDS}:Stored", "ends stored in the tree: end-of-sequence or stopped by detection"),
 }
 TERMS = Registry("reward term", _BUNDLED_TERMS, group="treegym.rewards")

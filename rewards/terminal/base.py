@@ -304,6 +304,8 @@ def _detector(spec: Any) -> Detector:
     if isinstance(spec, Detector):
         return spec
     if isinstance(spec, str):
+        if spec.startswith("slm:"):
+            return _make("slm", {"model": spec.removeprefix("slm:")})
         return _make(spec, {})
     if isinstance(spec, Mapping) and len(spec) == 1:
         ((name, options),) = spec.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,7 +10,30 @@ from treegym.rewards.terminal.base import Detector, Terminal, Then
 from treegym.tree.flags import EOS, EXPANDED
 from treegym.tree.token_tree import TokenTree
 
-__all__ = ["detection_report"]
+__all__ = ["detection_report", "fit_threshold"]
+
+
+class Graded(Protocol):
+    """A detector that gives a probability."""
+
+    def probability(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray: ...
+
+
+def fit_threshold(detector: Graded, source: TokenTree, nodes: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+    """Returns the threshold whose verdicts agree best with the true ends of some nodes ``[B] bool``, and how well.
+
+    Fit it on one split and report on another.
+    """
+    given = detector.probability(source, nodes)
+    order = np.argsort(-given, kind="stable")
+    ended = np.cumsum(true[order])  # true ends among the k most probable
+    total = int(true.sum())
+    wrong = np.arange(1, len(order) + 1) - ended + (total - ended)  # found but not true, true but not found
+    last = np.append(np.diff(given[order]) != 0, True)  # equal probabilities are decided alike
+    best = int(np.argmin(np.where(last, wrong, len(order) + total + 1)))
+    if total <= wrong[best]:  # nothing ends: no threshold does better
+        return 1.0, 1.0 - total / max(1, len(order))
+    return float(given[order][best]), 1.0 - float(wrong[best]) / len(order)
 
 
 def detection_report(terminal: Terminal, source: TokenTree) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from treegym.checks import whole
+from treegym.checks import number, whole
 from treegym.errors import ConfigError
+from treegym.models.tokens.ends import ending_at
+from treegym.models.tokens.tokenizers import prefix_ids
 from treegym.rewards.local import local_model, verdict_probability
 from treegym.rewards.terminal.base import Detector
 from treegym.tree.flags import EOS
 from treegym.tree.paths import flagged_ends
 from treegym.tree.token_tree import TokenTree
 
-__all__ = ["Completeness", "Eos", "Minimum", "Proxy", "Punctuation", "Stored"]
+__all__ = ["Completeness", "Eos", "Minimum", "Proxy", "Punctuation", "Slm", "Stored"]
 
 
 class Eos(Detector):
@@ -105,6 +109,48 @@ class Completeness(Detector):
             for node, root in zip(nodes, np.asarray(source.root_of(nodes)), strict=True)
         ]
         return verdict_probability(local_model(self.model), texts, yes=[self.yes], no=[self.no])
+
+    def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
+        return self.probability(source, nodes) >= self.threshold
+
+
+class Slm(Detector):
+    """A small language model would end the text here: its probability of an end after prompt and text is high enough.
+
+    An end is the model's own EOS or a stop string, so that base models, which write a new line instead, can be asked.
+    ``"slm:gemma3-270m"`` is short for ``{"slm": {"model": "gemma3-270m"}}``; see `fit_threshold` for the threshold.
+
+    Args:
+        model: the model (bundled or provided name, GGUF file, directory or hub name).
+        threshold: probability of an end from which the text counts as ended.
+        stops: strings at which the model's own answers are over.
+    """
+
+    kind = "slm"
+    costly = True
+
+    def __init__(self, *, model: str, threshold: float = 0.5, stops: Sequence[str] = ("\n",)) -> None:
+        self.model = model
+        self.threshold = number("the threshold of terminal detector 'slm'", threshold, low=0.0, high=1.0)
+        if isinstance(stops, str) or not all(isinstance(stop, str) and stop for stop in stops):
+            raise ConfigError(f"terminal detector 'slm': stops is {stops!r}; a list of texts was expected")
+        self.stops = tuple(stops)
+
+    def probability(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
+        """Returns the probability that the text at each node ends there, ``[B] float64``."""
+        model = local_model(self.model)
+        prompts = source.prompts
+        texts = [
+            prompts[int(root)] + source.text(int(node))
+            for node, root in zip(nodes, np.asarray(source.root_of(nodes)), strict=True)
+        ]
+        if not texts:
+            return np.zeros(0)
+        distinct = list(dict.fromkeys(texts))
+        contexts = [[*prefix_ids(model.tokenizer), *model.tokenizer.encode(text)] for text in distinct]
+        scores = ending_at(model, self.stops).score(contexts, [[model.tokenizer.eos_id]] * len(contexts))
+        found = {text: float(np.exp(score[0])) for text, score in zip(distinct, scores, strict=True)}
+        return np.array([found[text] for text in texts])
 
     def ends(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         return self.probability(source, nodes) >= self.threshold
