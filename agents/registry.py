@@ -44,6 +44,7 @@ _TABLE = {
     "self_consistency": (f"{_B}.compute:SelfConsistency", "N whole chains, then an answer (test-time compute)"),
     "adaptive_consistency": (f"{_B}.compute:AdaptiveConsistency", "chains until one answer leads with confidence"),
     "early_stopping": (f"{_B}.compute:EarlyStoppingConsistency", "chains until a window of them agrees"),
+    "score_threshold": (f"{_B}.compute:ScoreThreshold", "chains until the judge likes one well enough"),
     "parallel_probe": (f"{_B}.compute:ParallelProbe", "all chains together, asked after each segment"),
     "oracle": (f"{_B}.oracle:Oracle", "the exact optimum of a closed world: an upper bound"),
 }

@@ -14,7 +14,7 @@ from treegym.agents.baselines.base import Baseline
 from treegym.checks import number, whole
 from treegym.errors import ConfigError
 
-__all__ = ["AdaptiveConsistency", "EarlyStoppingConsistency", "ParallelProbe", "SelfConsistency"]
+__all__ = ["AdaptiveConsistency", "EarlyStoppingConsistency", "ParallelProbe", "ScoreThreshold", "SelfConsistency"]
 
 BRANCH, ANSWER = 0, 1
 _NEEDED = ("branch", "answer", "continue", "probe", "prune", "fork")
@@ -28,6 +28,7 @@ class Seen(NamedTuple):
     finished: np.ndarray  # [B, M] bool
     label: np.ndarray  # [B, M] int64, the branch's answer by first sight from 1; 0: none
     fresh: np.ndarray  # [B, M] bool, probed where it is
+    score: np.ndarray  # [B, M] of finished chains
     opened: np.ndarray  # [B] int64
     confidence: np.ndarray  # [B] that the first answer leads
 
@@ -43,7 +44,7 @@ class Controller(Baseline):
 
     def look(self, rows: dict[str, np.ndarray]) -> Seen:
         """Returns what the rows show, the branches side by side."""
-        branches = self.columns(rows, ["active", "finished", "label", "fresh"])[:, 2 : 2 + self.branches]
+        branches = self.columns(rows, ["active", "finished", "label", "fresh", "score"])[:, 2 : 2 + self.branches]
         state, _ = self.layout().split(rows["observations"])
         names = self.layout().state
         return Seen(
@@ -52,6 +53,7 @@ class Controller(Baseline):
             branches[..., 1] > 0,
             np.rint(branches[..., 2] * self.branches).astype(np.int64),
             branches[..., 3] > 0,
+            branches[..., 4],
             np.rint(state[:, names.index("opened")] * self.branches).astype(np.int64),
             state[:, names.index("confidence")],
         )
@@ -123,6 +125,25 @@ class EarlyStoppingConsistency(SelfConsistency):
         first = seen.label[np.arange(len(seen.opened)), np.maximum(seen.opened - 1, 0)]
         agree = ((seen.label == first[:, None]) | ~latest).all(1) & (first > 0)
         return super().enough(seen) | (full & agree)
+
+
+class ScoreThreshold(SelfConsistency):
+    """Samples chains until one has a score of at least a threshold, as best-of-N that may stop early.
+
+    Args:
+        env: the environment; `aggregate` "best" or "weighted" suits it.
+        threshold: the judge's score that is good enough.
+        samples: most chains; None: as many as there is room for.
+    """
+
+    def __init__(
+        self, env: Any, *, threshold: float = 0.7, samples: int | None = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        self.threshold = number("threshold", threshold, low=0, high=1)
+        super().__init__(env, samples=samples, seed=seed, **kwargs)
+
+    def enough(self, seen: Seen) -> np.ndarray:
+        return super().enough(seen) | (np.where(seen.finished, seen.score, -1.0).max(1) >= self.threshold)
 
 
 class Memory(NamedTuple):

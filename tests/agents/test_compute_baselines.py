@@ -12,13 +12,14 @@ from treegym.agents.baselines.compute import (
     AdaptiveConsistency,
     EarlyStoppingConsistency,
     ParallelProbe,
+    ScoreThreshold,
     SelfConsistency,
 )
 from treegym.agents.registry import make_agent
 from treegym.envs.compute.env import TestTimeComputeEnv
 from treegym.envs.compute.estimates import adaptive_consistency, consensus_at_k, stopped
 from treegym.envs.compute.pool import synthetic_pool
-from treegym.envs.compute.transition import ANSWER
+from treegym.envs.compute.transition import ANSWER, FINISHED
 from treegym.envs.compute.world import ComputeWorld
 from treegym.errors import ConfigError
 
@@ -95,6 +96,23 @@ def test_a_window_that_agrees_ends_early_stopping() -> None:
         if action == ANSWER:
             assert opened == 6 or (opened % 2 == 0 and labels[opened - 1] == labels[opened - 2])
         seen, _, over, _, _ = env.step(action)
+
+
+def test_a_good_score_ends_sampling() -> None:
+    env = TestTimeComputeEnv(pool=POOL, max_branches=5, aggregate="best", split="all")
+    agent = ScoreThreshold(env, threshold=0.6)
+    for seed in range(10):
+        seen, _ = env.reset(seed=seed)
+        over = False
+        while not over:
+            place = env.lanes.place[0]
+            done = [env.world.chains.score[c] for c, s in zip(place[4:9], place[19:24], strict=True) if s == FINISHED]
+            action, _ = agent.predict(seen)
+            if action == ANSWER:
+                assert len(done) == 5 or max(done) >= 0.6
+            else:
+                assert not done or max(done) < 0.6 or place[3] > len(done)
+            seen, _, over, _, _ = env.step(action)
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])

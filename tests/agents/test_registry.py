@@ -15,7 +15,7 @@ from treegym.errors import ConfigError
 from treegym.registration import ENVS
 
 ONLY_TREES = {"teacher", "step_vote", "sequence_vote", "rerank"}
-ONLY_COMPUTE = {"self_consistency", "adaptive_consistency", "early_stopping", "parallel_probe"}
+ONLY_COMPUTE = {"self_consistency", "adaptive_consistency", "early_stopping", "parallel_probe", "score_threshold"}
 SMALL: dict[str, dict[str, Any]] = {
     "alphazero": {"n_episodes": 8, "num_simulations": 4, "n_envs": 8},
     "expert_iteration": {"n_episodes": 8, "num_simulations": 4, "n_envs": 8},
