@@ -19,6 +19,7 @@ from treegym.agents.planning.selfplay import SelfPlay, n_step_returns, sampled
 from treegym.agents.planning.simulators import TreeSimulator, visible_reward
 from treegym.agents.play.evaluation import play_roots, vector_world
 from treegym.agents.play.native_worlds import LanesWorld
+from treegym.agents.schema import Expected
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 from treegym.registration import ENVS
@@ -349,8 +350,8 @@ def test_the_replay_keeps_the_latest(tmp_path: Any) -> None:
     replay.add({"x": np.arange(3)})
     replay.add({"x": np.arange(10, 13)})
     assert sorted(replay.rows(np.arange(replay.size))["x"].tolist()) == [2, 10, 11, 12]
-    copy_of_it = ReplayBuffer(1)
-    copy_of_it.set_state(replay.state())
+    copy_of_it = ReplayBuffer(4)
+    copy_of_it.set_state(replay.state(), {"x": Expected((), np.int64)})
     copy_of_it.add({"x": np.array([99])})
     replay.add({"x": np.array([99])})
     np.testing.assert_array_equal(copy_of_it.arrays["x"], replay.arrays["x"])
