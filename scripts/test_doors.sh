@@ -11,7 +11,6 @@ declare -A packages=(
     [torchrl]="torchrl tianshou -e .[agents]"
     [trackers]="trackio wandb mlflow -e .[agents,tensorboard]"
     [openenv]="openenv-core -e .[http]"
-    [verifiers]="verifiers -e .[models,http]"
 )
 doors=("$@")
 [[ $# -gt 0 ]] || doors=("${!packages[@]}")

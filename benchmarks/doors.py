@@ -1,0 +1,153 @@
+"""Steps per CPU-second through each door against native: run in an environment that has the library.
+
+python benchmarks/doors.py [SECONDS]      prints one JSON line per door that can be tried here
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+warnings.filterwarnings("ignore")
+
+import gymnasium as gym  # noqa: E402 (after warnings were silenced)
+import numpy as np  # noqa: E402
+
+import treegym  # noqa: E402, F401 (registers the ids)
+
+SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
+
+
+def rate(step: Callable[[], int]) -> float:
+    """Returns steps per CPU-second of the whole process, after a warm-up."""
+    step()
+    begun, count = time.process_time(), 0
+    while time.process_time() - begun < SECONDS:
+        count += step()
+    return count / (time.process_time() - begun)
+
+
+def gymnasium_single() -> float:
+    env = gym.make("TokenTree-v0", split="train")
+    state = {"mask": env.reset(seed=0)[1]["action_mask"]}
+
+    def step() -> int:
+        for _ in range(100):
+            _, _, terminated, truncated, info = env.step(int(state["mask"].argmax()))
+            state["mask"] = info["action_mask"] if not (terminated or truncated) else env.reset()[1]["action_mask"]
+        return 100
+
+    return rate(step)
+
+
+def native() -> float:
+    env: Any = gym.make_vec("TokenTree-v0", num_envs=64, split="train")
+    state = {"mask": env.reset(seed=0)[1]["action_mask"]}
+
+    def step() -> int:
+        for _ in range(10):
+            state["mask"] = env.step(state["mask"].argmax(1))[4]["action_mask"]
+        return 640
+
+    return rate(step)
+
+
+def torchrl() -> float:
+    from treegym.integrations.torchrl import make_env
+
+    env = make_env("TokenTree-v0", seed=0, split="train")
+    return rate(lambda: int(env.rollout(64, break_when_any_done=False).shape[0]))
+
+
+def tianshou() -> float:
+    from tianshou.env import DummyVectorEnv
+
+    from treegym.integrations.tianshou import masked
+
+    envs = DummyVectorEnv([lambda: masked(gym.make("TokenTree-v0", split="train")) for _ in range(8)])
+    state = {"seen": envs.reset()[0]}
+
+    def step() -> int:
+        seen = state["seen"]
+        for _ in range(10):
+            seen, _, terminated, truncated, _ = envs.step(np.array([int(o["mask"].argmax()) for o in seen]))
+            done = np.flatnonzero(terminated | truncated)
+            if len(done):
+                seen[done] = envs.reset(done)[0]
+        state["seen"] = seen
+        return 80
+
+    return rate(step)
+
+
+def openenv() -> float:
+    import uvicorn
+    from openenv.core.generic_client import GenericEnvClient
+
+    from treegym.integrations.openenv import app
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app(split="train"), host="127.0.0.1", port=port, log_level="error"))
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.02)
+    with GenericEnvClient(base_url=f"http://127.0.0.1:{port}").sync() as client:
+        state = {"mask": client.reset(seed=0).observation["action_mask"]}
+
+        def step() -> int:
+            for _ in range(20):
+                result = client.step({"action": int(np.argmax(state["mask"]))})
+                state["mask"] = (client.reset() if result.done else result).observation["action_mask"]
+            return 20
+
+        found = rate(step)
+    server.should_exit = True
+    return found
+
+
+def reward_of_texts() -> float:
+    from treegym.integrations.formats import rows
+    from treegym.integrations.scoring import TextReward
+
+    given, score = rows("prime-rl", "bundled:train=64"), TextReward({"verifier": 1.0})
+    texts, answers = [f"={row['answer']}." for row in given], [row["answer"] for row in given]
+    prompts, kinds = [row["question"] for row in given], [row["task"] for row in given]
+    return rate(lambda: len(score(prompts, texts, answers, kinds)))
+
+
+def minari() -> float:
+    import tempfile
+
+    os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp()
+    from treegym.integrations.minari import export, walks_of
+
+    walks, env = walks_of("greedy_prior", split="train"), gym.make("TokenTree-v0", split="train")
+    counter = iter(range(10**6))
+    return rate(lambda: int(export(f"treegym/x{next(counter)}-v0", walks, env, algorithm="greedy").total_steps))
+
+
+DOORS: dict[str, tuple[str, Callable[[], float]]] = {
+    "native batch of 64": ("gymnasium", native),
+    "gymnasium, one env": ("gymnasium", gymnasium_single),
+    "torchrl": ("torchrl", torchrl),
+    "tianshou": ("tianshou", tianshou),
+    "openenv, one session, client and server": ("openenv", openenv),
+    "minari export": ("minari", minari),
+    "reward of texts (TRL, verl, ...)": ("treegym", reward_of_texts),
+}
+
+if __name__ == "__main__":
+    for name, (library, measure) in DOORS.items():
+        if importlib.util.find_spec(library) is not None:
+            print(json.dumps({"door": name, "per_cpu_second": round(measure())}), flush=True)
