@@ -81,5 +81,6 @@ def test_check_tells_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture
     }  # fmt: skip
     assert main(["prompts", "check", "bundled:train=30,test=10"]) == 0
     assert "nothing is wrong" in capsys.readouterr().out
+    pytest.importorskip("transformers")
     assert main(["prompts", "check", "bundled:train=5", "--model", "tiny-primary", "--max-prompt-tokens", "3"]) == 1
     assert "longer than" in capsys.readouterr().out
