@@ -63,6 +63,11 @@ BARS: dict[str, dict[str, str]] = {
         "vs_trl_108k": "2", "vs_trl_800k": "2", "memory_vs_trl_108k": "<1", "memory_vs_trl_800k": "<1",
         "cost_per_token_256_over_16": "<2",
     },
+    "tree_advantages": {},
+    "tree_packing": {
+        "packed_over_sequences_2": "1.4", "packed_over_sequences_4": "2.8", "packed_over_sequences_8": "5.6",
+    },
+    "compute": {"controller_gap_closed": "0.5", "steps_per_s_1024": "1e6"},
     "backends": {
         "vllm_growth_speedup": "5", "tree_cache_speedup": "3", "speculative_speedup": "1.5", "serve_speedup": "4",
         "speculative_acceptance": "0.60", "serve_p99_over_model_ms": "<5",
