@@ -65,6 +65,7 @@ def test_every_kind_of_learner_is_recorded_and_the_tree_agrees(folder: Path, sma
         episodes, digest = read_training(results.training_path(path.stem))
         assert summary["training"] == {
             "sha256": digest, "count": len(episodes), "env_steps": summary["cost"]["env_steps"],
+            "exploring_starts": int((episodes.start != world.root_node[episodes.prompt]).sum()),
         }  # fmt: skip
         unfinished = summary["cost"]["env_steps"] - episodes.length.sum()
         assert 0 <= unfinished <= 16 * 4  # at most an episode of four steps in each of 16 lanes

@@ -69,6 +69,7 @@ SPACES: dict[str, Space] = {
     "reinforce_pp": {**_GRADIENT, "kl_coef": Range(1e-3, 1e-1, log=True)},
     "orz_ppo": {**_GRADIENT, "vf_coef": Range(0.1, 1.0)},
 }
+SPACES |= {f"{name}_search": SPACES[name] for name in ("ppo", "vapo")}  # the same learners, searching when they act
 
 
 def suggest_settings(trial: Any, agent: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from treegym.iterate.settings import IterateSettings
 from treegym.iterate.watching import memory_as_sentence, write_scalars
 from treegym.locks import LOCK, held
 from treegym.shape import misfit
-from treegym.untrusted import read_json
+from treegym.untrusted import json_of, read_bytes, read_json
 
 __all__ = ["iterate", "rows_of"]
 
@@ -119,7 +119,8 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     while (path := _folder(folder, len(rows)) / "row.json").is_file():
         try:
-            row = read_json(path)
+            text = read_bytes(path).replace(b'"reward": NaN', b'"reward": null')  # what version 0.1 wrote
+            row = json_of(text, where=str(path))
             if misfit(row, {"reward": (float, None)}) is not None:
                 raise ValueError("no row of figures")
         except ValueError as error:
