@@ -35,7 +35,7 @@ def as_schedule(value: Schedule, *, name: str, signed: bool = False) -> Callable
                 start, end = float(first), float(second)
         except ValueError:
             raise ConfigError(
-                f"{name}={value!r} is no schedule; expected a number, 'lin_0.001' or 'linear:0.1:0.01'"
+                f"{name}={value!r} is not a schedule; expected a number, 'lin_0.001' or 'linear:0.1:0.01'"
             ) from None
         start, end = _checked(start, name, signed), _checked(end, name, signed)
         return lambda remaining: end + (start - end) * remaining
@@ -52,4 +52,4 @@ def _checked(number: float, name: str, signed: bool) -> float:
 
 
 def _unknown(value: Any, name: str) -> Callable[[float], float]:
-    raise ConfigError(f"{name}={value!r} is no schedule; expected a number, 'lin_0.001' or 'linear:0.1:0.01'")
+    raise ConfigError(f"{name}={value!r} is not a schedule; expected a number, 'lin_0.001' or 'linear:0.1:0.01'")

@@ -102,5 +102,5 @@ def search(
     accepted = _accepted(cast(Hashable, found))
     for option in options:
         if accepted is not None and option not in accepted:
-            raise ConfigError(f"{option!r} is no setting of {method!r}.{suggest(option, accepted)}")
+            raise ConfigError(f"{option!r} is not a setting of {method!r}.{suggest(option, accepted)}")
     return found(simulator, states, num_simulations=num_simulations, seed=seed, **options)

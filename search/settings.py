@@ -120,7 +120,7 @@ def _options(changes: tuple[tuple[str, Any], ...]) -> Options:
     known = {field.name for field in dataclasses.fields(Options)}
     for name, _ in changes:
         if name not in known:
-            raise ConfigError(f"{name!r} is no setting of a tree search.{suggest(name, known)}")
+            raise ConfigError(f"{name!r} is not a setting of a tree search.{suggest(name, known)}")
     return Options(**dict(changes))
 
 
