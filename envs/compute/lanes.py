@@ -10,12 +10,13 @@ import numpy as np
 from treegym.envs.compute import transition
 from treegym.envs.compute.transition import Outcome
 from treegym.envs.states import ORIGIN, check_state
+from treegym.envs.world_lanes import WorldLanes
 from treegym.errors import ConfigError
 
 __all__ = ["Lanes"]
 
 
-class Lanes:
+class Lanes(WorldLanes):
     """B episodes. What a lane draws hangs on its key, the number of its episode and the step, nothing else.
 
     A lane that is put at a place by a planner (`placed`) has a key of its own, so it draws other chains than the
@@ -23,40 +24,11 @@ class Lanes:
     """
 
     def __init__(self, world: Any, count: int, *, max_steps: int | None = None) -> None:
-        self.world = world
-        self.limit = world.max_iterations if max_steps is None else min(world.max_iterations, max_steps)
-        self.count = count
-        self.place = np.zeros((count, transition.width(world.branches)), np.int64)
-        self.done = np.ones(count, np.bool_)
-        self.key = np.zeros(count, np.uint64)
-        self.episode = np.zeros(count, np.int64)
-        self._everyone = np.ones(count, np.bool_)
-        self._unforced = np.full(count, -1, np.int64)
+        width = transition.width(world.branches)
+        super().__init__(world, count, width=width, roots=world.chains.num_prompts, max_steps=max_steps)
 
-    @property
-    def root(self) -> np.ndarray:
-        return self.place[:, transition.ROOT]
-
-    def seed(self, keys: np.ndarray) -> None:
-        """Gives every lane its key ``[B] uint64``: the whole of its randomness."""
-        self.key[:] = keys
-        self.episode[:] = 0
-
-    def begin(self, which: np.ndarray | None = None, roots: np.ndarray | None = None) -> None:
-        """Starts episodes in the lanes of `which` ``[B] bool``, at prompts `roots` ``[B]`` where those are not -1."""
-        if roots is not None:
-            last = self.world.chains.num_prompts - 1
-            bad = (roots < -1) | (roots > last)
-            if bad.any():
-                raise ConfigError(f"root {int(roots[bad][0])} is out of range; roots are 0 to {last}")
-        transition.begin(
-            self._everyone if which is None else which, self._unforced if roots is None else roots,
-            self.world.cells.starts, self.place, self.done, self.key, self.episode,
-        )  # fmt: skip
-
-    def step(self, actions: np.ndarray, *, next_step_reset: bool) -> tuple[Outcome, dict[str, np.ndarray]]:
-        """Moves every lane one step and returns the outcome and fresh observations."""
-        return self.advance(actions, next_step_reset=next_step_reset), self.observe()
+    def _begin(self, which: np.ndarray, roots: np.ndarray) -> None:
+        transition.begin(which, roots, self.world.cells.starts, self.place, self.done, self.key, self.episode)
 
     def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
         """Moves every lane one step; lanes that are done begin anew (``next_step_reset``) or stand still."""
@@ -75,18 +47,9 @@ class Lanes:
         )
         return outcome
 
-    def observe(self, lanes: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Returns fresh observations of some lanes ``[b] int``; None: all."""
-        return self.world.observe(self.place if lanes is None else self.place[lanes])
-
-    def places(self, lanes: np.ndarray) -> np.ndarray:
-        """Returns where some lanes stand ``[b, width] int64``."""
-        return self.place[lanes]
-
     def placed(self, places: np.ndarray) -> Self:
         """Returns fresh lanes that stand at these places; what they draw from here on is their own."""
-        lanes = type(self)(self.world, len(places))
-        lanes.place[:], lanes.done[:] = places, False
+        lanes = super().placed(places)
         lanes.key[:] = np.arange(1, len(places) + 1)
         return lanes
 
