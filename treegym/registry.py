@@ -47,7 +47,7 @@ class Registry(Mapping[str, str]):
             return self._registered[name]
         path = self.path_of(name, beside=beside)
         what = f"{self.sort} {name!r}"
-        if name in self._plugins():
+        if name not in self.table and name in self._plugins():  # looking through what is installed takes a while
             return self._check(name, resolve(path, f"{what} of an installed package", cannot_be="loaded"))
         return self._check(name, resolve(path, what))
 
