@@ -136,7 +136,7 @@ def test_every_component_is_a_switch() -> None:
     [
         (PPO, {"clip_rang": 0.1}, "Did you mean 'clip_range'"),
         (PPO, {"gamma": 1.5}, "gamma must be between 0 and 1"),
-        (PPO, {"learning_rate": "fast"}, "is no schedule"),
+        (PPO, {"learning_rate": "fast"}, "is not a schedule"),
         (PPO, {"aggregation": "constant"}, "needs horizon"),
         (PPO, {"dual_clip": 0.5}, "dual_clip must be above 1"),
         (DAPO, {"group_size": 1}, "at least 2"),

@@ -210,7 +210,7 @@ def test_no_roots_and_settings_that_do_not_exist(method: str) -> None:
     with pytest.raises(ConfigError, match="at least one root"):
         search(Astray(""), np.zeros(0, int), method=method, num_simulations=8)
     if method not in ("greedy", "sample"):  # these take the settings of all others
-        with pytest.raises(ConfigError, match=r"'discunt' is no setting of .* Did you mean 'discount'"):
+        with pytest.raises(ConfigError, match=r"'discunt' is not a setting of .* Did you mean 'discount'"):
             search(Astray(""), np.array([1]), method=method, num_simulations=8, discunt=0.5)
         with pytest.raises(ConfigError, match=r"num_simulations is 2\.5"):
             search(Astray(""), np.array([1]), method=method, num_simulations=2.5)  # type: ignore[arg-type]
