@@ -35,6 +35,7 @@ class TokenTreeEnv(NativeEnv):
         max_children: K, the number of actions.
         view: "features", or "tokens" for token ids beside them.
         illegal_penalty: what an action that names no child costs.
+        curriculum: "middle" or "sample": begin at prompts that the primary solves now and then (`tree/curriculum.py`).
         multi_objective: return every reward term instead of their sum.
         render_mode: "ansi", "rgb_array" or "human".
     """

@@ -26,6 +26,7 @@ from treegym.envs.token_tree.judging import Judging
 from treegym.envs.token_tree.tables import NodeTables, Stretch, TokenWindows
 from treegym.errors import ConfigError
 from treegym.rewards import build, build_terminal
+from treegym.tree.curriculum import practised, primary_success
 from treegym.tree.flags import EXPANDED
 from treegym.tree.opening import load_tree
 from treegym.tree.solve import Solution, solve
@@ -58,6 +59,7 @@ class TreeWorld:
         max_children: int = 16,
         view: str = "features",
         illegal_penalty: float = 0.1,
+        curriculum: str | None = None,
         grower: Grower | None = None,
     ) -> None:
         self.view = one_of("view", view, VIEWS)
@@ -75,7 +77,7 @@ class TreeWorld:
         self.layout = layout_of(self.tree, self.num_actions)
         self.layout_size, self.width = self.layout.size, len(self.layout.child)
         self.low, self.high = observation_bounds(self.layout)
-        self.pool = self._choose_pool(split)
+        self.pool = self._choose_pool(split, curriculum)
         self.version = 0  # goes up when a table is replaced
         self.tables = NodeTables(self.tree, width=self.width, terms=len(self.reward.names))
         stretch = self._stretch()
@@ -99,12 +101,16 @@ class TreeWorld:
 
     # ---------------------------------------------------------------- making
 
-    def _choose_pool(self, split: str) -> np.ndarray:
+    def _choose_pool(self, split: str, curriculum: str | None) -> np.ndarray:
         pool = self.tree.roots_in(split)
         if not len(pool):
             there = ", ".join(f"{name}: {len(self.tree.roots_in(name))}" for name in SPLITS)
             raise ConfigError(f"the tree has no roots in split {split!r} ({there}); choose another split")
-        return pool
+        if curriculum is None:
+            return pool
+        if self.grower is not None:
+            raise ConfigError("a curriculum needs a closed tree: in one that grows, the primary's success is not known")
+        return pool[practised(primary_success(self.tree, pool), curriculum)]
 
     def _extend(self) -> None:
         """Extends the tables over nodes that a live tree has grown: the cost is that of the new."""

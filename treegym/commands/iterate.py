@@ -26,6 +26,7 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "epochs": (int, "passes over what search found, for expert"),
     "learning-rate": (float, "of ppo, dapo and vapo"),
     "prompts": (str, "picked each round to write after or grow trees over, such as bundled:train=2000 or a JSONL file"),
+    "curriculum": (str, "middle or sample: practise on prompts that the primary answers right now and then"),
     "evaluate": (str, "held-out prompts, answered without a tree"),
     "max-tokens": (int, "longest answer"),
 }

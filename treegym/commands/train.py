@@ -13,6 +13,7 @@ from treegym.display import say
 from treegym.errors import ConfigError
 from treegym.files import told_by
 from treegym.locks import LOCK, held
+from treegym.tree.curriculum import CURRICULA
 
 __all__ = ["configure", "parse_switches", "run"]
 
@@ -29,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--env", default="TokenTree-v0", help="environment id, or my_module:MyEnv-v0 (default: %(default)s)"
     )
     parser.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
+    parser.add_argument(
+        "--curriculum", choices=CURRICULA, help="practise where the tree's primary is right now and then"
+    )
     parser.add_argument("--policy", default=None, help="policy: a name or my_module:MyPolicy (default: what suits)")
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps in all (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
@@ -59,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if not callable(getattr(found, "save", None)):
         raise ConfigError(f"{args.agent} has no method `save`, so nothing would be left of it: train it within a bench")
     try:
-        env = gym.make(find_spec(args.env, where="--env"), **parse_switches(args.env_arg, "--env-arg"))
+        given = parse_switches(args.env_arg, "--env-arg")
+        chosen = {} if args.curriculum is None else {"curriculum": args.curriculum}
+        env = gym.make(find_spec(args.env, where="--env"), **{**given, **chosen})
     except gym.error.Error as error:
         raise ConfigError(f"--env {args.env}: {error}") from error
     switches = parse_switches(args.switches, "--set")

@@ -162,7 +162,9 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
         world, note = None, None
         if settings.on_tree:
             tree = tree_of_round(settings, model, staging, last / "tree.tree", seed)
-            world = TreeWorld(tree, reward=settings.reward, max_tokens=settings.max_tokens)
+            world = TreeWorld(
+                tree, reward=settings.reward, max_tokens=settings.max_tokens, curriculum=settings.curriculum
+            )
         if settings.algorithm == "expert":
             assert world is not None
             played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)

@@ -76,14 +76,21 @@ def _environment(settings: IterateSettings, model: Any, tree: Path, seed: int) -
     import gymnasium as gym
 
     from treegym.envs.free_text import FreeTextVectorEnv
+    from treegym.iterate.curriculum import practised_prompts
     from treegym.iterate.evaluate import load_answered
 
     if settings.on_tree:
         return gym.make_vec(
             "TokenTree-v0", num_envs=LANES, tree=str(tree), view="tokens", reward=settings.reward,
-            max_tokens=settings.max_tokens, autoreset_mode="Disabled",
+            max_tokens=settings.max_tokens, curriculum=settings.curriculum, autoreset_mode="Disabled",
         )  # fmt: skip
-    prompts = load_answered(settings.prompts, seed=seed)
+    prompts = practised_prompts(
+        load_answered(settings.prompts, seed=seed),
+        model,
+        settings.curriculum,
+        max_tokens=settings.max_tokens,
+        seed=seed,
+    )
     return FreeTextVectorEnv(
         LANES, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from treegym.errors import ConfigError, DataError, suggest
 from treegym.iterate.kinds import check_kinds
+from treegym.tree.curriculum import CURRICULA
 from treegym.untrusted import read_text
 
 __all__ = ["ALGORITHMS", "DEFAULTS", "IterateSettings", "load_settings"]
@@ -58,6 +59,7 @@ class IterateSettings:
     imitation_rate: float = 1e-3  # learning rate of supervised steps
     reference: int = 256  # examples mixed in after a round whose reward fell; 0: never
     prompts: str = "bundled:train=2000"  # fresh ones every round: what text is written after, and trees are grown over
+    curriculum: str | None = None  # "middle" or "sample": practise where the primary is right now and then
     evaluate: str = "bundled:test=400"  # held-out prompts, answered without a tree
     max_tokens: int = 24
     seed: int = 0
@@ -82,6 +84,10 @@ class IterateSettings:
             raise ConfigError("grow makes trees, and ground 'text' walks none; use ground='tree'")
         if self.growth not in GROWTHS:
             raise ConfigError(f"growth is {self.growth!r}.{suggest(str(self.growth), GROWTHS)}")
+        if self.curriculum is not None and self.curriculum not in CURRICULA:
+            raise ConfigError(f"curriculum is {self.curriculum!r}.{suggest(str(self.curriculum), CURRICULA)}")
+        if self.curriculum == "sample" and self.algorithm == "expert":
+            raise ConfigError("expert iteration plays every prompt once, so nothing is drawn; use curriculum 'middle'")
         if self.algorithm == "expert" and self.ground == "text":
             raise ConfigError("expert iteration searches trees; use ground='tree', or ppo, dapo or vapo on text")
 
