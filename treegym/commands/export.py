@@ -15,12 +15,16 @@ __all__ = ["configure", "run"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("form", choices=("minari", "verl", "skyrl", "prime-rl"), help="which library shall read it")
+    parser.add_argument(
+        "form", choices=("minari", "verl", "skyrl", "prime-rl", "verifiers"), help="which library shall read it"
+    )
     parser.add_argument(
         "source", help="minari: a checkpoint, hf:user/name or an agent's name; else prompts, as bundled"
     )
     parser.add_argument(
-        "--out", required=True, help="minari: the data set's name, such as treegym/oracle-v0; else .parquet"
+        "--out",
+        required=True,
+        help="minari: the data set's name, such as treegym/oracle-v0; verifiers: the package's folder; else .parquet",
     )
     parser.add_argument("--split", default="train", help="which prompts (default: %(default)s)")
     parser.add_argument("--env", default="TokenTree-v0", help="minari: environment id (default: %(default)s)")
@@ -35,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
     """Writes, and says how much."""
     if args.form == "minari":
         told = _minari(args)
+    elif args.form == "verifiers":
+        from treegym.integrations.verifiers_package import write_package
+
+        told = {"out": args.out, "prompts": write_package(Path(args.out), args.source, split=args.split)}
     else:
         from treegym.integrations.formats import write_prompts
 
