@@ -11,6 +11,7 @@ declare -A packages=(
     [torchrl]="torchrl tianshou -e .[agents]"
     [trackers]="trackio wandb mlflow -e .[agents,tensorboard]"
     [openenv]="openenv-core -e .[http]"
+    [verifiers]="verifiers -e .[models,http]"
 )
 doors=("$@")
 [[ $# -gt 0 ]] || doors=("${!packages[@]}")

@@ -1,4 +1,4 @@
-"""The first hour of somebody who uses verifiers: a package of prompts, evaluated by its command line against a server."""
+"""The first hour with verifiers: a package of prompts, evaluated by its command line against our server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a package that `vf-eval` finds by name: verifiers imports tasksets as modules of their own, not from within ours."""
+"""Writes a package that `vf-eval` finds by name: verifiers imports a taskset as a module at the top, not from ours."""
 
 from __future__ import annotations
 
