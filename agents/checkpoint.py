@@ -23,6 +23,7 @@ from treegym.agents.spaces import space_from_json, space_to_json
 from treegym.agents.state import array_of, expected_weights, within
 from treegym.errors import ConfigError, DataError, TreeGymError
 from treegym.registration import full_id
+from treegym.registry import hearsay
 
 __all__ = ["describe", "load", "save"]
 
@@ -80,6 +81,20 @@ def load(cls: type[Any], path: Any, *, env: Any, device: Any, overrides: dict[st
             f"{path} holds a {data.get('algorithm')}, not a {cls.__name__}; load it with {data.get('algorithm')}.load"
         )
     check_json(data, DATA, str(path))
+    own = {name: value for name, value in data["settings"].items() if name not in overrides}
+    with hearsay(str(path), [own, data["policy_kwargs"]]):
+        return _loaded(cls, path, data, arrays, env, device, overrides)
+
+
+def _loaded(
+    cls: type[Any],
+    path: Any,
+    data: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    env: Any,
+    device: Any,
+    overrides: dict[str, Any],
+) -> Any:
     settings = cls.settings_class.of(cls.__name__, {**data["settings"], **_switches(overrides)})
     # outside of what is taken for damage: what is wrong with the environment is not the file's fault
     world = None if env is None else make_world(env, num_envs=settings.n_envs)

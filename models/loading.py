@@ -5,7 +5,7 @@ Weights are safetensors only; GGUF files are converted into them once (`treegym.
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treegym.errors import DataError, require, suggest
+from treegym.models.local.claims import check_claims
 from treegym.models.local.gguf_conversion import converted
 from treegym.models.local.memory import check_memory
 from treegym.models.local.precision import WIDTH, choose_attention, choose_device, choose_dtype
 from treegym.models.provided import PROVIDED, provided_file
+from treegym.registry import is_hearsay
+from treegym.untrusted import read_json
 
 if TYPE_CHECKING:
     from treegym.models.base import TextTokenizer
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 DATA = Path(__file__).resolve().parent / "data"
+LONGEST = 255  # bytes of a part of a path
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -45,6 +49,8 @@ def bundled_names() -> list[str]:
 
 def resolve(name: str) -> tuple[str, bool]:
     """Returns the directory or hub name of a model, and whether it is local; raises when it can be neither."""
+    if any(len(os.fsencode(part)) > LONGEST for part in name.split("/")):
+        raise DataError(f"{name}: no directory and no model has so long a name")
     if (DATA / name / "config.json").is_file() and "/" not in name and not name.startswith("."):
         return str(DATA / name), True
     path = Path(name)
@@ -102,11 +108,9 @@ def _check_directory(path: Path) -> None:
 
 def _check_config(file: Path) -> None:
     try:
-        config = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: damaged, it is not valid JSON: {error}; save the model anew") from error
+        config = read_json(file)
+    except DataError as error:
+        raise DataError(f"{str(error).replace(': not', ': damaged, it is not', 1)}; save the model anew") from error
     if not isinstance(config, dict):
         raise DataError(f"{file}: damaged, it holds no JSON object but a {type(config).__name__}; save the model anew")
 
@@ -130,10 +134,14 @@ def _check_settings(transformers: Any, directory: Path, *, trust_remote_code: bo
     from huggingface_hub.errors import StrictDataclassError
 
     try:
-        transformers.AutoConfig.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(
             str(directory), local_files_only=True, trust_remote_code=trust_remote_code
         )
+        if not trust_remote_code:
+            check_claims(transformers, config, directory)
     except (OSError, ValueError, KeyError, TypeError, ImportError, StrictDataclassError) as error:
+        if isinstance(error, DataError):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"{directory / 'config.json'}: the model cannot be loaded: {reason.split('. ')[0].removesuffix('.')}; "
@@ -175,7 +183,7 @@ def _fit_vocabulary(name: str, model: Any, tokenizer: TextTokenizer) -> None:
 
 def stored_weights(directory: Path) -> tuple[str, int]:
     """Returns the precision that a model directory names for its weights, and their size in bytes."""
-    config = json.loads((directory / "config.json").read_text("utf-8"))
+    config = read_json(directory / "config.json")
     text = config.get("text_config") if isinstance(config.get("text_config"), dict) else {}
     told = [config.get("dtype"), config.get("torch_dtype"), text.get("dtype"), text.get("torch_dtype")]
     size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
@@ -222,6 +230,7 @@ def load_model(
         compile_model: run the layers through ``torch.compile``.
     """
     where, local = resolve(str(name))
+    local_files_only = local_files_only or is_hearsay(name)
     transformers = require("transformers", extra="models", purpose="loading a language model")
     from safetensors import SafetensorError
 

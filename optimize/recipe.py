@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from treegym.errors import DataError, require
+from treegym.errors import DataError, TreeGymError, require
 from treegym.files import atomic_write
 from treegym.optimize.candidates import Candidate, apply, copied, parse
-from treegym.optimize.stored import check, fill, open_stored, store, with_sample
+from treegym.optimize.stored import Stored, check, fill, open_stored, store, with_sample
 from treegym.optimize.strategies.base import Arguments
 from treegym.optimize.targets import load_module
 from treegym.untrusted import open_regular
@@ -89,6 +89,16 @@ def rebuild(target: str, inputs: str | None, candidate: str, weights: str | Path
     if stored is None:
         return _rebuild_first_format(module, path, target, chosen, source(0))
     sample = with_sample(source(0), stored)
+    try:
+        return _filled(module, chosen, stored, sample, path)
+    except (RuntimeError, IndexError, ValueError) as error:  # numbers in the file that the module cannot work with
+        if isinstance(error, TreeGymError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: the module does not run with what it holds ({reason[:200]})") from error
+
+
+def _filled(module: nn.Module, chosen: Candidate, stored: Stored, sample: Arguments, path: Path) -> nn.Module:
     if stored.holds == "original":
         fill(module, stored, path)
         result = apply(module, chosen, sample)

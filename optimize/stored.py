@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from treegym.errors import DataError, require
-from treegym.files import atomic_path
+from treegym.files import atomic_path, read_header
 from treegym.optimize.compare import leaves
 from treegym.optimize.held import held_tensors
 from treegym.optimize.strategies.base import Arguments, call, map_tensors, tensors_of
@@ -64,15 +64,16 @@ def open_stored(path: Path) -> Stored | None:
     """Returns what a file holds; None for one of the first format, which is a plain state dict."""
     safetensors = require("safetensors", extra="selection", purpose="loading the winner")
     try:
+        read_header(path)  # bounded, as safetensors' own reading of it is not
         with safetensors.safe_open(str(path), "pt") as file:
             about = file.metadata() or {}
-            if "holds" not in about:
-                return None
-            if about.get("format") != FORMAT:
-                raise DataError(f"{path}: format {about.get('format')!r}; this release reads format {FORMAT}")
-            data = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (OSError, safetensors.SafetensorError) as error:
+            data = {name: file.get_tensor(name) for name in sorted(file.keys())} if "holds" in about else {}
+    except (OSError, DataError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: the weights cannot be read ({str(error)[:200]})") from error
+    if "holds" not in about:
+        return None
+    if about.get("format") != FORMAT:
+        raise DataError(f"{path}: format {about.get('format')!r}; this release reads format {FORMAT}")
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in data.items() if name.startswith(prefix)}
@@ -97,6 +98,7 @@ def fill(module: nn.Module, stored: Stored, path: Path) -> None:
             if not torch.equal(tensor.to(place.device), place.detach()):
                 place.data.copy_(tensor)
         for name, layer in packed.items():
+            _check_packed(layer, stored.tensors, name, path)
             layer.set_weight_bias(_quantised(stored.tensors, name), stored.tensors.get(f"{name}#bias"))
 
 
@@ -114,7 +116,8 @@ def check(module: nn.Module, sample: Arguments, stored: Stored, path: Path) -> N
 
 def with_sample(arguments: Arguments, stored: Stored) -> Arguments:
     """Returns arguments with the stored sample's tensors in their places, where one was kept."""
-    if not stored.sample or len(tensors_of(arguments)) != len(stored.sample):
+    own = tensors_of(arguments)
+    if not stored.sample or [(x.shape, x.dtype) for x in own] != [(x.shape, x.dtype) for x in stored.sample]:
         return arguments
     device = tensors_of(arguments)[0].device
     waiting = iter(stored.sample)
@@ -146,6 +149,18 @@ def _packed(module: nn.Module) -> Iterator[tuple[str, Any]]:
             if layer._weight_bias()[0].qscheme() != torch.per_channel_affine:
                 raise Unstorable(f"{name} has one scale for all channels, which cannot be stored")
             yield name, layer
+
+
+def _check_packed(layer: Any, tensors: dict[str, Tensor], name: str, path: Path) -> None:
+    """Raises DataError unless the parts of packed weights have the form of the layer's own: torch compares none."""
+    weight, bias = layer._weight_bias()
+    scales, zeros = weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
+    for part, place in {"weight": weight.int_repr(), "scales": scales, "zeros": zeros, "bias": bias}.items():
+        found = tensors.get(f"{name}#{part}")
+        if (found is None) != (place is None):
+            raise DataError(f"{path}: the weights do not fit ({name}: its {part} is missing, or one too many)")
+        if found is not None and (found.shape != place.shape or found.dtype != place.dtype):
+            raise DataError(f"{path}: the weights do not fit ({name}: its {part} has another form)")
 
 
 def _quantised(tensors: dict[str, Tensor], name: str) -> Tensor:

@@ -8,8 +8,6 @@ among the options lets an entry carry a name of its own. The names ``sum``, ``ga
 from __future__ import annotations
 
 import inspect
-import json
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from treegym.errors import ConfigError, DataError, TreeGymError, suggest
 from treegym.rewards.base import FunctionTerm, Part, Term, weight_number
 from treegym.rewards.compose import Gate, Lexicographic, Product, Reward, Sparse, Sum, sequence
 from treegym.rewards.registry import TERMS, misfit
-from treegym.untrusted import read_text
+from treegym.untrusted import json_of, read_text, toml_of
 
 __all__ = ["DEFAULT", "build", "load", "make_term"]
 
@@ -47,11 +45,10 @@ def load(path: str | Path) -> Reward:
     file = Path(path)
     try:
         text = read_text(file, limit=2**20)
-        spec = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+        where = str(file)
+        spec = toml_of(text, where=where) if file.suffix == ".toml" else json_of(text.encode(), where=where)
     except DataError as error:
         raise ConfigError(str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: is not valid {'TOML' if file.suffix == '.toml' else 'JSON'}: {error}") from error
     return build(spec.get("reward", spec) if isinstance(spec, dict) else spec)
 
 

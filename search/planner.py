@@ -12,9 +12,10 @@ from treegym.search.kernels import batch, summary
 from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import new_out, root_ids_of, root_noise
+from treegym.search.saved import check_room, check_roots, check_trees
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult
-from treegym.search.tree import EMPTY, TERMINAL, Nodes, allocate, check_trees
+from treegym.search.tree import EMPTY, TERMINAL, Nodes, allocate
 
 __all__ = ["Leaves", "Planner", "new_roots"]
 
@@ -342,10 +343,11 @@ class Planner:
     ) -> Planner:
         """Returns the planner that `arrays` were taken from; raises ValueError for arrays no search can have."""
         planner = cls.__new__(cls)
-        planner.method, planner.options, planner.seed = method, options, seed
+        planner.method, planner.options, planner.seed = method, options, seed_bits(seed)
         planner.num_simulations, planner.num_actions, planner.capacity = num_simulations, num_actions, capacity
         planner.root_ids = arrays["root_ids"].copy()
         planner.size = len(planner.root_ids)
+        check_room(capacity, num_simulations, options)
         planner.trees, planner.roots = (
             allocate(planner.size, capacity, num_actions),
             new_roots(planner.root_ids, num_actions),
@@ -361,10 +363,10 @@ class Planner:
                 if saved.dtype != array.dtype or saved.shape != room.shape:
                     raise ValueError(f"its array {prefix}.{name} has shape {saved.shape} of {saved.dtype}")
                 room[...] = saved
-        check_trees(planner.trees, used, num_actions)
+        check_trees(planner.trees, used, num_actions, raw=planner._mode & MODE_RAW > 0)
+        carried = check_roots(planner.trees, planner.roots, num_simulations, arrays)
         planner._prepare()
-        carried = planner.roots.before.sum(1).max(initial=0)
-        planner._settle(int(carried) + 1)
+        planner._settle(carried + 1)
         planner.budget[:] = arrays["budget"]
         planner.evaluations[:] = arrays["evaluations"]
         return planner

@@ -12,8 +12,9 @@ import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
-from treegym.search.checks import budget, expanded, stepped
+from treegym.search.checks import budget, check_range, expanded, positive, stepped
 from treegym.search.planner import Leaves, Planner
+from treegym.search.saved import check_known
 from treegym.search.settings import Options, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count, restore, take
@@ -22,6 +23,7 @@ from treegym.untrusted import json_of
 __all__ = ["Session"]
 
 _FORMAT = "treegym search 1"
+_VALUES = 2**22  # in the note: four for each state that is known by its name
 
 
 class Session:
@@ -225,29 +227,41 @@ class Session:
     @classmethod
     def load(cls, path: str | os.PathLike[str], simulator: Simulator) -> Session:
         """Reads a search back; it goes on as if it had never stopped. Damaged files raise `DataError`."""
-        arrays, metadata = read_arrays(path, mmap=False)
+        arrays, metadata = read_arrays(path, mmap=False, values=_VALUES)
         try:
-            note = json_of(metadata["search"].encode("utf-8", "replace"), where=str(path), values=2**22)
+            note = json_of(metadata["search"].encode("utf-8", "replace"), where=str(path), values=_VALUES)
             if note["format"] != _FORMAT:
                 raise DataError(f"{path}: holds {str(note['format'])[:60]!r}; expected {_FORMAT!r}")
+            if note["num_actions"] != int(simulator.num_actions):
+                raise DataError(
+                    f"{path}: has {note['num_actions']!r} actions, the simulator {int(simulator.num_actions)}"
+                )
             options = Options(**note["options"])
+            size, capacity = len(arrays["root_ids"]), positive("capacity", note["capacity"])
             session = cls.__new__(cls)
-            session.simulator, session.calls = simulator, int(note["calls"])
+            session.simulator, session.calls = simulator, positive("calls", note["calls"])
+            session._store = restore(arrays, size * capacity)  # before the trees: there must be a state for each node
             session.planner = Planner.restore(
                 {name: array for name, array in arrays.items() if not name.startswith("state")},
                 method=str(note["method"]),
-                num_simulations=int(note["num_simulations"]),
-                num_actions=int(note["num_actions"]),
-                capacity=int(note["capacity"]),
-                seed=int(note["seed"]),
+                num_simulations=note["num_simulations"],
+                num_actions=note["num_actions"],
+                capacity=capacity,
+                seed=note["seed"],
                 options=options,
             )
-            session._store = restore(arrays, session.planner.size * session.planner.capacity)
+            trees = session.planner.trees
+            used = np.flatnonzero(np.arange(capacity) < trees.size)
+            states = session._store.get(used)
+            check_range(simulator, states, str(path))
+            if not getattr(simulator, "sound", lambda _: True)(states):
+                raise ValueError("its states are not of this simulator's world")
             session._known = {(int(r), int(d), _hashable(k)): int(n) for r, d, k, n in note["known"]}
-        except (KeyError, TypeError, ValueError) as error:
+            check_known(session._known, trees, int(trees.size.max()))
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"{path}: is not a saved search, or damaged ({error})") from error
-        if int(simulator.num_actions) != session.planner.num_actions:
-            raise DataError(f"{path}: has {session.planner.num_actions} actions, the simulator {simulator.num_actions}")
         return session
 
 

@@ -60,7 +60,7 @@ def restore(arrays: dict[str, np.ndarray], capacity: int, prefix: str = "state")
     """Returns the store that `StateStore.arrays` gave (a plain array, or a dict or tuple of them)."""
     store = StateStore.__new__(StateStore)
     names = {name: array for name, array in arrays.items() if name == prefix or name.startswith(prefix + ".")}
-    if not names or any(len(array) != capacity for array in names.values()):
+    if not names or any(not array.size or len(array) != capacity for array in names.values()):
         raise ValueError("its states do not fit its trees")
     parts = {name[len(prefix) + 1 :]: array for name, array in names.items()}
     if prefix in names:

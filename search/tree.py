@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["EMPTY", "PENDING", "SOLVED", "TERMINAL", "Nodes", "aligned", "allocate", "bytes_used", "check_trees"]
+__all__ = ["EMPTY", "PENDING", "SOLVED", "TERMINAL", "Nodes", "aligned", "allocate", "bytes_used"]
 
 EMPTY = -1  # child of a slot that was never visited
 PENDING = -2  # child of a slot whose evaluation was asked for and not told yet
@@ -69,25 +69,3 @@ def bytes_used(tree: Nodes) -> tuple[int, int]:
     slot = sum(array.itemsize for array in tree if array.ndim == 3)
     node = sum(array.itemsize for array in tree if array.ndim == 2 and array is not tree.size)
     return slot, node
-
-
-def check_trees(tree: Nodes, used: int, actions: int) -> None:
-    """Raises ValueError if trees from outside hold an index that a kernel must not follow."""
-    slots = np.arange(tree.prior.shape[2])
-    width, sizes = tree.width[:, :used], tree.size[:, :, None]
-    if not ((width >= 0) & (width <= tree.prior.shape[2])).all():
-        raise ValueError("a node has more children than there is room for")
-    valid = (slots < width[:, :, None]) & (np.arange(used)[:, None] < sizes)
-    child, action = tree.child[:, :used], tree.action[:, :used]
-    if (valid & ((child < EMPTY) | (child >= sizes))).any():
-        raise ValueError("a child lies outside its tree")
-    if (valid & ((action < 0) | (action >= actions))).any():
-        raise ValueError("an action is out of range")
-    if (valid & (tree.visits[:, :used] < 0)).any() or (tree.seen[:, :used] < 0).any():
-        raise ValueError("a visit count is negative")
-    if not (width[:, 0] > 0).all():
-        raise ValueError("a root has no children")
-    for name in ("prior", "q", "value", "raw", "reward"):
-        array = getattr(tree, name)[:, :used]
-        if not np.isfinite(array if array.ndim == 2 else np.where(valid, array, 0)).all():
-            raise ValueError(f"{name} is not finite somewhere")

@@ -32,6 +32,7 @@ __all__ = [
     "leave_at_once",
     "put_arrays",
     "read_arrays",
+    "read_header",
     "read_json_lines",
     "told_by",
     "write_arrays",
@@ -166,17 +167,23 @@ def read_arrays(
     return arrays_in(buffer, where=os.fspath(path), values=values)
 
 
+def read_header(path: str | os.PathLike[str], *, values: int = VALUES) -> dict[str, Any]:
+    """Returns the header of an array file, whose entries are not checked: for readers that take no bound themselves."""
+    where = os.fspath(path)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(HEADER_LIMIT, size - 8):
+            raise DataError(f"{where}: not a safetensors file (its header would be {length} of {size} bytes)")
+        return _header(file.read(length), where, values)
+
+
 def arrays_in(buffer: np.ndarray, *, where: str, values: int = VALUES) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Returns the arrays in the bytes ``[n] uint8`` of an array file, as views of them, and the metadata."""
     length = int.from_bytes(buffer[:8].tobytes(), "little")
     if len(buffer) < 8 or length > min(HEADER_LIMIT, len(buffer) - 8):
         raise DataError(f"{where}: not a safetensors file (its header would be {length} of {len(buffer)} bytes)")
-    try:
-        header = json_of(buffer[8 : 8 + length].tobytes(), where=where, values=values)
-    except DataError as error:
-        raise DataError(f"{where}: its header cannot be read ({error}); the file is damaged") from error
-    if not isinstance(header, dict):
-        raise DataError(f"{where}: its header is not a JSON object; the file is damaged")
+    header = _header(buffer[8 : 8 + length].tobytes(), where, values)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise DataError(f"{where}: its metadata is not a table of strings; the file is damaged")
@@ -189,6 +196,16 @@ def arrays_in(buffer: np.ndarray, *, where: str, values: int = VALUES) -> tuple[
         arrays[name] = (view if aligned else view.copy()).view(dtype).reshape(shape)
         arrays[name].flags.writeable = False
     return arrays, metadata
+
+
+def _header(text: bytes, where: str, values: int) -> dict[str, Any]:
+    try:
+        header = json_of(text, where=where, values=values)
+    except DataError as error:
+        raise DataError(f"{where}: its header cannot be read ({error}); the file is damaged") from error
+    if not isinstance(header, dict):
+        raise DataError(f"{where}: its header is not a JSON object; the file is damaged")
+    return header
 
 
 def _checked_entry(where: str, name: str, entry: Any, available: int) -> tuple[np.dtype, tuple[int, ...], int, int]:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from treegym.errors import BackendError, ConfigError, DataError, TreeGymError, require
+from treegym.registry import refuse_hearsay
 from treegym.untrusted import open_regular, read_json
 
 __all__ = [
@@ -100,12 +101,13 @@ def api() -> Any:
 
 def look_up(name: HubName | str, *, kind: str | None = None) -> Shared:
     """Returns what a repository holds, pinned to one commit; DataError when it is not ours or of another kind."""
+    refuse_hearsay(str(name), "the repository")
     name = parse(name) if isinstance(name, str) else name
     types = [REPOSITORIES[kind]] if kind else sorted(set(REPOSITORIES.values()))
     reasons: list[Absent] = []
     for repo_type in types:
         try:
-            path = _download(name, repo_type, name.revision, MANIFEST)
+            path = _download(name, repo_type, name.revision, MANIFEST, most=MANIFEST_LIMIT)
         except Absent as error:
             reasons.append(error)
             continue
@@ -127,7 +129,7 @@ def fetch(shared: Shared, names: Iterable[str] | None = None) -> dict[str, Path]
     for file in shared.files if names is None else names:
         size, sha256 = shared.files[file]
         try:
-            path = _download(shared.name, shared.repo_type, shared.commit, file)
+            path = _download(shared.name, shared.repo_type, shared.commit, file, most=size)
         except Absent as error:
             raise DataError(str(error)) from error
         held = path.stat().st_size
@@ -194,10 +196,14 @@ def _first_line(error: BaseException) -> str:
     return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _download(name: HubName, repo_type: str, revision: str | None, file: str) -> Path:
+def _download(name: HubName, repo_type: str, revision: str | None, file: str, *, most: int) -> Path:
+    """Returns where a file of at most so many bytes lies; a larger one is not fetched."""
     wanted = {"repo_type": repo_type, "revision": revision, "cache_dir": os.environ.get("HF_HUB_CACHE")}
     with explained(name):
         try:
+            size = _size_of(name, repo_type, revision, file)
+            if size is not None and size > most:
+                raise DataError(f"{name}: {file} has {size:,} bytes, and at most {most:,} were expected")
             found = api().hf_hub_download(name.repo, file, **wanted)
         except Exception as error:
             if not _of_transport(error):
@@ -206,9 +212,23 @@ def _download(name: HubName, repo_type: str, revision: str | None, file: str) ->
     return Path(found)
 
 
+def _size_of(name: HubName, repo_type: str, revision: str | None, file: str) -> int | None:
+    """Returns how large the hub says that a file is; None where it cannot be asked, as the cache may hold it."""
+    from huggingface_hub import errors, hf_hub_url
+
+    client = api()
+    url = hf_hub_url(name.repo, file, repo_type=repo_type, revision=revision, endpoint=client.endpoint)
+    try:
+        told = client.get_hf_file_metadata(url=url)
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError):
+        return None
+    size: int | None = told.size
+    return size
+
+
 def _shared(name: HubName, repo_type: str, commit: str, told: Any) -> Shared:
     """Returns a checked manifest."""
-    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("kind") not in REPOSITORIES:
+    if not isinstance(told, dict) or told.get("format") != FORMAT or str(told.get("kind")) not in REPOSITORIES:
         found = str(told.get("format") if isinstance(told, dict) else told)[:40]
         raise DataError(f"{name}: its {MANIFEST} has format {found}; this version of TreeGym reads format {FORMAT}")
     files, about = told.get("files"), told.get("about", {})

@@ -18,6 +18,7 @@ from gymnasium.envs.registration import spec as spec_of
 from gymnasium.error import Error
 
 from treegym.errors import ConfigError, suggest
+from treegym.registry import refuse_hearsay
 
 __all__ = ["ENVS", "accepts", "find_spec", "full_id", "has_native_batch", "known_envs", "register_envs"]
 
@@ -116,6 +117,7 @@ def find_spec(env_id: str, *, where: str = "") -> EnvSpec:
     module, separator, name = env_id.rpartition(":")
     before = f"{where}: " if where else ""
     if separator:
+        refuse_hearsay(env_id, "the environment")
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:  # somebody else's module: whatever it raises is what is wrong with it

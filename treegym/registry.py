@@ -2,6 +2,11 @@
 
 A name leads to an import path, and nothing is imported before it is asked for. Names come from three places: the table
 of a room, `Registry.register` at run time, and the entry points of installed packages.
+
+What a file says is not what you say. A checkpoint keeps the arguments of its environment, a result folder those of its
+suite, and a stranger may have written either: a reward term ``os:system`` in one of them would be imported and called,
+a judge's address asked with your key. While `hearsay` runs, such names are refused; what you give yourself
+(``--env-arg``, ``--trust``) is not.
 """
 
 from __future__ import annotations
@@ -9,11 +14,15 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from treegym.errors import ConfigError, suggest
 
-__all__ = ["Registry", "lazy_face", "resolve"]
+__all__ = ["Registry", "hearsay", "is_hearsay", "lazy_face", "refuse_hearsay", "resolve"]
+
+_heard: ContextVar[tuple[str, frozenset[str], str]] = ContextVar("heard", default=("", frozenset(), ""))
 
 
 class Registry(Mapping[str, str]):
@@ -46,6 +55,8 @@ class Registry(Mapping[str, str]):
         if isinstance(name, str) and name in self._registered:
             return self._registered[name]
         path = self.path_of(name, beside=beside)
+        if path is name:  # an import path, and not the name of something known
+            refuse_hearsay(name, f"the {self.sort}")
         what = f"{self.sort} {name!r}"
         if name not in self.table and name in self._plugins():  # looking through what is installed takes a while
             return self._check(name, resolve(path, f"{what} of an installed package", cannot_be="loaded"))
@@ -122,3 +133,42 @@ def lazy_face(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], A
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     return find, lambda: sorted(homes)
+
+
+@contextmanager
+def hearsay(source: str, value: Any, *, remedy: str = "name it yourself") -> Iterator[None]:
+    """Refuses names that occur anywhere in a JSON value, which was read from `source`, while the block runs."""
+    before = _heard.get()[1]
+    token = _heard.set((source, before | _strings_in(value), remedy))
+    try:
+        yield
+    finally:
+        _heard.reset(token)
+
+
+def _strings_in(value: Any) -> frozenset[str]:
+    """Returns every text in a JSON value, keys among them."""
+    found: set[str] = set()
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            found.add(part)
+        elif isinstance(part, dict):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, list | tuple):
+            waiting += part
+    return frozenset(found)
+
+
+def is_hearsay(name: Any, *, part: bool = False) -> bool:
+    """Whether a name was read from a file; with `part`, also whether it is a part of what was."""
+    heard = _heard.get()[1]
+    return name in heard or (part and any(name in text for text in heard))
+
+
+def refuse_hearsay(name: Any, what: str, *, part: bool = False) -> None:
+    """Raises ConfigError for a name that was read from a file."""
+    if is_hearsay(name, part=part):
+        source, _, remedy = _heard.get()
+        raise ConfigError(f"{source} names {what} {name!r}, which a file cannot make us use: {remedy}")

@@ -11,20 +11,26 @@ import json
 import os
 import re
 import stat
+import tomllib
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from treegym.errors import DataError
 
-__all__ = ["gzip_lines", "json_of", "open_regular", "read_bytes", "read_json", "read_json_lines", "read_text"]
+__all__ = [
+    "gzip_lines", "json_of", "open_regular", "read_bytes", "read_json", "read_json_lines", "read_text", "toml_of",
+]  # fmt: skip
 
 TEXT_LIMIT = 2**24  # bytes of a JSON or TOML file, where nothing else is known
 VALUES = 2**18  # values in a JSON text, where nothing else is known; a quarter as many containers
 LINE_LIMIT = 10_000_000  # characters of one JSON line
+KEY_PARTS = 64  # of a TOML key such as a.b.c: tomllib takes the square of their number in time
 PIECE = 2**16  # bytes read at a time
 GZIP_LINE = 2**20  # bytes of one line in a gzipped text
+_LONG_KEY = re.compile(rf"(?<![\w\"'.-])(?:[\w\"'-]+[ \t]*\.[ \t]*){{{KEY_PARTS}}}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_HUGE = re.compile(rb"[eE]\+?0*[1-9]\d\d|\d{200}")  # what a float may be too small for
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -71,7 +77,8 @@ def json_of(raw: bytes, *, where: str, values: int = VALUES, containers: int | N
     if raw.count(b",") > values or raw.count(b"[") + raw.count(b"{") > most:
         raise DataError(f"{where}: not valid JSON here: it has more than {values:,} values or {most:,} lists")
     try:
-        value = json.loads(_text(raw, where), parse_constant=_refuse)
+        more: Any = {"parse_float": _finite} if _HUGE.search(raw) else {}  # only then, as it makes reading slow
+        value = json.loads(_text(raw, where), parse_constant=_refuse, **more)
         if _SURROGATE.search(raw):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -83,6 +90,18 @@ def json_of(raw: bytes, *, where: str, values: int = VALUES, containers: int | N
             raise
         raise DataError(f"{where}: not valid JSON: {error}") from error
     return value
+
+
+def toml_of(text: str, *, where: str) -> dict[str, Any]:
+    """Returns the TOML table in a text; DataError, beginning with `where`, for anything else."""
+    if _LONG_KEY.search(text):
+        raise DataError(f"{where}: not valid TOML here: it has a key of more than {KEY_PARTS} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise DataError(f"{where}: not valid TOML: it is nested too deeply") from error
+    except ValueError as error:  # a number of too many digits among them
+        raise DataError(f"{where}: not valid TOML: {error}") from error
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
@@ -150,6 +169,13 @@ def _text(raw: bytes, where: str) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0.0:
+        raise ValueError(f"{text[:20]} is beyond every number")
+    return number
 
 
 def _refuse(name: str) -> None:

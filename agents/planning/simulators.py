@@ -72,6 +72,11 @@ class TreeSimulator:
         self.num_actions = world.num_actions
         self._likelihood: dict[int, np.ndarray] = {}  # node: log-probability of each child [K]
 
+    def sound(self, states: np.ndarray) -> bool:
+        """Returns whether these are nodes; they came from a file."""
+        whole = isinstance(states, np.ndarray) and states.dtype.kind == "i" and states.ndim == 1
+        return whole and bool(((states >= 0) & (states < self.world.tree.size)).all())
+
     def expand(self, states: np.ndarray) -> Evaluation:
         rows = self._rows(states)
         legal = mask_of(rows, self.num_actions)
@@ -122,6 +127,15 @@ class LanesSimulator:
     def __init__(self, lanes: Lanes, policy: ChildScorer | None) -> None:
         self.lanes, self.policy = lanes, policy
         self.num_actions = int(lanes.world.num_actions)
+
+    def sound(self, states: np.ndarray) -> bool:
+        """Returns whether a lane can stand at each of these places, which came from a file."""
+        own = self.lanes.places(np.zeros(1, np.int64))
+        if not isinstance(states, np.ndarray) or states.dtype != own.dtype or states.shape[1:] != own.shape[1:]:
+            return False
+        world: Any = self.lanes.world
+        check = getattr(world, "sound", None)
+        return bool(((states >= 0) & (states < world.tree.size)).all() if check is None else check(states).all())
 
     def expand(self, states: np.ndarray) -> Evaluation:
         rows = self.lanes.placed(states).observe()

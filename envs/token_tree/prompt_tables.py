@@ -21,6 +21,7 @@ __all__ = ["is_table", "read_table"]
 
 PROMPT_FIELDS = ("prompt", "question", "problem", "instruction")
 ANSWER_FIELDS = ("answer", "solution", "target", "output")
+MOST_COLUMNS = 1000
 SUFFIXES = (".csv", ".parquet")
 _KEYS = {"prompt": "prompt", "question": "prompt", "answer": "answer", "kind": "kind", "split": "split"}
 _SOURCE_KEYS = ("config", "part")  # of data sets on a hub
@@ -95,6 +96,8 @@ def _csv_rows(path: Path) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as text:
             names = next(csv.reader(text), [])
+            if len(names) > MOST_COLUMNS:  # each row is told by the names of all
+                raise DataError(f"{path}: has {len(names):,} columns; at most {MOST_COLUMNS:,} are read")
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a CSV table in UTF-8: {error}") from error
     return names, rows()

@@ -10,6 +10,7 @@ from typing import Any
 
 from treegym.errors import ConfigError, DataError
 from treegym.models.family.specs import ModelSpec
+from treegym.untrusted import read_json
 
 __all__ = ["CARD", "WORK", "is_finished", "read_card", "recipe"]
 
@@ -27,10 +28,10 @@ def read_card(directory: Path) -> dict[str, Any]:
     """Returns the card of a model directory."""
     file = directory / CARD
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = read_json(file)
         if not isinstance(card, dict) or not isinstance(card.get("recipe"), str):
             raise ValueError("no recipe in it")
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{file}: not a model card ({error}); remove {directory} to train the model again") from error
     return card
 

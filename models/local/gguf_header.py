@@ -21,7 +21,8 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-MOST_ENTRIES = 2**20  # of metadata pairs and of tensors; real files have hundreds
+MOST_ENTRIES = 2**16  # of metadata pairs and of tensors; real files have hundreds
+MOST_NESTED = 4  # arrays within each other; real files have one
 MOST_DIMENSIONS = 8
 
 
@@ -70,19 +71,19 @@ class _Cursor:
     def text(self) -> str:
         return self.take(self.number("Q")).decode("utf-8", "replace")
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, nested: int = 0) -> Any:
         if kind in SCALARS:
             return self.number(SCALARS[kind])
         if kind == STRING:
             return self.text()
-        if kind != ARRAY:
+        if kind != ARRAY or nested >= MOST_NESTED:
             raise DataError(f"{self._path}: its metadata holds a value of kind {kind}, which this version cannot read")
         inner, length = self.number("I"), self.number("Q")
         if inner in SCALARS:
             self.take(length * struct.calcsize(f"<{SCALARS[inner]}"))
         else:
             for _ in range(length):  # ends at the end of the file at the latest
-                self.value(inner)
+                self.value(inner, nested + 1)
         return length
 
 

@@ -13,12 +13,12 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, read_arrays, write_arrays
+from treegym.untrusted import read_json
 
 __all__ = ["with_wider_heads"]
 
@@ -32,10 +32,9 @@ def with_wider_heads(model: str | os.PathLike[str], out: str | os.PathLike[str],
         head_dim: numbers of a head, even, at least as many as before.
     """
     source, target = Path(model), Path(out)
-    try:
-        config: dict[str, Any] = json.loads((source / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source}: its config.json cannot be read: {error}") from error
+    config = read_json(source / "config.json")
+    if not isinstance(config, dict):
+        raise DataError(f"{source / 'config.json'}: damaged: it holds a {type(config).__name__}, not an object")
     if config.get("model_type") != "llama":
         raise ConfigError(f"{source}: heads are widened in Llamas only, not in {config.get('model_type')!r}")
     narrow = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]

@@ -17,6 +17,7 @@ from treegym.models.remote.limits import Limits
 from treegym.models.remote.retry import RETRYABLE, RetryPolicy, retry_after_seconds
 from treegym.models.remote.untrusted_json import MalformedAnswer, parse
 from treegym.models.remote.usage import Prices, Usage
+from treegym.registry import refuse_hearsay
 
 __all__ = ["Endpoint", "Refused", "Transient"]
 
@@ -82,6 +83,7 @@ class Endpoint:
         self.base_url = checked_url(base_url, sends_key=key_env is not None, insecure=insecure)
         self.key_env = key_env
         key_from(key_env)  # says at once when it is missing
+        refuse_hearsay(self.base_url, "the server", part=True)  # nothing, and no key, is sent where a file says
         self.retry = retry or RetryPolicy()
         self.usage = Usage(prices=prices or Prices())
         self.concurrency = concurrency

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import DataError
+from treegym.files import told_by
+from treegym.untrusted import json_of, open_regular
 
 __all__ = ["Journal"]
+
+LINE_LIMIT = 2**26  # bytes; an answer with log-probabilities for a long prompt takes a few million
 
 
 class Journal:
@@ -27,8 +32,9 @@ class Journal:
         self._answers: dict[str, Any] = {}
         try:
             kept = self._read() if self.path.exists() else 0
-            self._file = open(self.path, "ab")  # noqa: SIM115 (held open; `close` closes it)
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (held open; `close` closes it)
             self._file.truncate(kept)
+            self._sound = kept
         except OSError as error:
             raise DataError(f"{self.path}: cannot be opened: {error.strerror or error}") from error
 
@@ -43,16 +49,21 @@ class Journal:
         """Keeps an answer; it is in the file when this returns."""
         key = _key(kind, request)
         text = json.dumps({"key": key, "answer": answer}, separators=(",", ":"), allow_nan=False)
-        with self._lock:
+        line = f"{_check(text)} {text}\n".encode()
+        with self._lock, told_by(self.path, kept=f"the {len(self._answers)} answers before it are kept"):
+            try:
+                if self._file.write(line) != len(line):  # a disk that has room for a part of it only
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._file.truncate(self._sound)  # or the next line would be joined to a torn one
+                raise
+            self._sound += len(line)
             self._answers[key] = answer
-            self._file.write(f"{_check(text)} {text}\n".encode())
-            self._file.flush()
 
     def close(self) -> None:
         """Flushes the file to disk and closes it."""
         with self._lock:
             if not self._file.closed:
-                self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
 
@@ -64,18 +75,22 @@ class Journal:
 
     def _read(self) -> int:
         """Fills the table from the file and returns the length of its sound part."""
-        sound = 0
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        for number, line in enumerate(lines):
-            check, _, text = line.rstrip(b"\n").partition(b" ")
-            if line.endswith(b"\n") and check == _check(text.decode("utf-8", "replace")).encode():
-                entry = json.loads(text)
-                self._answers[entry["key"]] = entry["answer"]
-                sound += len(line)
-            elif number == len(lines) - 1:
-                break  # the last line was torn by a kill
-            else:
-                raise DataError(f"{self.path}: line {number + 1} is damaged; restore the file or delete it")
+        sound, number = 0, 0
+        with open_regular(self.path) as file:
+            while line := file.readline(LINE_LIMIT):
+                number += 1
+                where = f"{self.path}: line {number}"
+                check, _, text = line.rstrip(b"\n").partition(b" ")
+                if line.endswith(b"\n") and check == _check(text.decode("utf-8", "replace")).encode():
+                    entry = json_of(text, where=where, values=2**22)
+                    if not isinstance(entry, dict) or not isinstance(entry.get("key"), str) or "answer" not in entry:
+                        raise DataError(f"{where} is not an answer; delete the file to ask again")
+                    self._answers[entry["key"]] = entry["answer"]
+                    sound += len(line)
+                elif len(line) < LINE_LIMIT and not file.read(1):
+                    break  # the last line was torn by a kill
+                else:
+                    raise DataError(f"{where} is damaged; restore the file or delete it")
         return sound
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from treegym.errors import DataError
 from treegym.files import atomic_write
+from treegym.untrusted import read_json
 
 __all__ = ["CHARACTERS", "CharTokenizer"]
 
@@ -66,14 +67,14 @@ class CharTokenizer:
         """Reads a vocabulary written by `save`."""
         file = Path(path)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             tokens = content["tokens"]
             if content["type"] != "char" or tokens[:2] != [content["pad"], content["eos"]]:
                 raise ValueError("type must be 'char', and the pad and end tokens must come first")
             if not all(isinstance(token, str) and len(token) == 1 for token in tokens[2:]):
                 raise ValueError("every token must be one character")
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, DataError) and "cannot be read" in str(error):
+                raise
             raise DataError(f"{file}: not a character vocabulary: {error}") from error
         return cls("".join(tokens[2:]))

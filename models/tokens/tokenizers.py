@@ -11,6 +11,7 @@ from typing import Any
 
 from treegym.errors import ConfigError, DataError
 from treegym.models.base import TextTokenizer, TokenIds
+from treegym.untrusted import read_json
 
 __all__ = ["HuggingFaceTokenizer", "load_tokenizer", "prefix_ids"]
 
@@ -137,9 +138,10 @@ def load_tokenizer(
     file = path / "tokenizer.json"
     if file.is_file() and file.stat().st_size < LARGE:
         try:
-            rules = json.loads(file.read_text("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}: damaged, it is not valid JSON: {error}; save the tokenizer anew") from error
+            rules = read_json(file, values=LARGE)
+        except DataError as error:
+            said = str(error).replace(": not", ": damaged, it is not", 1)
+            raise DataError(f"{said}; save the tokenizer anew") from error
         if not isinstance(rules, dict) or not {"model", "type", "tokens"} & rules.keys():
             raise DataError(
                 f"{file}: damaged, it has neither the 'model' of a Hugging Face tokenizer nor the 'tokens' of a "

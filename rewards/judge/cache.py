@@ -15,9 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from treegym.errors import DataError
+from treegym.errors import DataError, StorageError
+from treegym.untrusted import open_regular
 
 __all__ = ["JudgeCache", "content_key", "default_cache"]
+
+_TABLE = "CREATE TABLE judgements (key TEXT PRIMARY KEY, score REAL NOT NULL)"  # and nothing else
 
 
 def default_cache() -> Path:
@@ -52,8 +55,8 @@ class JudgeCache:
                     chunk = list(keys[start : start + 500])
                     marks = ",".join("?" * len(chunk))
                     rows = connection.execute(f"SELECT key, score FROM judgements WHERE key IN ({marks})", chunk)
-                    found.update(rows.fetchall())
-            except sqlite3.DatabaseError as error:
+                    found.update(self._sound(row) for row in rows)
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 raise self._problem(error) from error
         return found
 
@@ -76,14 +79,30 @@ class JudgeCache:
         if self._connection is None or self._owner != os.getpid():
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                if self.path.exists():
+                    open_regular(self.path).close()
                 connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
             except OSError as error:
                 raise DataError(f"{self.path}: cannot be opened: {error.strerror or error}") from error
+            connection.execute("PRAGMA trusted_schema=OFF")
+            connection.execute("PRAGMA cell_size_check=ON")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, score REAL NOT NULL)")
+            connection.execute(_TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
+            held = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 2").fetchall()
+            if held != [(_TABLE,)]:  # a view or a trigger could compute for ever, or make numbers out of nothing
+                connection.close()
+                raise DataError(f"{self.path}: not a cache of judgements; delete it or name another")
             self._connection, self._owner = connection, os.getpid()
         return self._connection
 
-    def _problem(self, error: sqlite3.DatabaseError) -> DataError:
+    def _sound(self, row: tuple[Any, Any]) -> tuple[str, float]:
+        key, score = row
+        if not isinstance(score, float) or not 0.0 <= score <= 1.0:
+            raise DataError(f"{self.path}: holds {str(score)[:40]!r} as a score; delete it or name another")
+        return key, score
+
+    def _problem(self, error: Exception) -> DataError | StorageError:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            return StorageError(f"{self.path} could not be written: {error}; the judgements before it are kept")
         return DataError(f"{self.path}: the cache of judgements cannot be used ({error}); delete it or name another")

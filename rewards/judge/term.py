@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from treegym.errors import ConfigError
+from treegym.registry import refuse_hearsay
 from treegym.rewards.base import Request, Scored, Term
 from treegym.rewards.judge.cache import JudgeCache, content_key, default_cache
 from treegym.rewards.judge.prompt import Case, JudgePrompt
@@ -229,4 +230,5 @@ class Judge(Term):
 def _cache(given: str | bool | None, *, served: bool) -> JudgeCache | None:
     if given is False or (given is None and not served):
         return None
+    refuse_hearsay(given, "the cache")
     return JudgeCache(given if isinstance(given, str) else default_cache())

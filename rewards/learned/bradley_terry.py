@@ -121,11 +121,11 @@ class RewardModel:
 
     @classmethod
     def load(cls, folder: str | Path) -> RewardModel:
-        """Reads a model written by `save`."""
+        """Reads a model written by `save`. A language model of a hub that it names must be on this machine."""
         path = Path(folder)
         about = _about(path)
         tuned = about["base"] == "backbone"
-        base = load_model(str(path / "backbone") if tuned else about["base"])
+        base = load_model(str(path / "backbone") if tuned else about["base"], local_files_only=True)
         if base.fingerprint() != about["fingerprint"]:
             raise DataError(
                 f"{path}: its head was trained on another {about['base']!r} than is here now; train it again"
@@ -133,7 +133,8 @@ class RewardModel:
         model = cls(base, tuned=tuned, suffix=about["suffix"])
         arrays, _ = read_arrays(path / "head.safetensors", mmap=False)
         wanted = {name: tuple(tensor.shape) for name, tensor in model.head.state_dict().items()}
-        if {name: array.shape for name, array in arrays.items()} != wanted:
+        fits = {name: array.shape for name, array in arrays.items()} == wanted
+        if not fits or not all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays.values()):
             raise DataError(f"{path}: its head does not fit the language model; the folder is damaged")
         model.head.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
         model.mean, model.spread, model.facts = about["mean"], about["spread"], about["facts"]
@@ -161,6 +162,7 @@ def _about(path: Path) -> dict[str, Any]:
     numbers = [about.get("mean"), about.get("spread")]
     if not isinstance(about.get("suffix", 0), str | None):
         raise DataError(f"{file}: its fields are damaged")
-    if not all(isinstance(n, float) and np.isfinite(n) for n in numbers) or not isinstance(about.get("base"), str):
+    whole = isinstance(about.get("base"), str) and isinstance(about.get("facts"), dict) and "fingerprint" in about
+    if not whole or not all(isinstance(n, float) and np.isfinite(n) for n in numbers) or not about["spread"] > 0:
         raise DataError(f"{file}: its fields are damaged")
     return about

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from treegym.files import read_arrays, write_arrays
 from treegym.rewards.judge.cache import content_key
 from treegym.rewards.learned.bradley_terry import RewardModel, bradley_terry_loss
 from treegym.rewards.learned.preference import Pair
+from treegym.untrusted import json_of
 
 __all__ = ["TrainingSettings", "train_reward_model"]
 
@@ -175,15 +176,16 @@ class _Run:
     def _resume(self) -> None:
         arrays, metadata = read_arrays(self.file, mmap=False)
         try:
-            about = json.loads(metadata.get("run", ""))
+            about = json_of(metadata.get("run", "").encode(), where=str(self.file))
             identity, step = about["identity"], int(about["step"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise DataError(f"{self.file}: not a checkpoint of a reward model; delete it to start over") from error
         if identity != self._identity:
             raise DataError(
                 f"{self.file}: a checkpoint of another run (other pairs, settings or language model); "
                 "use another folder, or delete it to start over"
             )
+        self._check(arrays, step)
         device = self.model.base.device
         with torch.no_grad():
             for name, parameter in self._trained.items():
@@ -195,6 +197,20 @@ class _Run:
                     for key, value in state.items()
                 }
         self.step = step
+
+    def _check(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
+        """Raises DataError unless each parameter has value and moments of its own shape: AdamW compares none."""
+        shapes = {"value": None, "exp_avg": None, "exp_avg_sq": None, "step": ()}
+        wanted = {
+            f"{name}|{key}": tuple(parameter.shape) if shape is None else shape
+            for name, parameter in self._trained.items()
+            for key, shape in shapes.items()
+        }
+        found = {name: array.shape for name, array in arrays.items()}
+        sound = all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
+        squares = all((array >= 0).all() for name, array in arrays.items() if not name.endswith(("|value", "|exp_avg")))
+        if found != wanted or not sound or not squares or not 0 < step <= self.total:
+            raise DataError(f"{self.file}: its arrays are not those of this model; delete it to start over")
 
 
 def _split(pairs: Sequence[Pair], settings: TrainingSettings) -> tuple[list[Pair], list[Pair]]:

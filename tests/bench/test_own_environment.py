@@ -69,7 +69,9 @@ def test_own_environments_are_benchmarked(folder: Path, capsys: pytest.CaptureFi
     board = json.loads(capsys.readouterr().out)
     assert board["failed"] == {}
     assert board["prompts"] == {"corridors:Corridor-v0": 5}
-    assert main(["bench", "verify", "out"]) == 0
+    assert main(["bench", "verify", "out"]) == 1  # a folder may come from a stranger: it names, nothing is imported
+    assert "'corridors:Corridor-v0', which a file cannot make us use: add --trust" in capsys.readouterr().err
+    assert main(["bench", "verify", "out", "--trust"]) == 0
 
 
 def test_own_environments_are_trained_in_and_checkpoints_keep_the_module(

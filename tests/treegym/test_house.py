@@ -19,7 +19,19 @@ import treegym
 ROOT = Path(treegym.__file__).resolve().parent.parent
 FLOORS = {"tree": 1, "models": 2, "search": 3, "rewards": 3, "optimize": 4, "envs": 5, "agents": 6}
 # floor 0: everybody may use them
-FOUNDATIONS = {"checks", "display", "errors", "files", "hub", "locks", "registration", "registry", "shape", "untrusted"}
+FOUNDATIONS = {
+    "checks",
+    "display",
+    "errors",
+    "files",
+    "hearsay",
+    "hub",
+    "locks",
+    "registration",
+    "registry",
+    "shape",
+    "untrusted",
+}
 APPLICATION = 7
 
 

@@ -101,8 +101,13 @@ def unlearned(suite: Suite, summaries: Sequence[Mapping[str, Any]]) -> list[Job]
     return list(chosen.values())
 
 
-def repeat(folder: ResultFolder, jobs: Sequence[Job], found: Verification) -> Iterator[str]:
-    """Runs jobs again and yields where their episodes or costs are not those that were handed in."""
+def repeat(
+    folder: ResultFolder, jobs: Sequence[Job], found: Verification, *, source: str | None = None
+) -> Iterator[str]:
+    """Runs jobs again and yields where their episodes or costs are not those that were handed in.
+
+    `source` is the file that they were read from and that nothing is imported for; None: names are yours.
+    """
     timed = [job for job in jobs if "cpu_seconds" in job.budget]
     if timed:
         found.notes.append(f"{len(timed)} runs with a budget in CPU seconds were not repeated: clocks differ")
@@ -111,7 +116,7 @@ def repeat(folder: ResultFolder, jobs: Sequence[Job], found: Verification) -> It
         return
     with tempfile.TemporaryDirectory() as place:
         again = ResultFolder(place)
-        for job, answer in run_again(jobs, place):
+        for job, answer in run_again(jobs, place, source=source):
             found.rerun += 1
             if "error" in answer:
                 yield f"{job.id} could not be run again: {answer['error']}"

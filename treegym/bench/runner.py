@@ -142,19 +142,24 @@ def _run_missing(
     return outcome
 
 
-def run_again(jobs: Sequence[Job], out: str | os.PathLike[str]) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Runs jobs once more in a worker, with nothing kept; yields each with its answer. Results go to `out`."""
+def run_again(
+    jobs: Sequence[Job], out: str | os.PathLike[str], *, source: str | None = None
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Runs jobs once more in a worker, with nothing kept; yields each with its answer. Results go to `out`.
+
+    `source` is the file that they come from where their names are not to be trusted (`treegym.registry.hearsay`).
+    """
     folder = ResultFolder(out)
     folder.runs.mkdir(parents=True, exist_ok=True)
-    with _interruptible(), _Pool(1, folder) as pool:
+    with _interruptible(), _Pool(1, folder, source) as pool:
         yield from pool.run(jobs)
 
 
 class _Pool:
     """Worker processes, each with a thread that feeds it."""
 
-    def __init__(self, count: int, folder: ResultFolder) -> None:
-        self._count = count
+    def __init__(self, count: int, folder: ResultFolder, source: str | None = None) -> None:
+        self._count, self._source = count, source
         self._folder = folder
         self._answers: queue.SimpleQueue[tuple[Job, dict[str, Any]]] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
@@ -172,7 +177,7 @@ class _Pool:
         for job in [*jobs, *[None] * self._count]:
             waiting.put(job)
         for number in range(self._count):
-            worker = _Worker(self._folder, number)
+            worker = _Worker(self._folder, number, self._source)
             self._workers.append(worker)
             threading.Thread(target=self._feed, args=(worker, waiting), daemon=True).start()
         for _ in jobs:
@@ -191,8 +196,8 @@ class _Pool:
 class _Worker:
     """One worker process; started when needed, started again after it died."""
 
-    def __init__(self, folder: ResultFolder, number: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: ResultFolder, number: int, source: str | None = None) -> None:
+        self._folder, self._source = folder, source
         self._log = folder.path / f"worker-{number}.log"
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
@@ -204,7 +209,8 @@ class _Worker:
             process = self._started()
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(json.dumps({"job": job.as_json(), "out": os.fspath(self._folder.path)}) + "\n")
+            request = {"job": job.as_json(), "out": os.fspath(self._folder.path), "source": self._source}
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except (OSError, ValueError) as error:  # its end of the pipe is closed, or ours, as the benchmark is ending

@@ -28,7 +28,6 @@ import hashlib
 import json
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -36,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import ConfigError, DataError, suggest
-from treegym.untrusted import read_text
+from treegym.untrusted import read_text, toml_of
 
 __all__ = ["BUDGET_UNITS", "METRICS", "AgentEntry", "EnvEntry", "Job", "Suite", "bundled_suites", "load_suite"]
 
@@ -160,9 +159,9 @@ def load_suite(name: str | os.PathLike[str], *, seeds: Sequence[int] | None = No
             folder = resources.files("treegym.bench") / "data"
             known = [entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")]
             raise ConfigError(f"{text!r} is neither a bundled suite nor a TOML file.{suggest(text, known)}")
-        table = tomllib.loads(source)
-    except (tomllib.TOMLDecodeError, DataError, RecursionError) as error:
-        raise ConfigError(f"suite {text}: not valid TOML: {error}") from error
+        table = toml_of(source, where=f"suite {text}")
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(f"suite {text}: cannot be read: {error.strerror or error}") from error
     if seeds is not None:

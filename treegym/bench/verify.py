@@ -27,6 +27,7 @@ from treegym.bench.results import ResultFolder, strict_json
 from treegym.bench.suite import EnvEntry, Suite
 from treegym.errors import DataError, TreeGymError
 from treegym.files import atomic_write
+from treegym.registry import hearsay
 from treegym.shape import misfit
 
 __all__ = ["Verification", "submit", "verify"]
@@ -34,7 +35,9 @@ __all__ = ["Verification", "submit", "verify"]
 _ENTRY = {"suite": str, "suite_fingerprint": str, "agent": str, "by": str, "iqm": [(float, None)], "*": None}
 
 
-def verify(path: str | os.PathLike[str], *, replay: bool = True, rerun: int = 0, seed: int = 0) -> Verification:
+def verify(
+    path: str | os.PathLike[str], *, replay: bool = True, rerun: int = 0, seed: int = 0, trust: bool = False
+) -> Verification:
     """Checks a result folder.
 
     Args:
@@ -43,8 +46,15 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, rerun: int = 0,
             do not learn play again, one seed of each.
         rerun: how many further runs, drawn at random, are repeated and compared; this imports their agents.
         seed: the leaderboard's bootstrap seed.
+        trust: import modules and ask servers that the folder's suite names; by default no file can make us.
     """
     folder = ResultFolder(path)
+    told = None if trust else folder.suite_table()
+    with hearsay(str(folder.path), told, remedy="add --trust (trust=True) if you trust who wrote it"):
+        return _verified(folder, replay=replay, rerun=rerun, seed=seed, trust=trust)
+
+
+def _verified(folder: ResultFolder, *, replay: bool, rerun: int, seed: int, trust: bool) -> Verification:
     suite = folder.suite()
     found = Verification()
     jobs = {job.id: job for job in suite.jobs()}
@@ -79,7 +89,8 @@ def verify(path: str | os.PathLike[str], *, replay: bool = True, rerun: int = 0,
         chosen = unlearned(suite, summaries) if replay else []
         others = [job for job in suite.jobs() if job not in chosen]
         drawn = np.random.default_rng(seed).permutation(len(others))[:rerun]
-        found.problems += repeat(folder, [*chosen, *(others[i] for i in drawn)], found)
+        found.problems += repeat(folder, chosen, found, source=None if trust else str(folder.path))
+        found.problems += repeat(folder, [others[i] for i in drawn], found)
     if not found.problems:
         found.leaderboard = build_leaderboard(suite, summaries, seed=seed)
         found.problems += _check_leaderboard(folder.path / "leaderboard.json", found.leaderboard)
@@ -202,12 +213,14 @@ def _check_leaderboard(path: Path, board: Mapping[str, Any]) -> Iterator[str]:
         yield f"{path.name} does not follow from the runs; make it again with `treegym bench`"
 
 
-def submit(folder: str | os.PathLike[str], board_file: str | os.PathLike[str], *, by: str, seed: int = 0) -> int:
+def submit(
+    folder: str | os.PathLike[str], board_file: str | os.PathLike[str], *, by: str, seed: int = 0, trust: bool = False
+) -> int:
     """Verifies a folder and adds its agents to a shared leaderboard file; returns how many entries that file now has.
 
     An entry replaces an earlier one of the same suite, agent and submitter. Nothing is written when the check fails.
     """
-    found = verify(folder, seed=seed)
+    found = verify(folder, seed=seed, trust=trust)
     if not found.sound:
         raise DataError(f"{folder} does not verify, so nothing was submitted: {found.problems[0]}")
     target = Path(board_file)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.files import FULL, leave_at_once
+from treegym.registry import hearsay
 
 __all__ = ["main"]
 
@@ -51,7 +52,9 @@ def _answers(request: dict[str, Any]) -> list[dict[str, Any]]:
     job = Job.from_json(request["job"])
     try:
         _seed_globals(job.seed)
-        summary = execute(job, out=Path(request["out"]))
+        source = request.get("source")
+        with hearsay(source or "", request["job"] if source else None):
+            summary = execute(job, out=Path(request["out"]))
         return [{"id": job.id, "score": summary["final"]["score"], "cost": summary["cost"]}]
     except StorageError as error:  # no other run could be saved either
         reason = getattr(error.__cause__, "strerror", None) or str(error)

@@ -50,6 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="worker processes (default: one per core)")
     parser.add_argument("--by", default="anonymous", help="submit: who hands the results in")
     parser.add_argument("--rerun", type=int, default=0, metavar="N", help="verify: repeat N runs and compare them")
+    parser.add_argument(
+        "--trust", action="store_true", help="verify, submit: import modules and ask servers that the folder names"
+    )
     parser.add_argument("--no-replay", action="store_true", help="verify: do not look episodes up in their trees")
 
 
@@ -176,7 +179,7 @@ def _verify(args: argparse.Namespace) -> int:
 
     if args.rerun < 0:
         raise ConfigError(f"--rerun is {args.rerun}; it must be at least 0")
-    found = verify(args.paths[0], replay=not args.no_replay, rerun=args.rerun, seed=args.seed)
+    found = verify(args.paths[0], replay=not args.no_replay, rerun=args.rerun, seed=args.seed, trust=args.trust)
     if args.json:
         say(json.dumps(found.as_json()))
     else:
@@ -195,7 +198,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _submit(args: argparse.Namespace) -> int:
     from treegym.bench.verify import submit
 
-    count = submit(args.paths[0], Path(args.paths[1]), by=args.by, seed=args.seed)
+    count = submit(args.paths[0], Path(args.paths[1]), by=args.by, seed=args.seed, trust=args.trust)
     say(json.dumps({"entries": count}) if args.json else f"{args.paths[1]} now has {count} entries")
     return 0
 

@@ -10,6 +10,7 @@ from treegym.commands.eval_prompts import configure_prompts, run_prompts
 from treegym.commands.train import parse_switches
 from treegym.display import say
 from treegym.errors import ConfigError
+from treegym.registry import hearsay
 
 __all__ = ["bootstrap_interval", "configure", "run"]
 
@@ -86,12 +87,8 @@ def bootstrap_interval(values: Any, *, seed: int, resamples: int = 2000) -> tupl
 
 def _world(args: argparse.Namespace) -> tuple[Any, str, str | None]:
     """Returns the world to play in, its id, and the split where it has any."""
-    import gymnasium as gym
-
     from treegym.agents.checkpoint import describe
-    from treegym.agents.play.evaluation import vector_world
     from treegym.agents.registry import is_ours
-    from treegym.registration import accepts, find_spec
 
     env_id, kwargs = args.env, {}
     if args.agent.endswith(".zip") and is_ours(_class_of(args)):
@@ -104,7 +101,19 @@ def _world(args: argparse.Namespace) -> tuple[Any, str, str | None]:
             f"name it yourself (--env {env_id})"
         )
     env_id = env_id or "TokenTree-v0"
-    kwargs |= parse_switches(args.env_arg, "--env-arg")
+    given = parse_switches(args.env_arg, "--env-arg")
+    heard = {name: value for name, value in kwargs.items() if name not in given}
+    kwargs |= given
+    with hearsay(args.agent, heard):
+        return _made(args, env_id, kwargs)
+
+
+def _made(args: argparse.Namespace, env_id: str, kwargs: dict[str, Any]) -> tuple[Any, str, str | None]:
+    import gymnasium as gym
+
+    from treegym.agents.play.evaluation import vector_world
+    from treegym.registration import accepts, find_spec
+
     try:
         if accepts(find_spec(env_id, where="--env"), "split"):
             kwargs["split"] = args.split

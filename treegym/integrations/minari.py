@@ -9,7 +9,7 @@ import numpy as np
 from treegym.agents.play.episodes import begin, play
 from treegym.agents.play.evaluation import vector_world
 from treegym.agents.play.standing import Place
-from treegym.errors import ConfigError, DataError, require
+from treegym.errors import ConfigError, DataError, TreeGymError, require
 
 __all__ = ["Walks", "export", "read", "walk", "walks_of"]
 
@@ -135,15 +135,31 @@ def read(dataset: Any) -> Walks:
     if isinstance(dataset, str):
         try:
             dataset = minari.load_dataset(dataset)
-        except (FileNotFoundError, ValueError) as error:
-            raise DataError(f"Minari holds no data set {dataset!r}: {str(error).splitlines()[0]}") from error
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OSError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"Minari holds no data set {dataset!r}: {said}") from error
     found = Walks([], [], [])
-    for episode in dataset.iterate_episodes():
-        if not episode.infos or "root" not in episode.infos:
-            raise DataError(
-                "the data set was not written by TreeGym: its episodes do not say from which root they start"
-            )
-        found.roots.append(int(episode.infos["root"][0]))
-        found.actions.append(np.asarray(episode.actions, np.int64))
-        found.rewards.append(np.asarray(episode.rewards, np.float64))
+    try:
+        for number, episode in enumerate(dataset.iterate_episodes()):
+            root, actions, rewards = _walk(episode, number)
+            found.roots.append(root)
+            found.actions.append(actions)
+            found.rewards.append(rewards)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, TreeGymError):
+            raise
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"the data set is damaged: {said}") from error
     return found
+
+
+def _walk(episode: Any, number: int) -> tuple[int, np.ndarray, np.ndarray]:
+    if not episode.infos or "root" not in episode.infos:
+        raise DataError("the data set was not written by TreeGym: its episodes do not say from which root they start")
+    roots, actions, rewards = (np.asarray(part) for part in (episode.infos["root"], episode.actions, episode.rewards))
+    whole = all(part.dtype.kind in "iu" and part.ndim == 1 for part in (roots, actions))
+    if not whole or not len(roots) or rewards.shape != actions.shape or rewards.dtype.kind not in "fiu":
+        raise DataError(f"episode {number} of the data set holds no walk: its root or actions are not whole numbers")
+    if not np.isfinite(rewards).all() or (roots != roots[0]).any():
+        raise DataError(f"episode {number} of the data set holds no walk: rewards without end, or several roots")
+    return int(roots[0]), actions.astype(np.int64), rewards.astype(np.float64)

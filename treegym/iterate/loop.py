@@ -7,6 +7,7 @@ child weights), row.json (the figures; written last, it is what says that the ro
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -211,7 +212,7 @@ def _imitate(settings: IterateSettings, model: Any, examples: list[Example], see
 
 def _known(reward: Any) -> float | None:
     """Returns a reward as a number, or None where it is unknown: JSON has no NaN."""
-    return float(reward) if reward is not None and np.isfinite(reward) else None
+    return float(reward) if reward is not None and math.isfinite(reward) else None
 
 
 def _reference(settings: IterateSettings, world: Any, model: Any, seed: int) -> list[Example]:

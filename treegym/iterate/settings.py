@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from treegym.errors import ConfigError, DataError, suggest
+from treegym.errors import ConfigError, suggest
 from treegym.iterate.kinds import check_kinds
 from treegym.tree.curriculum import CURRICULA
-from treegym.untrusted import read_text
+from treegym.untrusted import read_text, toml_of
 
 __all__ = ["ALGORITHMS", "DEFAULTS", "IterateSettings", "load_settings"]
 
@@ -119,10 +118,7 @@ def load_settings(path: str | None, changes: dict[str, Any]) -> IterateSettings:
     """Returns the settings in a TOML file, with changes from flags (None leaves a setting alone)."""
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = tomllib.loads(read_text(path, limit=2**20))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise DataError(f"{path}: not valid TOML: {error}") from error
+        values = toml_of(read_text(path, limit=2**20), where=path)
     known = [entry.name for entry in fields(IterateSettings)]
     for name in values:
         if name not in known:

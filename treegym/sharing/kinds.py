@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +71,10 @@ def _examine_tree(path: Path) -> dict[str, Any]:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    if path.suffix != ".zip" or not zipfile.is_zipfile(path):
+    if path.suffix != ".zip" or not path.is_file():
         return False
-    with zipfile.ZipFile(path) as archive:
-        return "arrays.safetensors" in archive.namelist()
+    with path.open("rb") as file:  # what is in it is looked at by `describe`, which bounds it
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _examine_agent(path: Path) -> dict[str, Any]:
@@ -87,14 +86,16 @@ def _examine_agent(path: Path) -> dict[str, Any]:
 
 
 def _examine_bench(path: Path) -> dict[str, Any]:
-    from treegym.bench.results import ResultFolder
+    from treegym.bench.results import ResultFolder, strict_json
 
     folder = ResultFolder(path)
     suite = folder.suite()
     about: dict[str, Any] = {"suite": suite.name, "envs": [env.name for env in suite.envs], "seeds": list(suite.seeds)}
     board = path / "leaderboard.json"
     if board.is_file():
-        rows = read_json(board).get("agents", [])
+        rows = strict_json(board).get("agents")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise DataError(f"{board} is damaged: it lists no agents")
         about["leaderboard"] = [{key: row.get(key) for key in ("name", "iqm", "regret", "runs")} for row in rows]
     return about
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from treegym.envs.token_tree.grow.states import ContextStates
+from treegym.errors import DataError
 from treegym.models.tree_scores import Branches
 from treegym.tree.columns import CONTEXT_SIZE
 
@@ -42,7 +43,15 @@ class Components:
 
     @classmethod
     def from_header(cls, header: dict[str, Any]) -> Components:
-        return cls(np.asarray(header["mean"], np.float32), np.asarray(header["axes"], np.float32))
+        return checked(np.asarray(header["mean"], np.float32), np.asarray(header["axes"], np.float32))
+
+
+def checked(mean: np.ndarray, axes: np.ndarray) -> Components:
+    """Returns components from a file, or raises DataError."""
+    whole = mean.ndim == 1 and axes.shape == (CONTEXT_SIZE, len(mean)) and mean.dtype == axes.dtype == np.float32
+    if not whole or not (np.isfinite(mean).all() and np.isfinite(axes).all()):
+        raise DataError("the components that describe contexts have other shapes than they should, or are not finite")
+    return Components(mean, axes)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,12 @@ class ContextBasis:
 
     @classmethod
     def from_header(cls, header: dict[str, Any]) -> ContextBasis:
-        return cls(Components.from_header(header["contexts"]), Components.from_header(header["prompts"]))
+        try:
+            return cls(Components.from_header(header["contexts"]), Components.from_header(header["prompts"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"the header's components that describe contexts are damaged ({error})") from error
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Returns what a file of arrays keeps."""
@@ -67,10 +81,13 @@ class ContextBasis:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ContextBasis:
-        contexts, prompts = (
-            Components(np.array(arrays[f"{name}.mean"]), np.array(arrays[f"{name}.axes"]))
-            for name in ("contexts", "prompts")
-        )
+        try:
+            contexts, prompts = (
+                checked(np.array(arrays[f"{name}.mean"]), np.array(arrays[f"{name}.axes"]))
+                for name in ("contexts", "prompts")
+            )
+        except KeyError as error:
+            raise DataError(f"the components that describe contexts lack {error}; the file is damaged") from error
         return cls(contexts, prompts)
 
 

@@ -85,6 +85,8 @@ class WorkDirectory:
     def merge(self, shards: int, header: Mapping[str, Any]) -> TokenTree:
         """Returns all shards as one tree whose columns are files: what is in memory is one shard at a time."""
         trees = [TokenTree.open(self.shard(number)) for number in range(shards)]
+        for number, tree in enumerate(trees):
+            self._check_shard(number, tree, trees[0])
         size = sum(tree.size for tree in trees)
         arrays: dict[str, np.ndarray] = {}
         for name in trees[0].column_names:
@@ -104,6 +106,11 @@ class WorkDirectory:
         roots = [root for tree in trees for root in tree.roots]
         full = {**trees[0].header, **header}
         return TokenTree(arrays, header=full, root_node=root_node.astype(np.int32), roots=roots, size=size)
+
+    def _check_shard(self, number: int, tree: TokenTree, first: TokenTree) -> None:
+        forms = [{n: (t.column(n).dtype, t.column(n).shape[1:]) for n in t.column_names} for t in (tree, first)]
+        if forms[0] != forms[1]:
+            raise DataError(f"{self.shard(number)}: has other columns than the first shard; remove it to grow it again")
 
     def _mapped(self, file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         if not int(np.prod(shape)):
