@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from treegym.models.base import LanguageModel
+from treegym.models.base import Generates, Speaker
 from treegym.registry import Registry, resolve
 
 __all__ = ["BACK_ENDS", "INSTALLED", "back_end_of", "open_model"]
@@ -32,7 +32,7 @@ def back_end_of(name: str) -> str | None:
     return INSTALLED.path_of(scheme) if separator and scheme in INSTALLED else None
 
 
-def open_model(name: str, *, primary: LanguageModel | None = None, **loading: Any) -> LanguageModel:
+def open_model(name: str, *, primary: Speaker | None = None, **loading: Any) -> Generates:
     """Returns the model of a name: an address of a back end, or whatever `load_model` takes.
 
     Args:
@@ -42,7 +42,7 @@ def open_model(name: str, *, primary: LanguageModel | None = None, **loading: An
     """
     path = back_end_of(name)
     if path is not None:
-        found: LanguageModel = resolve(path, f"the back end of {name!r}")(name, primary=primary)
+        found: Generates = resolve(path, f"the back end of {name!r}")(name, primary=primary)
         return found
     from treegym.models.loading import load_model
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from treegym.models.base import LanguageModel
+from treegym.models.base import Embeds, Scores, needed
 from treegym.models.tree_scores import Branches, TreeScores, allowed_tokens
 
 __all__ = ["score_trees_in_batches", "score_trees_partly"]
@@ -37,7 +37,7 @@ def _contexts(tree: Branches) -> list[list[int]]:
 
 
 def score_trees_in_batches(
-    model: LanguageModel, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+    model: Scores, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
 ) -> list[TreeScores]:
     """Returns what `score_trees_naively` does, asked in one call a block of trees instead of one a tree."""
     allowed = allowed_tokens(model)
@@ -45,7 +45,7 @@ def score_trees_in_batches(
     for block in _blocks(trees, model.tokenizer.vocab_size):
         contexts = [context for index in block for context in _contexts(trees[index])]
         logprobs = model.next_logprobs(contexts)  # [sum of n + 1, V]
-        states = model.embed(contexts) if hidden else np.zeros((len(contexts), 0), np.float32)
+        states = needed(model, Embeds).embed(contexts) if hidden else np.zeros((len(contexts), 0), np.float32)
         start = 0
         for index in block:
             rows = slice(start, start + trees[index].size + 1)
@@ -71,7 +71,7 @@ def _ranked(
 
 
 def score_trees_partly(
-    model: LanguageModel, trees: Sequence[Branches], *, best: int, given: int, scores_prompts: bool
+    model: Scores, trees: Sequence[Branches], *, best: int, given: int, scores_prompts: bool
 ) -> list[TreeScores]:
     """Returns as much as a server with `given` log-probabilities a position can say: nothing about unlikely tokens.
 
@@ -105,7 +105,7 @@ def score_trees_partly(
 
 
 def _likeliest(
-    model: LanguageModel, contexts: Sequence[Sequence[int]], *, best: int, given: int
+    model: Scores, contexts: Sequence[Sequence[int]], *, best: int, given: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the likeliest tokens that may stand in a tree, ids ``[B, k]`` (-1: no more) and log-probabilities."""
     if not contexts:
@@ -118,7 +118,7 @@ def _likeliest(
     return np.where(allowed[ids], ids, -1).astype(np.int32), values
 
 
-def _by_leaves(model: LanguageModel, trees: Sequence[Branches]) -> list[np.ndarray]:
+def _by_leaves(model: Scores, trees: Sequence[Branches]) -> list[np.ndarray]:
     """Returns the log-probability of every node's token ``[n]`` of every tree, read off the paths to its leaves."""
     leaves = [(index, leaf) for index, tree in enumerate(trees) for leaf in _leaves(tree)]
     paths = [trees[index].path(leaf) for index, leaf in leaves]

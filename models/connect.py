@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from treegym.errors import ConfigError, suggest
 from treegym.models.backends import back_end_of
-from treegym.models.base import LanguageModel, TextTokenizer
+from treegym.models.base import Embeds, Generates, Speaker, TextTokenizer
 from treegym.models.loading import resolve
 from treegym.models.remote.chat import ChatClient
 from treegym.models.remote.chat_teacher import ChatTeacher
@@ -32,9 +32,9 @@ def connect(
     address: str,
     *,
     tokenizer: TextTokenizer | None = None,
-    embedder: LanguageModel | None = None,
-    primary: LanguageModel | None = None,
-) -> LanguageModel:
+    embedder: Embeds | None = None,
+    primary: Speaker | None = None,
+) -> Generates:
     """Returns the model at an address such as ``http://127.0.0.1:8000/v1#tokenizer=tiny-primary&key_env=MY_KEY``.
 
     ``vllm:NAME`` is a model run by vLLM in this process, ``litellm:bedrock/NAME`` one that LiteLLM reaches, which can
@@ -89,7 +89,7 @@ def connect(
     return RemoteModel(url, tokenizer=tokenizer, embedder=embedder, **settings)
 
 
-def _hosted(model: str, tokenizer: TextTokenizer, settings: dict[str, Any]) -> LanguageModel:
+def _hosted(model: str, tokenizer: TextTokenizer, settings: dict[str, Any]) -> Generates:
     """Returns a chat teacher behind LiteLLM."""
     from treegym.models.remote.litellm_endpoint import LiteLLMEndpoint
 

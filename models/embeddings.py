@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from treegym.errors import DataError, MissingDependency, require
-from treegym.models.base import LanguageModel
+from treegym.models.base import Embeds
 from treegym.models.tokens.tokenizers import prefix_ids
 
 __all__ = ["Embedder", "HiddenStateEmbedder", "SentenceEmbedder", "load_embedder"]
@@ -37,7 +37,7 @@ class Embedder(Protocol):
 class HiddenStateEmbedder:
     """The bundled default: the last hidden state after a text, without the mean of a few texts where one is given."""
 
-    def __init__(self, model: LanguageModel, *, centre_on: Sequence[str] = ()) -> None:
+    def __init__(self, model: Embeds, *, centre_on: Sequence[str] = ()) -> None:
         """`centre_on` are texts whose mean state is taken off: hidden states share a large common direction."""
         self.name = f"{model.name} hidden states"
         self._model = model

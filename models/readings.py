@@ -5,11 +5,15 @@ Letters: R rows, V vocabulary, k ranks, Q questions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Question", "Readings"]
+from treegym.models.base import TokenIds
+
+__all__ = ["Question", "Readings", "ReadsVocabulary"]
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,18 @@ class Readings:
     best_logp: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     worst_ids: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))  # [R, k], worst first
     worst_logp: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+
+class ReadsVocabulary(Protocol):
+    """A back end on this machine, whose states can be asked about parts of the vocabulary."""
+
+    reads_sets: bool  # it tells the mass of sets of tokens
+    reads_blocks: bool  # it never holds a whole row of a large vocabulary
+
+    def read_vocabulary(self, states: Any, **asked: Any) -> Readings:
+        """Returns what is asked of the distributions after states ``[R, D]``."""
+        ...
+
+    def last_states(self, contexts: Sequence[Sequence[TokenIds]]) -> Any:
+        """Returns the last state of every context of every group of contexts that begin alike ``[R, D]``."""
+        ...

@@ -11,15 +11,19 @@ from typing import Protocol
 
 import numpy as np
 
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.base import Embeds, FoldsEnds, Scores, Speaker, TextTokenizer, TokenIds, able, needed
 
 __all__ = [
     "Branches",
     "Hopeless",
+    "RanksTrees",
     "Reading",
+    "ReadsTrees",
+    "ScoresTrees",
     "TreeScores",
     "Trie",
     "allowed_tokens",
+    "no_opinions",
     "rank_trees",
     "read_trees",
     "score_trees",
@@ -136,6 +140,26 @@ class Reading(Protocol):
         ...
 
 
+class ScoresTrees(Protocol):
+    """A back end with a faster way to score a tree than path by path."""
+
+    def score_trees(
+        self, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+    ) -> list[TreeScores]: ...
+
+
+class RanksTrees(Protocol):
+    """A back end that ranks next tokens without scoring the nodes."""
+
+    def rank_trees(self, trees: Sequence[Branches], *, best: int, worst: int) -> list[TreeScores]: ...
+
+
+class ReadsTrees(Protocol):
+    """A back end that keeps trees in its memory, to go on from them."""
+
+    def read_trees(self, trees: Sequence[Branches]) -> Reading | None: ...
+
+
 class _Tokenized(Protocol):
     tokenizer: TextTokenizer
 
@@ -144,43 +168,51 @@ def allowed_tokens(model: _Tokenized) -> np.ndarray:
     """Returns which tokens may stand in a tree ``[V] bool``: those that write something, and the one end."""
     pieces = model.tokenizer.pieces()
     allowed = np.array([len(piece) > 0 for piece in pieces], bool)
-    allowed[[*getattr(model, "ends", ()), *getattr(model, "barred", ())]] = False
+    if able(model, FoldsEnds):
+        allowed[[*model.ends, *model.barred]] = False
     allowed[model.tokenizer.eos_id] = True
     return allowed
 
 
 def score_trees(
-    model: LanguageModel, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+    model: Speaker, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
 ) -> list[TreeScores]:
     """Scores whole trees in the fastest exact way the model offers.
 
     Args:
-        model: any language model; back ends with a `score_trees` of their own know a faster way than path by path.
+        model: any model; one that gives words only has no opinions (NaN, nothing ranked).
         trees: trees in the model's own vocabulary.
         best: how many of the likeliest next tokens to return for the prompt and every node; 0 costs nothing.
         worst: how many of the unlikeliest.
         hidden: whether to return hidden states.
     """
-    own = getattr(model, "score_trees", None)
-    if own is not None:
-        return own(trees, best=best, worst=worst, hidden=hidden)
-    return score_trees_naively(model, trees, best=best, worst=worst, hidden=hidden)
+    if able(model, ScoresTrees):
+        return model.score_trees(trees, best=best, worst=worst, hidden=hidden)
+    if not able(model, Scores) and not hidden:
+        return [no_opinions(tree) for tree in trees]
+    return score_trees_naively(needed(model, Scores), trees, best=best, worst=worst, hidden=hidden)
 
 
-def rank_trees(model: LanguageModel, trees: Sequence[Branches], *, best: int, worst: int) -> list[TreeScores]:
+def rank_trees(model: Speaker, trees: Sequence[Branches], *, best: int, worst: int) -> list[TreeScores]:
     """Returns what `score_trees` does, whose log-probabilities of nodes may be NaN: only the ranks are wanted."""
-    own = getattr(model, "rank_trees", None)
-    return score_trees(model, trees, best=best, worst=worst) if own is None else own(trees, best=best, worst=worst)
+    if able(model, RanksTrees):
+        return model.rank_trees(trees, best=best, worst=worst)
+    return score_trees(model, trees, best=best, worst=worst)
 
 
-def read_trees(model: LanguageModel, trees: Sequence[Branches]) -> Reading | None:
+def read_trees(model: Speaker, trees: Sequence[Branches]) -> Reading | None:
     """Returns trees in a model's memory, None for a back end that keeps none."""
-    own = getattr(model, "read_trees", None)
-    return None if own is None else own(trees)
+    return model.read_trees(trees) if able(model, ReadsTrees) else None
+
+
+def no_opinions(tree: Branches) -> TreeScores:
+    """Returns what a model that gives words only says of a tree: NaN for every token, nothing ranked."""
+    ids, values = np.zeros((tree.size + 1, 0), np.int32), np.zeros((tree.size + 1, 0), np.float32)
+    return TreeScores(np.full(tree.size, np.nan, np.float32), ids, values, ids, values, values)
 
 
 def score_trees_naively(
-    model: LanguageModel, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
+    model: Scores, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
 ) -> list[TreeScores]:
     """Scores every node's path on its own: the definition, and the way for back ends without tree attention."""
     allowed = allowed_tokens(model)
@@ -200,7 +232,7 @@ def score_trees_naively(
                 best_logp=np.take_along_axis(logprobs, best_ids, axis=-1),
                 worst_ids=worst_ids.astype(np.int32),
                 worst_logp=np.take_along_axis(logprobs, worst_ids, axis=-1),
-                hidden=model.embed(contexts) if hidden else np.zeros((len(contexts), 0), np.float32),
+                hidden=needed(model, Embeds).embed(contexts) if hidden else np.zeros((len(contexts), 0), np.float32),
             )
         )
     return results

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.models.base import LanguageModel
+from treegym.models.base import LanguageModel, Scores
 from treegym.models.loading import load_model
 from treegym.models.tokens.tokenizers import prefix_ids
 
 __all__ = ["local_model", "verdict_probability"]
+
+_Model = TypeVar("_Model", bound=Scores)
 
 BATCH = 256  # texts sent to the model at once; the model cuts further by tokens
 
@@ -23,14 +25,20 @@ def _loaded(name: str) -> Any:
     return load_model(name)
 
 
-def local_model(model: str | LanguageModel) -> LanguageModel:
+@overload
+def local_model(model: str) -> LanguageModel: ...
+
+
+@overload
+def local_model(model: _Model) -> _Model: ...
+
+
+def local_model(model: Any) -> Any:
     """Returns a model by bundled name, directory or hub name, loaded once per process; a model is returned as it is."""
     return _loaded(model) if isinstance(model, str) else model
 
 
-def verdict_probability(
-    model: LanguageModel, texts: Sequence[str], *, yes: Sequence[str], no: Sequence[str]
-) -> np.ndarray:
+def verdict_probability(model: Scores, texts: Sequence[str], *, yes: Sequence[str], no: Sequence[str]) -> np.ndarray:
     """Returns p(yes) / (p(yes) + p(no)) of the next token after each text, ``[B] float64``.
 
     The answer is constrained to the verdict tokens: whatever else the model would like to say does not count.
@@ -56,7 +64,7 @@ def verdict_probability(
     return result
 
 
-def _first_tokens(model: LanguageModel, words: Sequence[str]) -> list[int]:
+def _first_tokens(model: Scores, words: Sequence[str]) -> list[int]:
     firsts = sorted({ids[0] for word in words if (ids := model.tokenizer.encode(word))})
     if not firsts:
         raise ConfigError(f"model {model.name!r} has no token for any of the verdicts {list(words)}")

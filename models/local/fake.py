@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 
 from treegym.errors import ConfigError, DataError
-from treegym.models.base import TokenIds
+from treegym.models.base import Sampling, SamplingSettings, TokenIds
 from treegym.models.local.decoding import choose_tokens, log_softmax, row_generators, top_k
 
 __all__ = ["FakeLanguageModel", "FakeTokenizer"]
@@ -107,24 +108,17 @@ class FakeLanguageModel:
             row += len(continuation)
         return scores
 
-    def generate(
-        self,
-        contexts: Sequence[TokenIds],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_ids: TokenIds | None = None,
-    ) -> list[list[int]]:
-        stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
+        asked = Sampling(**settings)
+        stops = asked.stops(self.tokenizer)
         made: list[list[int]] = [[] for _ in contexts]
-        generators = row_generators(seed, len(contexts))
+        generators = row_generators(asked.seed, len(contexts))
         going = list(range(len(contexts)))
-        for _ in range(max_new_tokens):
+        for _ in range(asked.max_new_tokens):
             if not going:
                 break
             logprobs = self.next_logprobs([[*contexts[row], *made[row]] for row in going])
-            chosen = choose_tokens(logprobs, temperature, [generators[row] for row in going])
+            chosen = choose_tokens(logprobs, asked.temperature, [generators[row] for row in going])
             for row, token in zip(going, chosen, strict=True):
                 made[row].append(int(token))
             going = [row for row in going if made[row][-1] not in stops]

@@ -14,13 +14,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import parse_qsl
 
 import numpy as np
 
 from treegym.errors import BackendError, ConfigError, DataError, require, suggest
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, check_contexts
+from treegym.models.base import (
+    Sampling,
+    SamplingSettings,
+    Speaker,
+    TextTokenizer,
+    TokenIds,
+    check_contexts,
+    through_stop,
+)
 from treegym.models.batched_trees import score_trees_partly
 from treegym.models.local.gguf_header import read_gguf_header
 from treegym.models.local.memory import check_memory
@@ -34,7 +42,7 @@ SLOTS = 16  # texts under way at once
 SETTINGS = {"threads": int, "context": int, "logprobs": int}
 
 
-def connect(address: str, *, primary: LanguageModel | None = None) -> LlamaModel:
+def connect(address: str, *, primary: Speaker | None = None) -> LlamaModel:
     """Returns the model at an address such as ``llama:model.gguf#threads=2&context=8192&logprobs=256``.
 
     Args:
@@ -54,7 +62,7 @@ def connect(address: str, *, primary: LanguageModel | None = None) -> LlamaModel
 
 
 class LlamaModel:
-    """Fits the generating part of `LanguageModel`; log-probabilities as far as they are told."""
+    """Fits `Generates` and `Scores`; log-probabilities as far as they are told."""
 
     scores_prompts = False
 
@@ -95,26 +103,18 @@ class LlamaModel:
 
     # ---------------------------------------------------------------- what it can do
 
-    def generate(
-        self,
-        contexts: Sequence[TokenIds],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_ids: TokenIds | None = None,
-    ) -> list[list[int]]:
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
         """Returns a continuation for each context, up to and with its end; greedy at 0, else seeded by row."""
-        stops = {self.tokenizer.eos_id} if stop_ids is None else {int(i) for i in stop_ids}
-        fields: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": float(temperature), "n_probs": 1}
-        if temperature <= 0.0:
+        asked = Sampling(**settings)
+        stops, limit = asked.stops(self.tokenizer), asked.max_new_tokens
+        fields: dict[str, Any] = {"max_tokens": limit, "temperature": float(asked.temperature), "n_probs": 1}
+        if asked.greedy:
             choices = self._completed(contexts, fields)
         else:  # plain sampling: none of the engine's own cuts; equal prompts must not share a seed
             fields |= {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
-            seeds = np.random.SeedSequence(seed).generate_state(max(1, len(contexts))) % 2**31
-            rows = zip(contexts, seeds, strict=False)
-            choices = [self._completed([context], {**fields, "seed": int(own)})[0] for context, own in rows]
-        return [self._said(choice, stops, max_new_tokens) for choice in choices]
+            rows = zip(contexts, asked.row_seeds(len(contexts)), strict=True)
+            choices = [self._completed([context], {**fields, "seed": own})[0] for context, own in rows]
+        return [self._said(choice, stops, limit) for choice in choices]
 
     def top_logprobs(self, contexts: Sequence[TokenIds], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the k likeliest next tokens, ids ``[B, k] int32`` and log-probabilities, best first."""
@@ -154,13 +154,10 @@ class LlamaModel:
     ) -> list[TreeScores]:
         """Returns the scores of tokens among the likeliest told, NaN for the others."""
         if hidden:
-            self.embed([])
+            raise BackendError(f"{self.name}: llama.cpp shows no hidden states; load the file itself as the primary")
         return score_trees_partly(
             self, trees, best=max(best, self.told_logprobs), given=self.told_logprobs, scores_prompts=False
         )
-
-    def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        raise BackendError(f"{self.name}: llama.cpp shows no hidden states; load the file itself as the primary")
 
     def fingerprint(self) -> str:
         if not self._fingerprint:
@@ -185,13 +182,12 @@ class LlamaModel:
             found += choices
         return found
 
-    def _said(self, choice: dict[str, Any], stops: set[int], limit: int) -> list[int]:
+    def _said(self, choice: dict[str, Any], stops: list[int], limit: int) -> list[int]:
         """Returns the tokens of a continuation; any of the model's ends is written as EOS."""
         content = (choice.get("logprobs") or {}).get("content") or []
         ids = [int(entry["id"]) for entry in content]
         ids = [self.tokenizer.eos_id if token in self._ends else token for token in ids]
-        cut = next((place + 1 for place, token in enumerate(ids) if token in stops), None)
-        if cut is not None:
-            return ids[: min(cut, limit)]
+        if (cut := through_stop(ids, stops)) is not None:
+            return cut[:limit]
         ended = choice.get("finish_reason") == "stop" and len(ids) < limit
         return [*ids[:limit], self.tokenizer.eos_id] if ended else ids[:limit]

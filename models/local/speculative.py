@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import torch
 
 from treegym.errors import ConfigError
-from treegym.models.base import TokenIds, check_contexts
+from treegym.models.base import Sampling, SamplingSettings, TokenIds, check_contexts
 from treegym.models.local.decoding import row_generators
 from treegym.models.local.ragged_cache import RaggedCache
 from treegym.models.local.transformers_model import TransformersModel
@@ -129,23 +130,15 @@ class SpeculativeModel:
         return self.target.fingerprint()
 
     @torch.inference_mode()
-    def generate(
-        self,
-        contexts: Sequence[TokenIds],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_ids: TokenIds | None = None,
-    ) -> list[list[int]]:
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
         """Returns a continuation for each context; a row also ends where a model has no further position."""
         check_contexts(contexts, name=self.name, limit=self.context_length)
-        stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
-        generators = row_generators(seed, len(contexts))
+        asked = Sampling(**settings)
+        generators = row_generators(asked.seed, len(contexts))
         made: list[list[int]] = []
         for start in range(0, len(contexts), self._rows):
             chosen = contexts[start : start + self._rows]
-            run = _Run(self, chosen, generators[start : start + self._rows], temperature, max_new_tokens, stops)
+            run = _Run(self, chosen, generators[start : start + self._rows], asked)
             made += run.finished()
         return made
 
@@ -169,14 +162,12 @@ class _Run:
         owner: SpeculativeModel,
         contexts: Sequence[TokenIds],
         generators: list[np.random.Generator],
-        temperature: float,
-        limit: int,
-        stops: set[int],
+        asked: Sampling,
     ) -> None:
-        self.owner, self.temperature, self.limit, self.stops = owner, temperature, limit, stops
-        self.generators = generators
+        self.owner, self.temperature, self.limit = owner, asked.temperature, asked.max_new_tokens
+        self.stops, self.generators = asked.stops(owner.tokenizer), generators
         room = owner.context_length
-        self.limits = [limit if room is None else min(limit, room + 1 - len(context)) for context in contexts]
+        self.limits = [self.limit if room is None else min(self.limit, room + 1 - len(context)) for context in contexts]
         self.made: list[list[int]] = [[] for _ in contexts]
         self.active = list(range(len(contexts)))
         self.caches = [RaggedCache(model, len(contexts)) for model in (owner.draft, owner.target)]

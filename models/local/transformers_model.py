@@ -9,13 +9,13 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
 from treegym.errors import BackendError
-from treegym.models.base import TextTokenizer, TokenIds, check_contexts, check_length
+from treegym.models.base import Sampling, SamplingSettings, TextTokenizer, TokenIds, check_contexts, check_length
 from treegym.models.local.decoding import row_generators
 from treegym.models.local.decoding_batch import (
     SHARING_PAYS,
@@ -286,32 +286,24 @@ class TransformersModel:
         return TreeReader(self, trees) if self.supports_tree_attention else None
 
     @torch.inference_mode()
-    def generate(
-        self,
-        contexts: Sequence[TokenIds],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_ids: TokenIds | None = None,
-    ) -> list[list[int]]:
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
         """Returns a continuation for each context; a row also ends where the model has no further position."""
         check_contexts(contexts, name=self.name, limit=self.context_length)
+        asked = Sampling(**settings)
         made: list[list[int]] = [[] for _ in contexts]
-        generators = row_generators(seed, len(contexts)) if temperature > 0.0 else []
-        stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
+        generators = [] if asked.greedy else row_generators(asked.seed, len(contexts))
         order = self._sharing_order(contexts)
-        for rows in self._chunks([len(context) + max_new_tokens for context in contexts], order):
+        for rows in self._chunks([len(context) + asked.max_new_tokens for context in contexts], order):
             chosen = [contexts[row] for row in rows]
             decoding = read_padded(self, chosen) if order is None else read_shared(self, chosen)
             continuations = decode(
                 self,
                 decoding,
                 over=self._stops_within() if self.stops else None,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
+                max_new_tokens=asked.max_new_tokens,
+                temperature=asked.temperature,
                 generators=[generators[row] for row in rows] if generators else [],
-                stops=stops,
+                stops=set(asked.stops(self.tokenizer)),
             )
             for row, continuation in zip(rows, continuations, strict=True):
                 made[row] = cut_at_stop(self.tokenizer, continuation, self.stops) if self.stops else continuation

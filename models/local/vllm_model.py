@@ -10,12 +10,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from treegym.errors import BackendError, ConfigError, DataError, require
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, check_contexts
+from treegym.models.base import Embeds, Sampling, SamplingSettings, TextTokenizer, TokenIds, check_contexts
 from treegym.models.batched_trees import score_trees_in_batches
 from treegym.models.loading import resolve
 from treegym.models.local.logprob_states import logprob_states
@@ -40,7 +40,7 @@ class VllmModel:
         max_length: int | None = None,
         cache_bytes: int | None = None,
         eager: bool = False,
-        embedder: LanguageModel | None = None,
+        embedder: Embeds | None = None,
         trust_remote_code: bool = False,
         **engine: Any,
     ) -> None:
@@ -108,21 +108,18 @@ class VllmModel:
                 scores[row][place - len(contexts[row])] = max(values[ids == whole[place]][0], LOWEST)
         return scores
 
-    def generate(
-        self,
-        contexts: Sequence[TokenIds],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_ids: TokenIds | None = None,
-    ) -> list[list[int]]:
-        stops = [self.tokenizer.eos_id] if stop_ids is None else [int(i) for i in stop_ids]
-        if max_new_tokens < 1:
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
+        asked = Sampling(**settings)
+        if asked.max_new_tokens < 1:
             return [[] for _ in contexts]
-        seeds = np.random.SeedSequence(seed).generate_state(max(1, len(contexts))) % 2**31
-        settings: dict[str, Any] = {"max_tokens": max_new_tokens, "stop_token_ids": stops, "ignore_eos": True}
-        outputs = self._asked(contexts, temperature=float(temperature), seeds=seeds.tolist(), **settings)
+        outputs = self._asked(
+            contexts,
+            max_tokens=asked.max_new_tokens,
+            temperature=float(asked.temperature),
+            seeds=asked.row_seeds(len(contexts)),
+            stop_token_ids=asked.stops(self.tokenizer),
+            ignore_eos=True,
+        )
         return [[int(token) for token in output.outputs[0].token_ids] for output in outputs]
 
     def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Unpack
 
-import numpy as np
-
-from treegym.errors import BackendError, ConfigError, DataError
-from treegym.models.base import TextTokenizer, TokenIds
-from treegym.models.batched_trees import score_trees_partly
+from treegym.errors import ConfigError, DataError
+from treegym.models.base import Sampling, SamplingSettings, TextTokenizer, TokenIds, through_stop
 from treegym.models.remote.chat import ChatClient, Message
 from treegym.models.remote.endpoint import Endpoint
-from treegym.models.tree_scores import Branches, TreeScores
 
 __all__ = ["FEWEST_STEPS", "ChatTeacher"]
 
@@ -23,10 +19,7 @@ ROOM = 4  # tokens of the hosted model allowed for one of the primary's, whose p
 
 
 class ChatTeacher:
-    """Fits `LanguageModel` as far as words go: it proposes answers, and has no opinion on single tokens."""
-
-    words_only = True
-    told_logprobs = 0
+    """Fits `Generates` and no more: it proposes answers, and has no opinion on single tokens."""
 
     def __init__(
         self,
@@ -68,34 +61,26 @@ class ChatTeacher:
         """Returns the running totals of requests, tokens and money."""
         return self._chat.usage
 
-    def generate(
-        self,
-        contexts: Sequence[TokenIds],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_ids: TokenIds | None = None,
-    ) -> list[list[int]]:
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
         """Returns the answers in the primary's tokens, cut at the first character its vocabulary lacks."""
-        stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
+        asked = Sampling(**settings)
+        stops = asked.stops(self.tokenizer)
         conversations = [
             [{"role": "system", "content": self._system}, {"role": "user", "content": self.tokenizer.decode(context)}]
             for context in contexts
         ]
         answers = self._chat.answers(
             conversations,
-            max_tokens=self._room(conversations, max_new_tokens),
-            temperature=temperature,
-            seed=seed if temperature > 0 else None,
+            max_tokens=self._room(conversations, asked.max_new_tokens),
+            temperature=asked.temperature,
+            seed=None if asked.greedy else asked.seed,
         )
         made = []
         for answer in answers:
             ids, whole = self._written(answer.text.strip())
             if whole and answer.finish_reason == "stop":
                 ids = [*ids, self.tokenizer.eos_id]
-            cut = next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))
-            made.append(ids[: min(cut, max_new_tokens)])
+            made.append((through_stop(ids, stops) or ids)[: asked.max_new_tokens])
         return made
 
     def _room(self, conversations: Sequence[Sequence[Message]], wanted: int) -> int:
@@ -126,31 +111,6 @@ class ChatTeacher:
             except DataError:
                 high = middle - 1
         return self.tokenizer.encode(text[:low]), False
-
-    def score_trees(
-        self, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
-    ) -> list[TreeScores]:
-        """Returns no opinions: NaN for every token, and nothing ranked."""
-        if hidden:
-            self._refuse("hidden states")
-        return score_trees_partly(self, trees, best=0, given=0, scores_prompts=False)
-
-    def next_logprobs(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        self._refuse("log-probabilities")
-
-    def top_logprobs(self, contexts: Sequence[TokenIds], k: int) -> tuple[np.ndarray, np.ndarray]:
-        self._refuse("log-probabilities")
-
-    def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
-        self._refuse("log-probabilities")
-
-    def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        self._refuse("hidden states")
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise BackendError(
-            f"{self.name} is a chat model and gives no {what}; use it as a teacher, which needs words only"
-        )
 
     def fingerprint(self) -> str:
         """Returns a hash of where and what is asked: a hosted model shows no more of itself."""

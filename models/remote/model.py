@@ -6,12 +6,20 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from treegym.errors import BackendError, ConfigError
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, check_contexts
+from treegym.models.base import (
+    Embeds,
+    Sampling,
+    SamplingSettings,
+    TextTokenizer,
+    TokenIds,
+    check_contexts,
+    through_stop,
+)
 from treegym.models.batched_trees import score_trees_in_batches, score_trees_partly
 from treegym.models.local.logprob_states import logprob_states
 from treegym.models.remote.dialect import Dialect
@@ -42,7 +50,7 @@ class RemoteModel:
         prompts_per_request: int = 32,
         tolerance: float = 0.05,
         journal: Journal | None = None,
-        embedder: LanguageModel | None = None,
+        embedder: Embeds | None = None,
         **settings: Any,
     ) -> None:
         """Prepares the model.
@@ -178,30 +186,22 @@ class RemoteModel:
         values = logprobs[np.arange(len(targets)), np.asarray(targets, np.int64)]
         return np.split(values, np.cumsum([len(t) for t in continuations])[:-1])
 
-    def generate(
-        self,
-        contexts: Sequence[TokenIds],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_ids: TokenIds | None = None,
-    ) -> list[list[int]]:
-        stops = [self.tokenizer.eos_id] if stop_ids is None else [int(i) for i in stop_ids]
-        fields: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": float(temperature)}
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
+        asked = Sampling(**settings)
+        stops = asked.stops(self.tokenizer)
+        fields: dict[str, Any] = {"max_tokens": asked.max_new_tokens, "temperature": float(asked.temperature)}
         if self.dialect.extras:
             fields["stop_token_ids"] = stops
         if self.dialect.logprobs:
             fields["logprobs"] = 1  # tells the tokens, where the server does not list them
 
         def read(choices: list[Choice]) -> list[list[int]]:
-            return [self._said(choice, stops, max_new_tokens) for choice in choices]
+            return [self._said(choice, stops, asked.max_new_tokens) for choice in choices]
 
-        if temperature <= 0.0:
+        if asked.greedy:
             return self._link.verified(self._link.ask(contexts, fields, read))
         # One prompt a request: prompts that share a request share its seed, and equal prompts would answer alike.
-        seeds = np.random.SeedSequence(seed).generate_state(max(1, len(contexts))) % 2**31
-        extra = [{"seed": int(row_seed)} for row_seed in seeds[: len(contexts)]]
+        extra = [{"seed": own} for own in asked.row_seeds(len(contexts))]
         return self._link.verified(self._link.ask(contexts, fields, read, batch=1, extra=extra))
 
     def _said(self, choice: Choice, stops: list[int], limit: int) -> list[int]:
@@ -211,9 +211,8 @@ class RemoteModel:
             ids = choice.tokens
         if ids is None:
             ids = self.tokenizer.encode(choice.text)
-        cut = next((place + 1 for place, token in enumerate(ids) if token in stops), None)
-        if cut is not None:
-            return ids[:cut]
+        if (cut := through_stop(ids, stops)) is not None:
+            return cut
         if choice.finish_reason == "stop" and len(ids) < limit:
             return [*ids, stops[0]]  # servers may stop at the token without listing it
         if len(ids) > limit:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from treegym.models.base import LanguageModel, TokenIds
+from treegym.models.base import Scores, TokenIds
 
 __all__ = ["CachedStepper", "PlainStepper", "Stepper", "stepper_for"]
 
@@ -31,7 +31,7 @@ class Stepper(Protocol):
 class PlainStepper:
     """Asks any model with whole contexts."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: Scores) -> None:
         self._model = model
 
     def next_logprobs(self, keys: Sequence[Hashable], contexts: Sequence[TokenIds], last: Sequence[bool]) -> np.ndarray:
@@ -139,7 +139,7 @@ def _joined(one: Any, other: Any) -> Any:
     return one
 
 
-def stepper_for(model: LanguageModel) -> Stepper:
+def stepper_for(model: Scores) -> Stepper:
     """Returns the best stepper for a model: cached for the transformers back end, plain for any other."""
     module = sys.modules.get("treegym.models.local.transformers_model")  # loads no torch for models without
     if module is not None and isinstance(model, module.TransformersModel):

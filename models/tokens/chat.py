@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from treegym.errors import ConfigError, DataError
-from treegym.models.base import LanguageModel, TokenIds
+from treegym.models.base import Speaker, TokenIds
 from treegym.models.tokens.tokenizers import HuggingFaceTokenizer, prefix_ids
 
 __all__ = ["FEWEST_STEPS", "chat_beginning", "has_chat_template", "knows_system", "plain_beginning"]
@@ -18,12 +18,12 @@ __all__ = ["FEWEST_STEPS", "chat_beginning", "has_chat_template", "knows_system"
 FEWEST_STEPS = "Answer in the fewest steps. Write only what is needed to reach the answer, then the answer, then stop."
 
 
-def has_chat_template(model: LanguageModel) -> bool:
+def has_chat_template(model: Speaker) -> bool:
     """Whether the model's tokenizer comes with a chat template."""
     return isinstance(model.tokenizer, HuggingFaceTokenizer) and bool(model.tokenizer.hf.chat_template)
 
 
-def plain_beginning(model: LanguageModel) -> Callable[[str], tuple[int, ...]]:
+def plain_beginning(model: Speaker) -> Callable[[str], tuple[int, ...]]:
     """Returns the way to begin of a model that goes on with the bare prompt."""
     tokenizer = model.tokenizer
     begin = prefix_ids(tokenizer)
@@ -31,7 +31,7 @@ def plain_beginning(model: LanguageModel) -> Callable[[str], tuple[int, ...]]:
 
 
 def chat_beginning(
-    model: LanguageModel, *, system: str | None = FEWEST_STEPS, examples: Sequence[tuple[str, str]] = ()
+    model: Speaker, *, system: str | None = FEWEST_STEPS, examples: Sequence[tuple[str, str]] = ()
 ) -> Callable[[str], tuple[int, ...]]:
     """Returns the way to begin of a model that is asked: a prompt -> its ids up to where the answer starts.
 

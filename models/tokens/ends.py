@@ -12,9 +12,9 @@ them, and the end follows (`cut_at_stop`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.base import FoldsEnds, Generates, SamplingSettings, Speaker, TextTokenizer, TokenIds, able, needed
 from treegym.models.tokens.boundary import boundary_of, pieces_of
 
 __all__ = ["barred_by", "cut_at_stop", "declared_ends", "ending_at", "ends_by", "text_before"]
@@ -62,25 +62,24 @@ def cut_at_stop(tokenizer: TextTokenizer, ids: Sequence[int], stops: Sequence[st
     return [*kept, *(remaining or []), tokenizer.eos_id]
 
 
-def ending_at(model: LanguageModel, stops: Sequence[str]) -> Any:
+def ending_at(model: Speaker, stops: Sequence[str]) -> Any:
     """Returns a model whose answers are over at stop strings too; by its own means, or by cutting what it wrote."""
     if not stops:
         return model
-    own = getattr(model, "ending_at", None)
-    return own(stops) if own is not None else _Cut(model, stops)
+    return model.ending_at(stops) if able(model, FoldsEnds) else _Cut(model, stops)
 
 
 class _Cut:
     """A model whose continuations are cut at stop strings; it reads and scores as before."""
 
-    def __init__(self, model: LanguageModel, stops: Sequence[str]) -> None:
+    def __init__(self, model: Speaker, stops: Sequence[str]) -> None:
         self._model, self._stops = model, tuple(stops)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def generate(self, contexts: Sequence[TokenIds], **options: Any) -> list[list[int]]:
-        made = self._model.generate(contexts, **options)
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
+        made = needed(self._model, Generates).generate(contexts, **settings)
         return [cut_at_stop(self._model.tokenizer, ids, self._stops) for ids in made]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds
+from treegym.models.base import Generates, TextTokenizer, TokenIds
 from treegym.models.readings import Question, Readings
 from treegym.models.tokens.boundary import pieces_of
 from treegym.models.tree_scores import Branches, TreeScores
@@ -60,7 +60,7 @@ def _after_all(start: bytes) -> bytes:
 class Foreign(Protocol):
     """What is asked of a model behind the boundary of two vocabularies (`treegym.models.tokens.retokenize`)."""
 
-    inner: LanguageModel
+    inner: Generates
     tokenizer: TextTokenizer
 
     def teacher_context(self, context: TokenIds) -> tuple[list[int], bytes] | None: ...

@@ -15,7 +15,7 @@ from typing import Any
 from treegym.checks import one_of
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_json_lines
-from treegym.models.base import LanguageModel
+from treegym.models.base import Speaker
 from treegym.models.tokens.chat import FEWEST_STEPS, chat_beginning, has_chat_template
 from treegym.models.tokens.tokenizers import prefix_ids
 
@@ -59,7 +59,7 @@ class PromptFormat:
         object.__setattr__(self, "examples", tuple((str(q), str(a)) for q, a in self.examples))
         object.__setattr__(self, "stops", tuple(self.stops))
 
-    def form_for(self, model: LanguageModel) -> str:
+    def form_for(self, model: Speaker) -> str:
         """Returns the form that a model is asked in: raw, few-shot or chat."""
         if self.form == "auto":
             return "chat" if has_chat_template(model) else "few-shot" if self.examples else "raw"
@@ -72,7 +72,7 @@ class PromptFormat:
         shown = [f"{self._filled(question)}{self.between}{answer}" for question, answer in self.examples]
         return self.separator.join([*shown, self._filled(prompt)])
 
-    def begin(self, model: LanguageModel) -> Begin:
+    def begin(self, model: Speaker) -> Begin:
         """Returns how a model's texts begin: a prompt -> token ids."""
         form = self.form_for(model)
         if form == "chat":

@@ -16,22 +16,36 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 
 from treegym.errors import DataError
-from treegym.models.base import LanguageModel, TextTokenizer, TokenIds, told_logprobs
-from treegym.models.batched_trees import score_trees_partly
+from treegym.models.base import (
+    Embeds,
+    FoldsEnds,
+    Generates,
+    Sampling,
+    SamplingSettings,
+    Scores,
+    TextTokenizer,
+    TokenIds,
+    able,
+    needed,
+    through_stop,
+    told_logprobs,
+)
+from treegym.models.readings import ReadsVocabulary
 from treegym.models.tokens.boundary import Boundary, complete_text, pieces_of, spoken
 from treegym.models.tokens.foreign_scores import ByteOrder, score_foreign_trees
-from treegym.models.tree_scores import Branches, TreeScores
+from treegym.models.tree_scores import Branches, TreeScores, no_opinions
 
 __all__ = ["Retokenized", "in_vocabulary_of"]
 
 NOTHING = np.float32(-1e4)  # stands for log 0
 
 
-def in_vocabulary_of(model: LanguageModel, tokenizer: TextTokenizer) -> LanguageModel:
+def in_vocabulary_of(model: Generates, tokenizer: TextTokenizer) -> Generates:
     """Returns the model itself if it speaks this vocabulary already, else the model behind the boundary."""
     same = model.tokenizer.vocab_size == tokenizer.vocab_size  # fingerprints of large vocabularies take seconds
     if same and model.tokenizer.fingerprint() == tokenizer.fingerprint():
@@ -40,9 +54,9 @@ def in_vocabulary_of(model: LanguageModel, tokenizer: TextTokenizer) -> Language
 
 
 class Retokenized:
-    """Fits `LanguageModel`: ids in and out are the primary's, the inner model never sees them."""
+    """Fits `LanguageModel` as far as the inner model does: ids in and out are the primary's, it never sees them."""
 
-    def __init__(self, model: LanguageModel, tokenizer: TextTokenizer) -> None:
+    def __init__(self, model: Generates, tokenizer: TextTokenizer) -> None:
         self.name = model.name
         self.inner = model
         self.tokenizer = tokenizer
@@ -125,7 +139,7 @@ class Retokenized:
         known = [(row, situation) for row, situation in situations if situation is not None]
         if not known:
             return []
-        theirs = self.inner.next_logprobs([ids for _, (ids, _) in known])
+        theirs = needed(self.inner, Scores).next_logprobs([ids for _, (ids, _) in known])
         return [(row, logprobs, pending) for (row, (_, pending)), logprobs in zip(known, theirs, strict=True)]
 
     def _marginals(self, logprobs: np.ndarray, pending: bytes) -> np.ndarray:
@@ -168,7 +182,7 @@ class Retokenized:
                 rows.append(row)
                 spelled.append((situation[0], own))
         if spelled:
-            chains = self.inner.score([ids for ids, _ in spelled], [own for _, own in spelled])
+            chains = needed(self.inner, Scores).score([ids for ids, _ in spelled], [own for _, own in spelled])
             for row, chain in zip(rows, chains, strict=True):
                 values[row] = np.logaddexp(values[row], float(chain.sum()))
         return np.clip(values, NOTHING, 0.0).astype(np.float32)
@@ -194,10 +208,10 @@ class Retokenized:
 
         The marginals need all log-probabilities: a teacher that tells fewer has no opinions here.
         """
-        if getattr(self.inner, "reads_sets", False):
+        if able(self.inner, ReadsVocabulary) and self.inner.reads_sets:
             return score_foreign_trees(self, trees, best=best, worst=worst, hidden=hidden)
         if not hidden and told_logprobs(self.inner) < self.inner.tokenizer.vocab_size:
-            return score_trees_partly(self, trees, best=0, given=0, scores_prompts=False)
+            return [no_opinions(tree) for tree in trees]
         results = []
         for tree in trees:
             contexts = [tree.context(node) for node in range(-1, tree.size)]
@@ -225,7 +239,7 @@ class Retokenized:
 
     def rank_trees(self, trees: Sequence[Branches], *, best: int, worst: int) -> list[TreeScores]:
         """Returns the ranks of `score_trees`; log-probabilities of nodes may be NaN."""
-        if getattr(self.inner, "reads_sets", False):
+        if able(self.inner, ReadsVocabulary) and self.inner.reads_sets:
             return score_foreign_trees(self, trees, best=best, worst=worst, hidden=False, nodes=False)
         return self.score_trees(trees, best=best, worst=worst)
 
@@ -252,34 +266,27 @@ class Retokenized:
         return found
 
     def byte_order(self) -> ByteOrder:
-        """Returns the teacher's vocabulary in the order of its bytes, without tokens that stand for its end."""
+        """Returns the teacher's vocabulary in the order of its bytes, without other tokens that end a text."""
         if self._bytes is None:
-            self._bytes = ByteOrder(self.inner.tokenizer, without=getattr(self.inner, "ends", ()))
+            ends = self.inner.ends if able(self.inner, FoldsEnds) else ()
+            self._bytes = ByteOrder(self.inner.tokenizer, without=ends)
         return self._bytes
 
-    def generate(
-        self,
-        contexts: Sequence[TokenIds],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_ids: TokenIds | None = None,
-    ) -> list[list[int]]:
+    def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
+        asked = Sampling(**settings)
         situations = [self._understood(context) for context in contexts]
         made = self.inner.generate(
             [ids for ids, _ in situations],
-            max_new_tokens=math.ceil(max_new_tokens * self.stretch),
-            temperature=temperature,
-            seed=seed,
+            max_new_tokens=math.ceil(asked.max_new_tokens * self.stretch),
+            temperature=asked.temperature,
+            seed=asked.seed,
         )
-        stops = {self.tokenizer.eos_id} if stop_ids is None else set(stop_ids)
+        stops = asked.stops(self.tokenizer)
         answers = []
         for context, (_, pending), theirs in zip(contexts, situations, made, strict=True):
             ids, ended = self._written(theirs, pending, [int(i) for i in context])
             answer = [*ids, self.tokenizer.eos_id] if ended else ids
-            cut = next((place + 1 for place, token in enumerate(answer) if token in stops), len(answer))
-            answers.append(answer[: min(cut, max_new_tokens)])
+            answers.append((through_stop(answer, stops) or answer)[: asked.max_new_tokens])
         return answers
 
     def _written(self, theirs: list[int], pending: bytes, context: list[int]) -> tuple[list[int], bool]:
@@ -299,7 +306,7 @@ class Retokenized:
         return [], False
 
     def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        return self.inner.embed([self._understood(context)[0] for context in contexts])
+        return needed(self.inner, Embeds).embed([self._understood(context)[0] for context in contexts])
 
     def _understood(self, context: TokenIds) -> tuple[list[int], bytes]:
         situation = self.teacher_context(context)

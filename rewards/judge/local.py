@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.models.base import LanguageModel
+from treegym.models.base import Scores
 from treegym.rewards.judge.prompt import Case, fill
 from treegym.rewards.local import local_model, verdict_probability
 
@@ -34,7 +34,7 @@ class LocalJudge:
     def __init__(
         self,
         *,
-        model: str | LanguageModel,
+        model: str | Scores,
         template: str,
         yes: str = "y",
         no: str = "n",
@@ -68,7 +68,7 @@ class LocalJudge:
                 keep(position, float(score))
         return [float(score) for score in scores], {}
 
-    def _framed(self, model: LanguageModel, text: str) -> str:
+    def _framed(self, model: Scores, text: str) -> str:
         """Returns the text as the model's chat template frames a user's message, where it has one."""
         tokenizer: Any = getattr(model.tokenizer, "hf", None)
         if self.chat is False or getattr(tokenizer, "chat_template", None) is None:

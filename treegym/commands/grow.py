@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from treegym.commands import grow_samples
 from treegym.commands.prompting import answer_rule, configure_prompting, prompt_format
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from treegym.envs.token_tree.grow.growing import GrowSettings
     from treegym.envs.token_tree.grow.judge import ModelJudge
     from treegym.envs.token_tree.grow.sample_settings import SampleSettings
-    from treegym.models.base import LanguageModel
+    from treegym.models.base import Generates, LanguageModel
     from treegym.models.embeddings import Embedder
     from treegym.models.tokens.prompt_format import PromptFormat
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     )
     settings = _settings(args, prompts.max_tokens or LONGEST)
     _use_threads(args.threads)
-    primary = _load(args.primary, args)
+    primary = cast("LanguageModel", _load(args.primary, args))  # `grow` says what it lacks
     usual = () if args.mode in grow_samples.MODES else BUNDLED_TEACHERS  # who is sampled from is asked for by name
     teachers = [_load(name, args, primary) for name in (args.teacher or usual)]
     if args.draft is not None:
@@ -201,8 +201,9 @@ def _judge(args: argparse.Namespace, *, bundled: bool) -> ModelJudge | None:
     if name == "none":
         return None
     from treegym.envs.token_tree.grow.judge import ModelJudge
+    from treegym.models.base import Scores, needed
 
-    return ModelJudge(_load(name, args), template=args.judge_template)
+    return ModelJudge(needed(_load(name, args), Scores), template=args.judge_template)
 
 
 def _embedder(name: str | None) -> Embedder | None:
@@ -213,7 +214,7 @@ def _embedder(name: str | None) -> Embedder | None:
     return load_embedder(name)
 
 
-def _load(name: str, args: argparse.Namespace, primary: LanguageModel | None = None) -> LanguageModel:
+def _load(name: str, args: argparse.Namespace, primary: LanguageModel | None = None) -> Generates:
     from treegym.models.backends import open_model
 
     return open_model(
@@ -226,7 +227,7 @@ def _load(name: str, args: argparse.Namespace, primary: LanguageModel | None = N
     )
 
 
-def _drafted(model: LanguageModel, draft: LanguageModel) -> LanguageModel:
+def _drafted(model: Any, draft: Generates) -> Any:
     """Returns the model generating with the help of the draft, where both run here and share a vocabulary."""
     from treegym.models.local.speculative import SpeculativeModel
     from treegym.models.local.transformers_model import TransformersModel
@@ -234,7 +235,6 @@ def _drafted(model: LanguageModel, draft: LanguageModel) -> LanguageModel:
     here = isinstance(model, TransformersModel) and isinstance(draft, TransformersModel)
     if not here or model.tokenizer.fingerprint() != draft.tokenizer.fingerprint():
         return model
-    assert isinstance(model, TransformersModel)
     assert isinstance(draft, TransformersModel)
     return SpeculativeModel(draft, model)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from treegym.envs.token_tree.prompts import PromptSet, load_prompts
 from treegym.errors import DataError
-from treegym.models.base import LanguageModel
+from treegym.models.base import Generates, Scores, needed
 from treegym.models.tokens.ends import ending_at
 from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.rewards.answers import AnswerRule, majority
@@ -44,7 +44,7 @@ def load_answered(source: str, *, seed: int, rule: AnswerRule | None = None) -> 
 
 
 def answer_prompts(
-    model: LanguageModel,
+    model: Generates,
     prompts: PromptSet,
     *,
     max_tokens: int,
@@ -78,7 +78,7 @@ def answer_prompts(
     return [answers[place] for place in range(len(prompts.roots))]
 
 
-def _judged(model: LanguageModel, prompts: PromptSet, root: Root, made: Sequence[Sequence[int]]) -> Answered:
+def _judged(model: Generates, prompts: PromptSet, root: Root, made: Sequence[Sequence[int]]) -> Answered:
     eos = model.tokenizer.eos_id
     ended = tuple(bool(ids) and ids[-1] == eos for ids in made)
     texts = tuple(model.tokenizer.decode([token for token in ids if token != eos]) for ids in made)
@@ -88,7 +88,7 @@ def _judged(model: LanguageModel, prompts: PromptSet, root: Root, made: Sequence
 
 
 def _chosen(
-    model: LanguageModel, roots: Sequence[Root], contexts: Sequence[list[int]], form: PromptFormat
+    model: Generates, roots: Sequence[Root], contexts: Sequence[list[int]], form: PromptFormat
 ) -> dict[int, Answered]:
     """Returns the likeliest choice, by the sum over its tokens, of every prompt that has choices."""
     gap = "" if form.form_for(model) == "chat" else form.between
@@ -97,7 +97,8 @@ def _chosen(
         for place, root in enumerate(roots)
         for choice in root.extra.get("choices", ())
     ]
-    scores = model.score([contexts[place] for place, _ in pairs], [ids for _, ids in pairs]) if pairs else []
+    asked = [contexts[place] for place, _ in pairs], [ids for _, ids in pairs]
+    scores = needed(model, Scores).score(*asked) if pairs else []
     totals: dict[int, list[float]] = defaultdict(list)
     for (place, _), values in zip(pairs, scores, strict=True):
         totals[place].append(float(values.sum()))
@@ -109,7 +110,7 @@ def _chosen(
 
 
 def evaluate_model(
-    model: LanguageModel, prompts: PromptSet, *, max_tokens: int = 24, form: PromptFormat | None = None
+    model: Generates, prompts: PromptSet, *, max_tokens: int = 24, form: PromptFormat | None = None
 ) -> dict[str, Any]:
     """Returns accuracy with its 95 % interval, accuracy by kind, and the mean length of greedy answers."""
     return summary(answer_prompts(model, prompts, max_tokens=max_tokens, form=form), prompts.rule)

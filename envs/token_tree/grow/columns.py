@@ -10,7 +10,7 @@ from treegym.envs.token_tree.grow.basis import ContextBasis
 from treegym.envs.token_tree.grow.settings import Judge, Verifier, Voice
 from treegym.envs.token_tree.grow.states import ContextStates, Described
 from treegym.errors import BackendError
-from treegym.models.base import LanguageModel
+from treegym.models.base import Speaker
 from treegym.models.tree_scores import Branches, score_trees
 from treegym.tree.flags import END, PUNCTUATION
 from treegym.tree.token_tree import TokenTree
@@ -31,12 +31,12 @@ __all__ = [
 LOWEST = -60_000.0  # float16 ends at -65,504; nothing a model says is told apart below this
 
 
-def vocabulary(model: LanguageModel) -> list[str]:
+def vocabulary(model: Speaker) -> list[str]:
     """Returns what each token id stands for, bytes as Latin-1 characters."""
     return [piece.decode("latin-1") for piece in model.tokenizer.pieces()]
 
 
-def ending_tokens(model: LanguageModel) -> np.ndarray:
+def ending_tokens(model: Speaker) -> np.ndarray:
     """Returns the flag of tokens whose text may end a sentence ``[V] uint16``."""
     ends = [piece.rstrip().endswith((b".", b"!", b"?")) for piece in model.tokenizer.pieces()]
     return np.where(ends, PUNCTUATION, 0).astype(np.uint16)

@@ -27,7 +27,7 @@ from treegym.envs.token_tree.grow.voices import check_prompts, make_voices, serv
 from treegym.envs.token_tree.grow.waves import grow_sprouts
 from treegym.envs.token_tree.grow.work import WorkDirectory, digest_of
 from treegym.errors import ConfigError
-from treegym.models.base import LanguageModel
+from treegym.models.base import Generates, LanguageModel
 from treegym.models.embeddings import Embedder
 from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.tree.flags import GREEDY
@@ -42,7 +42,7 @@ def grow(
     prompts: Sequence[Root],
     *,
     primary: LanguageModel,
-    teachers: Sequence[LanguageModel] = (),
+    teachers: Sequence[Generates] = (),
     out: str | os.PathLike[str],
     settings: GrowSettings | SampleSettings | None = None,
     verify: Verifier | None = None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from treegym.models.base import LanguageModel
+from treegym.models.base import Scores
 from treegym.rewards.judge.local import LocalJudge
 from treegym.rewards.judge.prompt import Case
 
@@ -18,7 +18,7 @@ class ModelJudge:
     """Fits `Judge`: the probability that a model says yes after the filled-in template."""
 
     def __init__(
-        self, model: str | LanguageModel, *, template: str = "{prompt}{answer}?", yes: str = "y", no: str = "n"
+        self, model: str | Scores, *, template: str = "{prompt}{answer}?", yes: str = "y", no: str = "n"
     ) -> None:
         self._judge = LocalJudge(model=model, template=template, yes=yes, no=no)
 

@@ -24,7 +24,7 @@ from treegym.envs.token_tree.grow.proposals import proposals_at
 from treegym.envs.token_tree.grow.settings import GrowSettings, Judge, Verifier
 from treegym.envs.token_tree.grow.states import ContextStates
 from treegym.envs.token_tree.grow.voices import check_prompts, make_voices
-from treegym.models.base import LanguageModel
+from treegym.models.base import Generates, LanguageModel
 from treegym.models.embeddings import Embedder
 from treegym.models.tree_scores import Branches, score_trees
 from treegym.tree.flags import EOS
@@ -39,7 +39,7 @@ class LiveGrower:
     def __init__(
         self,
         primary: LanguageModel,
-        teachers: Sequence[LanguageModel] = (),
+        teachers: Sequence[Generates] = (),
         *,
         settings: GrowSettings | None = None,
         verify: Verifier | None = None,

@@ -16,7 +16,7 @@ from treegym.envs.token_tree.grow.forks import fork_places
 from treegym.envs.token_tree.grow.sample_settings import SampleSettings
 from treegym.envs.token_tree.grow.settings import Voice
 from treegym.envs.token_tree.grow.sprout import ROOT, Sprout
-from treegym.models.base import LanguageModel, TokenIds
+from treegym.models.base import Generates, Scores, TokenIds, needed
 from treegym.models.local.decoding import log_softmax, row_generators
 from treegym.models.tree_scores import allowed_tokens, score_trees
 from treegym.tree.flags import END, STOPPED
@@ -80,7 +80,7 @@ def sample_sprouts(prompts: Sequence[str], voices: Sequence[Voice], settings: Sa
 
 
 def _draw(
-    model: LanguageModel, contexts: Sequence[TokenIds], settings: SampleSettings, key: tuple[int, int, int]
+    model: Generates, contexts: Sequence[TokenIds], settings: SampleSettings, key: tuple[int, int, int]
 ) -> list[list[int]]:
     """Returns one text per context, by the back end's own sampling; of a truncated law, token by token."""
     if not contexts:
@@ -95,7 +95,8 @@ def _draw(
     for _ in range(settings.max_tokens):
         reading = [(*contexts[row], *texts[row]) for row in alive]
         distinct = {context: place for place, context in enumerate(dict.fromkeys(reading))}
-        laws = np.exp(law_of(model.next_logprobs(list(distinct)), settings).astype(np.float64)).cumsum(axis=-1)
+        logprobs = needed(model, Scores).next_logprobs(list(distinct))
+        laws = np.exp(law_of(logprobs, settings).astype(np.float64)).cumsum(axis=-1)
         for row, context in zip(alive, reading, strict=True):
             law = laws[distinct[context]]
             texts[row].append(int(np.searchsorted(law, generators[row].random() * law[-1], side="right")))

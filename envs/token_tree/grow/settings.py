@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, suggest
-from treegym.models.base import LanguageModel
+from treegym.models.base import Generates
 from treegym.tree.token_tree import Root
 
 __all__ = ["MODES", "GrowSettings", "Judge", "Verifier", "Voice"]
@@ -60,7 +60,7 @@ class GrowSettings:
 class Voice:
     """A model that speaks in the growing: the primary or a teacher, in the primary's vocabulary."""
 
-    model: LanguageModel
+    model: Generates
     begin: Callable[[str], tuple[int, ...]]  # a prompt's text -> the ids its answer is a continuation of
 
     @property

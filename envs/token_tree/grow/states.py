@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from treegym.envs.token_tree.grow.settings import Voice
+from treegym.models.base import Embeds, able, needed
 from treegym.models.embeddings import Embedder
+from treegym.models.readings import ReadsVocabulary
 from treegym.models.tree_scores import Branches, Reading, TreeScores, read_trees, score_trees
 
 __all__ = ["ContextStates", "Described"]
@@ -43,7 +45,7 @@ class ContextStates:
         """Returns the primary's scores of trees, and the vectors of their prompts and nodes."""
         # Going on from what was read rounds differently in the last bit than reading anew. Small models read anew: it
         # costs them nothing, and their trees keep the bytes they always had.
-        keeps = self._embedder is None and getattr(self.voice.model, "reads_blocks", False)
+        keeps = self._embedder is None and able(self.voice.model, ReadsVocabulary) and self.voice.model.reads_blocks
         reading = read_trees(self.voice.model, trees) if keeps else None
         if reading is not None:
             scores = reading.scores(hidden=True)
@@ -67,7 +69,7 @@ class ContextStates:
     def of_contexts(self, contexts: Sequence[Sequence[int]]) -> np.ndarray:
         """Returns ``[B, D]`` of contexts given as token ids."""
         if self._embedder is None:
-            return self.voice.model.embed(contexts)
+            return needed(self.voice.model, Embeds).embed(contexts)
         return self._embedder.embed([self.voice.model.tokenizer.decode(context) for context in contexts])
 
     def of_prompts(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
 from treegym.errors import BackendError, ConfigError, DataError
-from treegym.models.base import LanguageModel, context_length, told_logprobs
+from treegym.models.base import Generates, LanguageModel, Scores, able, context_length, scores_prompts, told_logprobs
 from treegym.models.remote.dialect import growth_mode
 from treegym.models.tokens.chat import plain_beginning
 from treegym.models.tokens.ends import ending_at
@@ -20,7 +20,7 @@ __all__ = ["check_prompts", "make_voices", "room_for_answers", "servable"]
 
 def make_voices(
     primary: LanguageModel,
-    teachers: Sequence[LanguageModel],
+    teachers: Sequence[Generates],
     *,
     chat: bool = True,
     form: PromptFormat | None = None,
@@ -41,8 +41,8 @@ def make_voices(
     return [_voice(model, primary, form) for model in (primary, *teachers)]
 
 
-def _voice(model: LanguageModel, primary: LanguageModel, form: PromptFormat) -> Voice:
-    ending: LanguageModel = ending_at(model, form.stops)
+def _voice(model: Generates, primary: LanguageModel, form: PromptFormat) -> Voice:
+    ending: Generates = ending_at(model, form.stops)
     spoken = in_vocabulary_of(ending, primary.tokenizer)
     asked = form.begin(model)
     if not isinstance(spoken, Retokenized):
@@ -105,7 +105,7 @@ def servable(voices: Sequence[Voice], settings: GrowSettings) -> tuple[GrowSetti
     """
     primary = voices[0].model
     told = told_logprobs(primary)
-    if told < primary.tokenizer.vocab_size and not getattr(primary, "scores_prompts", False):
+    if told < primary.tokenizer.vocab_size and not scores_prompts(primary):
         raise BackendError(
             f"the primary {primary.name!r} gives {told} log-probabilities per position and scores no texts, so it "
             "cannot close a tree; serve it with more (vLLM: --max-logprobs -1), or let it be a teacher"
@@ -114,7 +114,7 @@ def servable(voices: Sequence[Voice], settings: GrowSettings) -> tuple[GrowSetti
     for voice in voices:
         foreign = isinstance(voice.model, Retokenized)
         model = voice.model.inner if isinstance(voice.model, Retokenized) else voice.model
-        if settings.mode == "mixed" and getattr(model, "words_only", False):
+        if settings.mode == "mixed" and not able(model, Scores):
             continue
         proposals = model.tokenizer.vocab_size if foreign or settings.worst else settings.best
         mode, notice = growth_mode(model, settings.mode, proposals=proposals)

@@ -9,9 +9,11 @@ import pytest
 
 from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.errors import BackendError, ConfigError
-from treegym.models.base import LanguageModel
+from treegym.models.base import Embeds, Generates, Scores, needed
 from treegym.models.connect import connect
+from treegym.models.local.fake import FakeTokenizer
 from treegym.models.remote.chat_teacher import FEWEST_STEPS, ChatTeacher
+from treegym.models.tokens.retokenize import Retokenized
 from treegym.tree.token_tree import Root
 
 
@@ -28,7 +30,8 @@ def talker(proxy, text, finish="stop", seen=None):
 
 def test_answers_are_written_in_the_primarys_tokens(proxy, fake):
     teacher = ChatTeacher(talker(proxy, " 12+3=15. ").url, tokenizer=fake.tokenizer)
-    assert isinstance(teacher, LanguageModel)
+    assert isinstance(teacher, Generates)
+    assert not isinstance(teacher, Scores)
     encode, eos = fake.tokenizer.encode, fake.tokenizer.eos_id
     asked = [encode("12+3="), encode("4")]
     assert teacher.generate(asked, max_new_tokens=20) == [[*encode("12+3=15."), eos]] * 2
@@ -96,9 +99,12 @@ def test_trees_grow_with_its_answers_and_without_its_opinions(proxy, fake, tmp_p
 
 def test_opinions_are_refused_in_a_sentence(server, fake):
     teacher = ChatTeacher(server, tokenizer=fake.tokenizer)
-    for ask in (teacher.next_logprobs, teacher.embed):
-        with pytest.raises(BackendError, match="is a chat model and gives no"):
-            ask([[5]])
+    for ability, what in ((Scores, "log-probabilities"), (Embeds, "hidden states")):
+        with pytest.raises(BackendError, match=f"fake gives no {what}; use it as a teacher, which needs words only"):
+            needed(teacher, ability)
+    foreign = Retokenized(teacher, FakeTokenizer("0123456789+=;"))
+    with pytest.raises(BackendError, match="fake gives no log-probabilities"):
+        foreign.next_logprobs([[5]])
     assert teacher.fingerprint() == ChatTeacher(server, tokenizer=fake.tokenizer).fingerprint()
     assert teacher.fingerprint() != ChatTeacher(server, tokenizer=fake.tokenizer, system="be long").fingerprint()
 
