@@ -29,7 +29,7 @@ from treegym.models import tasks
 from treegym.models.loading import DATA, load_model
 from treegym.models.local.transformers_model import TransformersModel
 from treegym.models.local.wider_heads import with_wider_heads
-from treegym.models.remote.openai_client import RemoteModel
+from treegym.models.remote import RemoteModel
 from treegym.tree.token_tree import Root, TokenTree
 
 HERE = Path(__file__).resolve().parent

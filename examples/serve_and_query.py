@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from treegym.models import load_model
-from treegym.models.remote.openai_client import ChatClient, RemoteModel
+from treegym.models.remote import ChatClient, RemoteModel
 from treegym.models.serving.server import running_server
 
 

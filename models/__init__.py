@@ -5,11 +5,12 @@ Nothing heavy is loaded before it is used: the names below come from their modul
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from treegym.registry import lazy_face
 
 if TYPE_CHECKING:
-    from treegym.models.base import LanguageModel, TextTokenizer
+    from treegym.models.base import Embeds, Generates, LanguageModel, Scores, TextTokenizer
     from treegym.models.embeddings import load_embedder
     from treegym.models.loading import bundled_names, load_model
     from treegym.models.local.kv_cache import TreeCache
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Branches",
+    "Embeds",
+    "Generates",
     "LanguageModel",
+    "Scores",
     "SpeculativeModel",
     "TextTokenizer",
     "TreeCache",
@@ -28,24 +32,20 @@ __all__ = [
     "score_trees",
 ]
 
-_HOME = {
-    "Branches": "tree_scores",
-    "LanguageModel": "base",
-    "SpeculativeModel": "local.speculative",
-    "TextTokenizer": "base",
-    "TreeCache": "local.kv_cache",
-    "bundled_names": "loading",
-    "load_embedder": "embeddings",
-    "load_model": "loading",
-    "score_trees": "tree_scores",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"treegym.models.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "Branches": "tree_scores",
+        "Embeds": "base",
+        "Generates": "base",
+        "LanguageModel": "base",
+        "Scores": "base",
+        "SpeculativeModel": "local.speculative",
+        "TextTokenizer": "base",
+        "TreeCache": "local.kv_cache",
+        "bundled_names": "loading",
+        "load_embedder": "embeddings",
+        "load_model": "loading",
+        "score_trees": "tree_scores",
+    },
+)

@@ -9,8 +9,7 @@ from treegym.errors import ConfigError, suggest
 from treegym.models.backends import back_end_of
 from treegym.models.base import Embeds, Generates, Speaker, TextTokenizer
 from treegym.models.loading import resolve
-from treegym.models.remote.chat import ChatClient
-from treegym.models.remote.chat_teacher import ChatTeacher
+from treegym.models.remote.chat import ChatClient, ChatTeacher
 from treegym.models.remote.model import RemoteModel
 from treegym.models.tokens.tokenizers import load_tokenizer
 

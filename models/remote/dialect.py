@@ -1,4 +1,8 @@
-"""Which of the protocol a server speaks, found by asking: token ids, batches, log-probabilities and how many, echo."""
+"""Who is behind an address: the models listed there, what of the protocol they speak, and whether they are the same.
+
+What it speaks is found by asking: token ids, batches, log-probabilities and how many, echo. Whether another model
+answers now is told by how it behaves.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from treegym.errors import BackendError
-from treegym.models.base import TextTokenizer, TokenIds, told_logprobs
-from treegym.models.remote.endpoint import Endpoint, Refused
-from treegym.models.remote.served_tokens import Choice, Vocabulary, read_choices
-from treegym.models.remote.untrusted_json import MalformedAnswer
+import numpy as np
 
-__all__ = ["Dialect", "detect", "growth_mode"]
+from treegym.errors import BackendError, ConfigError, suggest
+from treegym.models.base import TextTokenizer, TokenIds
+from treegym.models.remote.answers import Choice, MalformedAnswer, Vocabulary, field, read_choices
+from treegym.models.remote.endpoint import Endpoint, Refused
+from treegym.models.tokens.tokenizers import prefix_ids
+
+__all__ = ["Dialect", "DifferentModel", "detect", "difference", "model_cards", "probe_contexts", "served_model"]
+
+
+def model_cards(endpoint: Endpoint) -> dict[str, dict[str, Any]]:
+    """Returns the server's list of models: name -> what it says of it."""
+
+    def read(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        return {field(card, "id", str): card for card in field(answer, "data", list)}
+
+    return endpoint.get("models", check=read)
+
+
+def served_model(endpoint: Endpoint, wanted: str | None = None) -> str:
+    """Returns the name of the model to ask for: the one wanted, or the only one there is."""
+    names = list(model_cards(endpoint))
+    if wanted is not None:
+        if wanted not in names:
+            raise ConfigError(f"{endpoint.base_url} does not serve a model {wanted!r}.{suggest(wanted, names)}")
+        return wanted
+    if not names:
+        raise MalformedAnswer(f"{endpoint.base_url} lists no models")
+    if len(names) > 1:
+        raise ConfigError(f"{endpoint.base_url} serves {len(names)} models; name one with model=.{suggest('', names)}")
+    return names[0]
+
 
 logger = logging.getLogger(__name__)
 PROBED = 4096  # a server that gives this many log-probabilities is taken to give all
@@ -96,16 +126,35 @@ def detect(endpoint: Endpoint, model: str, tokenizer: TextTokenizer, contexts: S
     return found
 
 
-def growth_mode(model: Any, wanted: str, *, proposals: int) -> tuple[str, str | None]:
-    """Returns the growth mode a model can serve, and the notice to show when it is not the one wanted.
+PROBES, LENGTH = 4, 6
 
-    ``step`` and ``mixed`` need `proposals` log-probabilities per position; a served model that gives fewer can still
-    write whole answers. Models that are not served have all of them.
+
+class DifferentModel(BackendError):
+    """Another model answers behind the same URL; what was asked before and what would be asked now do not mix."""
+
+
+def probe_contexts(tokenizer: TextTokenizer) -> list[list[int]]:
+    """Returns the fixed contexts on which models are told apart, any tokenizer's own."""
+    printable = [token for token, piece in enumerate(tokenizer.pieces()) if piece]
+    drawn = np.random.default_rng(20_26).integers(0, len(printable), size=(PROBES, LENGTH))
+    begin = list(prefix_ids(tokenizer))
+    return [begin + [printable[i] for i in row] for row in drawn.tolist()]
+
+
+def difference(
+    before: tuple[np.ndarray, np.ndarray], now: tuple[np.ndarray, np.ndarray], contexts: Sequence[TokenIds]
+) -> float:
+    """Returns the largest change of a log-probability among the tokens both told, infinite if they share too few.
+
+    Each is token ids ``[P, k] int32`` and log-probabilities ``[P, k] float32`` of the probe contexts. Tokens near the
+    cut at k may swap by rounding, so one in the list may be missing from the other.
     """
-    available, needed = told_logprobs(model), min(proposals, model.tokenizer.vocab_size)
-    if wanted == "answers" or available >= needed:
-        return wanted, None
-    told = f"only {available} log-probabilities" if available else "no log-probabilities"
-    return "answers", (
-        f"{model.name} gives {told} per position, growth mode {wanted!r} needs {needed}: growing 'answers' instead"
-    )
+    largest = 0.0
+    for row in range(len(contexts)):
+        old = dict(zip(before[0][row].tolist(), before[1][row].tolist(), strict=True))
+        new = dict(zip(now[0][row].tolist(), now[1][row].tolist(), strict=True))
+        shared = old.keys() & new.keys()
+        if len(shared) < max(1, len(old) - 1):
+            return float("inf")
+        largest = max(largest, *(abs(old[token] - new[token]) for token in shared))
+    return largest

@@ -1,25 +1,62 @@
-"""One server behind one base URL: a shared connection pool, bounded concurrency, retries, limits and accounting."""
+"""One server behind one base URL: a shared connection pool, bounded concurrency, retries, limits and accounting.
+
+All clients of this process do their waiting in one event loop in one background thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
+import os
 import random
+import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from treegym.errors import BackendError, ConfigError, require
-from treegym.models.remote import loop as http_loop
+from treegym.models.remote.answers import MalformedAnswer, parse
 from treegym.models.remote.keys import checked_url, is_loopback, key_from, redact, redact_bytes
-from treegym.models.remote.limits import Limits
-from treegym.models.remote.retry import RETRYABLE, RetryPolicy, retry_after_seconds
-from treegym.models.remote.untrusted_json import MalformedAnswer, parse
-from treegym.models.remote.usage import Prices, Usage
+from treegym.models.remote.pacing import RETRYABLE, Limits, Prices, RetryPolicy, Usage, retry_after_seconds
 from treegym.registry import refuse_hearsay
 
-__all__ = ["Endpoint", "Refused", "Transient"]
+__all__ = ["Endpoint", "Refused", "Transient", "background_loop", "run"]
+
+Result = TypeVar("Result")
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_owner = 0  # process id; a forked child starts a loop of its own
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """Returns the loop, started on first use."""
+    global _loop, _owner
+    with _lock:
+        if _loop is None or _owner != os.getpid():
+            _loop, _owner = asyncio.new_event_loop(), os.getpid()
+            threading.Thread(target=_loop.run_forever, name="treegym-http", daemon=True).start()
+        return _loop
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a coroutine in the background loop and waits for it; an interruption (Ctrl-C) cancels it there."""
+    loop = background_loop()
+    try:
+        inside = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        inside = False
+    if inside:
+        work.close()
+        raise RuntimeError("a blocking call was made inside the HTTP loop itself, which would wait for ever")
+    future: concurrent.futures.Future[Result] = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -103,7 +140,7 @@ class Endpoint:
 
     def get(self, path: str, *, check: Callable[[dict[str, Any]], Any] | None = None) -> Any:
         """Returns the answer to a GET, or what `check` makes of it."""
-        return http_loop.run(self.ask("GET", path, None, check=check))
+        return run(self.ask("GET", path, None, check=check))
 
     def post(
         self,
@@ -114,7 +151,7 @@ class Endpoint:
         malformed_tries: int | None = None,
     ) -> Any:
         """Returns the answer to a POST, or what `check` makes of it."""
-        return http_loop.run(self.ask("POST", path, body, check=check, malformed_tries=malformed_tries))
+        return run(self.ask("POST", path, body, check=check, malformed_tries=malformed_tries))
 
     def map(self, work: Callable[[Item], Awaitable[Value]], items: Sequence[Item]) -> list[Value]:
         """Runs `work` over all items concurrently; the first failure for good cancels the rest and is raised."""
@@ -128,13 +165,13 @@ class Endpoint:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-        return http_loop.run(everything())
+        return run(everything())
 
     def close(self) -> None:
         """Closes the connections; the next request opens new ones."""
         client, self._client = self._client, None
         if client is not None:
-            http_loop.run(client.aclose())
+            run(client.aclose())
 
     # ---------------------------------------------------------------- in the loop
 

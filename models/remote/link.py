@@ -10,13 +10,18 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.models.base import TextTokenizer, TokenIds, check_contexts
-from treegym.models.remote.dialect import Dialect, detect
+from treegym.models.remote.answers import Choice, MalformedAnswer, Vocabulary, read_choices
+from treegym.models.remote.dialect import (
+    Dialect,
+    DifferentModel,
+    detect,
+    difference,
+    model_cards,
+    probe_contexts,
+    served_model,
+)
 from treegym.models.remote.endpoint import Endpoint
-from treegym.models.remote.identity import DifferentModel, difference, probe_contexts
 from treegym.models.remote.journal import Journal
-from treegym.models.remote.served_models import model_cards, served_model
-from treegym.models.remote.served_tokens import Choice, Vocabulary, read_choices
-from treegym.models.remote.untrusted_json import MalformedAnswer
 
 __all__ = ["Link"]
 

@@ -13,9 +13,9 @@ import re
 from typing import Any
 
 from treegym.errors import BackendError, ConfigError, require
+from treegym.models.remote.answers import parse
 from treegym.models.remote.endpoint import QUOTED, Endpoint, Refused, Transient
-from treegym.models.remote.retry import RETRYABLE
-from treegym.models.remote.untrusted_json import parse
+from treegym.models.remote.pacing import RETRYABLE
 
 __all__ = ["LiteLLMEndpoint"]
 

@@ -22,13 +22,12 @@ from treegym.models.base import (
 )
 from treegym.models.batched_trees import score_trees_in_batches, score_trees_partly
 from treegym.models.local.logprob_states import logprob_states
+from treegym.models.remote.answers import UNKNOWN, Choice, MalformedAnswer, field
 from treegym.models.remote.dialect import Dialect
 from treegym.models.remote.endpoint import Endpoint, Refused
 from treegym.models.remote.journal import Journal
 from treegym.models.remote.link import Link
-from treegym.models.remote.served_tokens import UNKNOWN, Choice
-from treegym.models.remote.untrusted_json import MalformedAnswer, field
-from treegym.models.remote.usage import Usage
+from treegym.models.remote.pacing import Usage
 from treegym.models.tree_scores import Branches, TreeScores
 
 __all__ = ["RemoteModel"]

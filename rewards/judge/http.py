@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from treegym.errors import BackendError
-from treegym.models.remote.retry import RetryPolicy
-from treegym.models.remote.served_models import served_model
-from treegym.models.remote.untrusted_json import MalformedAnswer, field
+from treegym.models.remote.answers import MalformedAnswer, field
+from treegym.models.remote.dialect import served_model
+from treegym.models.remote.pacing import RetryPolicy
 from treegym.rewards.judge.prompt import Case, JudgePrompt, Unreadable
 from treegym.rewards.judge.wire import NearEndpoint
 

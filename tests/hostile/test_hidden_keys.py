@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from treegym.errors import BackendError
 from treegym.models.remote.endpoint import Endpoint
 from treegym.models.remote.keys import redact
-from treegym.models.remote.retry import RetryPolicy
+from treegym.models.remote.pacing import RetryPolicy
 
 KEY = "sk-Zx9LmQ2vWt7RbY4nKc8HdP1sGf6JaU3e5XoTiE0M"  # 44 characters, made up
 VARIABLE = "TREEGYM_HOSTILE_KEY"
@@ -79,7 +79,7 @@ def test_no_answer_of_a_server_leaks_it(echo: Any, status: int, shape: str, befo
     endpoint = Endpoint(echo["url"], key_env=VARIABLE, retry=RetryPolicy(attempts=1, first_wait_s=0.0))
 
     def check(answer: dict[str, Any]) -> None:
-        from treegym.models.remote.untrusted_json import field
+        from treegym.models.remote.answers import field
 
         field(answer, "choices", list)
 

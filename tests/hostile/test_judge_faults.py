@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from treegym.models.remote.retry import RetryPolicy
+from treegym.models.remote.pacing import RetryPolicy
 from treegym.rewards.judge.prompt import Case
 from treegym.rewards.judge.term import Judge
 

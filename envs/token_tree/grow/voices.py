@@ -7,15 +7,23 @@ from dataclasses import replace
 
 from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
 from treegym.errors import BackendError, ConfigError, DataError
-from treegym.models.base import Generates, LanguageModel, Scores, able, context_length, scores_prompts, told_logprobs
-from treegym.models.remote.dialect import growth_mode
+from treegym.models.base import (
+    Generates,
+    LanguageModel,
+    Scores,
+    Speaker,
+    able,
+    context_length,
+    scores_prompts,
+    told_logprobs,
+)
 from treegym.models.tokens.chat import plain_beginning
 from treegym.models.tokens.ends import ending_at
 from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.models.tokens.retokenize import Retokenized, in_vocabulary_of
 from treegym.tree.token_tree import Root
 
-__all__ = ["check_prompts", "make_voices", "room_for_answers", "servable"]
+__all__ = ["check_prompts", "growth_mode", "make_voices", "room_for_answers", "servable"]
 
 
 def make_voices(
@@ -122,3 +130,18 @@ def servable(voices: Sequence[Voice], settings: GrowSettings) -> tuple[GrowSetti
             notices.append(notice)
             settings = replace(settings, mode=mode)
     return settings, notices
+
+
+def growth_mode(model: Speaker, wanted: str, *, proposals: int) -> tuple[str, str | None]:
+    """Returns the growth mode a model can serve, and the notice to show when it is not the one wanted.
+
+    ``step`` and ``mixed`` need `proposals` log-probabilities per position; a served model that gives fewer can still
+    write whole answers. Models that are not served have all of them.
+    """
+    available, needed = told_logprobs(model), min(proposals, model.tokenizer.vocab_size)
+    if wanted == "answers" or available >= needed:
+        return wanted, None
+    told = f"only {available} log-probabilities" if available else "no log-probabilities"
+    return "answers", (
+        f"{model.name} gives {told} per position, growth mode {wanted!r} needs {needed}: growing 'answers' instead"
+    )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from treegym.models.local.fake import FakeLanguageModel
-from treegym.models.remote.retry import RetryPolicy
+from treegym.models.remote.pacing import RetryPolicy
 from treegym.models.serving.server import running_server
 
 QUICK = RetryPolicy(attempts=6, first_wait_s=0.01, longest_wait_s=0.05, longest_retry_after_s=2.0)

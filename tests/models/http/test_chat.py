@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from treegym.errors import BackendError, ConfigError
-from treegym.models.remote.openai_client import ChatClient, Journal
+from treegym.models.remote import ChatClient, Journal
 
 
 def ask(text):

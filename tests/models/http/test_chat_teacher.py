@@ -12,7 +12,7 @@ from treegym.errors import BackendError, ConfigError
 from treegym.models.base import Embeds, Generates, Scores, needed
 from treegym.models.connect import connect
 from treegym.models.local.fake import FakeTokenizer
-from treegym.models.remote.chat_teacher import FEWEST_STEPS, ChatTeacher
+from treegym.models.remote.chat import FEWEST_STEPS, ChatTeacher
 from treegym.models.tokens.retokenize import Retokenized
 from treegym.tree.token_tree import Root
 

@@ -13,8 +13,8 @@ import pytest
 
 from treegym.errors import BackendError
 from treegym.models.local.fake import FakeLanguageModel
-from treegym.models.remote.identity import DifferentModel
-from treegym.models.remote.openai_client import Endpoint, Refused, RemoteModel, RetryPolicy
+from treegym.models.remote import Endpoint, Refused, RemoteModel, RetryPolicy
+from treegym.models.remote.dialect import DifferentModel
 from treegym.models.serving.server import running_server
 
 DEEP = b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}"

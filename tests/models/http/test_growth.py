@@ -17,8 +17,8 @@ import pytest
 from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.errors import BackendError
 from treegym.models.local.fake import FakeLanguageModel
-from treegym.models.remote.identity import DifferentModel
-from treegym.models.remote.openai_client import RemoteModel, RetryPolicy
+from treegym.models.remote import RemoteModel, RetryPolicy
+from treegym.models.remote.dialect import DifferentModel
 from treegym.models.serving.server import running_server
 from treegym.tree.token_tree import Root
 

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from treegym.errors import BackendError, ConfigError
+from treegym.models.remote import ChatClient, Endpoint, Refused, RemoteModel
 from treegym.models.remote.journal import Journal
-from treegym.models.remote.openai_client import ChatClient, Endpoint, Refused, RemoteModel
 from treegym.models.serving.server import running_server
 
 KEY = "sk-very-secret-4711"
@@ -62,7 +62,7 @@ def test_a_wrong_key_is_not_repeated_even_if_the_server_does(proxy, monkeypatch,
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     with pytest.raises(Refused, match=r"Incorrect API key provided: \[key hidden\]"):
         Endpoint(url, key_env=VARIABLE, retry=quick).get("models")
-    from treegym.models.remote.openai_client import RetryPolicy
+    from treegym.models.remote import RetryPolicy
 
     with pytest.raises(BackendError, match=r"\[key hidden\]"):
         Endpoint(url, key_env=VARIABLE, retry=RetryPolicy(attempts=1)).get("models")

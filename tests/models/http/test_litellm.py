@@ -8,9 +8,9 @@ import pytest
 
 from treegym.errors import BackendError, ConfigError, MissingDependency
 from treegym.models.connect import connect, is_address
-from treegym.models.remote.chat_teacher import ChatTeacher
+from treegym.models.remote import ChatClient
+from treegym.models.remote.chat import ChatTeacher
 from treegym.models.remote.endpoint import Refused
-from treegym.models.remote.openai_client import ChatClient
 
 HERE = importlib.util.find_spec("litellm") is not None
 needs_litellm = pytest.mark.skipif(not HERE, reason='LiteLLM is not installed: pip install "treegym[litellm]"')

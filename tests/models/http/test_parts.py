@@ -15,12 +15,9 @@ from hypothesis import strategies as st
 
 from treegym.errors import ConfigError, DataError
 from treegym.models.local.fake import FakeTokenizer
+from treegym.models.remote.answers import UNKNOWN, MalformedAnswer, Vocabulary, logprob, parse, read_choices
 from treegym.models.remote.journal import Journal
-from treegym.models.remote.limits import Allowance, Limits
-from treegym.models.remote.retry import RetryPolicy, retry_after_seconds
-from treegym.models.remote.served_tokens import UNKNOWN, Vocabulary, read_choices
-from treegym.models.remote.untrusted_json import MalformedAnswer, logprob, parse
-from treegym.models.remote.usage import Prices, Usage
+from treegym.models.remote.pacing import Allowance, Limits, Prices, RetryPolicy, Usage, retry_after_seconds
 
 
 class TestRetry:
@@ -126,7 +123,7 @@ class TestJournal:
 
     def test_an_interrupted_batch_goes_on_where_it_stopped(self, tmp_path, proxy, fake, contexts, quick):
         from treegym.errors import BackendError
-        from treegym.models.remote.openai_client import RemoteModel
+        from treegym.models.remote import RemoteModel
 
         allowed = 2
         script_count = 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from treegym.envs.token_tree.grow.voices import growth_mode
 from treegym.errors import BackendError, ConfigError
 from treegym.models.base import LanguageModel
 from treegym.models.connect import connect
 from treegym.models.local.fake import FakeLanguageModel
-from treegym.models.remote.dialect import growth_mode
-from treegym.models.remote.openai_client import RemoteModel
+from treegym.models.remote import RemoteModel
 from treegym.models.tree_scores import Branches, score_trees, score_trees_naively
 
 
@@ -106,7 +106,7 @@ def test_a_wrong_model_name_gets_a_suggestion(server, fake):
 
 
 def test_usage_and_cost_add_up(server, fake, contexts):
-    from treegym.models.remote.openai_client import Endpoint, Prices
+    from treegym.models.remote import Endpoint, Prices
 
     endpoint = Endpoint(server, prices=Prices(prompt=2.0, completion=10.0))
     remote = RemoteModel(endpoint, tokenizer=fake.tokenizer)

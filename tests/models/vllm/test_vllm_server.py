@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from treegym.envs.token_tree.grow.growing import GrowSettings, grow
-from treegym.models.remote.identity import DifferentModel
-from treegym.models.remote.openai_client import RemoteModel, RetryPolicy
+from treegym.models.remote import RemoteModel, RetryPolicy
+from treegym.models.remote.dialect import DifferentModel
 from treegym.tree.token_tree import Root
 
 from .conftest import start, stop, wait_ready

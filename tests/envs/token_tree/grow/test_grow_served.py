@@ -19,7 +19,7 @@ from treegym.models.base import LanguageModel
 from treegym.models.embeddings import HiddenStateEmbedder
 from treegym.models.local.fake import FakeLanguageModel, FakeTokenizer
 from treegym.models.local.transformers_model import TransformersModel
-from treegym.models.remote.openai_client import RemoteModel
+from treegym.models.remote import RemoteModel
 from treegym.models.serving.server import running_server
 from treegym.tree.token_tree import Root, TokenTree
 
