@@ -156,11 +156,12 @@ _GIVES = {"Generates": "words", "Scores": "log-probabilities", "Embeds": "hidden
 
 
 def able(model: object, ability: type[_Ability]) -> TypeGuard[_Ability]:
-    """Whether a model has all methods of a protocol.
+    """Whether a model has all methods of an ability.
 
     Wrappers that hand on through ``__getattr__`` count, which `isinstance` no longer sees from Python 3.12 on.
     """
-    named = {name for base in ability.__mro__ for name, value in vars(base).items() if callable(value)}
+    bases = [base for base in ability.__mro__ if base is not Speaker]
+    named = {name for base in bases for name, value in vars(base).items() if callable(value)}
     return all(callable(getattr(model, name, None)) for name in named if not name.startswith("_"))
 
 

@@ -10,7 +10,6 @@ Letters: B contexts, P longest context, L tokens of a tree of beginnings, D hidd
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,34 +18,13 @@ import torch
 from treegym.models.base import TokenIds, context_length
 from treegym.models.local.decoding import choose_tokens
 from treegym.models.local.network import Network
+from treegym.models.local.row_cache import RowCache
 from treegym.models.local.tree_attention import additive_masks, ancestor_mask
 
-__all__ = ["SHARING_PAYS", "Decoding", "decode", "last_states_shared", "read_padded", "read_shared", "shared_tokens"]
+__all__ = ["SHARING_PAYS", "decode", "last_states_shared", "read_shared", "shared_tokens"]
 
 TREE_LIMIT = 512  # tokens of one tree of beginnings, unless contexts are long; masks grow with its square
 SHARING_PAYS = 1.5  # tokens of all contexts over tokens of their tree, from which on the tree is worth its masks
-
-
-@dataclass
-class Decoding:
-    """A batch in the middle of decoding."""
-
-    cache: Any  # keys and values of every row's context, padded on the left
-    mask: torch.Tensor  # [B, P] long, 1 where a key is a token of the row
-    position: torch.Tensor  # [B, 1] position of the last token
-    state: torch.Tensor  # [B, D] last hidden state, from which the next token is read
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keeps some rows and drops the others."""
-        self.cache.batch_select_indices(rows)
-        self.mask, self.position, self.state = self.mask[rows], self.position[rows], self.state[rows]
-
-    def advance(self, model: Network, tokens: torch.Tensor) -> None:
-        """Reads one more token ``[B]`` of every row."""
-        self.position = self.position + 1
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        ids = tokens[:, None].to(model.device)
-        self.state = model.hidden(ids, positions=self.position, mask=self.mask, cache=self.cache)[:, -1]
 
 
 def shared_tokens(contexts: Sequence[TokenIds]) -> int:
@@ -65,26 +43,7 @@ def shared_tokens(contexts: Sequence[TokenIds]) -> int:
 
 
 @torch.inference_mode()
-def read_padded(model: Network, contexts: Sequence[TokenIds]) -> Decoding:
-    """Reads contexts one by one in one batch."""
-    from transformers import DynamicCache
-
-    longest = max(len(context) for context in contexts)
-    ids = np.full((len(contexts), longest), model.tokenizer.pad_id, np.int64)
-    mask = np.zeros((len(contexts), longest), np.int64)
-    for row, context in enumerate(contexts):
-        ids[row, longest - len(context) :] = context
-        mask[row, longest - len(context) :] = 1
-    seen = torch.from_numpy(mask).to(model.device)
-    positions = (seen.cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache()
-    padded = seen if (mask == 0).any() or model.warns_of_padding else None
-    states = model.hidden(torch.from_numpy(ids).to(model.device), positions=positions, mask=padded, cache=cache)
-    return Decoding(cache, seen, positions[:, -1:], states[:, -1])
-
-
-@torch.inference_mode()
-def read_shared(model: Network, contexts: Sequence[TokenIds]) -> Decoding:
+def read_shared(model: Network, contexts: Sequence[TokenIds]) -> RowCache:
     """Reads the tree of all contexts, then gathers each one's path."""
     from transformers import DynamicCache
 
@@ -92,18 +51,9 @@ def read_shared(model: Network, contexts: Sequence[TokenIds]) -> Decoding:
     cache = DynamicCache()
     states = _read_forest(model, forest, cache)  # [trees * L, D]
     width = states.shape[0] // len(forest.tokens)
-    length = max(len(path) for path in forest.paths)
-    index = np.zeros((len(contexts), length), np.int64)  # [B, P] places in the flattened trees
-    mask = np.zeros((len(contexts), length), np.int64)
-    for row, (tree, path) in enumerate(zip(forest.tree_of, forest.paths, strict=True)):
-        index[row, length - len(path) :] = np.array(path) + tree * width
-        mask[row, length - len(path) :] = 1
-    where, seen = torch.from_numpy(index).to(model.device), torch.from_numpy(mask).to(model.device)
-    gathered = DynamicCache()
-    for layer, stored in enumerate(cache.layers):
-        keys, values = (t.transpose(1, 2).flatten(0, 1)[where].transpose(1, 2) for t in (stored.keys, stored.values))
-        gathered.update(keys, values, layer)  # [B, H, P, head size]
-    return Decoding(gathered, seen, seen.sum(dim=1, keepdim=True) - 1, states[where[:, -1]])
+    paths = [np.array(path) + tree * width for tree, path in zip(forest.tree_of, forest.paths, strict=True)]
+    flat = [[t.transpose(1, 2).flatten(0, 1) for t in (layer.keys, layer.values)] for layer in cache.layers]
+    return RowCache.gathered(model, [(keys, values) for keys, values in flat], states, paths)
 
 
 @torch.inference_mode()
@@ -164,8 +114,7 @@ class _Forest:
 
 @torch.inference_mode()
 def decode(
-    model: Network,
-    decoding: Decoding,
+    rows: RowCache,
     *,
     max_new_tokens: int,
     temperature: float,
@@ -177,17 +126,17 @@ def decode(
 
     A row that has read as many tokens as the model has positions is finished too, and one that `over` says is.
     """
-    limit = context_length(model)
-    last = decoding.position[:, 0].tolist()
+    limit = context_length(rows.model)
+    last = rows.position[:, 0].tolist()
     rooms = [max_new_tokens if limit is None else limit - 1 - position for position in last]  # tokens to be read
-    made: list[list[int]] = [[] for _ in range(len(decoding.mask))]
+    made: list[list[int]] = [[] for _ in range(len(rows.mask))]
     active = list(range(len(made)))
     for step in range(max_new_tokens):
         if temperature > 0.0:
-            logprobs = torch.log_softmax(model.logits(decoding.state), dim=-1).cpu().numpy()  # [B, V]
+            logprobs = torch.log_softmax(rows.model.logits(rows.state), dim=-1).cpu().numpy()  # [B, V]
             chosen = torch.from_numpy(choose_tokens(logprobs, temperature, [generators[row] for row in active]))
         else:
-            chosen = model.likeliest(decoding.state)
+            chosen = rows.model.likeliest(rows.state)
         tokens = chosen.tolist()
         for row, token in zip(active, tokens, strict=True):
             made[row].append(token)
@@ -198,7 +147,7 @@ def decode(
             break
         if len(going) < len(active):
             keep = torch.tensor(going)
-            decoding.keep(keep.to(model.device))
+            rows.keep(keep.to(rows.model.device))
             active, chosen = [active[place] for place in going], chosen[keep]
-        decoding.advance(model, chosen)
+        rows.advance(chosen)
     return made

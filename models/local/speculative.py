@@ -23,7 +23,7 @@ import torch
 from treegym.errors import ConfigError
 from treegym.models.base import Sampling, SamplingSettings, TokenIds, check_contexts
 from treegym.models.local.decoding import row_generators
-from treegym.models.local.ragged_cache import RaggedCache
+from treegym.models.local.row_cache import RowCache
 from treegym.models.local.transformers_model import TransformersModel
 from treegym.models.tree_scores import Branches, TreeScores
 
@@ -170,7 +170,7 @@ class _Run:
         self.limits = [self.limit if room is None else min(self.limit, room + 1 - len(context)) for context in contexts]
         self.made: list[list[int]] = [[] for _ in contexts]
         self.active = list(range(len(contexts)))
-        self.caches = [RaggedCache(model, len(contexts)) for model in (owner.draft, owner.target)]
+        self.caches = [RowCache.empty(model, len(contexts)) for model in (owner.draft, owner.target)]
         self.unread = [[[int(i) for i in context] for context in contexts] for _ in self.caches]  # tokens not cached
 
     def finished(self) -> list[list[int]]:
@@ -185,7 +185,7 @@ class _Run:
         proposals, draft = self._propose(count)
         target = self._check(proposals)
         going, tested_all, accepted_all, kept_all = [], 0, 0, 0
-        kept_columns = [torch.zeros(len(self.active), dtype=torch.long) for _ in self.caches]
+        dropped = [torch.zeros(len(self.active), dtype=torch.long) for _ in self.caches]
         for place, row in enumerate(self.active):
             accepted, follows = self._verdict(place, row, proposals[place], draft[place], target[place])
             new = [*proposals[place][:accepted], follows]
@@ -193,22 +193,23 @@ class _Run:
             tested_all += min(accepted + 1, count)
             done = self._extend(row, new)
             kept_all += len(new)
-            for which, cache in enumerate(self.caches):
+            for which in range(len(self.caches)):
                 read = count - 1 if which == 0 else count  # the draft has not read its own last proposal
                 keep = min(accepted, read)
-                kept_columns[which][place] = cache.columns() - (read - keep)
+                dropped[which][place] = read - keep
                 self.unread[which][place] = new[keep:]
             if not done:
                 going.append(place)
         owner._count(tested_all, accepted_all, kept_all)
-        for cache, kept in zip(self.caches, kept_columns, strict=True):
-            cache.take_back(kept.to(cache.model.device))
+        for cache, rejected in zip(self.caches, dropped, strict=True):
+            cache.take_back(rejected.to(cache.model.device))
         if len(going) < len(self.active):
             self.active = [self.active[place] for place in going]
             for which, cache in enumerate(self.caches):
                 self.unread[which] = [self.unread[which][place] for place in going]
                 if going:
-                    cache.select(torch.tensor(going, device=cache.model.device))
+                    cache.keep(torch.tensor(going, device=cache.model.device))
+                    cache.trim()
 
     def _extend(self, row: int, new: Sequence[int]) -> bool:
         """Adds tokens to a row's result up to its stop or the limit, and tells whether the row is done."""
@@ -237,7 +238,7 @@ class _Run:
                 proposals[place].append(token)
             if step + 1 < count:
                 ids = torch.tensor(tokens, device=model.device)[:, None]
-                state = cache.append(ids, torch.ones_like(ids, dtype=torch.bool))[:, -1]
+                state = cache.append(ids)[:, -1]
         return proposals, [np.array(rows) for rows in drawn_from]
 
     def _check(self, proposals: list[list[int]]) -> list[np.ndarray]:
@@ -274,10 +275,10 @@ class _Run:
         ends = torch.tensor([len(row) for row in rows], device=device)
         if more[0] and bool((ends == longest).all()):  # one pass for both
             joined = torch.cat([ids, torch.tensor(more, device=device)], dim=1)
-            return cache.append(joined, torch.ones_like(joined, dtype=torch.bool))[:, longest - 1 :]
-        states = cache.append(ids, torch.arange(longest, device=device) < ends[:, None])
+            return cache.append(joined)[:, longest - 1 :]
+        states = cache.append(ids, ends)
         last = states[torch.arange(len(rows), device=device), ends - 1][:, None]
         if not more[0]:
             return last
         following = torch.tensor(more, device=device)
-        return torch.cat([last, cache.append(following, torch.ones_like(following, dtype=torch.bool))], dim=1)
+        return torch.cat([last, cache.append(following)], dim=1)

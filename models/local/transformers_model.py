@@ -21,10 +21,10 @@ from treegym.models.local.decoding_batch import (
     SHARING_PAYS,
     decode,
     last_states_shared,
-    read_padded,
     read_shared,
     shared_tokens,
 )
+from treegym.models.local.row_cache import RowCache
 from treegym.models.local.tree_attention import score_trees_by_attention
 from treegym.models.local.tree_reader import TreeReader
 from treegym.models.local.vocabulary_head import LARGE, read_vocabulary
@@ -295,10 +295,9 @@ class TransformersModel:
         order = self._sharing_order(contexts)
         for rows in self._chunks([len(context) + asked.max_new_tokens for context in contexts], order):
             chosen = [contexts[row] for row in rows]
-            decoding = read_padded(self, chosen) if order is None else read_shared(self, chosen)
+            running = RowCache.read(self, chosen) if order is None else read_shared(self, chosen)
             continuations = decode(
-                self,
-                decoding,
+                running,
                 over=self._stops_within() if self.stops else None,
                 max_new_tokens=asked.max_new_tokens,
                 temperature=asked.temperature,

@@ -10,14 +10,13 @@ Letters: S tokens of all trees (prompts and nodes), B rows, P longest path, H ke
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from treegym.models.base import check_length, context_length
-from treegym.models.local.decoding_batch import Decoding
 from treegym.models.local.network import Network
+from treegym.models.local.row_cache import RowCache
 from treegym.models.local.tree_attention import Laid, lay_out_trees, read_scores
 from treegym.models.tree_scores import Branches, Hopeless, TreeScores
 
@@ -82,9 +81,9 @@ class TreeReader:
         """Returns the state of a token after each node ``[B, D] float32``; nodes of a tree side by side."""
         found = np.empty((len(nodes), self.model.config.hidden_size), np.float32)
         for rows in self._batches(nodes, [1] * len(nodes)):
-            decoding = self._gathered([nodes[row] for row in rows])
-            decoding.advance(self.model, torch.tensor([tokens[row] for row in rows]))
-            found[rows] = decoding.state.float().cpu().numpy()
+            running = self._gathered([nodes[row] for row in rows])
+            running.advance(torch.tensor([tokens[row] for row in rows]))
+            found[rows] = running.state.float().cpu().numpy()
         return found
 
     def ends(self, tree: int, nodes: np.ndarray) -> np.ndarray:
@@ -150,14 +149,14 @@ class TreeReader:
         active = [row for row in active if row not in dropped]
         step = 0
         if active:
-            decoding = self._gathered([nodes[row] for row in active])
-            decoding.advance(self.model, torch.tensor([tokens[row] for row in active]))
+            running = self._gathered([nodes[row] for row in active])
+            running.advance(torch.tensor([tokens[row] for row in active]))
             length = context_length(self.model)
-            check_length(int(decoding.position.max()) + 1, name=self.model.name, limit=length)
+            check_length(int(running.position.max()) + 1, name=self.model.name, limit=length)
         while active:
-            chosen = self.model.likeliest(decoding.state)  # [B]
+            chosen = self.model.likeliest(running.state)  # [B]
             step += 1
-            last_position = decoding.position[:, 0].tolist()
+            last_position = running.position[:, 0].tolist()
             for row, token, position in zip(active, chosen.tolist(), last_position, strict=True):
                 made_now[row].append(token)
                 full = length is not None and position + 1 >= length
@@ -170,25 +169,14 @@ class TreeReader:
                 if not active:
                     break
                 index = torch.tensor(keep)
-                decoding.keep(index.to(self.model.device))
+                running.keep(index.to(self.model.device))
                 chosen = chosen[index]
-            decoding.advance(self.model, chosen)
+            running.advance(chosen)
         for row, continuation in ended.items():
             made[row] = continuation
 
-    def _gathered(self, nodes: Sequence[tuple[int, int]]) -> Decoding:
-        """Returns the paths to some nodes as a batch in the middle of decoding."""
-        from transformers import DynamicCache
-
-        paths = [self.places(tree, node) for tree, node in nodes]
-        longest = max(len(path) for path in paths)
-        index = np.zeros((len(paths), longest), np.int64)  # [B, P]
-        mask = np.zeros((len(paths), longest), np.int64)
-        for row, path in enumerate(paths):
-            index[row, longest - len(path) :] = path
-            mask[row, longest - len(path) :] = 1
-        where, seen = (torch.from_numpy(array).to(self.model.device) for array in (index, mask))
-        cache: Any = DynamicCache()
-        for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
-            cache.update(keys[where].transpose(1, 2), values[where].transpose(1, 2), layer)  # [B, H, P, head size]
-        return Decoding(cache, seen, seen.sum(dim=1, keepdim=True) - 1, self.states(index[:, -1]))
+    def _gathered(self, nodes: Sequence[tuple[int, int]]) -> RowCache:
+        """Returns the paths to some nodes as rows that can be gone on from."""
+        assert self._states is not None
+        read = list(zip(self._keys, self._values, strict=True))
+        return RowCache.gathered(self.model, read, self._states, [self.places(tree, node) for tree, node in nodes])

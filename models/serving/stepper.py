@@ -49,7 +49,7 @@ class CachedStepper:
         self._model = model
         self._keys: list[Hashable] = []
         self._lengths: list[int] = []  # tokens cached of each row
-        self._running: Any = None  # the Decoding of all rows
+        self._running: Any = None  # the `RowCache` of all rows
 
     def reset(self) -> None:
         self._keys, self._lengths, self._running = [], [], None
@@ -89,15 +89,18 @@ class CachedStepper:
         import torch
 
         self._lengths = [length + 1 for length in self._lengths]
-        self._running.advance(self._model, torch.tensor(tokens))
+        self._running.advance(torch.tensor(tokens))
         return self._running.state
 
     def _admit(self, keys: list[Hashable], contexts: list[TokenIds]) -> Any:
         """Reads new contexts, joins them to the running batch, and returns their states ``[B, D]``."""
-        from treegym.models.local.decoding_batch import read_padded
+        from treegym.models.local.row_cache import RowCache
 
-        fresh = read_padded(self._model, contexts)
-        self._running = fresh if self._running is None else _joined(self._running, fresh)
+        fresh = RowCache.read(self._model, contexts)
+        if self._running is None:
+            self._running = fresh
+        else:
+            self._running.join(fresh)
         self._keys += keys
         self._lengths += [len(context) for context in contexts]
         return fresh.state
@@ -113,30 +116,8 @@ class CachedStepper:
             return
         index = torch.tensor(rows, device=self._model.device)
         self._keys, self._lengths = [self._keys[row] for row in rows], [self._lengths[row] for row in rows]
-        running = self._running
-        running.keep(index)
-        start = running.mask.shape[1] - max(self._lengths)
-        if start > 0:
-            running.mask = running.mask[:, start:]
-            for layer in running.cache.layers:
-                layer.keys, layer.values = layer.keys[:, :, start:], layer.values[:, :, start:]
-
-
-def _joined(one: Any, other: Any) -> Any:
-    """Returns one batch of two, the narrower padded on the left; the caches are changed in place."""
-    import torch
-    from torch.nn.functional import pad
-
-    width = max(one.mask.shape[1], other.mask.shape[1])
-    first, second = width - one.mask.shape[1], width - other.mask.shape[1]
-    for mine, theirs in zip(one.cache.layers, other.cache.layers, strict=True):
-        for name in ("keys", "values"):
-            parts = pad(getattr(mine, name), (0, 0, first, 0)), pad(getattr(theirs, name), (0, 0, second, 0))
-            setattr(mine, name, torch.cat(parts))
-    one.mask = torch.cat([pad(one.mask, (first, 0)), pad(other.mask, (second, 0))])
-    one.position = torch.cat([one.position, other.position])
-    one.state = torch.cat([one.state, other.state])
-    return one
+        self._running.keep(index)
+        self._running.trim()
 
 
 def stepper_for(model: Scores) -> Stepper:
