@@ -16,6 +16,7 @@ from treegym.errors import ConfigError
 from treegym.optimize.candidates import Candidate
 from treegym.optimize.fitness import fitness, scores, weights_of
 from treegym.optimize.measurement import Measurement
+from treegym.search.selectors import choose
 
 __all__ = ["CandidateSelector", "Fitness", "Policy"]
 
@@ -78,33 +79,35 @@ class CandidateSelector:
 
     def select_candidate(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
         """Returns one candidate, by the method chosen."""
-        choose = {
+        select = {
             "tournament": self.tournament_selection,
             "roulette": self.roulette_selection,
             "rank": self.rank_selection,
             "rl": self.rl_enhanced_selection,
         }[self.method]
-        return choose(candidates, fitness)
+        return select(candidates, fitness)
 
     def tournament_selection(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
         """Draws `tournament_size` distinct candidates and returns the fittest of them."""
-        values = _checked(candidates, fitness)
-        drawn = self.rng.permutation(len(values))[: self.tournament_size]
-        return candidates[int(drawn[np.argmax(values[drawn])])]
+        return self._drawn(candidates, _checked(candidates, fitness), "tournament", size=self.tournament_size)
 
     def roulette_selection(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
         """Draws a candidate with a chance proportional to its fitness above the worst (plus a tenth of the spread)."""
         values = _checked(candidates, fitness)
-        spread = float(np.ptp(values))
-        shares = values - values.min() + 0.1 * spread if spread > 0 else np.ones(len(values))
-        return candidates[int(self.rng.choice(len(values), p=shares / shares.sum()))]
+        return self._drawn(candidates, values - values.min() + 0.1 * float(np.ptp(values)), "roulette")
 
     def rank_selection(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
-        """Draws a candidate with a chance proportional to its rank: n for the fittest, 1 for the least fit."""
-        values = _checked(candidates, fitness)
-        ranks = np.empty(len(values))
-        ranks[np.argsort(values, kind="stable")] = np.arange(1, len(values) + 1)
-        return candidates[int(self.rng.choice(len(values), p=ranks / ranks.sum()))]
+        """Draws a candidate with a chance proportional to its rank: n for the fittest, 1 for the least fit.
+
+        Ties share their mean rank.
+        """
+        return self._drawn(candidates, _checked(candidates, fitness), "rank", pressure=None)
+
+    def _drawn(
+        self, candidates: Sequence[Candidate], values: np.ndarray, selector: str, **settings: float | None
+    ) -> Candidate:
+        [chosen] = choose(values, count=1, seed=self.rng, selector=selector, **settings)
+        return candidates[int(chosen)]
 
     def rl_enhanced_selection(self, candidates: Sequence[Candidate], fitness: Sequence[float]) -> Candidate:
         """Asks the learned policy."""

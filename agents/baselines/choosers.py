@@ -12,6 +12,7 @@ import numpy as np
 from treegym.agents.baselines.base import Baseline
 from treegym.agents.masking import greedy
 from treegym.errors import ConfigError, suggest
+from treegym.search.selectors import drawn, rank_probabilities, roulette_probabilities, tournament_probabilities
 
 __all__ = ["GreedyPrior", "RandomAgent", "RankSelection", "Roulette", "StepVote", "Teacher", "Tournament"]
 
@@ -74,10 +75,8 @@ class Roulette(Baseline):
     """Draws a child with probability proportional to what the primary gives it."""
 
     def choose(self, rows: dict[str, np.ndarray], *, deterministic: bool) -> np.ndarray:
-        mask = self.mask(rows)
-        score = self.columns(rows, ["prior"])[..., 0]
-        noise = self.rng.gumbel(size=mask.shape)  # argmax of logits + Gumbel noise draws from their softmax
-        return greedy(score + noise, mask)
+        prior = np.exp(self.columns(rows, ["prior"])[..., 0].astype(np.float64))
+        return drawn(roulette_probabilities(prior, among=self.mask(rows)), self.rng)
 
 
 class Tournament(Baseline):
@@ -95,19 +94,13 @@ class Tournament(Baseline):
         super().__init__(env, seed=seed, **kwargs)
 
     def choose(self, rows: dict[str, np.ndarray], *, deterministic: bool) -> np.ndarray:
-        mask = self.mask(rows)
-        lots = np.where(mask, self.rng.random(mask.shape), np.inf)
-        drawn = mask & (lots.argsort(1).argsort(1) < self.size)
-        return greedy(self.columns(rows, ["prior"])[..., 0], drawn)
+        prior = self.columns(rows, ["prior"])[..., 0]
+        return drawn(tournament_probabilities(prior, among=self.mask(rows), size=self.size), self.rng)
 
 
 class RankSelection(Baseline):
     """Draws a child with probability falling linearly with its rank under the primary."""
 
     def choose(self, rows: dict[str, np.ndarray], *, deterministic: bool) -> np.ndarray:
-        mask = self.mask(rows)
-        score = np.where(mask, self.columns(rows, ["prior"])[..., 0], -np.inf)
-        rank = (-score).argsort(1, kind="stable").argsort(1)  # 0 is the best
-        weight = np.where(mask, mask.sum(1, keepdims=True) - rank, 0).astype(np.float64)
-        running = weight.cumsum(1)
-        return (running > self.rng.random((len(mask), 1)) * running[:, -1:]).argmax(1)
+        prior = self.columns(rows, ["prior"])[..., 0]
+        return drawn(rank_probabilities(prior, among=self.mask(rows), pressure=None), self.rng)
