@@ -8,10 +8,14 @@ cd "$(dirname "$0")/.."
 declare -A packages=(
     [trl]="trl==1.16.0 datasets -e .[models,parquet]"
     [minari]="minari[hdf5] d3rlpy -e .[agents]"
-    [torchrl]="torchrl tianshou -e .[agents]"
+    [torchrl]="torchrl tianshou sb3-contrib -e .[agents]"
     [trackers]="trackio wandb mlflow -e .[agents,tensorboard]"
-    [openenv]="openenv-core -e .[http]"
-    [verifiers]="verifiers -e .[models,http]"
+    [openenv]="-e .[openenv,http]"
+    [verifiers]="-e .[verifiers,models,http]"
+)
+declare -A tests=(
+    [trl]="trl formats" [minari]="minari" [torchrl]="trainers" [trackers]="trackers" [openenv]="openenv"
+    [verifiers]="verifiers"
 )
 doors=("$@")
 [[ $# -gt 0 ]] || doors=("${!packages[@]}")
@@ -25,5 +29,7 @@ for door in "${doors[@]}"; do
         [[ $door != minari ]] || "$here/bin/pip" install --quiet --no-deps "gymnasium==1.4.0"
         touch "$here/.done"
     fi
-    OMP_NUM_THREADS=1 "$here/bin/python" -m pytest -q tests/integrations
+    files=()
+    for name in ${tests[$door]}; do files+=("tests/integrations/test_$name.py"); done
+    OMP_NUM_THREADS=1 "$here/bin/python" -m pytest -q "${files[@]}"
 done

@@ -5,22 +5,24 @@ uvicorn --factory treegym.integrations.openenv:app        (TREEGYM_ENV=Candidate
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import json
 import os
 import uuid
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from openenv.core.env_server.http_server import create_fastapi_app
 from openenv.core.env_server.interfaces import Environment
 from openenv.core.env_server.types import Action, Observation, State
+from openenv.core.generic_client import GenericEnvClient
 from pydantic import Field
 
-import treegym  # noqa: F401 (registers the ids)
-from treegym.errors import ConfigError
+from treegym.errors import BackendError, ConfigError
+from treegym.registration import find_spec
 
-__all__ = ["Choice", "GymServer", "Seen", "app"]
+__all__ = ["Choice", "GymClient", "GymServer", "Seen", "app"]
 
 SESSIONS = 256
 
@@ -46,9 +48,9 @@ class GymServer(Environment[Choice, Seen, State]):
 
     SUPPORTS_CONCURRENT_SESSIONS = True
 
-    def __init__(self, env_id: str = "TokenTree-v0", **kwargs: Any) -> None:
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__()
-        self._env = gym.make(env_id, **kwargs)
+        self._env = env
         self._state = State(episode_id=None, step_count=0)
         self._ended = True
 
@@ -61,7 +63,7 @@ class GymServer(Environment[Choice, Seen, State]):
         return self._shown(seen, info, 0.0, False, False)
 
     def step(self, action: Choice, timeout_s: float | None = None, **kwargs: Any) -> Seen:
-        """Takes one step; a step is far below any time-out, so none can leave a session half done."""
+        """Takes one whole step, however long a client waits for it."""
         if self._ended:
             raise ConfigError("the episode has ended; reset first")
         seen, reward, terminated, truncated, info = self._env.step(action.action)
@@ -79,19 +81,65 @@ class GymServer(Environment[Choice, Seen, State]):
         self._env.close()
 
     def _shown(self, seen: Any, info: dict[str, Any], reward: float, done: bool, truncated: bool) -> Seen:
-        return Seen(
+        return Seen.model_construct(  # ours and in order: checking each of the numbers again took a third of a step
             done=done,
             reward=reward,
-            observations=np.asarray(seen["observations"], np.float64).ravel().tolist(),
-            action_mask=[int(value) for value in seen["action_mask"]],
+            observations=seen["observations"].ravel().tolist(),
+            action_mask=seen["action_mask"].tolist(),
             text=str(info.get("text", "")),
             is_success=bool(info.get("is_success", False)),
             truncated=truncated,
         )
 
 
+class QuickServer(GymServer):
+    """A session whose steps only look things up: they are made at once, without the thread that OpenEnv would start."""
+
+    async def reset_async(self, seed: int | None = None, episode_id: str | None = None, **kwargs: Any) -> Seen:
+        """Starts an episode."""
+        return self.reset(seed, episode_id, **kwargs)
+
+    async def step_async(self, action: Choice, timeout_s: float | None = None, **kwargs: Any) -> Seen:
+        """Takes one step."""
+        return self.step(action, timeout_s, **kwargs)
+
+
 def app(env_id: str | None = None, *, sessions: int = SESSIONS, **kwargs: Any) -> Any:
     """Returns the web application; TREEGYM_ENV and TREEGYM_ENV_ARGS (JSON) say what a server started by name serves."""
     chosen = env_id or os.environ.get("TREEGYM_ENV", "TokenTree-v0")
-    given = {**json.loads(os.environ.get("TREEGYM_ENV_ARGS", "{}")), **kwargs}
-    return create_fastapi_app(lambda: GymServer(chosen, **given), Choice, Seen, max_concurrent_envs=sessions)
+    try:
+        told = json.loads(os.environ.get("TREEGYM_ENV_ARGS", "{}"))
+    except ValueError as error:
+        raise ConfigError(f"TREEGYM_ENV_ARGS is no JSON: {error}") from error
+    if not isinstance(told, dict):
+        raise ConfigError("TREEGYM_ENV_ARGS must be a JSON object of keyword arguments")
+    given = {**told, **kwargs}
+    first = gym.make(find_spec(chosen, where="TREEGYM_ENV"), **given)
+    if getattr(first.unwrapped, "multi_objective", False):
+        raise ConfigError(f"{chosen} pays a vector, and OpenEnv passes on one number; serve the id without MO")
+    # a tree that grows, or asks a judge, may take its time: threads keep the other sessions going
+    looks_up = getattr(getattr(first.unwrapped, "world", None), "needs_preparation", True) is False
+    session = QuickServer if looks_up else GymServer
+    # copies share the tree and its tables, and each draws its own start where no seed is given
+    return create_fastapi_app(lambda: session(copy.deepcopy(first)), Choice, Seen, max_concurrent_envs=sessions)
+
+
+class GymClient(GenericEnvClient):
+    """OpenEnv's client, but that an answer which came too late is never taken for that of the next request.
+
+    A request that timed out may still be carried out, and its answer would be read next: the session is closed instead,
+    and the next one begins with a reset.
+    """
+
+    async def _send_and_receive(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await super()._send_and_receive(message)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if self._ws is not None:
+                self._ws.transport.abort()  # a farewell would wait for a server that does not answer
+                self._ws = None
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise BackendError(
+                f"the server did not answer a {message.get('type')} in time; the session is closed, so reset"
+            ) from error
