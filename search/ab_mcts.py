@@ -1,84 +1,97 @@
-"""AB-MCTS-A: go wider or go deeper, decided by Thompson sampling (https://arxiv.org/abs/2503.04412).
+"""AB-MCTS: go wider or go deeper, decided by Thompson sampling (https://arxiv.org/abs/2503.04412).
 
-At every node either a new child is generated, by one of several arms such as teachers, or an existing child is refined.
-All scores below a choice are taken as normal with unknown mean and variance under a normal-inverse-chi-squared prior;
-one draw of the mean from each posterior decides. Here generating means taking the likeliest untried action of an arm.
+At every node either a new child is generated or an existing child is refined. AB-MCTS-A draws once for generating, by
+what its children were worth when they were generated, and once for refining, by all that was found below them; the
+scores behind a choice are normal with unknown mean and variance. AB-MCTS-M takes the children as groups of one mixed
+model, and a child not generated yet as one group more. Which of several arms (such as teachers) generates is decided
+by what each generated anywhere in the tree. Here generating means taking the likeliest untried action of an arm.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from treegym.errors import ConfigError
 from treegym.search.checks import from_zero, positive
 from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams
+from treegym.search.posteriors import Mixed, Prior, Scores, mixed_draws
 from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
-__all__ = ["Scores", "ab_mcts"]
+__all__ = ["ab_mcts", "ab_mcts_m"]
 
-MEAN, KAPPA, NU, TAU2 = 0.0, 1.0, 1.0, 0.1  # the prior: mean 0 worth one score, variance 0.1 worth one score
+class _Arms:
+    """Which arm to generate by: what each has generated anywhere in a root's tree."""
 
+    def __init__(self, prior: Prior | Mixed) -> None:
+        self.prior = prior
+        self.scores: dict[int, Scores] = {}
 
-class Scores:
-    """Scores seen below one choice, and the posterior of their mean."""
+    def choose(self, open_: list[int], rng: np.random.Generator) -> int:
+        """Returns one of the arms that still have something to generate, by one draw from each."""
+        if len(open_) == 1:
+            return open_[0]
+        if isinstance(self.prior, Prior):
+            return max(open_, key=lambda arm: self.of(arm).draw(rng))
+        known = [arm for arm, scores in self.scores.items() if scores.count]
+        if not known:
+            return open_[int(rng.integers(len(open_)))]
+        scores, _ = mixed_draws([self.scores[arm] for arm in known], self.prior, rng)
+        draws = dict(zip(known, scores.tolist(), strict=True))
+        for arm in open_:
+            if arm not in draws:
+                draws[arm] = mixed_draws([self.scores[other] for other in known], self.prior, rng)[1]
+        return max(open_, key=draws.__getitem__)
 
-    def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, 0.0, 0.0
-
-    def add(self, score: float) -> None:
-        """Takes one score in (Welford's update)."""
-        self.count += 1
-        change = score - self.mean
-        self.mean += change / self.count
-        self.squares += change * (score - self.mean)
-
-    def posterior(self) -> tuple[float, float, float, float]:
-        """Returns mean, kappa, nu and tau2 of the normal-inverse-chi-squared posterior."""
-        kappa, nu = KAPPA + self.count, NU + self.count
-        mean = (KAPPA * MEAN + self.count * self.mean) / kappa
-        total = NU * TAU2 + self.squares + self.count * KAPPA / kappa * (self.mean - MEAN) ** 2
-        return mean, kappa, nu, total / nu
-
-    def draw(self, rng: np.random.Generator) -> float:
-        """Draws a mean from the posterior."""
-        mean, kappa, nu, tau2 = self.posterior()
-        variance = nu * tau2 / rng.chisquare(nu)
-        return float(rng.normal(mean, np.sqrt(variance / kappa)))
+    def of(self, arm: int) -> Scores:
+        """Returns the scores of an arm."""
+        if arm not in self.scores:
+            self.scores[arm] = Scores(self.prior) if isinstance(self.prior, Prior) else Scores()
+        return self.scores[arm]
 
 
 class _Node:
     """A judged state with the choices below it."""
 
-    def __init__(self, number: int, log_prior: np.ndarray | None, arms: np.ndarray | None, reward: float) -> None:
-        self.number, self.reward = number, reward
+    def __init__(
+        self, number: int, log_prior: np.ndarray | None, arms: np.ndarray | None, reward: float, prior: Prior | Mixed
+    ) -> None:
+        self.number, self.reward, self.prior = number, reward, prior
         self.children: dict[int, _Node] = {}
         self.below: dict[int, Scores] = {}  # by child
-        self.deeper = Scores()  # all scores below existing children: what refining is worth
+        self.deeper = self.scores()  # all scores below existing children: what refining is worth
+        self.generated = self.scores()  # scores of the children when they were generated
         self.untried: dict[int, list[int]] = {}  # by arm: actions, the likeliest first
-        self.generated: dict[int, Scores] = {}  # by arm: scores of the children it generated
         if log_prior is not None:
             for action in np.argsort(-log_prior, kind="stable"):
                 if np.isfinite(log_prior[action]):
-                    arm = 0 if arms is None else int(arms[action])
-                    self.untried.setdefault(arm, []).append(int(action))
-                    self.generated.setdefault(arm, Scores())
+                    self.untried.setdefault(0 if arms is None else int(arms[action]), []).append(int(action))
         self.done = not self.untried  # nothing left to judge at or below this node
 
-    def choose(self, rng: np.random.Generator) -> tuple[str, int]:
+    def scores(self) -> Scores:
+        """Returns an empty account under the node's prior."""
+        return Scores(self.prior) if isinstance(self.prior, Prior) else Scores()
+
+    def choose(self, arms: _Arms, rng: np.random.Generator) -> tuple[str, int]:
         """Returns ("generate", arm) or ("refine", action)."""
         open_children = [action for action, child in self.children.items() if not child.done]
-        arms = [arm for arm, actions in self.untried.items() if actions]
-        best_arm, best_draw = -1, -np.inf
-        for arm in arms:
-            draw = self.generated[arm].draw(rng)
-            if draw > best_draw:
-                best_arm, best_draw = arm, draw
-        if not open_children or (arms and best_draw >= self.deeper.draw(rng)):
-            return "generate", best_arm
-        draws = [self.below[action].draw(rng) for action in open_children]
+        open_arms = [arm for arm, actions in self.untried.items() if actions]
+        if not open_children:
+            return "generate", arms.choose(open_arms, rng)
+        if isinstance(self.prior, Prior):
+            if open_arms and self.generated.draw(rng) >= self.deeper.draw(rng):
+                return "generate", arms.choose(open_arms, rng)
+            draws = [self.below[action].draw(rng) for action in open_children]
+        else:
+            scores, unseen = mixed_draws(list(self.below.values()), self.prior, rng)
+            named = dict(zip(self.below, scores.tolist(), strict=True))
+            draws = [named[action] for action in open_children]
+            if open_arms and unseen >= max(draws):
+                return "generate", arms.choose(open_arms, rng)
         return "refine", open_children[int(np.argmax(draws))]
 
 
@@ -91,27 +104,33 @@ def ab_mcts(
     root_ids: np.ndarray | None = None,
     discount: float = 1.0,
     arms: Callable[[Any], np.ndarray] | None = None,
+    prior: Prior | Mixed = Prior(),  # noqa: B008 - it cannot be changed
     model_calls: int | None = None,
     seconds: float | None = None,
 ) -> SearchResult:
-    """Searches with AB-MCTS-A; scores are rewards on the way + value of the new state, best in about [0, 1].
+    """Searches with AB-MCTS; scores are rewards on the way + value of the new state, best in about [0, 1].
 
     Args:
         arms: ``arms(states) -> int [B, A]`` says which arm (teacher) each action belongs to; one arm unless given.
+        prior: what is assumed of scores: a `Prior` (AB-MCTS-A) or a `Mixed` model (AB-MCTS-M).
         model_calls: calls of the simulator's `expand` at most, the roots' not counted.
         seconds: wall-clock time; a round under way is finished.
     """
     budget, discount = positive("num_simulations", num_simulations), from_zero("discount", discount, 1.0)
+    if not isinstance(prior, (Prior, Mixed)):
+        raise ConfigError(f"prior is {prior!r}; it must be a treegym.search.posteriors.Prior, or Mixed")
+    prior = prior.checked()
     world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
     given = world.roots(states)
-    prior = log_policy(given)
-    size, actions = prior.shape
+    log_prior = log_policy(given)
+    size, actions = log_prior.shape
     streams = root_streams(seed, root_ids, size)
     tally = Tally(size, actions)
     store = StateStore(states, size * (budget + 1))
     store.put(np.arange(count(states)), states)
     table = arms(states) if arms is not None else None
-    roots = [_Node(b, prior[b], None if table is None else table[b], 0.0) for b in range(size)]
+    roots = [_Node(b, log_prior[b], None if table is None else table[b], 0.0, prior) for b in range(size)]
+    by_arm = [_Arms(prior) for _ in range(size)]
     used = size
     for _ in range(budget):
         if world.spent:
@@ -123,7 +142,7 @@ def ab_mcts(
             node = root
             way: list[tuple[_Node, int]] = []
             while True:
-                kind, which = node.choose(streams[b])
+                kind, which = node.choose(by_arm[b], streams[b])
                 if kind == "generate":
                     action = node.untried[which].pop(0)
                     asked.append((b, [*way, (node, action)], which))
@@ -144,7 +163,7 @@ def ab_mcts(
         if len(alive):
             below = store.get(numbers[alive])
             judged = world.expand(below)
-            log_prior = log_policy(judged)
+            below_prior = log_policy(judged)
             table = arms(below) if arms is not None else None
         row = np.cumsum(~ended) - 1
         for i, (b, way, arm) in enumerate(asked):
@@ -152,25 +171,27 @@ def ab_mcts(
             at = int(row[i])
             child = _Node(
                 int(numbers[i]),
-                log_prior[at] if open_ else None,
+                below_prior[at] if open_ else None,
                 table[at] if open_ and table is not None else None,
                 float(moved.reward[i]),
+                prior,
             )
             worth = float(judged.value[at]) if open_ and judged is not None else 0.0
             tally.evaluations[b] += int(open_)
-            _learn(way, child, arm, worth, discount, tally, b)
-    return tally.result(prior)
+            _learn(way, child, by_arm[b].of(arm), worth, discount, tally, b)
+    return tally.result(log_prior)
 
 
 def _learn(
-    way: list[tuple[_Node, int]], child: _Node, arm: int, worth: float, discount: float, tally: Tally, root: int
+    way: list[tuple[_Node, int]], child: _Node, arm: Scores, worth: float, discount: float, tally: Tally, root: int
 ) -> None:
     """Hangs the new child in and gives its score to every choice on the way, as return from that choice on."""
     node, action = way[-1]
     node.children[action] = child
-    node.below[action] = Scores()
+    node.below[action] = node.scores()
     value = child.reward + discount * worth
-    node.generated[arm].add(value)
+    arm.add(value)
+    node.generated.add(value)
     node.below[action].add(value)
     node.done = _finished(node)
     for upper, step in reversed(way[:-1]):
@@ -183,3 +204,6 @@ def _learn(
 
 def _finished(node: _Node) -> bool:
     return not any(node.untried.values()) and all(child.done for child in node.children.values())
+
+
+ab_mcts_m = functools.partial(ab_mcts, prior=Mixed())

@@ -43,6 +43,7 @@ METHODS = Registry(
         "best_first": (f"{_HERE}.frontier:best_first", "the best states first, at any depth"),
         "depth_first": (f"{_HERE}.frontier:depth_first", "the deepest states first"),
         "ab_mcts": (f"{_HERE}.ab_mcts:ab_mcts", "wider or deeper, by Thompson sampling"),
+        "ab_mcts_m": (f"{_HERE}.ab_mcts:ab_mcts_m", "the same, children as groups of a mixed model"),
     },
     group="treegym.methods",
 )

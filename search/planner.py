@@ -9,15 +9,17 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.checks import FINITE, PROBLEMS, check_evaluation, check_width, first_beyond, positive, whole_numbers
 from treegym.search.kernels import batch, summary
-from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED
+from treegym.search.kernels.codes import INSTEAD, MODE_PLAIN, MODE_RAW, MODE_SORTED
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import new_out, root_ids_of, root_noise
 from treegym.search.saved import check_room, check_roots, check_trees
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult
-from treegym.search.tree import EMPTY, TERMINAL, Nodes, allocate
+from treegym.search.tree import TERMINAL, Nodes, allocate
 
 __all__ = ["Leaves", "Planner", "new_roots"]
+
+SLOT = (1 << INSTEAD) - 1  # of an entry of a path, the slot that was walked
 
 
 class Leaves(NamedTuple):
@@ -35,6 +37,7 @@ class _Way(NamedTuple):
     paths: np.ndarray  # [2, L, D] int32, nodes and slots
     lengths: np.ndarray  # [L] int32
     owners: np.ndarray  # [L] int32
+    again: np.ndarray  # [L] int32, how often each was come upon while it waited
 
 
 class _Told(NamedTuple):
@@ -129,9 +132,8 @@ class Planner:
         self.budget = np.full(self.size, self.num_simulations, np.int32)
         most = self.size * options.leaves
         depth = min(self.capacity, options.max_depth or self.capacity) + 1
-        self._paths = np.zeros((2, most, depth), np.int32)
-        self._lengths = np.zeros(most, np.int32)
-        self._owners = np.zeros(most, np.int32)
+        self._way = _Way(np.zeros((2, most, depth), np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
+        self._owners = self._way.owners
         self._waiting = 0
         self._buffer: _Told | None = None
         self.evaluations = np.zeros(self.size, np.int64)  # [B], evaluations told so far, the root's not counted
@@ -152,20 +154,18 @@ class Planner:
             self.budget,
             self.options.leaves,
             self._scores,
-            self._paths,
-            self._lengths,
-            self._owners,
+            self._way,
         )
-        rows = np.arange(count)
-        last = self._lengths[:count] - 1
+        rows, way = np.arange(count), self._way
+        last = way.lengths[:count] - 1
         owners = self._owners[:count]
-        node, slot = self._paths[0, rows, last], self._paths[1, rows, last]
+        node, slot = way.paths[0, rows, last], way.paths[1, rows, last] & SLOT
         self._buffer = None
         return Leaves(
             roots=owners.copy(),
             parents=owners.astype(np.int64) * self.capacity + node,
             actions=self.trees.action[owners, node, slot].astype(np.int32),
-            depths=self._lengths[:count].copy(),
+            depths=way.lengths[:count].copy(),
         )
 
     def tell(
@@ -200,8 +200,7 @@ class Planner:
                 return np.zeros(0, np.int64)
             told, count = joined, self._waiting
         numbers = np.empty(count, np.int64)
-        way = _Way(self._paths, self._lengths, self._owners)
-        batch.scatter(self.trees, self.settings, self.options.leaves, way, told, self._mode, self._problems, numbers)
+        batch.scatter(self.trees, self.settings, self.options.leaves, self._way, told, self._mode, self._problems, numbers)
         self._waiting = 0
         charged = told.row >= 0
         owners = self._owners[:count]
@@ -265,14 +264,7 @@ class Planner:
 
     def take_back(self) -> None:
         """Forgets the leaves that were asked for, as if they had not been: for an evaluator that failed."""
-        for i in range(self._waiting):
-            root = self._owners[i]
-            nodes, slots = self._paths[:, i, : self._lengths[i]]
-            self.trees.child[root, nodes[-1], slots[-1]] = EMPTY
-            if self.options.leaves > 1:
-                self.trees.visits[root, nodes, slots] -= 1
-                self.trees.seen[root, nodes] -= 1
-            self.roots.done[root, 0] -= 1
+        batch.take_back(self.trees, self.roots, self.settings, self.options.leaves, self._way, self._waiting)
         self._waiting, self._buffer = 0, None
 
     def unvisited(self, actions: np.ndarray) -> np.ndarray:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from treegym.search.kernels.codes import NOTHING_WRONG
+from treegym.search.kernels.codes import NOTHING_WRONG, RULE_GUMBEL
 from treegym.search.kernels.numeric import inlined, kernel
-from treegym.search.kernels.walk import Root, attach, backup, descend, fill_dense
+from treegym.search.kernels.walk import Root, attach, backup, counted, descend, fill_dense, walked
 from treegym.search.tree import EMPTY, PENDING, SOLVED, Nodes
 
-__all__ = ["gather", "move_roots", "plant", "scatter", "tree_of", "with_size"]
+__all__ = ["gather", "move_roots", "plant", "scatter", "take_back", "tree_of", "with_size"]
+
+_PATIENCE = 4  # leaves that were asked for already may be come upon so often, per leaf wanted
 
 
 @inlined
@@ -69,6 +71,70 @@ def plant(trees, rows, logits, value, legal, mode, problems):
         problems[i] = fill_dense(tree, new, logits[i], legal[i], mode)
 
 
+@inlined
+def expect(tree, settings, way, i, start, change):
+    """Counts a visit (or takes it back) of everything on the way to leaf i, from step `start` on."""
+    for d in range(start, way.lengths[i]):
+        node, entry = way.paths[0, i, d], np.int64(way.paths[1, i, d])
+        instead = counted(entry)
+        if instead >= 0:
+            tree.visits[node, instead] += change
+        if instead < 0 or not (settings.rule == RULE_GUMBEL and node == 0):
+            tree.visits[node, walked(entry)] += change
+        tree.seen[node] += change
+
+
+@inlined
+def first_discouraged(settings):
+    """Returns the step from which on the way to a leaf is discouraged: halving plans every visit of a root's child."""
+    return 1 if settings.rule == RULE_GUMBEL else 0
+
+
+@inlined
+def come_upon(way, first, last, node, slot):
+    """Returns which of the waiting leaves `first` to `last` lies below `slot` of `node`."""
+    for i in range(first, last):
+        end = way.lengths[i] - 1
+        if way.paths[0, i, end] == node and walked(np.int64(way.paths[1, i, end])) == slot:
+            return i
+    return -1
+
+
+@inlined
+def discourage(tree, settings, way, i):
+    """Counts one visit more of the way to leaf i, so that the next simulation goes elsewhere; False if it cannot be.
+
+    Visits alone, as in https://arxiv.org/abs/1810.11755: they stand for what the waiting evaluations will add. Lowering
+    Q as well, as virtual loss does, spread the visits so far that the move played got worse (see docs/log.md).
+    """
+    start = first_discouraged(settings)
+    if i < 0 or way.lengths[i] <= start:
+        return False
+    expect(tree, settings, way, i, start, 1)
+    way.again[i] += 1
+    return True
+
+
+@inlined
+def forget(tree, settings, way, i):
+    """Takes back the visits that `expect` and `discourage` counted for leaf i."""
+    expect(tree, settings, way, i, 0, -1)
+    if way.again[i] > 0:
+        expect(tree, settings, way, i, first_discouraged(settings), -way.again[i])
+
+
+@kernel
+def take_back(trees, roots, settings, each, way, waiting):
+    """Makes it as if the waiting leaves had never been asked for."""
+    for i in range(waiting):
+        tree, root = tree_of(trees, way.owners[i]), root_of(roots, way.owners[i])
+        if each > 1:
+            forget(tree, settings, way, i)
+        last = way.lengths[i] - 1
+        tree.child[way.paths[0, i, last], walked(np.int64(way.paths[1, i, last]))] = EMPTY
+        root.done[0] -= 1
+
+
 @functools.cache
 def gather(rule: int, plain: bool) -> Any:
     """Returns the kernel for a rule that sends roots down for leaves to evaluate.
@@ -76,23 +142,29 @@ def gather(rule: int, plain: bool) -> Any:
     A root stops when `each` leaves of it wait or its budget is spent.
 
     A simulation that ends in a terminal needs no evaluation and is backed up at once. A leaf that waits counts as a
-    visit on its way (so that the next one of the same root goes elsewhere), taken back by `scatter`. Row i of `paths`
-    [2, B * each, D] holds the way to leaf i, ``lengths[i]`` its length, ``owners[i]`` its root. Returns how many wait.
+    visit on its way (so that the next one of the same root goes elsewhere), and one more each time it is come upon
+    again; `scatter` takes that back. Row i of ``way.paths``
+    [2, B * each, D] holds the way to leaf i, ``way.lengths[i]`` its length, ``way.owners[i]`` its root,
+    ``way.again[i]`` how often it was come upon again. Returns how many wait.
     """
 
     @kernel
-    def gather_kernel(trees, roots, settings, budget, each, scores, paths, lengths, owners):
+    def gather_kernel(trees, roots, settings, budget, each, scores, way):
         waiting = 0
         for b in range(len(budget)):
             tree, root = tree_of(trees, b), root_of(roots, b)
-            mine = 0
+            mine, patience = 0, _PATIENCE * each
             while mine < each and root.done[0] < budget[b] and not tree.status[0] & SOLVED:
-                path_node, path_slot = paths[0, waiting], paths[1, waiting]
+                path_node, path_slot = way.paths[0, waiting], way.paths[1, waiting]
                 depth = descend(rule, plain, False, tree, settings, root, scores, path_node, path_slot)
-                node, slot = path_node[depth - 1], path_slot[depth - 1]
+                node, slot = path_node[depth - 1], walked(np.int64(path_slot[depth - 1]))
                 child = tree.child[node, slot]
                 if child == PENDING:
-                    break  # two leaves of this root fell on one child: evaluate what there is first
+                    met = come_upon(way, waiting - mine, waiting, node, slot)
+                    patience -= 1
+                    if patience < 0 or not discourage(tree, settings, way, met):
+                        break  # evaluate what there is first
+                    continue
                 if child >= 0:
                     backup(plain, tree, settings, path_node, path_slot, depth, tree.value[child])
                     root.done[0] += 1
@@ -101,13 +173,12 @@ def gather(rule: int, plain: bool) -> Any:
                     break
                 tree.child[node, slot] = PENDING
                 tree.q[node, slot] = tree.value[node]  # neutral until it is known; the visit alone turns others away
+                way.lengths[waiting] = depth
+                way.owners[waiting] = b
+                way.again[waiting] = 0
                 if each > 1:
-                    for d in range(depth):
-                        tree.visits[path_node[d], path_slot[d]] += 1
-                        tree.seen[path_node[d]] += 1
+                    expect(tree, settings, way, waiting, 0, 1)
                 root.done[0] += 1
-                lengths[waiting] = depth
-                owners[waiting] = b
                 waiting += 1
                 mine += 1
         return waiting
@@ -126,14 +197,11 @@ def scatter(trees, settings, each, way, told, mode, problems, numbers):
     waiting = len(told.reward)
     if each > 1:
         for i in range(waiting):
-            tree = tree_of(trees, way.owners[i])
-            for d in range(way.lengths[i]):
-                tree.visits[way.paths[0, i, d], way.paths[1, i, d]] -= 1
-                tree.seen[way.paths[0, i, d]] -= 1
+            forget(tree_of(trees, way.owners[i]), settings, way, i)
     for i in range(waiting):
         tree = tree_of(trees, way.owners[i])
         depth = way.lengths[i]
-        node, slot = way.paths[0, i, depth - 1], way.paths[1, i, depth - 1]
+        node, slot = way.paths[0, i, depth - 1], walked(np.int64(way.paths[1, i, depth - 1]))
         link, ended, row = told.link[i], told.terminal[i], told.row[i]
         problems[i] = NOTHING_WRONG
         if link >= 0:

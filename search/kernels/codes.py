@@ -13,6 +13,7 @@ __all__ = [
     "FIRST_MIN",
     "FIRST_PARENT",
     "HALVING_OVER",
+    "INSTEAD",
     "MODE_PLAIN",
     "MODE_RAW",
     "MODE_SORTED",
@@ -43,6 +44,10 @@ MODE_PLAIN, MODE_SORTED, MODE_RAW = 0, 1, 2
 
 # Of the new visits that sequential halving considers next at a root: there are none.
 HALVING_OVER = -1
+
+# An entry of a path below this bit is the slot that was walked; above it, one more than the solved slot that the rule
+# chose and that is counted in its place, 0 where the rule chose what was walked.
+INSTEAD = 16
 
 # What is wrong with a row that an evaluator gave; `treegym.search.checks.PROBLEMS` says it in words.
 NOTHING_WRONG, NO_LEGAL_MOVE, UNUSABLE_LOGIT, NO_PRIOR, UNUSABLE_NUMBER, RAISED = range(6)

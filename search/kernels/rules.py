@@ -11,6 +11,7 @@ from treegym.search.kernels.codes import (
     FIRST_FIXED,
     FIRST_PARENT,
     HALVING_OVER,
+    INSTEAD,
     RULE_GUMBEL,
     RULE_PUCT,
     RULE_SIMILARITY,
@@ -18,7 +19,7 @@ from treegym.search.kernels.codes import (
 )
 from treegym.search.kernels.numeric import EPSILON, FAR, argmax, exp32, inlined, position, uniform
 from treegym.search.kernels.simd import narrow
-from treegym.search.tree import SOLVED
+from treegym.search.tree import PENDING, SOLVED
 
 __all__ = ["completed", "considered_next", "gumbel_root", "select", "select_narrow"]
 
@@ -195,15 +196,37 @@ def soft(tree, settings, node, width, scores, draw):
 
 
 @inlined
-def _open_slot(tree, node, width, chosen, scores):
-    """Returns `chosen`, or the best-scored slot whose child is not solved when `chosen` leads to a solved node."""
+def open_slot(rule, tree, settings, node, width):
+    """Returns the slot to look into where the rule chose a solved one; -1 where no open one is allowed.
+
+    argmax of Q + P sqrt(N) C(N) / (1 + n), or, for rules without a policy, Q + c sqrt(ln N / (1 + n)), over children
+    that are not solved. Here n counts all walks below the child, those that the rule did not ask for among them; an
+    unvisited child is worth what the node is.
+    """
+    q, value = tree.q[node], tree.value[node]
+    low, high = value, value
+    walks = np.int32(1)
     for k in range(width):
         child = tree.child[node, k]
-        if child >= 0 and tree.status[child] & SOLVED:
-            scores[k] = -FAR
-    if scores[chosen] > -FAR:
-        return chosen
-    return argmax(scores, width)
+        if child >= 0:
+            low, high = min(low, q[k]), max(high, q[k])
+            walks += tree.seen[child]
+    scale = np.float32(1.0) / max(high - low, EPSILON)
+    by_prior = rule != RULE_UCT and rule != RULE_SIMILARITY
+    spread = settings.explore[min(walks, len(settings.explore) - 1)]
+    if not by_prior:
+        spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(walks) + np.float32(1.0)))
+    best, found = -FAR, -1
+    for k in range(width):
+        child = tree.child[node, k]
+        if child == PENDING or (child >= 0 and tree.status[child] & SOLVED):
+            continue
+        n = np.float32(1 + (tree.seen[child] if child >= 0 else np.int32(0)))
+        known = ((q[k] if child >= 0 else value) - low) * scale
+        score = known + (spread * tree.prior[node, k] / n if by_prior else spread / np.sqrt(n))
+        if score > best:
+            best, found = score, k
+    return found
 
 
 @inlined
@@ -228,7 +251,11 @@ def select_narrow(rule, tree, settings, root, node):
 
 @inlined
 def select(rule, plain, tree, settings, root, node, scores, stream):
-    """Returns the slot of `node` to visit next.
+    """Returns the slot of `node` to visit next; with `solve`, what to look into and what to count, see `INSTEAD`.
+
+    Where the rule chooses a solved child, it is counted as visited, since its value is known, and the simulation goes
+    into the most promising open child: visits stay what the rule makes them, and no evaluation is spent on what is
+    proven.
 
     `rule` and `plain` are constants of the kernel at hand, so what they rule out is not compiled. `plain` means the
     usual settings: Q normalised, unvisited children worth least, mean backups, no solving, widening or depth limit.
@@ -252,5 +279,9 @@ def select(rule, plain, tree, settings, root, node, scores, stream):
     else:
         slot = soft(tree, settings, node, width, scores, uniform(settings.seed, root.stream[0], stream))
     if not plain and settings.solve:
-        slot = _open_slot(tree, node, width, slot, scores)
+        child = tree.child[node, slot]
+        if child >= 0 and tree.status[child] & SOLVED:
+            other = open_slot(rule, tree, settings, node, width)
+            if other >= 0:
+                return other | (slot + 1) << INSTEAD
     return slot

@@ -6,8 +6,9 @@ import numpy as np
 
 from treegym.search.kernels.batch import root_of, tree_of
 from treegym.search.kernels.codes import DRAWS_OF_MOVES, DRAWS_OF_RULES, RULE_GUMBEL
-from treegym.search.kernels.numeric import EPSILON, exp32, kernel, uniform
+from treegym.search.kernels.numeric import EPSILON, FAR, exp32, inlined, kernel, uniform
 from treegym.search.kernels.rules import completed, gumbel_root
+from treegym.search.kernels.walk import exact_q, is_solved
 from treegym.search.tree import SOLVED
 
 __all__ = ["perturb", "perturb_one", "summarise", "summarise_one"]
@@ -41,70 +42,101 @@ def perturb(trees, roots, seed, noise):
         perturb_one(tree_of(trees, b), root_of(roots, b), seed, noise.share, noise.gumbel, gammas)
 
 
+@inlined
+def proven_best(tree, settings):
+    """Returns the best proven Q of the root's children, -FAR where none is proven or nothing is to be proven."""
+    best = -FAR
+    if settings.solve:
+        for k in range(tree.width[0]):
+            if is_solved(tree, 0, k):
+                best = max(best, exact_q(tree, settings, 0, k))
+    return best
+
+
+@inlined
+def is_beaten(tree, settings, slot, best):
+    """Returns whether a child of the root is proven to be worse than another one, which is worth `best`."""
+    return settings.solve and is_solved(tree, 0, slot) and exact_q(tree, settings, 0, slot) < best
+
+
 @kernel
 def summarise_one(tree, root, settings, temperature, scores, out, b):
-    """Writes one root's results into row b of `out`, whose rows over all actions are filled for illegal ones."""
+    """Writes one root's results into row b of `out`, whose rows over all actions are filled for illegal ones.
+
+    With `solve`, a move that is proven to be worse than another is neither played nor part of the policy.
+    """
     policy, visits, q = out.policy[b], out.visits[b], out.q[b]
     width = tree.width[0]
+    best_proven = proven_best(tree, settings)
+    solved = settings.solve and tree.status[0] & SOLVED
     for k in range(width):
         name = tree.action[0, k]
         visits[name] = tree.visits[0, k]
-        if tree.visits[0, k] > 0:
+        if settings.solve and is_solved(tree, 0, k):
+            q[name] = exact_q(tree, settings, 0, k)
+        elif tree.visits[0, k] > 0:
             q[name] = tree.q[0, k]
-    out.value[b] = tree.value[0]
-    solved = settings.solve and tree.status[0] & SOLVED
-    if solved:
-        for k in range(width):
-            scores[k] = tree.q[0, k]
-    elif settings.rule == RULE_GUMBEL:
+    out.value[b] = best_proven if solved else tree.value[0]
+    total = np.float32(0.0)
+    if settings.rule == RULE_GUMBEL and not solved:
         completed(False, tree, settings, 0, width, scores)
-        mass = np.float32(0.0)
         for k in range(width):
-            scores[k] = tree.prior[0, k] * exp32(scores[k])
-            mass += scores[k]
-        for k in range(width):
-            policy[tree.action[0, k]] = scores[k] / mass
+            share = tree.prior[0, k] * exp32(scores[k])
+            policy[tree.action[0, k]] = np.float32(0.0) if is_beaten(tree, settings, k, best_proven) else share
+            total += policy[tree.action[0, k]]
         most = np.int32(0)
         for k in range(width):
-            most = max(most, tree.visits[0, k] - root.before[k])
-        slot = gumbel_root(False, tree, settings, width, scores, root.noisy, root.before, most)
-        out.action[b] = tree.action[0, slot]
-        return
+            if not is_beaten(tree, settings, k, best_proven):
+                most = max(most, tree.visits[0, k] - root.before[k])
+        gumbel_root(False, tree, settings, width, scores, root.noisy, root.before, most)
     else:
         low, high = tree.value[0], tree.value[0]
         for k in range(width):
             if tree.visits[0, k] > 0:
                 low, high = min(low, tree.q[0, k]), max(high, tree.q[0, k])
-        for k in range(width):  # visits decide, Q breaks ties
+        for k in range(width):  # visits decide, Q breaks ties; where everything is proven, Q decides
             known = (tree.q[0, k] - low) / max(high - low, EPSILON) if tree.visits[0, k] > 0 else 0.0
             scores[k] = np.float32(tree.visits[0, k]) + np.float32(0.5) * np.float32(known)
-    best = 0
+            if solved:
+                scores[k] = exact_q(tree, settings, 0, k)
+            counted = tree.visits[0, k] if not is_beaten(tree, settings, k, best_proven) else np.int32(0)
+            policy[tree.action[0, k]] = np.float32(counted)
+            total += np.float32(counted)
+        if total == 0:
+            for k in range(width):
+                policy[tree.action[0, k]] = tree.prior[0, k]
+                total = np.float32(1.0)
+    best = -1
     for k in range(width):
-        if scores[k] > scores[best]:
+        if not is_beaten(tree, settings, k, best_proven) and (best < 0 or scores[k] > scores[best]):
             best = k
-    total = np.float32(0.0)
-    for k in range(width):
-        total += np.float32(tree.visits[0, k])
+    out.action[b] = tree.action[0, best]
     for k in range(width):
         name = tree.action[0, k]
         if solved:
             policy[name] = np.float32(1.0) if k == best else np.float32(0.0)
-        elif total > 0:
-            policy[name] = np.float32(tree.visits[0, k]) / total
         else:
-            policy[name] = tree.prior[0, k]
-    out.action[b] = tree.action[0, best]
-    if temperature > 0.0 and total > 0 and not solved:
-        most = np.int32(1)
-        for k in range(width):
-            most = max(most, tree.visits[0, k])
-        weight = 0.0
-        for k in range(width):
+            policy[name] = policy[name] / total
+    if settings.rule != RULE_GUMBEL and temperature > 0.0 and not solved:
+        _draw_move(tree, root, settings, temperature, best_proven, out, b)
+
+
+@inlined
+def _draw_move(tree, root, settings, temperature, best_proven, out, b):
+    """Draws the move with probabilities visits ** (1 / temperature) instead."""
+    most, weight = np.int32(1), 0.0
+    for k in range(tree.width[0]):
+        most = max(most, tree.visits[0, k])
+    for k in range(tree.width[0]):
+        if not is_beaten(tree, settings, k, best_proven):
             weight += (np.float64(tree.visits[0, k]) / most) ** (1.0 / temperature)
-        rest = weight * uniform(settings.seed, root.stream[0], DRAWS_OF_MOVES)
-        for k in range(width):
+    if weight == 0.0:
+        return
+    rest = weight * uniform(settings.seed, root.stream[0], DRAWS_OF_MOVES)
+    for k in range(tree.width[0]):
+        if tree.visits[0, k] > 0 and not is_beaten(tree, settings, k, best_proven):
             rest -= (np.float64(tree.visits[0, k]) / most) ** (1.0 / temperature)
-            if rest <= 0.0 and tree.visits[0, k] > 0:
+            if rest <= 0.0:
                 out.action[b] = tree.action[0, k]
                 break
 

@@ -9,11 +9,14 @@ import numpy as np
 from treegym.search.kernels.codes import (
     BACKUP_MAX,
     BACKUP_MEAN,
+    BACKUP_SOFT,
+    INSTEAD,
     MODE_RAW,
     MODE_SORTED,
     NO_LEGAL_MOVE,
     NO_PRIOR,
     NOTHING_WRONG,
+    RULE_GUMBEL,
     RULE_SOFT,
     UNUSABLE_LOGIT,
 )
@@ -21,7 +24,7 @@ from treegym.search.kernels.numeric import FAR, LEAST, POSITIVE, exp32, inlined,
 from treegym.search.kernels.rules import select, select_narrow
 from treegym.search.tree import EMPTY, SOLVED, TERMINAL
 
-__all__ = ["Root", "Settings", "attach", "backup", "descend", "fill_dense"]
+__all__ = ["Root", "Settings", "attach", "backup", "counted", "descend", "exact_q", "fill_dense", "is_solved", "walked"]
 
 
 class Settings(NamedTuple):
@@ -78,6 +81,8 @@ def descend(rule, plain, narrow, tree, settings, root, scores, path_node, path_s
             slot = np.int64(select(rule, plain, tree, settings, root, node, scores, draw)) & POSITIVE
         path_node[depth] = node
         path_slot[depth] = slot
+        if not plain:
+            slot = walked(slot)
         depth += 1
         child = tree.child[node, slot]
         if child < 0 or tree.status[child] != 0 or (not plain and depth >= settings.max_depth):
@@ -186,11 +191,18 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):
     discount = np.float32(settings.discount)
     for d in range(depth - 1, -1, -1):
         node, slot = np.int64(path_node[d]) & POSITIVE, np.int64(path_slot[d]) & POSITIVE
+        instead = np.int64(-1)
+        if not plain:
+            instead, slot = counted(slot), walked(slot)
         child = np.int64(tree.child[node, slot]) & POSITIVE
         reward = tree.reward[child]
         value = reward + discount * value
-        tree.visits[node, slot] += 1
         tree.q[node, slot] = reward + discount * tree.value[child]
+        if instead < 0:
+            tree.visits[node, slot] += 1
+        else:
+            count_instead(tree, settings, node, slot, instead, 1)
+            value = tree.q[node, instead]
         count = tree.seen[node]
         tree.seen[node] = count + 1
         if plain or settings.backup == BACKUP_MEAN:
@@ -200,7 +212,32 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):
         else:
             tree.value[node] = _soft_value(tree, settings, node)
         if not plain and settings.solve:
-            _close(tree, settings, node)
+            if _close(tree, settings, node) and settings.backup != BACKUP_SOFT:
+                value = tree.value[node]  # from here up, what is proven counts, not what this simulation happened on
+
+
+@inlined
+def walked(entry):
+    """Returns the slot that a path went through; see `INSTEAD`."""
+    return entry & np.int64((1 << INSTEAD) - 1)
+
+
+@inlined
+def counted(entry):
+    """Returns the solved slot that is counted in the place of the one a path went through, -1 where there is none."""
+    return (entry >> np.int64(INSTEAD)) - np.int64(1)
+
+
+@inlined
+def count_instead(tree, settings, node, slot, instead, change):
+    """Counts a visit of a solved slot that the rule chose (or takes one back), and the first of the slot walked.
+
+    The first one, so that rules see what is known of it; at a root with sequential halving not even that, because
+    halving plans every visit.
+    """
+    tree.visits[node, instead] += change
+    if tree.visits[node, slot] == 0 and change > 0 and not (settings.rule == RULE_GUMBEL and node == 0):
+        tree.visits[node, slot] = 1
 
 
 @inlined
@@ -230,15 +267,37 @@ def _soft_value(tree, settings, node):
 
 
 @inlined
+def exact_q(tree, settings, node, slot):
+    """Returns the proven Q of a slot whose child is solved.
+
+    Soft backups keep the soft value of a solved node, so that its siblings are compared like with like; what is proven
+    of it stands where the evaluator's opinion was (``raw``), which nothing asks a solved node for.
+    """
+    child = tree.child[node, slot]
+    known = tree.raw[child] if settings.backup == BACKUP_SOFT else tree.value[child]
+    return tree.reward[child] + np.float32(settings.discount) * known
+
+
+@inlined
+def is_solved(tree, node, slot):
+    """Returns whether the child of a slot is solved."""
+    child = tree.child[node, slot]
+    return child >= 0 and tree.status[child] & SOLVED != 0
+
+
+@inlined
 def _close(tree, settings, node):
-    """Marks `node` solved, with the value of its best child, once every child is solved."""
+    """Marks `node` solved, with the value of its best child, once every child is solved; returns whether it is."""
     best = -FAR
     for k in range(tree.width[node]):
-        child = tree.child[node, k]
-        if child < 0 or not tree.status[child] & SOLVED:
-            return
-        q = tree.reward[child] + np.float32(settings.discount) * tree.value[child]
-        tree.q[node, k] = q
-        best = max(best, q)
-    tree.value[node] = best
+        if not is_solved(tree, node, k):
+            return False
+        best = max(best, exact_q(tree, settings, node, k))
+    if settings.backup == BACKUP_SOFT:
+        tree.raw[node] = best
+    else:
+        tree.value[node] = best
+        for k in range(tree.width[node]):
+            tree.q[node, k] = exact_q(tree, settings, node, k)  # one that was proven on another way here, too
     tree.status[node] |= np.uint8(SOLVED)
+    return True

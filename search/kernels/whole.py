@@ -11,7 +11,7 @@ from treegym.search.kernels.batch import root_of, tree_of
 from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, NOTHING_WRONG, RULE_SIMILARITY
 from treegym.search.kernels.numeric import kernel
 from treegym.search.kernels.summary import perturb_one, summarise_one
-from treegym.search.kernels.walk import Root, backup, descend
+from treegym.search.kernels.walk import Root, backup, descend, walked
 from treegym.search.kernels.worlds import begin, grow
 from treegym.search.tree import SOLVED, Nodes
 
@@ -55,6 +55,8 @@ def search_roots(rule: int, plain: bool, narrow: bool) -> Any:
             while root.done[0] < simulations and not tree.status[0] & SOLVED:
                 depth = descend(rule, plain, narrow, tree, settings, root, desk.scores, path_node, path_slot)
                 node, slot = path_node[depth - 1], path_slot[depth - 1]
+                if not plain:
+                    slot = walked(slot)
                 child = np.int64(tree.child[node, slot])
                 if child < 0:
                     child = np.int64(tree.size[0])
