@@ -24,6 +24,7 @@ from treegym.search.states import StateStore, count
 
 __all__ = ["ab_mcts", "ab_mcts_m"]
 
+
 class _Arms:
     """Which arm to generate by: what each has generated anywhere in a root's tree."""
 

@@ -200,7 +200,9 @@ class Planner:
                 return np.zeros(0, np.int64)
             told, count = joined, self._waiting
         numbers = np.empty(count, np.int64)
-        batch.scatter(self.trees, self.settings, self.options.leaves, self._way, told, self._mode, self._problems, numbers)
+        batch.scatter(
+            self.trees, self.settings, self.options.leaves, self._way, told, self._mode, self._problems, numbers
+        )
         self._waiting = 0
         charged = told.row >= 0
         owners = self._owners[:count]
