@@ -211,9 +211,8 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):
             tree.value[node] = _best_value(tree, node)
         else:
             tree.value[node] = _soft_value(tree, settings, node)
-        if not plain and settings.solve:
-            if _close(tree, settings, node) and settings.backup != BACKUP_SOFT:
-                value = tree.value[node]  # from here up, what is proven counts, not what this simulation happened on
+        if not plain and settings.solve and _close(tree, settings, node) and settings.backup != BACKUP_SOFT:
+            value = tree.value[node]  # from here up, what is proven counts, not what this simulation happened on
 
 
 @inlined
