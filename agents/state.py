@@ -65,7 +65,7 @@ def set_optimizer_state(
         check_arrays({name: array}, {name: _moment(parameters[index], key, array)}, where)
         entries.setdefault(index, {})[key] = torch.from_numpy(np.array(array))
     for index, entry in entries.items():
-        if not isinstance(optimizer, torch.optim.Adam) or entry.keys() == _ADAM:  # AdamW is an Adam
+        if not isinstance(optimizer, torch.optim.Adam) or entry.keys() - {"master"} == _ADAM:  # AdamW is an Adam
             continue
         raise DataError(f"{where}: of parameter {index} it remembers {sorted(entry)}; {sorted(_ADAM)} were expected")
     for group, saved in zip(state["param_groups"], values["groups"], strict=True):
@@ -100,8 +100,10 @@ def _moment(parameter: torch.Tensor, key: str, array: np.ndarray) -> Expected:
         return Expected((-(-parameter.numel() // _BLOCK),), np.float32, 0.0)
     if key in ("state1", "state2"):
         return Expected(shape, np.uint8 if array.dtype == np.uint8 else np.float32)
-    dtype = np.float64 if parameter.dtype == torch.float64 else np.float32
-    return Expected(shape, np.float16 if parameter.dtype == torch.float16 else dtype, 0.0 if "sq" in key else -np.inf)
+    dtype: Any = np.float64 if parameter.dtype == torch.float64 else np.float32
+    if parameter.dtype == torch.float16 and array.dtype == np.float16:  # as they were before there were float32 copies
+        dtype = np.float16
+    return Expected(shape, dtype, 0.0 if "sq" in key else -np.inf)
 
 
 def expected_weights(module: torch.nn.Module) -> dict[str, Expected]:

@@ -1,7 +1,8 @@
 """Free text: every token of the vocabulary may follow, as in ordinary reinforcement learning of language models.
 
 No tree is grown; a lane is a prompt and what was written after it. The same observations as TokenTree's view "tokens",
-so the same policies run on both, and what a tree adds can be measured.
+so the same policies run on both, and what a tree adds can be measured. Mask and children are the same in every lane and
+step: they are views of one row, so a large vocabulary costs nothing, as long as nobody copies them.
 
 Letters: B lanes, L context length, V vocabulary.
 """
@@ -17,7 +18,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from treegym.errors import ConfigError
-from treegym.models.base import TextTokenizer
+from treegym.models.base import TextTokenizer, check_length
+from treegym.models.tokens.boundary import pieces_of
+from treegym.models.tokens.ends import text_before
 from treegym.tree.token_tree import Root
 
 __all__ = ["FreeTextVectorEnv"]
@@ -37,6 +40,12 @@ class FreeTextVectorEnv(VectorEnv):
         tokenizer: the policy's; its end-of-sequence token terminates.
         verify: scores an ended text against its prompt's reference, 1.0 being correct.
         max_tokens: longer texts are truncated and score nothing.
+        begin: a prompt -> the tokens its answer is a continuation of (`PromptFormat.begin`); by default its own.
+        ends: tokens that end a text, EOS first: all count as EOS, so the others cannot be chosen.
+        barred: further tokens that cannot be chosen.
+        stops: strings at which a text is over; what comes after them is not judged.
+        cut_counts: whether a truncated text is judged, too.
+        context_length: tokens that the policy can read; None: any number.
     """
 
     def __init__(
@@ -47,6 +56,12 @@ class FreeTextVectorEnv(VectorEnv):
         tokenizer: TextTokenizer,
         verify: Verify,
         max_tokens: int = 24,
+        begin: Callable[[str], Sequence[int]] | None = None,
+        ends: Sequence[int] = (),
+        barred: Sequence[int] = (),
+        stops: Sequence[str] = (),
+        cut_counts: bool = False,
+        context_length: int | None = None,
     ) -> None:
         if not prompts:
             raise ConfigError("no prompts came; at least one is needed")
@@ -55,13 +70,20 @@ class FreeTextVectorEnv(VectorEnv):
         self.num_envs, self.max_tokens = num_envs, max_tokens
         self.prompts, self.tokenizer, self.verify = list(prompts), tokenizer, verify
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
-        encoded = [list(root.tokens) or tokenizer.encode(root.prompt) for root in self.prompts]
+        self.stops, self.cut_counts = tuple(stops), cut_counts
+        self._longest_stop = max((len(stop.encode()) for stop in stops), default=0)
+        self.ends = tuple(dict.fromkeys([tokenizer.eos_id, *ends]))
+        padding = () if tokenizer.pad_id == tokenizer.eos_id else (tokenizer.pad_id,)  # padding is not text
+        self.barred = tuple(dict.fromkeys([*padding, *(token for token in barred if token not in self.ends)]))
+        write = tokenizer.encode if begin is None else begin
+        encoded = [list(root.tokens) or list(write(root.prompt)) for root in self.prompts]
         self._prompt_length = np.array([len(tokens) for tokens in encoded])  # [R]
         if not self._prompt_length.all():
             raise ConfigError(
                 f"prompt {int(self._prompt_length.argmin())} is empty; a language model needs a beginning"
             )
         width = int(self._prompt_length.max()) + max_tokens
+        check_length(width - 1, name="the policy's model", limit=context_length)
         self._prompt = np.full((len(encoded), width), -1, np.int32)  # [R, L]
         for row, tokens in zip(self._prompt, encoded, strict=True):
             row[: len(tokens)] = tokens
@@ -77,7 +99,7 @@ class FreeTextVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         legal = np.ones(vocabulary, np.int8)
-        legal[tokenizer.pad_id] = tokenizer.pad_id == tokenizer.eos_id  # padding is not text
+        legal[[*self.ends[1:], *self.barred]] = 0
         self._legal = np.broadcast_to(legal, (num_envs, vocabulary))
         self._children = np.broadcast_to(np.arange(vocabulary, dtype=np.int32), (num_envs, vocabulary))
         self._root = np.zeros(num_envs, np.int64)
@@ -117,34 +139,47 @@ class FreeTextVectorEnv(VectorEnv):
         self._context[lanes, self._prompt_length[self._root] + self._written] = actions
         self._written += 1
         terminated = actions == self.tokenizer.eos_id
+        if self.stops:
+            terminated |= np.array([self._stopped(lane) for lane in range(self.num_envs)])
         truncated = ~terminated & (self._written >= self.max_tokens)
         self._done = terminated | truncated
         reward = np.zeros(self.num_envs)
-        for lane in np.flatnonzero(terminated):
+        for lane in np.flatnonzero(self._done if self.cut_counts else terminated):
             reward[lane] = self._score(int(lane))
         info = {"root": self._root.copy(), "is_success": reward >= 0.5}
         return self._observe(), reward, terminated, truncated, info
 
+    def _stopped(self, lane: int) -> bool:
+        """Returns whether the token a lane wrote last completes a stop string."""
+        pieces, tail = pieces_of(self.tokenizer), b""
+        written = self._tokens(lane)
+        for token in reversed(written):
+            tail = pieces[token] + tail
+            if len(tail) >= len(pieces[written[-1]]) + self._longest_stop:
+                break
+        return any(stop.encode() in tail for stop in self.stops)
+
     def _score(self, lane: int) -> float:
         """Returns the verifier's score of a lane; that of an empty text is asked for once per prompt.
 
-        Lanes that wait for the others of their batch to end are stepped with the end token, over and over.
+        Lanes that wait for the others of their batch to end are stepped with a token, over and over.
         """
         index = int(self._root[lane])
-        if self._written[lane] > 1:
+        if self._tokens(lane):
             return self.verify(self.prompts[index], self.text(lane))
         if index not in self._empty:
             self._empty[index] = self.verify(self.prompts[index], "")
         return self._empty[index]
 
-    def text(self, lane: int) -> str:
-        """Returns what a lane has written so far."""
+    def _tokens(self, lane: int) -> list[int]:
+        """Returns what a lane has written so far, the end left out."""
         start = self._prompt_length[self._root[lane]]
-        return self.tokenizer.decode(self._context[lane, start : start + self._written[lane]].tolist())
+        written: list[int] = self._context[lane, start : start + self._written[lane]].tolist()
+        return written[:-1] if written and written[-1] == self.tokenizer.eos_id else written
+
+    def text(self, lane: int) -> str:
+        """Returns what a lane has written so far, up to a stop string."""
+        return text_before(self.tokenizer.decode(self._tokens(lane)), self.stops)[0]
 
     def _observe(self) -> dict[str, np.ndarray]:
-        return {
-            "action_mask": self._legal.copy(),
-            "context": self._context.copy(),
-            "children": self._children.copy(),
-        }
+        return {"action_mask": self._legal, "context": self._context.copy(), "children": self._children}

@@ -8,6 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from treegym.agents.fast.vocabulary import draw, token_log_probs
+from treegym.agents.policies.lm_parts import head_of, layers_below
+from treegym.agents.policies.lm_tree import Shape, tree_states
+from treegym.agents.policies.lm_walk import Layers
+from treegym.models.local.decoding_batch import SHARING_PAYS, shared_tokens
+
 __all__ = ["LanguageProblem", "greedy_accuracy"]
 
 Example = tuple[Sequence[int], Sequence[int]]  # prompt tokens, answer tokens with the end
@@ -18,9 +24,14 @@ class LanguageProblem:
     """Next-token likelihood of answers; batches are lists of (prompt tokens, answer tokens)."""
 
     def loss(self, model: nn.Module, batch: Sequence[Example]) -> torch.Tensor:
-        ids, targets = _padded(batch)
-        logits = model(input_ids=ids, use_cache=False).logits
-        return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)
+        if not hasattr(model, "get_output_embeddings"):  # several networks behind one face: their logits as they come
+            ids, targets = _padded(batch)
+            logits = model(input_ids=ids, use_cache=False).logits
+            return nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED
+            )
+        states, targets = _read(model, batch)
+        return -token_log_probs(states, head_of(model, _vocabulary(model)), targets, entropy=False)[0].mean()
 
     def sampled_log_probs(
         self, model: nn.Module, batch: Sequence[Example], generator: torch.Generator
@@ -29,14 +40,37 @@ class LanguageProblem:
 
         The context is the example's own (teacher forcing); the token at every place of the answer is the model's.
         """
-        found = []
+        found, head = [], head_of(model, _vocabulary(model))
         for example in batch:
-            ids, targets = _padded([example])
-            log_probs = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0, :-1].float(), -1)
-            places = targets[0, 1:] != IGNORED
-            drawn = torch.multinomial(log_probs[places].exp().detach(), 1, generator=generator)
-            found.append(log_probs[places].gather(1, drawn).sum())
+            states, _ = _read(model, [example])
+            uniform = torch.rand(len(states), generator=generator, dtype=torch.float64)
+            drawn, _ = draw(states.detach(), head, uniform)
+            found.append(token_log_probs(states, head, drawn, entropy=False)[0].sum())
         return found
+
+
+def _vocabulary(model: Any) -> int:
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def _read(model: nn.Module, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the states ``[N, D]`` before every token of the answers, and those tokens ``[N]``.
+
+    Where examples begin alike, what they share is read once, if the layers take masks that are not causal.
+    """
+    ids, targets = _padded(batch)
+    row, column = (targets[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    wanted = targets[row, column + 1]
+    ranked = sorted([*prompt, *answer] for prompt, answer in batch)
+    layers = Layers.of(layers_below(model), model.config.get_text_config())  # type: ignore[union-attr, operator]
+    if layers.takes_trees and sum(map(len, ranked)) > SHARING_PAYS * shared_tokens(ranked):
+        lengths = torch.tensor([len(prompt) + len(answer) for prompt, answer in batch])
+        contexts = ids.masked_fill(torch.arange(ids.shape[1])[None] >= lengths[:, None], -1)
+        shape = Shape(layers.config, layers.dtype)
+        states = tree_states(contexts, row.numpy(), column.numpy(), layers=layers.trunk, shape=shape)
+    else:
+        states = layers.trunk(input_ids=ids, use_cache=False).last_hidden_state[row, column]
+    return states, wanted
 
 
 def _padded(batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:

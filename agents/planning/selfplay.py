@@ -107,8 +107,7 @@ class SelfPlay:
 
     def _rows(self, who: np.ndarray, states: Any) -> dict[str, np.ndarray]:
         """Returns what is to be remembered of what lanes see."""
-        rows, needs = self.world.observe(who), self.scorer.needs
-        kept = {f"obs.{key}": array for key, array in rows.items() if needs is None or key in needs}
+        kept = {f"obs.{key}": array for key, array in self.world.observe(who, self.scorer.needs).items()}
         tree = self.world.tree_world if isinstance(self.world, LanesWorld) else None
         if self.scorer.memory and tree is not None:
             kept[f"obs.{MEMORY}"] = path_memory(tree.tree, states)

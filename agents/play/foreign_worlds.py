@@ -66,10 +66,10 @@ class ListWorld:
             self._store(lane, observation)
         return Outcome(reward, terminated, truncated, success, {"lanes": infos})
 
-    def observe(self, lanes: np.ndarray | None = None) -> Rows:
+    def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
         if lanes is None:
-            return {key: array.copy() for key, array in self._rows.items()}
-        return take(self._rows, lanes)
+            return {key: array.copy() for key, array in take(self._rows, None, keys).items()}
+        return take(self._rows, lanes, keys)
 
     def roots(self) -> np.ndarray | None:
         return roots_of(self.env.unwrapped)
@@ -144,8 +144,8 @@ class VecEnvWorld:
         self._rows = rows
         return Outcome(np.asarray(reward, np.float64), done & ~truncated, truncated, success, {"lanes": infos})
 
-    def observe(self, lanes: np.ndarray | None = None) -> Rows:
-        return take(self._rows, lanes)
+    def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
+        return take(self._rows, lanes, keys)
 
     def roots(self) -> np.ndarray | None:
         return None

@@ -51,8 +51,8 @@ class NativeWorld:
             reward = reward.sum(1, dtype=np.float64)
         return Outcome(reward, terminated, truncated, success, info)
 
-    def observe(self, lanes: np.ndarray | None = None) -> Rows:
-        return take(self._rows, lanes)
+    def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
+        return take(self._rows, lanes, keys)
 
     def roots(self) -> np.ndarray | None:
         return roots_of(self.env.unwrapped)
@@ -99,10 +99,11 @@ class LanesWorld:
         success = outcome.success.astype(np.float32)
         return Outcome(outcome.reward, outcome.terminated, outcome.truncated, success, {})
 
-    def observe(self, lanes: np.ndarray | None = None) -> Rows:
+    def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
         if self._seen is not None:
-            return take(self._seen, lanes)
-        return self.lanes.observe(None if lanes is not None and len(lanes) == self.num_envs else lanes)
+            return take(self._seen, lanes, keys)
+        every = lanes is None or len(lanes) == self.num_envs
+        return take(self.lanes.observe(None if every else lanes), None, keys)
 
     def roots(self) -> np.ndarray | None:
         return self.lanes.world.pool

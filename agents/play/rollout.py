@@ -239,8 +239,7 @@ class Collector:
 
     def _rows(self, lanes: np.ndarray | None) -> Rows:
         """Returns what the policy needs of what `lanes` see."""
-        rows, needs = self.world.observe(lanes), self.policy.needs
-        return rows if needs is None else {key: array for key, array in rows.items() if key in needs}
+        return self.world.observe(lanes, self.policy.needs)
 
     def _value(self, lanes: np.ndarray) -> np.ndarray:
         return self.policy.infer(self._rows(lanes))[1]

@@ -44,8 +44,8 @@ class World(Protocol):
         """Steps the lanes of ``active [B] bool``; where the others stand afterwards means nothing."""
         ...
 
-    def observe(self, lanes: np.ndarray | None = None) -> Rows:
-        """Returns what ``lanes [b] int`` (None: all) see now, in arrays that no later step changes."""
+    def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
+        """Returns what ``lanes [b] int`` (None: all) see now under keys (None: all), in arrays that no step changes."""
         ...
 
     def roots(self) -> np.ndarray | None:
@@ -61,8 +61,10 @@ class World(Protocol):
         ...
 
 
-def take(rows: Rows, lanes: np.ndarray | None) -> Rows:
-    """Returns the rows of some lanes."""
+def take(rows: Rows, lanes: np.ndarray | None, keys: tuple[str, ...] | None = None) -> Rows:
+    """Returns the rows of some lanes, under some keys."""
+    if keys is not None:
+        rows = {key: array for key, array in rows.items() if key in keys}
     return rows if lanes is None else {key: array[lanes] for key, array in rows.items()}
 
 

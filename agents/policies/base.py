@@ -84,7 +84,7 @@ class ChildScorer(nn.Module):
     takes_memory: ClassVar[bool] = False
     loads_models: ClassVar[bool] = False  # takes `local_files_only`, which forbids to ask a hub for a model
     plain_perceptron: ClassVar[bool] = False  # SB3's actor-critic perceptron and nothing else: may be learned by hand
-    needs: ClassVar[tuple[str, ...] | None] = None  # None: all of the observation
+    needs: tuple[str, ...] | None = None  # None: all of the observation
 
     observation_space: spaces.Space
     action_space: spaces.Discrete

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from torch import nn
 
 from treegym.agents.fast.llama import Llama, fits
 from treegym.agents.fast.llama_walk import LlamaWalk
+from treegym.agents.fast.masters import MasterAdamW
+from treegym.agents.fast.vocabulary import Head, Said, draw, token_log_probs
 from treegym.agents.masking import MASK, masked_entropy, masked_log_softmax
 from treegym.agents.policies.base import ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
@@ -34,19 +37,20 @@ from treegym.agents.policies.lm_checks import (
     check_space,
     check_tokens,
     check_vocabulary,
+    free_text,
 )
 from treegym.agents.policies.lm_children import child_scores
-from treegym.agents.policies.lm_episodes import Episodes
+from treegym.agents.policies.lm_episodes import Episodes, by_length
+from treegym.agents.policies.lm_parts import Free, head_of, layers_below, load_adapters, with_adapters
 from treegym.agents.policies.lm_tree import Shape, tree_states
-from treegym.agents.policies.lm_walk import Walk
+from treegym.agents.policies.lm_walk import Layers, Walk
 from treegym.agents.processes import gather, shard, whole, writes
 from treegym.checks import one_of
 from treegym.errors import ConfigError, require
 
 __all__ = ["LMPolicy"]
 
-TRUNKS, OPTIMIZERS, PACKINGS = ("shared", "own"), ("adamw", "adamw8bit"), ("episodes", "trees")
-PARTS, SMALLEST_PART = 4, 16  # while learning, a batch of episodes is read in so many parts, none smaller than this
+TRUNKS, OPTIMIZERS, PACKINGS = ("shared", "own"), ("adamw", "adamw8bit"), ("auto", "episodes", "trees")
 
 
 class LMPolicy(ChildScorer, BasePolicy):
@@ -58,22 +62,25 @@ class LMPolicy(ChildScorer, BasePolicy):
         lr_schedule: as SB3 passes it; unused, the agent owns the optimizer.
         model: a bundled name, a directory or a name on a hub.
         value_trunk: "shared": the value reads the policy's last hidden state; "own": a copy of the trunk.
-        lora_rank: train low-rank adapters of this rank instead of all weights (extra `lora`).
+        lora_rank: train low-rank adapters of this rank instead of all weights (extra `lora`); they are float32.
+        adapters: a folder of adapters to go on from (`save_adapters`).
         gradient_checkpointing: recompute activations while learning, for less memory.
-        dtype: of the weights: float32, bfloat16 or float16.
+        dtype: of the weights: float32, bfloat16, float16, or auto: as is fast here. What is learned of them is float32:
+            adapters are, and of all weights the optimizer keeps copies that are (`masters.py`).
         compile_model: run the layers through ``torch.compile``.
         anchor: weight of a loss that keeps the probability of the whole vocabulary on the children (see `lm_anchor`);
             without it, nothing in a loss over children holds the other tokens down.
         reference: the model that the KL of learning (`kl_coef`) is measured to; None: this one as it is at the start.
         optimizer: "adamw", or "adamw8bit" (extra `8bit`).
         packing: "episodes" reads each, those of one beginning together; "trees" reads all shared beginnings once, by a
-            mask of ancestors: the same loss and gradient (see `lm_tree`), less work where episodes share much.
+            mask of ancestors: the same loss and gradient (see `lm_tree`), less work where episodes share much; "auto":
+            trees where layers are the model's own and take such masks.
         local_files_only: never ask a hub for the models; a checkpoint never does.
     """
 
     unit = "episode"
     loads_models = True
-    needs = ("context", "children", MASK)
+    needs: tuple[str, ...] | None = ("context", "children", MASK)
 
     def __init__(
         self,
@@ -84,13 +91,14 @@ class LMPolicy(ChildScorer, BasePolicy):
         model: str = "tiny-primary",
         value_trunk: str = "shared",
         lora_rank: int | None = None,
+        adapters: str | None = None,
         gradient_checkpointing: bool = False,
         dtype: str = "float32",
         compile_model: bool = False,
         anchor: float = 0.0,
         reference: str | None = None,
         optimizer: str = "adamw",
-        packing: str = "episodes",
+        packing: str = "auto",
         local_files_only: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -102,6 +110,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         if not (isinstance(anchor, (int, float)) and anchor >= 0.0):
             raise ConfigError(f"anchor is {anchor!r}; it must be at least 0")
         self.packing = one_of("packing", packing, PACKINGS)
+        self.free: Free | None = None  # set where the environment's texts are free: then only contexts are read
         from treegym.models import load_model
 
         self.anchor = float(anchor)
@@ -123,39 +132,48 @@ class LMPolicy(ChildScorer, BasePolicy):
         check_vocabulary(observation_space, self.lm, model)
         if gradient_checkpointing:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if lora_rank is not None:
-            self.lm = _with_adapters(self.lm, lora_rank)
+        if adapters is not None:
+            self.lm = load_adapters(self.lm, adapters)
+        elif lora_rank is not None:
+            self.lm = with_adapters(self.lm, lora_rank)
         size = self.lm.config.get_text_config().hidden_size
-        self.critic_trunk = copy.deepcopy(_trunk(self.lm)) if value_trunk == "own" else None
+        self.critic_trunk = copy.deepcopy(layers_below(self.lm)) if value_trunk == "own" else None
         self.value_head = nn.Linear(size, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        self._layers = torch.compile(_trunk(self.lm), dynamic=True) if compile_model else None
+        self._layers = torch.compile(layers_below(self.lm), dynamic=True) if compile_model else None
+        self._config = self.lm.config.get_text_config()
+        self._trees = Layers.of(layers_below(self.lm), self._config, self.tokenizer).takes_trees
         self._shards: list[Any] = []
         self._walk, self._llama_walk = Walk(), LlamaWalk()
         self._llama: Llama | None = None
         self._llama_critic: Llama | None = None
         if self._layers is None:
-            self._llama = Llama.of(_trunk(self.lm))
+            self._llama = Llama.of(layers_below(self.lm))
             self._llama_critic = None if self.critic_trunk is None else Llama.of(self.critic_trunk)
+        self._trees = self._llama is None and self._layers is None and self._trees
 
     def check_env(self, env: Any) -> None:
         """Raises ConfigError where the environment's tokens are not this model's."""
         check_tokens(env, self.tokenizer, self.model_name)
+        self.free = None if self._shards else free_text(env)
+        self.needs = ("context", "children", MASK) if self.free is None else ("context",)
 
     def frozen(self) -> ChildScorer:
         """Returns what the KL is measured to: the model named as reference, or the policy as it is now."""
-        copied = copy.deepcopy(self)
+        memo = {id(weight): weight for weight in self.lm.parameters() if not weight.requires_grad}  # shared, not copied
+        copied = copy.deepcopy(self, memo)
         if self._reference:
             copied.lm = self._reference[0].to(next(self.parameters()).device)
-            copied._llama = None if self._layers is not None else Llama.of(_trunk(copied.lm))
+            copied._llama = None if self._layers is not None else Llama.of(layers_below(copied.lm))
             copied._layers = None
         return copied
 
     def make_optimizer(self, parameters: list[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
         """Returns AdamW, with moments of 8 bits if so asked for."""
         if self.optimizer_name == "adamw":
-            return super().make_optimizer(parameters, **settings)
+            low = any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in parameters)
+            return MasterAdamW(parameters, **settings) if low else super().make_optimizer(parameters, **settings)
         if self._shards:
             raise ConfigError('layers in shards are stepped by optimizer="adamw"; of moments of 8 bits there are none')
         bits = require("bitsandbytes", extra="8bit", purpose="an optimizer with moments of 8 bits")
@@ -166,7 +184,7 @@ class LMPolicy(ChildScorer, BasePolicy):
         """Puts the weights of the layers in shards over the processes; all other weights are copies."""
         if hasattr(self.lm, "merge_and_unload"):
             raise ConfigError("adapters (lora_rank) are learned without shards: launch without FSDP")
-        blocks = [child for child in _trunk(self.lm).children() if isinstance(child, nn.ModuleList)]
+        blocks = [child for child in layers_below(self.lm).children() if isinstance(child, nn.ModuleList)]
         if len(blocks) != 1:
             raise ConfigError(f"{self.model_name}: which modules its layers are is not known, so it has no shards")
         self._shards = shard(blocks[0])
@@ -184,23 +202,22 @@ class LMPolicy(ChildScorer, BasePolicy):
         Attention is causal, so what stands right of a token, padding too, cannot change its state.
         """
         length = int((context >= 0).sum(1).max())
-        layers = trunk or self._layers or _trunk(self.lm)
+        layers = trunk or self._layers or layers_below(self.lm)
         return layers(input_ids=context[:, :length].clamp(min=0), use_cache=False, **options).last_hidden_state
 
-    def vocabulary(self, states: torch.Tensor) -> torch.Tensor:
-        """Returns the logits ``[N, V] float32`` of all tokens after last hidden states ``[N, D]``."""
-        logits = self.lm.get_output_embeddings()(states)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        cap = getattr(self.lm.config.get_text_config(), "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
+    def head(self) -> Head:
+        """Returns what turns states into logits of the tokens, ends of free text taken together."""
+        return head_of(self.lm, self.tokenizer.vocab_size, self.free)
 
     def scores(self, states: torch.Tensor, obs: Observations) -> torch.Tensor:
         """Returns the logits ``[N, K] float32`` of the children of states ``[N, D]``."""
+        return self._said(states, obs).picked
+
+    def _said(self, states: torch.Tensor, obs: Observations) -> Said:
         if self._shards and obs["children"].dim() == 3 and torch.is_grad_enabled():
             raise ConfigError("children of several tokens need passes of their own, which shards cannot take in step")
-        return child_scores(
-            states, obs["children"], obs["context"], hidden=self.hidden, vocabulary=self.vocabulary
-        )  # fmt: skip
+        head = head_of(self.lm, self.tokenizer.vocab_size)
+        return child_scores(states, obs["children"], obs["context"], hidden=self.hidden, head=head)
 
     def _last(self, context: torch.Tensor, trunk: nn.Module | None = None) -> torch.Tensor:
         ends = (context >= 0).sum(1) - 1
@@ -234,14 +251,16 @@ class LMPolicy(ChildScorer, BasePolicy):
             return super().evaluate(obs, actions, with_value=with_value)
         context = obs["context"]
         states, own = self._episode_states(context, episode_lengths, with_value=with_value)
-        logits = self.scores(states, obs)
+        value = torch.zeros(len(actions), device=context.device) if own is None else self._value(own)
+        if self.free is not None:
+            chosen, entropy = token_log_probs(states, self.head(), actions)
+            return Judged(chosen, entropy, value, chosen[:, None])
+        said = self._said(states, obs)
+        logits = said.picked
         if self.anchor and torch.is_grad_enabled():
-            # Scores of several tokens are log-probabilities: what all texts weigh together is 1, its logarithm 0.
-            every = self.vocabulary(states) if obs["children"].dim() == 2 else logits.new_zeros(len(logits), 1)
-            logits = anchored(logits, every, obs[MASK], self.anchor)
+            logits = anchored(logits, said.total, obs[MASK], self.anchor)
         log_probs = masked_log_softmax(logits, obs[MASK])
         chosen = log_probs.gather(1, actions[:, None]).squeeze(1)
-        value = torch.zeros(len(actions), device=context.device) if own is None else self._value(own)
         return Judged(chosen, masked_entropy(log_probs), value, logits)
 
     def episode_values(self, obs: Observations, episode_lengths: np.ndarray) -> torch.Tensor:
@@ -273,8 +292,8 @@ class LMPolicy(ChildScorer, BasePolicy):
 
     def _read(self, episodes: Episodes, trunk: nn.Module | None, llama: Llama | None) -> torch.Tensor:
         """Returns the states ``[N, D]`` after every step's context, by one pass over each episode's last one."""
-        if self.packing == "trees":
-            layers = trunk or self._layers or _trunk(self.lm)
+        if self._as_trees(llama):
+            layers = trunk or self._layers or layers_below(self.lm)
             shape = Shape(self.lm.config.get_text_config(), self.lm.get_output_embeddings().weight.dtype)
             longest = episodes.context[torch.as_tensor(episodes.ends, device=episodes.context.device)]
             return tree_states(longest, episodes.number, episodes.at, layers=layers, shape=shape)
@@ -283,45 +302,52 @@ class LMPolicy(ChildScorer, BasePolicy):
         device = episodes.context.device
         longest = episodes.context[torch.as_tensor(episodes.ends, device=device)]  # [E, L]
         number = torch.as_tensor(episodes.number, device=device)
-        return self._states(longest, number, torch.as_tensor(episodes.at, device=device), trunk)
+        at = torch.as_tensor(episodes.at, device=device)
+        if self._shards:  # gathered as often in every process
+            return self.hidden(longest, trunk)[number, at]
+        return by_length(partial(self.hidden, trunk=trunk), longest, number, at)
 
-    def _states(
-        self, contexts: torch.Tensor, episode: torch.Tensor, at: torch.Tensor, trunk: nn.Module | None = None
-    ) -> torch.Tensor:
-        """Returns the states ``[N, D]`` at places ``[N]`` of the contexts ``[E, L]`` numbered ``[N]``.
-
-        Contexts of like length go through the layers together, so that little is spent on padding.
-        """
-        count = len(contexts)
-        size = max(SMALLEST_PART, -(-count // PARTS))
-        if count <= size or self._shards:  # shards are gathered as often in every process
-            return self.hidden(contexts, trunk)[episode, at]
-        order = torch.argsort((contexts >= 0).sum(1), stable=True)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(count, device=order.device)
-        place = rank[episode]  # [N] of each step's context in the order of lengths
-        steps, found = [], []
-        for first in range(0, count, size):
-            which = torch.nonzero((place >= first) & (place < first + size)).squeeze(1)
-            steps.append(which)
-            found.append(self.hidden(contexts[order[first : first + size]], trunk)[place[which] - first, at[which]])
-        return torch.cat(found)[torch.argsort(torch.cat(steps))]
+    def _as_trees(self, llama: Llama | None) -> bool:
+        if self.packing != "auto":
+            return self.packing == "trees"
+        # without its own layers for a while (`plainly`), a small Llama is read as any model is
+        return llama is None and self._trees and not self._shards
 
     @torch.no_grad()
     def infer(self, rows: Mapping[str, np.ndarray], *, with_value: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Returns logits and values; keys and values of the contexts are kept for the step after."""
-        contexts, llama = rows["context"], self._llama
-        if llama is not None and self._llama_walk.can_advance(llama, contexts):
-            states = self._llama_walk.advance(llama)
-        else:
-            states = self._walk.advance(_trunk(self.lm), contexts, next(self.parameters()).device)
+        states = self._walked(rows["context"])
+        values = self._values_there(rows["context"], states, with_value=with_value)
+        if "children" not in rows:  # free text: its tokens are drawn by `act`
+            return np.zeros((len(states), 0), np.float32), values
         obs = {key: torch.as_tensor(rows[key], device=states.device) for key in ("context", "children")}
-        logits = self.scores(states, obs).cpu().numpy()
+        return self.scores(states, obs).float().cpu().numpy(), values
+
+    @torch.no_grad()
+    def act(
+        self, rows: Mapping[str, np.ndarray], uniform: np.ndarray, *, with_value: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Samples a child for each row, or on free text a token; see `ChildScorer.act`."""
+        if self.free is None:
+            return super().act(rows, uniform, with_value=with_value)
+        self.count(len(uniform))
+        states = self._walked(rows["context"])
+        tokens, log_probs = draw(states, self.head(), torch.from_numpy(uniform).to(states.device))
+        values = self._values_there(rows["context"], states, with_value=with_value)
+        return tokens.cpu().numpy(), log_probs.float().cpu().numpy(), values
+
+    def _walked(self, contexts: np.ndarray) -> torch.Tensor:
+        """Returns the states ``[B, D]`` after contexts; their keys and values are kept for the step after."""
+        if self._llama is not None and self._llama_walk.can_advance(self._llama, contexts):
+            return self._llama_walk.advance(self._llama)
+        return self._walk.advance(Layers.of(layers_below(self.lm), self._config, self.tokenizer), contexts)
+
+    def _values_there(self, contexts: np.ndarray, states: torch.Tensor, *, with_value: bool) -> np.ndarray:
         if not with_value:
-            return logits, np.zeros(len(logits), np.float32)
-        if self.critic_trunk is None:
-            return logits, self._value(states).cpu().numpy()
-        return logits, self._value(self._last(obs["context"], self.critic_trunk)).cpu().numpy()
+            return np.zeros(len(states), np.float32)
+        if self.critic_trunk is not None:
+            states = self._last(torch.as_tensor(contexts, device=states.device), self.critic_trunk)
+        return self._value(states).cpu().numpy()
 
     def set_training_mode(self, mode: bool) -> None:
         """Switches modes; weights may change in training, so what was kept of contexts is forgotten."""
@@ -363,17 +389,3 @@ class LMPolicy(ChildScorer, BasePolicy):
             made = {"_walk": Walk, "_llama_walk": LlamaWalk}.get(name)
             fresh.__dict__[name] = copy.deepcopy(value, memo) if made is None else made()
         return fresh
-
-
-def _trunk(model: nn.Module) -> nn.Module:
-    """Returns the layers below the output embeddings, adapters included."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.base_model  # type: ignore[return-value]
-
-
-def _with_adapters(model: Any, rank: int) -> Any:
-    peft = require("peft", extra="lora", purpose="low-rank adapters")
-    if not isinstance(rank, int) or rank < 1:
-        raise ConfigError(f"lora_rank is {rank!r}; it must be a whole number from 1")
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return peft.get_peft_model(model, config)

@@ -7,7 +7,7 @@ model, which chooses among children as it should, writes nonsense when it answer
 no probability is left beside the children. Its gradient joins the algorithm's own on the way back, so no algorithm
 needs to know of it.
 
-Letters: N steps, K children, V vocabulary.
+Letters: N steps, K children.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import torch
 __all__ = ["anchored", "off_tree_loss"]
 
 
-def off_tree_loss(children: torch.Tensor, vocabulary: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Returns the anchor's loss ``[N]`` from logits of children ``[N, K]``, of all tokens ``[N, V]`` and the mask."""
+def off_tree_loss(children: torch.Tensor, total: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Returns the anchor's loss ``[N]`` from logits of children ``[N, K]``, that of all ``[N]`` and the mask."""
     legal = children.masked_fill(~mask.bool(), float("-inf"))
-    return torch.logsumexp(vocabulary, 1) - torch.logsumexp(legal, 1)
+    return total - torch.logsumexp(legal, 1)
 
 
-def anchored(children: torch.Tensor, vocabulary: torch.Tensor, mask: torch.Tensor, weight: float) -> torch.Tensor:
+def anchored(children: torch.Tensor, total: torch.Tensor, mask: torch.Tensor, weight: float) -> torch.Tensor:
     """Returns the children's logits as they came; what flows back through them carries the anchor's gradient along.
 
     The anchor is a mean over the steps at hand, so with `micro_batch` every part of a batch pulls with the full weight.
     """
-    loss = weight * off_tree_loss(children, vocabulary, mask).mean()
+    loss = weight * off_tree_loss(children, total, mask).mean()
     joined: torch.Tensor = _Join.apply(children, loss)  # type: ignore[no-untyped-call]
     return joined
 

@@ -8,9 +8,10 @@ from typing import Any
 from gymnasium import spaces
 
 from treegym.agents.masking import MASK
+from treegym.agents.policies.lm_parts import Free
 from treegym.errors import ConfigError, DataError, suggest
 
-__all__ = ["check_arguments", "check_reference", "check_space", "check_tokens", "check_vocabulary"]
+__all__ = ["check_arguments", "check_reference", "check_space", "check_tokens", "check_vocabulary", "free_text"]
 
 HANDED = ("self", "observation_space", "action_space", "lr_schedule", "kwargs")  # not for users to give
 
@@ -86,3 +87,18 @@ def check_reference(tokenizer: Any, reference: Any, name: str) -> None:
             f"the reference model {name} has another vocabulary ({reference.vocab_size} tokens) than the policy "
             f"({tokenizer.vocab_size}); a KL between them means nothing"
         )
+
+
+FEW = 4096  # tokens of a vocabulary up to which rows of all of them are no burden
+
+
+def free_text(env: Any) -> Free | None:
+    """Returns how texts of an environment are made if any token may follow, and rows of all tokens would be a burden.
+
+    A small vocabulary with one end is walked as a tree is.
+    """
+    inner = getattr(env, "unwrapped", env)
+    ends, barred = getattr(inner, "ends", None), getattr(inner, "barred", None)
+    if ends is None or barred is None or (inner.tokenizer.vocab_size <= FEW and len(ends) == 1):
+        return None
+    return Free(tuple(ends), tuple(barred))

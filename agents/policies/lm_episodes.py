@@ -1,8 +1,10 @@
-"""The contexts of whole episodes, and what of them is read together. Letters: N steps, E episodes, L context length."""
+"""The contexts of whole episodes, and what of them is read together. Letters: N steps, E episodes, L context length,
+D hidden size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +12,9 @@ import torch
 
 from treegym.agents.fast.packing import Packed
 
-__all__ = ["Episodes"]
+__all__ = ["Episodes", "by_length"]
 
+PARTS, SMALLEST_PART = 4, 16  # a batch is read in so many parts, none smaller than this
 PACKED_TOKENS = 2048  # read at a time: what a layer makes of so many stays in the processor's cache
 
 
@@ -39,3 +42,26 @@ class Episodes:
             packed, where = Packed.of_episodes(contexts, first[begin:end], last[begin:end])
             steps = slice(int(self._starts[begin]), int(self.ends[end - 1]) + 1)
             yield packed, where[self.number[steps] - begin, self.at[steps]]
+
+
+def by_length(
+    hidden: Callable[[torch.Tensor], torch.Tensor], contexts: torch.Tensor, episode: torch.Tensor, at: torch.Tensor
+) -> torch.Tensor:
+    """Returns the states ``[N, D]`` at places ``[N]`` of the contexts ``[E, L]`` numbered ``[N]``.
+
+    Contexts of like length go through the layers together, so that little is spent on padding.
+    """
+    count = len(contexts)
+    size = max(SMALLEST_PART, -(-count // PARTS))
+    if count <= size:
+        return hidden(contexts)[episode, at]
+    order = torch.argsort((contexts >= 0).sum(1), stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(count, device=order.device)
+    place = rank[episode]  # [N] of each step's context in the order of lengths
+    steps, found = [], []
+    for first in range(0, count, size):
+        which = torch.nonzero((place >= first) & (place < first + size)).squeeze(1)
+        steps.append(which)
+        found.append(hidden(contexts[order[first : first + size]])[place[which] - first, at[which]])
+    return torch.cat(found)[torch.argsort(torch.cat(steps))]

@@ -7,7 +7,7 @@ template; a model's BOS comes first where its tokenizer says so. It also says at
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from treegym.models.base import Speaker
 from treegym.models.tokens.chat import FEWEST_STEPS, chat_beginning, has_chat_template
 from treegym.models.tokens.tokenizers import prefix_ids
 
-__all__ = ["FORMS", "Begin", "PromptFormat", "read_examples"]
+__all__ = ["FORMS", "Begin", "PromptFormat", "format_named", "read_examples"]
 
 FORMS = ("auto", "raw", "few-shot", "chat")
 Begin = Callable[[str], tuple[int, ...]]  # a prompt -> the ids its answer is a continuation of
@@ -100,3 +100,20 @@ def read_examples(path: str | Path) -> tuple[tuple[str, str], ...]:
     if not examples:
         raise DataError(f"{path}: holds no examples; expected one JSON object with prompt and answer per line")
     return tuple(examples)
+
+
+def format_named(
+    name: str,
+    *,
+    system: str | None = None,
+    template: str | None = None,
+    between: str | None = None,
+    stops: Sequence[str] = (),
+) -> PromptFormat:
+    """Returns the format of a name, ``few-shot:FILE`` and ``chat:FILE`` with the examples of a file among them."""
+    form, colon, file = name.partition(":")
+    if colon and form not in ("few-shot", "chat"):
+        raise ConfigError(f"the format is {name!r}; a file of examples goes with few-shot: or chat: only")
+    given = {"system": system, "template": template, "between": between}
+    told: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    return PromptFormat(form=form, examples=read_examples(file) if file else (), stops=tuple(stops), **told)

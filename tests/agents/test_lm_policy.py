@@ -12,6 +12,7 @@ import torch
 import treegym  # noqa: F401
 from treegym.agents import DAPO, PPO
 from treegym.agents.policies.lm import LMPolicy
+from treegym.agents.policies.lm_episodes import by_length
 from treegym.envs.free_text import FreeTextVectorEnv
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.errors import ConfigError, MissingDependency
@@ -185,7 +186,7 @@ def test_states_are_the_same_read_in_parts_by_length(policy: LMPolicy) -> None:
     episode = torch.from_numpy(np.repeat(np.arange(45), 2))
     at = torch.from_numpy(np.stack([lengths - 2, lengths - 1], axis=1).reshape(-1))
     with torch.no_grad():
-        found = policy._states(contexts, episode, at)
+        found = by_length(policy.hidden, contexts, episode, at)
         torch.testing.assert_close(found, policy.hidden(contexts)[episode, at], rtol=1e-4, atol=1e-5)
 
 

@@ -130,7 +130,9 @@ def test_settings_may_change_until_a_round_is_trained(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(loop, "_round", stop)
     evaluated: list[int] = []
-    monkeypatch.setattr(loop, "_evaluate", lambda settings, model: evaluated.append(settings.max_tokens) or _figures())
+    monkeypatch.setattr(
+        loop, "_evaluate", lambda settings, model, whole: evaluated.append(settings.max_tokens) or _figures()
+    )
     for changes in ({}, {"steps": 200}, {"max_tokens": 8}):
         with pytest.raises(ConfigError, match="stopped in round 1"):
             iterate(_settings(tmp_path, **changes), out)

@@ -92,7 +92,12 @@ def test_every_round_grows_trees_over_fresh_prompts(tmp_path: Path) -> None:
     trees = [TokenTree.open(tmp_path / f"round-00{number}" / "tree.tree") for number in (1, 2)]
     assert trees[0].num_roots == trees[1].num_roots == 8
     assert not {root.prompt for root in trees[0].roots} & {root.prompt for root in trees[1].roots}
-    assert sorted(path.name for path in (tmp_path / "round-002").iterdir()) == ["model", "row.json", "tree.tree"]
+    assert sorted(path.name for path in (tmp_path / "round-002").iterdir()) == [
+        "costs.json",
+        "model",
+        "row.json",
+        "tree.tree",
+    ]
 
 
 def test_adapters_are_merged_into_what_a_round_saves(small_tree: str, tmp_path: Path) -> None:

@@ -1,17 +1,15 @@
-"""How prompts are put and answers judged: the same flags for `eval`, `grow` and `iterate`."""
+"""How prompts are put and answers judged: the same flags for `eval` and `grow`."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from treegym.errors import ConfigError
-
 if TYPE_CHECKING:
     from treegym.models.tokens.prompt_format import PromptFormat
     from treegym.rewards.answers import AnswerRule
 
-__all__ = ["answer_rule", "configure_prompting", "prompt_format"]
+__all__ = ["answer_rule", "configure_prompting", "prompt_format", "unescaped"]
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}  # as people write them on a command line
 
@@ -41,28 +39,24 @@ def configure_prompting(parser: argparse.ArgumentParser) -> None:
 
 def prompt_format(args: argparse.Namespace) -> PromptFormat:
     """Returns the format that the flags ask for."""
-    from treegym.models.tokens.prompt_format import PromptFormat, read_examples
+    from treegym.models.tokens.prompt_format import format_named
 
-    form, colon, file = args.prompt_form.partition(":")
-    if colon and form not in ("few-shot", "chat"):
-        raise ConfigError(f"--format is {args.prompt_form!r}; a file of examples goes with few-shot: or chat: only")
-    given = {} if args.system is None else {"system": args.system}
-    if args.template is not None:
-        given["template"] = _unescaped(args.template)
-    if args.between is not None:
-        given["between"] = _unescaped(args.between)
-    examples = read_examples(file) if file else ()
-    return PromptFormat(form=form, examples=examples, stops=tuple(_unescaped(stop) for stop in args.stop), **given)
+    texts = {
+        name: None if (text := getattr(args, name)) is None else unescaped(text) for name in ("template", "between")
+    }
+    stops = [unescaped(stop) for stop in args.stop]
+    return format_named(args.prompt_form, system=args.system, stops=stops, **texts)
 
 
 def answer_rule(args: argparse.Namespace) -> AnswerRule:
     """Returns the rule that the flags ask for."""
     from treegym.rewards.answers import AnswerRule
 
-    return AnswerRule(extract=_unescaped(args.extract), cut_counts=args.cut_counts)
+    return AnswerRule(extract=unescaped(args.extract), cut_counts=args.cut_counts)
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
+    """Returns a text with the escapes that people write on a command line as what they mean."""
     for written, meant in ESCAPES.items():
         text = text.replace(written, meant)
     return text

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from treegym.errors import ConfigError
 from treegym.iterate.evaluate import load_answered
 from treegym.iterate.settings import DEFAULTS, IterateSettings
+from treegym.models.loading import resolve, stored_weights
+from treegym.models.local.memory import check_memory
+from treegym.models.local.precision import WIDTH, choose_dtype
 
-__all__ = ["check_learner", "check_sources"]
+__all__ = ["check_learner", "check_room", "check_sources"]
 
 NO_SWITCHES = ("verbose", "stats_window_size")  # of every learner, beside its settings
 
@@ -28,6 +33,7 @@ def check_learner(settings: IterateSettings) -> None:
                 f"options is {settings.options!r}, and a value in it is of a wrong kind ({error}); "
                 f"give numbers as numbers"
             ) from error
+    _ = settings.form, settings.rule  # refused here, if they cannot be
     if settings.reward is not None:
         from treegym.rewards import build
 
@@ -36,6 +42,24 @@ def check_learner(settings: IterateSettings) -> None:
 
 def check_sources(settings: IterateSettings) -> None:
     """Raises DataError where prompts cannot be read, or one has no answer."""
-    load_answered(settings.evaluate, seed=10_000 + settings.seed)
+    load_answered(settings.evaluate, seed=10_000 + settings.seed, rule=settings.rule)
     if settings.grows or not settings.on_tree:
-        load_answered(settings.prompts, seed=settings.seed * 1000 + 1)
+        load_answered(settings.prompts, seed=settings.seed * 1000 + 1, rule=settings.rule)
+
+
+TRAINED = 2 + 12  # bytes of a weight that is learned beside the weight itself: gradient, float32 copy and two moments
+ADAPTED = 0.05  # of a model's weights, what adapters of a usual rank come to
+
+
+def check_room(settings: IterateSettings) -> None:
+    """Raises BackendError where training the model would take more memory than there is; hub names are not known."""
+    where, local = resolve(settings.model)
+    if not local:
+        return
+    stored, size = stored_weights(Path(where))
+    width = WIDTH[choose_dtype(settings.dtype, device="cpu", stored=stored)]
+    weights = size // WIDTH.get(stored, 4)
+    adapted = settings.policy.get("lora_rank") is not None or settings.policy.get("adapters") is not None
+    learned = TRAINED * (ADAPTED if adapted else 1.0)
+    how = "adapters of it" if adapted else "all its weights"
+    check_memory(int(weights * (width + learned)), doing=f"training {settings.model} by {how}")

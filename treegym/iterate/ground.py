@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from treegym.envs.token_tree.grow.sample_settings import SampleSettings
+from treegym.envs.token_tree.grow.settings import GrowSettings
 from treegym.iterate.settings import IterateSettings
+from treegym.models.tokens.prompt_format import PromptFormat
 
 __all__ = ["tree_of_round"]
 
@@ -35,22 +38,21 @@ def tree_of_round(settings: IterateSettings, model: Any, folder: Path, kept: Pat
 
 
 def _grown(settings: IterateSettings, model: Any, folder: Path, seed: int) -> Any:
-    from treegym.envs.token_tree.grow.growing import GrowSettings, grow
+    from treegym.envs.token_tree.grow.growing import grow
     from treegym.iterate.evaluate import load_answered
     from treegym.models import load_model
     from treegym.models.family.bundled import BUNDLED_TEACHERS
 
-    prompts = load_answered(settings.prompts, seed=seed)
+    prompts = load_answered(settings.prompts, seed=seed, rule=settings.rule)
+    usual = () if settings.growth == "samples" else BUNDLED_TEACHERS  # who is sampled from is asked for by name
     growing = folder / "growing"
     tree = grow(
         prompts.roots,
         primary=model,
-        teachers=[load_model(name) for name in settings.teachers or BUNDLED_TEACHERS],
+        teachers=[load_model(name) for name in settings.teachers or usual],
         out=folder / "tree.tree",
-        settings=GrowSettings(
-            mode=settings.growth, max_tokens=settings.max_tokens, max_nodes=max(GROWN_NODES, 6 * settings.max_tokens),
-            seed=seed,
-        ),
+        settings=_how(settings, seed),
+        form=None if settings.form == PromptFormat() else settings.form,
         verify=prompts.verify,
         work=growing,
         source=prompts.source,
@@ -58,3 +60,10 @@ def _grown(settings: IterateSettings, model: Any, folder: Path, seed: int) -> An
     )  # fmt: skip
     shutil.rmtree(growing, ignore_errors=True)
     return tree
+
+
+def _how(settings: IterateSettings, seed: int) -> GrowSettings | SampleSettings:
+    if settings.growth == "samples":
+        return SampleSettings(samples=settings.samples, max_tokens=settings.max_tokens, seed=seed)
+    nodes = max(GROWN_NODES, 6 * settings.max_tokens)
+    return GrowSettings(mode=settings.growth, max_tokens=settings.max_tokens, max_nodes=nodes, seed=seed)

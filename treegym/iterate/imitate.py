@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from treegym.agents.continual.language import LanguageProblem
+from treegym.agents.fast.masters import MasterAdamW
 from treegym.envs.token_tree.prompts import PromptSet
 from treegym.errors import DataError, LossIsNaN
 from treegym.models.base import TextTokenizer
 from treegym.models.tasks import FORMS, KINDS
+from treegym.models.tokens.prompt_format import Begin
 
 __all__ = ["Example", "LossIsNaN", "check_weights", "correct_paths", "imitate", "written_answers"]
 
@@ -29,13 +31,16 @@ def check_weights(model: Any, after: str) -> None:
 def imitate(
     model: Any, examples: Sequence[Example], *, steps: int, batch: int, learning_rate: float, seed: int
 ) -> list[float]:
-    """Takes supervised steps on a `transformers` model in place; returns the losses. The rate decays to a tenth."""
+    """Takes supervised steps on a `transformers` model in place; returns the losses. The rate decays to a tenth.
+
+    What is learned is what asks for gradients.
+    """
     if not examples or steps < 1:
         return []
     rng = np.random.default_rng(seed)
     problem = LanguageProblem()
-    model.requires_grad_(True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = MasterAdamW(learned, lr=learning_rate, weight_decay=0.0)
     losses = []
     order = rng.permutation(len(examples))
     at = 0
@@ -52,7 +57,7 @@ def imitate(
             raise LossIsNaN(f"the loss of supervised step {step} is {value}; a lower learning rate may help")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         losses.append(value)
     return losses
@@ -77,14 +82,31 @@ def correct_paths(world: Any, roots: Sequence[int], *, seed: int, each: int = 1)
 
 
 def written_answers(
-    prompts: PromptSet, tokenizer: TextTokenizer, *, count: int, max_tokens: int, seed: int
+    prompts: PromptSet,
+    tokenizer: TextTokenizer,
+    *,
+    count: int,
+    max_tokens: int,
+    seed: int,
+    begin: Begin | None = None,
+    between: str = "",
 ) -> list[Example]:
     """Returns the reference answers of up to `count` prompts in a tokenizer's own tokens, its end token last.
 
     Prompts of the bundled tasks are answered with worked steps, short or long, as their verifier wants them. An answer
     is left out where it would be no right one: not shorter than `max_tokens`, not expressible in the vocabulary, or
     refused by the verifier.
+
+    Args:
+        prompts: the prompts with their verifier.
+        tokenizer: the primary's.
+        count: how many at most.
+        max_tokens: longest answer, with its end.
+        seed: which of them.
+        begin: how prompts are put; by default as they are.
+        between: what an answer begins with.
     """
+    put = begin or tokenizer.encode
     rng = np.random.default_rng(seed)
     examples: list[Example] = []
     for root in (prompts.roots[index] for index in rng.permutation(len(prompts.roots))[:count]):
@@ -93,10 +115,10 @@ def written_answers(
         ]
         for text in [*rng.permutation(worked).tolist(), root.answer]:
             try:
-                answer = tokenizer.encode(text)
+                answer = tokenizer.encode(between + text)
             except DataError:
                 continue  # the vocabulary cannot express it, so there is nothing that this model could imitate
             if len(answer) < max_tokens and prompts.verify(root, tokenizer.decode(answer)) >= 0.5:
-                examples.append((list(root.tokens) or tokenizer.encode(root.prompt), [*answer, tokenizer.eos_id]))
+                examples.append((list(root.tokens) or list(put(root.prompt)), [*answer, tokenizer.eos_id]))
                 break
     return examples

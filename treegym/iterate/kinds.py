@@ -10,8 +10,9 @@ from treegym.errors import ConfigError
 __all__ = ["LARGEST_SEED", "check_kinds"]
 
 LARGEST_SEED = 4_000_000  # a round's seed is 1000 times as much and its number, and must fit 32 bits
-COUNTS = ("rounds", "steps", "simulations", "epochs", "batch", "max_tokens")
-TEXTS = ("model", "prompts", "evaluate")
+COUNTS = ("samples", "rounds", "steps", "simulations", "epochs", "batch", "max_tokens")
+TEXTS = ("model", "prompts", "evaluate", "format", "extract")
+TEXTS_OR_NONE = ("system", "template", "between")
 # What a round decides itself, and may not be given a second time.
 OURS = {
     "options": ("policy", "env", "policy_kwargs", "seed", "device", "tensorboard_log"),
@@ -37,6 +38,16 @@ def check_kinds(settings: Any) -> None:
         value = getattr(settings, name)
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{name} is {value!r}; it must be a text, such as {type(settings)().as_json()[name]!r}")
+    for name in TEXTS_OR_NONE:
+        if (value := getattr(settings, name)) is not None and not isinstance(value, str):
+            raise ConfigError(f"{name} is {value!r}; it must be a text")
+    stops: Any = settings.stops
+    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
+        raise ConfigError(f"stops is {stops!r}; it must be a list of texts, such as ['\\n']")
+    if not isinstance(settings.cut_counts, bool):
+        raise ConfigError(f"cut_counts is {settings.cut_counts!r}; it must be true or false")
+    if settings.evaluate_between is not None:
+        _whole("evaluate_between", settings.evaluate_between, 1)
     if settings.tree is not None and not isinstance(settings.tree, str):
         raise ConfigError(f"tree is {settings.tree!r}; it must be the path of a .tree file")
     if settings.grow is not None and not isinstance(settings.grow, bool):

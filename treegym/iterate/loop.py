@@ -1,7 +1,8 @@
 """The rounds of `treegym iterate`. A round reads only what the last one wrote, so a killed run goes on as if never cut.
 
 OUT/settings.json, and for every round OUT/round-001/: model/ (the primary after it), tree.tree (columns refreshed, with
-child weights), row.json (the figures; written last, it is what says that the round is done).
+child weights), costs.json (CPU seconds of its stages), row.json (the figures; written last, it is what says that the
+round is done), and adapters/ where only adapters are learned.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +20,25 @@ import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, told_by
-from treegym.iterate.checks import check_learner, check_sources
+from treegym.iterate.checks import check_learner, check_room, check_sources
 from treegym.iterate.evaluate import evaluate_model, load_answered
 from treegym.iterate.experts import Played, play_by_search
 from treegym.iterate.ground import tree_of_round
 from treegym.iterate.imitate import Example, correct_paths, imitate, written_answers
+from treegym.iterate.primary import Source, keep, learnable, open_primary, source_of
 from treegym.iterate.reinforce import reinforce
 from treegym.iterate.settings import IterateSettings
-from treegym.iterate.watching import memory_as_sentence, write_scalars
+from treegym.iterate.watching import Clock, memory_as_sentence, write_scalars
 from treegym.locks import LOCK, held
+from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.shape import misfit
 from treegym.untrusted import json_of, read_bytes, read_json
 
 __all__ = ["iterate", "rows_of"]
 
-STARTS = ("model", "evaluate", "max_tokens", "seed")  # what the figures of round 0 depend on
+# what the figures of round 0 depend on
+STARTS = ("model", "evaluate", "max_tokens", "seed", "format", "system", "template", "between", "stops", "extract",
+          "cut_counts")  # fmt: skip
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -57,6 +63,8 @@ def _rounds(
     if not rows:
         (_folder(folder, 0) / "row.json").unlink(missing_ok=True)  # of other settings
     atomic_write(folder / "settings.json", json.dumps(settings.as_json(), indent=1, default=str))
+    if len(rows) <= settings.rounds:
+        check_room(settings)
     for stale in folder.glob(".round.*"):
         shutil.rmtree(stale)  # of a run that was killed
     if not rows:
@@ -133,65 +141,32 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def _start(settings: IterateSettings, folder: Path) -> dict[str, Any]:
-    from treegym.models import load_model
-
-    found = _evaluate(settings, load_model(settings.model))
-    row = {"round": 0, "reward": None, "reference_share": 0.0, **found}
+    model, _ = open_primary(settings, source_of(settings, None))
+    row = {"round": 0, "reward": None, "reference_share": 0.0, **_evaluate(settings, model, whole=True)}
     target = _folder(folder, 0)
     target.mkdir(exist_ok=True)
     atomic_write(target / "row.json", json.dumps(row))
     return row
 
 
-def _evaluate(settings: IterateSettings, model: Any) -> dict[str, Any]:
-    prompts = load_answered(settings.evaluate, seed=10_000 + settings.seed)
-    return evaluate_model(model, prompts, max_tokens=settings.max_tokens)
+def _evaluate(settings: IterateSettings, model: Any, *, whole: bool) -> dict[str, Any]:
+    """Returns a model's figures on held-out prompts: all of them, or in between as many as the settings say."""
+    prompts = load_answered(settings.evaluate, seed=10_000 + settings.seed, rule=settings.rule)
+    count, most = len(prompts.roots), settings.evaluate_between
+    if not whole and most is not None and most < count:
+        places = np.linspace(0, count - 1, most).astype(int)
+        prompts = replace(prompts, roots=[prompts.roots[place] for place in places])
+    return evaluate_model(model, prompts, max_tokens=settings.max_tokens, form=settings.form)
 
 
 def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Does one round in a staging folder, and renames it when it is whole."""
-    from treegym.envs.token_tree.world import TreeWorld
-    from treegym.models import load_model
-    from treegym.models.local.saving import save_model
-
-    last = _folder(folder, number - 1)
-    source = str(last / "model") if number > 1 else settings.model
+    last = _folder(folder, number - 1) if number > 1 else None
+    source = source_of(settings, last)
     staging = Path(tempfile.mkdtemp(prefix=".round.", dir=folder))
     seed = settings.seed * 1000 + number
     try:
-        model = load_model(source)
-        world, note = None, None
-        if settings.on_tree:
-            tree = tree_of_round(settings, model, staging, last / "tree.tree", seed)
-            world = TreeWorld(
-                tree, reward=settings.reward, max_tokens=settings.max_tokens, curriculum=settings.curriculum
-            )
-        if settings.algorithm == "expert":
-            assert world is not None
-            played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)
-            examples = played.examples(world.tree)
-        else:
-            played, model, note = reinforce(settings, source, staging / "tree.tree", seed, log=folder / "tensorboard")
-            examples = []
-        reward = _known(np.mean(played.returns)) if played.returns else None
-        before = [row["reward"] for row in rows if row["reward"] is not None]
-        fell = reward is not None and bool(before) and reward < before[-1]
-        reference = _reference(settings, world, model, seed) if fell else []
-        if examples or reference:
-            _imitate(settings, model, [*examples, *reference], seed)
-        figures: dict[str, Any] = {"chosen_by": {}, "teacher_entropy": 0.0}
-        if world is not None:
-            figures = _update_weights(world, played)
-            world.tree.save(staging / "tree.tree")
-        save_model(model.model, model.tokenizer, staging / "model")
-        row = {
-            "round": number,
-            "reward": reward,
-            "reference_share": len(reference) / max(len(played.returns) + len(reference), 1),
-            **_evaluate(settings, load_model(str(staging / "model"))),
-            **figures,
-            **({"note": note} if note else {}),
-        }
+        row = _trained(settings, source, staging, last, seed, number, rows)
         atomic_write(staging / "row.json", json.dumps(row))
         target = _folder(folder, number)
         if target.exists():
@@ -202,10 +177,61 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _imitate(settings: IterateSettings, model: Any, examples: list[Example], seed: int) -> None:
+def _trained(
+    settings: IterateSettings, source: Source, staging: Path, last: Path | None, seed: int, number: int,
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """Trains the primary, writes it and the tree into the staging folder, and returns the round's row."""
+    from treegym.envs.token_tree.world import TreeWorld
+    from treegym.models.local.transformers_model import TransformersModel
+
+    clock = Clock()
+    model, network = open_primary(settings, source)
+    world, note = None, None
+    if settings.on_tree:
+        kept = staging / "none" if last is None else last / "tree.tree"
+        tree = tree_of_round(settings, model, staging, kept, seed)
+        world = TreeWorld(tree, reward=settings.reward, max_tokens=settings.max_tokens, curriculum=settings.curriculum)
+    clock.note("grow")
+    if settings.algorithm == "expert":
+        assert world is not None
+        played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)
+        examples, network = played.examples(world.tree), learnable(settings, network)
+    else:
+        log = staging.parent / "tensorboard"
+        played, network, note = reinforce(settings, source, staging / "tree.tree", seed, log=log)
+        examples = []
+    reward = _known(np.mean(played.returns)) if played.returns else None
+    before = [row["reward"] for row in rows if row["reward"] is not None]
+    fell = reward is not None and bool(before) and reward < before[-1]
+    reference = _reference(settings, world, model, seed) if fell else []
+    if examples or reference:
+        _imitate(settings, network, [*examples, *reference], seed)
+    clock.note("train")
+    figures: dict[str, Any] = {"chosen_by": {}, "teacher_entropy": 0.0}
+    if world is not None:
+        figures = _update_weights(world, played)
+        world.tree.save(staging / "tree.tree")
+    written = keep(network, model.tokenizer, staging)
+    clock.note("save")
+    after = TransformersModel(written, model.tokenizer, name=model.name)
+    found = _evaluate(settings, after, whole=number == settings.rounds)
+    clock.note("evaluate")
+    atomic_write(staging / "costs.json", json.dumps(clock.spent))
+    return {
+        "round": number,
+        "reward": reward,
+        "reference_share": len(reference) / max(len(played.returns) + len(reference), 1),
+        **found,
+        **figures,
+        **({"note": note} if note else {}),
+    }
+
+
+def _imitate(settings: IterateSettings, network: Any, examples: list[Example], seed: int) -> None:
     steps = max(1, settings.epochs * len(examples) // settings.batch)
     imitate(
-        model.model, examples, steps=steps, batch=min(settings.batch, len(examples)),
+        network, examples, steps=steps, batch=min(settings.batch, len(examples)),
         learning_rate=settings.imitation_rate, seed=seed,
     )  # fmt: skip
 
@@ -221,8 +247,10 @@ def _reference(settings: IterateSettings, world: Any, model: Any, seed: int) -> 
         return []
     if world is None:
         return written_answers(
-            load_answered(settings.prompts, seed=seed), model.tokenizer, count=settings.reference,
-            max_tokens=settings.max_tokens, seed=seed,
+            load_answered(settings.prompts, seed=seed, rule=settings.rule), model.tokenizer, count=settings.reference,
+            max_tokens=settings.max_tokens, seed=seed, begin=settings.form.begin(model),
+            between="" if settings.form.form_for(model) == "chat" or settings.form == PromptFormat() else
+            settings.form.between,
         )  # fmt: skip
     roots = np.random.default_rng(seed).choice(world.pool, size=min(settings.reference, len(world.pool)), replace=False)
     return correct_paths(world, roots.tolist(), seed=seed)

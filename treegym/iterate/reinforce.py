@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from treegym.iterate.experts import Played
 from treegym.iterate.imitate import check_weights
+from treegym.iterate.primary import Source
 from treegym.iterate.settings import DEFAULTS, IterateSettings
 
 __all__ = ["reinforce"]
@@ -19,9 +21,9 @@ LANES = 256
 
 
 def reinforce(
-    settings: IterateSettings, source: str, tree: Path, seed: int, *, log: Path
+    settings: IterateSettings, source: Source, tree: Path, seed: int, *, log: Path
 ) -> tuple[Played, Any, str | None]:
-    """Trains the primary by reinforcement; returns the episodes, the model and, if nothing was learned, why.
+    """Trains the primary by reinforcement; returns the episodes, the network and, if nothing was learned, why.
 
     Args:
         settings: of the run.
@@ -31,30 +33,32 @@ def reinforce(
         log: where TensorBoard finds the learner's figures, if it is installed.
     """
     import treegym.agents as agents
-    from treegym.models import load_model
 
-    model = load_model(source)
-    env = _environment(settings, model, tree, seed)
-    policy: dict[str, Any] = {"model": source, **({"anchor": settings.anchor} if settings.on_tree else {})}
     rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
+    switches = {**DEFAULTS[settings.algorithm], **rate, **settings.options}
+    env = _environment(
+        settings, load_model(source.model, dtype=settings.dtype), tree, seed, int(switches["n_episodes"])
+    )
+    policy: dict[str, Any] = {"dtype": settings.dtype, **({"anchor": settings.anchor} if settings.on_tree else {})}
     agent = getattr(agents, settings.algorithm.upper())(
-        "LMPolicy", env, seed=seed, device="cpu", policy_kwargs={**policy, **settings.policy},
+        "LMPolicy", env, seed=seed, device="cpu",
+        policy_kwargs={**policy, **settings.policy, "model": source.model, "adapters": source.adapters},
         tensorboard_log=str(log) if importlib.util.find_spec("tensorboard") else None,
-        **{**DEFAULTS[settings.algorithm], **rate, **settings.options},
+        **switches,
     )  # fmt: skip
+    network = agent.policy.lm
+    before = _checksums(network)
     recorder = _recorder(env, settings.steps)
     agent.learn(settings.steps, callback=recorder, tb_log_name=f"round-{seed % 1000:03d}")
-    trained = agent.policy.merged()
-    check_weights(trained, f"{settings.steps} tokens of {settings.algorithm}")
-    note = None if _changed(model.model, trained) else _why_nothing(settings, agent, recorder.played)
-    model.model.load_state_dict(trained.state_dict())
-    return recorder.played, model, note
+    check_weights(network, f"{settings.steps} tokens of {settings.algorithm}")
+    note = None if _checksums(network) != before else _why_nothing(settings, agent, recorder.played)
+    return recorder.played, network, note
 
 
-def _changed(before: Any, after: Any) -> bool:
-    """Whether a weight of a model differs."""
-    old = before.state_dict()
-    return any(not torch.equal(old[name], value.to(old[name])) for name, value in after.state_dict().items())
+def _checksums(network: Any) -> list[int]:
+    """Returns a number for each weight that is learned, which tells whether it changed without a copy of it."""
+    learned = [weight.detach() for weight in network.parameters() if weight.requires_grad]
+    return [zlib.crc32(weight.contiguous().view(torch.uint8).numpy()) for weight in learned]
 
 
 def _why_nothing(settings: IterateSettings, agent: Any, played: Played) -> str:
@@ -72,28 +76,32 @@ def _why_nothing(settings: IterateSettings, agent: Any, played: Played) -> str:
     return "no weight changed: nothing was learned in this round; a higher learning_rate or more steps may help"
 
 
-def _environment(settings: IterateSettings, model: Any, tree: Path, seed: int) -> Any:
+def _environment(settings: IterateSettings, model: Any, tree: Path, seed: int, episodes: int) -> Any:
     import gymnasium as gym
 
     from treegym.envs.free_text import FreeTextVectorEnv
     from treegym.iterate.curriculum import practised_prompts
     from treegym.iterate.evaluate import load_answered
+    from treegym.models.base import context_length
+    from treegym.models.tokens.ends import ending_at
 
+    lanes = min(LANES, episodes)
     if settings.on_tree:
         return gym.make_vec(
-            "TokenTree-v0", num_envs=LANES, tree=str(tree), view="tokens", reward=settings.reward,
+            "TokenTree-v0", num_envs=lanes, tree=str(tree), view="tokens", reward=settings.reward,
             max_tokens=settings.max_tokens, curriculum=settings.curriculum, autoreset_mode="Disabled",
         )  # fmt: skip
+    form = settings.form
+    ending = ending_at(model, form.stops)
     prompts = practised_prompts(
-        load_answered(settings.prompts, seed=seed),
-        model,
-        settings.curriculum,
-        max_tokens=settings.max_tokens,
-        seed=seed,
-    )
+        load_answered(settings.prompts, seed=seed, rule=settings.rule), model, settings.curriculum,
+        max_tokens=settings.max_tokens, seed=seed, form=form,
+    )  # fmt: skip
     return FreeTextVectorEnv(
-        LANES, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens
-    )
+        lanes, prompts=prompts.roots, tokenizer=model.tokenizer, verify=prompts.verify, max_tokens=settings.max_tokens,
+        begin=form.begin(model), ends=ending.ends, barred=ending.barred, stops=form.stops,
+        cut_counts=settings.cut_counts, context_length=context_length(model),
+    )  # fmt: skip
 
 
 def _recorder(env: Any, steps: int) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 
 from treegym.errors import ConfigError, suggest
 from treegym.iterate.kinds import check_kinds
+from treegym.models.tokens.prompt_format import PromptFormat, format_named
+from treegym.rewards.answers import AnswerRule
 from treegym.tree.curriculum import CURRICULA
 from treegym.untrusted import read_text, toml_of
 
@@ -14,7 +16,7 @@ __all__ = ["ALGORITHMS", "DEFAULTS", "IterateSettings", "load_settings"]
 
 ALGORITHMS = ("ppo", "dapo", "vapo", "expert")
 GROUNDS = ("tree", "text")
-GROWTHS = ("answers", "step", "mixed")
+GROWTHS = ("answers", "step", "mixed", "samples")
 SEARCHES = ("alphazero", "muzero", "mcts", "search", "expert-iteration", "expert_iteration", "exit")
 
 # One pass over a rollout: a second one unsettled long runs of every algorithm.
@@ -46,7 +48,8 @@ class IterateSettings:
     ground: str | None = None  # "tree": choose among children; "text": any token; None: tree for expert, else text
     tree: str | None = None  # a .tree file; None: the bundled tree, or grown ones
     grow: bool | None = None  # whether each round grows a tree over fresh `prompts`; None: for expert without a tree
-    growth: str = "answers"  # how: an answer of each teacher ("answers"), or branching ("step", "mixed")
+    growth: str = "answers"  # how: an answer of each teacher, branching ("step", "mixed"), or "samples" of each model
+    samples: int = 16  # texts per prompt and model, where trees are sampled
     teachers: list[str] = field(default_factory=list)  # who proposes when trees are grown; empty: the bundled ones
     reward: Any = None  # reward terms; None: the verifier
     steps: int = 40_000  # tokens a round for ppo, dapo and vapo
@@ -60,7 +63,15 @@ class IterateSettings:
     prompts: str = "bundled:train=2000"  # fresh ones every round: what text is written after, and trees are grown over
     curriculum: str | None = None  # "middle" or "sample": practise where the primary is right now and then
     evaluate: str = "bundled:test=400"  # held-out prompts, answered without a tree
+    evaluate_between: int | None = None  # so many of them, evenly spread, after rounds before the last; None: all
     max_tokens: int = 24
+    format: str = "auto"  # how prompts are put: raw, few-shot:FILE, chat, chat:FILE, auto
+    system: str | None = None  # the instruction in chat form; "": none; None: the usual one
+    template: str | None = None  # what a prompt is put into, such as "Question: {prompt}\nAnswer:"
+    between: str | None = None  # what stands between prompt and answer
+    stops: list[str] = field(default_factory=list)  # strings at which an answer is over
+    extract: str = "stated"  # how the answer is found in a text
+    cut_counts: bool = False  # whether an answer that was cut at the limit of tokens may be right
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)  # further switches of the algorithm
     policy: dict[str, Any] = field(default_factory=dict)  # further arguments of LMPolicy, such as lora_rank
@@ -89,6 +100,23 @@ class IterateSettings:
             raise ConfigError("expert iteration plays every prompt once, so nothing is drawn; use curriculum 'middle'")
         if self.algorithm == "expert" and self.ground == "text":
             raise ConfigError("expert iteration searches trees; use ground='tree', or ppo, dapo or vapo on text")
+
+    @property
+    def dtype(self) -> str:
+        """The precision of the primary's weights."""
+        return str(self.policy.get("dtype", "auto"))
+
+    @property
+    def form(self) -> PromptFormat:
+        """How prompts are put to the primary; reads the file of examples, if there is one."""
+        return format_named(
+            self.format, system=self.system, template=self.template, between=self.between, stops=self.stops
+        )
+
+    @property
+    def rule(self) -> AnswerRule:
+        """What counts as a right answer."""
+        return AnswerRule(extract=self.extract, cut_counts=self.cut_counts)
 
     @property
     def on_tree(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,22 @@ from typing import Any
 
 from treegym.errors import BackendError
 
-__all__ = ["memory_as_sentence", "write_scalars"]
+__all__ = ["Clock", "memory_as_sentence", "write_scalars"]
 
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+class Clock:
+    """Says what the stages of a round cost, in CPU seconds."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def note(self, stage: str) -> None:
+        """Ends a stage."""
+        now = time.process_time()
+        self.spent[stage], self._last = round(now - self._last, 2), now
 
 
 def write_scalars(folder: Path, row: dict[str, Any]) -> None:
