@@ -12,7 +12,7 @@ import torch
 
 from treegym.iterate.experts import Played
 from treegym.iterate.imitate import check_weights
-from treegym.iterate.primary import Source
+from treegym.iterate.primary import Source, open_primary
 from treegym.iterate.settings import DEFAULTS, IterateSettings
 
 __all__ = ["reinforce"]
@@ -36,9 +36,9 @@ def reinforce(
 
     rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
     switches = {**DEFAULTS[settings.algorithm], **rate, **settings.options}
-    env = _environment(
-        settings, load_model(source.model, dtype=settings.dtype), tree, seed, int(switches["n_episodes"])
-    )
+    model, _ = open_primary(settings, source)
+    env = _environment(settings, model, tree, seed, int(switches["n_episodes"]))
+    del model  # the policy has its own
     policy: dict[str, Any] = {"dtype": settings.dtype, **({"anchor": settings.anchor} if settings.on_tree else {})}
     agent = getattr(agents, settings.algorithm.upper())(
         "LMPolicy", env, seed=seed, device="cpu",
