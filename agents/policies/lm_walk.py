@@ -1,6 +1,6 @@
 """Walking with a language model: keys and values of contexts that grow by a token a step, row by row.
 
-The batch is decoded as `treegym.models.local.decoding_batch` decodes: beginnings that contexts share are read once.
+Rows are kept as decoding keeps them (`treegym.models.local.row_cache`); beginnings that contexts share are read once.
 Between steps rows may leave (their episodes ended); contexts that do not continue the last are read from the start.
 
 Letters: B rows, L context length, T tokens, D hidden size.
@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from treegym.agents.fast.llama_kernels import continues
-from treegym.models.local.decoding_batch import SHARING_PAYS, Decoding, read_padded, read_shared, shared_tokens
+from treegym.models.local.decoding_batch import SHARING_PAYS, read_shared, shared_tokens
+from treegym.models.local.row_cache import RowCache
 
 __all__ = ["Layers", "Walk"]
 
@@ -66,7 +67,7 @@ class Walk:
 
     def forget(self) -> None:
         """Drops everything: the weights changed, or another batch begins."""
-        self._decoding: Decoding | None = None
+        self._rows: RowCache | None = None
         self._contexts = np.empty((0, 0), np.int32)  # [B, L] as last seen
         self._lengths = np.empty(0, np.int64)  # [B]
 
@@ -75,33 +76,33 @@ class Walk:
         contexts = np.ascontiguousarray(contexts)
         lengths = (contexts >= 0).sum(1)
         rows = self._continued(contexts)
-        if self._decoding is None or rows is None:
-            self._decoding = _read(layers, [row[:n].tolist() for row, n in zip(contexts, lengths, strict=True)])
+        if self._rows is None or rows is None:
+            self._rows = _read(layers, [row[:n].tolist() for row, n in zip(contexts, lengths, strict=True)])
         else:
             if len(rows) < len(self._contexts):
-                self._decoding.keep(torch.from_numpy(rows).to(layers.device))
+                self._rows.keep(torch.from_numpy(rows).to(layers.device))
             last = contexts[np.arange(len(rows)), lengths - 1].astype(np.int64)
-            self._decoding.advance(layers, torch.from_numpy(last))  # type: ignore[arg-type]
+            self._rows.advance(torch.from_numpy(last))
         self._contexts, self._lengths = contexts, lengths
-        return self._decoding.state
+        return self._rows.state
 
     def _continued(self, contexts: np.ndarray) -> np.ndarray | None:
         """Returns which kept row ``[B]`` each context continues by one token, in order; None if they do not."""
-        if self._decoding is None or contexts.shape[1] != self._contexts.shape[1]:
+        if self._rows is None or contexts.shape[1] != self._contexts.shape[1]:
             return None
         rows = np.empty(len(contexts), np.int64)
         return rows if continues(contexts, self._contexts, self._lengths, rows) else None
 
 
-def _read(layers: Layers, contexts: list[list[int]]) -> Decoding:
+def _read(layers: Layers, contexts: list[list[int]]) -> RowCache:
     """Reads contexts from the start, as trees where that pays."""
     order = sorted(range(len(contexts)), key=lambda row: contexts[row])
     ranked = [contexts[row] for row in order]
     model: Any = layers
     if not layers.takes_trees or sum(map(len, ranked)) <= SHARING_PAYS * shared_tokens(ranked):
-        return read_padded(model, contexts)
-    decoding = read_shared(model, ranked)
+        return RowCache.read(model, contexts)
+    found = read_shared(model, ranked)
     back = torch.empty(len(order), dtype=torch.long)
     back[torch.tensor(order)] = torch.arange(len(order))
-    decoding.keep(back.to(layers.device))
-    return decoding
+    found.keep(back.to(layers.device))
+    return found
