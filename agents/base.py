@@ -31,7 +31,7 @@ from treegym.agents.costs import Costs
 from treegym.agents.play.acting import Acting
 from treegym.agents.play.rollout import Collector, Stopped, Trajectories
 from treegym.agents.play.vec_env import WorldVecEnv
-from treegym.agents.play.world import Outcome, World
+from treegym.agents.play.world import PlayStep, World
 from treegym.agents.play.worlds import make_world
 from treegym.agents.policies import policy_class, policy_path
 from treegym.agents.policies.base import ChildScorer
@@ -244,10 +244,10 @@ class Agent(Acting, BaseAlgorithm):
         """Learns from what `collect` returned."""
         raise NotImplementedError
 
-    def stepper(self, callback: BaseCallback) -> Callable[[int, Outcome], None]:
+    def stepper(self, callback: BaseCallback) -> Callable[[int, PlayStep], None]:
         """Returns a function that counts steps and calls the callbacks, for a `Collector`."""
 
-        def on_step(active: int, outcome: Outcome) -> None:
+        def on_step(active: int, outcome: PlayStep) -> None:
             self.num_timesteps += active
             done = outcome.terminated | outcome.truncated
             callback.update_locals({"rewards": outcome.reward, "dones": done, "infos": outcome.info, "self": self})

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from treegym.errors import ConfigError
 
-__all__ = ["WorldLanes"]
+__all__ = ["LaneStep", "WorldLanes"]
 
 ROOT = 0  # the column of a place that names the root
+
+
+class LaneStep(NamedTuple):
+    """What a step did in every lane; fresh arrays, zeros before the step."""
+
+    reward: np.ndarray  # [B] float64
+    vector: np.ndarray  # [B, T] float32, the terms of the vector reward, in the world's units
+    terminated: np.ndarray  # [B] bool
+    truncated: np.ndarray  # [B] bool
+    illegal: np.ndarray  # [B] bool
+    success: np.ndarray  # [B] bool
 
 
 class WorldLanes(ABC):
@@ -46,6 +57,10 @@ class WorldLanes(ABC):
             if bad.any():
                 raise ConfigError(f"root {int(roots[bad][0])} is out of range; roots are 0 to {self._last_root}")
         self._begin(self._everyone if which is None else which, self._unforced if roots is None else roots)
+
+    def _blank_step(self) -> LaneStep:
+        flags = [np.zeros(self.count, np.bool_) for _ in range(4)]
+        return LaneStep(np.zeros(self.count), np.zeros((self.count, len(self.world.terms)), np.float32), *flags)
 
     @abstractmethod
     def _begin(self, which: np.ndarray, roots: np.ndarray) -> None:

@@ -54,18 +54,18 @@ class Delivery:
         source: Inputs,
         settings: MeasureSettings,
         limits: worker.Limits,
-    ) -> worker.Outcome:
+    ) -> worker.WorkResult:
         """Writes the winner's weights, has it rebuilt and measured in a fresh process, and returns what came of it.
 
         First the optimised module's tensors are tried, as they are packed; where a rebuild from them fails, the
         original's, from which the strategies make the winner again.
         """
-        outcome = worker.Outcome(None, "it holds nothing that could be stored")
+        outcome = worker.WorkResult(None, "it holds nothing that could be stored")
         for holds in ("optimised", "original"):
             try:
                 save_weights(self.folder, original, optimised, source(0), holds=holds)
             except Unstorable as reason:
-                outcome = worker.Outcome(None, f"its recipe would not be complete: {reason}")
+                outcome = worker.WorkResult(None, f"its recipe would not be complete: {reason}")
                 continue
             rebuilt, outcome = self._measured(original, candidate, source, settings, limits)
             if rebuilt:
@@ -79,7 +79,7 @@ class Delivery:
         source: Inputs,
         settings: MeasureSettings,
         limits: worker.Limits,
-    ) -> tuple[bool, worker.Outcome]:
+    ) -> tuple[bool, worker.WorkResult]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             save_weights(folder / _ORIGINAL, original, original, source(0))
@@ -97,12 +97,12 @@ class Delivery:
                     timeout=_STARTING + 4 * limits.seconds,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
-                return True, worker.Outcome(None, "a fresh process did not come to an end with it")
+                return True, worker.WorkResult(None, "a fresh process did not come to an end with it")
             if not (folder / _VERDICT).exists():
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
-                return False, worker.Outcome(None, f"a fresh process failed with it: {last}")
+                return False, worker.WorkResult(None, f"a fresh process failed with it: {last}")
             found = json.loads((folder / _VERDICT).read_text())
-        return found["rebuilt"], worker.Outcome(found["result"], found["reason"])
+        return found["rebuilt"], worker.WorkResult(found["result"], found["reason"])
 
 
 def main(folder: Path) -> None:

@@ -121,7 +121,7 @@ class Trials:
     def _settings(self, seed: int) -> MeasureSettings:
         return MeasureSettings(max_seconds=self.config.seconds_per_candidate, seed=seed)
 
-    def _found(self, candidate: Candidate, outcome: worker.Outcome) -> Evaluated:
+    def _found(self, candidate: Candidate, outcome: worker.WorkResult) -> Evaluated:
         if outcome.result is None:
             return Evaluated(candidate, None, 0.0, outcome.reason)
         m = Measurement.from_dict(outcome.result)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Limits", "Outcome", "can_fork", "in_child", "processors", "run", "run_all"]
+__all__ = ["Limits", "WorkResult", "can_fork", "in_child", "processors", "run", "run_all"]
 
 _CHUNK = 65_536
 _forked: list[int] = []  # the process id, in a child
@@ -34,7 +34,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WorkResult:
     """What came of the work: its result, or the reason there is none, in one sentence."""
 
     result: dict[str, Any] | None
@@ -58,7 +58,7 @@ def in_child() -> bool:
     return _forked == [os.getpid()]
 
 
-def run(work: Callable[[], dict[str, Any]], limits: Limits | None = None, *, fork: bool = True) -> Outcome:
+def run(work: Callable[[], dict[str, Any]], limits: Limits | None = None, *, fork: bool = True) -> WorkResult:
     """Runs `work` in a child under limits and returns its JSON-able result."""
     return run_all([work], limits, fork=fork)[0]
 
@@ -69,12 +69,12 @@ def run_all(
     *,
     at_once: int = 1,
     fork: bool = True,
-) -> list[Outcome]:
+) -> list[WorkResult]:
     """Runs every piece of work in a child of its own, `at_once` of them side by side; outcomes in the order given."""
     limits = limits or Limits()
     if not fork:
         return [_guarded(work) for work in works]
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, WorkResult] = {}
     waiting = list(enumerate(works))[::-1]
     running: dict[int, _Running] = {}  # by the descriptor that is read from
     try:
@@ -122,7 +122,7 @@ def _start(index: int, work: Callable[[], dict[str, Any]], limits: Limits) -> _R
     return _Running(index, pid, reader, time.monotonic() + limits.seconds, [])
 
 
-def _finish(child: _Running, late: float | None) -> Outcome:
+def _finish(child: _Running, late: float | None) -> WorkResult:
     """Ends a child, and whatever it has started; returns what came of it."""
     os.close(child.reader)
     if late is not None:
@@ -131,12 +131,12 @@ def _finish(child: _Running, late: float | None) -> Outcome:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)  # compilers and helpers that outlive it
     if late is not None:
-        return Outcome(None, f"stopped after {late:g} s")
+        return WorkResult(None, f"stopped after {late:g} s")
     data = b"".join(child.parts)
     if not data:
-        return Outcome(None, _cause_of_death(status))
+        return WorkResult(None, _cause_of_death(status))
     answer = json.loads(data)
-    return Outcome(answer.get("result"), answer.get("reason", ""))
+    return WorkResult(answer.get("result"), answer.get("reason", ""))
 
 
 def _child(work: Callable[[], dict[str, Any]], writer: int, limits: Limits) -> None:
@@ -167,17 +167,17 @@ def _child(work: Callable[[], dict[str, Any]], writer: int, limits: Limits) -> N
         os._exit(status)
 
 
-def _guarded(work: Callable[[], dict[str, Any]]) -> Outcome:
+def _guarded(work: Callable[[], dict[str, Any]]) -> WorkResult:
     try:
-        return Outcome(work(), isolated=False)
+        return WorkResult(work(), isolated=False)
     except MemoryError:
-        return Outcome(None, "ran out of its memory limit", isolated=False)
+        return WorkResult(None, "ran out of its memory limit", isolated=False)
     except Exception as error:  # noqa: BLE001 - whatever a candidate does is a result about the candidate
         text = str(error).strip().splitlines()
         if "allocate memory" in str(error):
-            return Outcome(None, "ran out of its memory limit", isolated=False)
+            return WorkResult(None, "ran out of its memory limit", isolated=False)
         kind = "" if type(error).__name__ in ("NotApplicable", "Refused") else f"{type(error).__name__}: "
-        return Outcome(None, f"{kind}{text[0][:300] if text else 'no message'}", isolated=False)
+        return WorkResult(None, f"{kind}{text[0][:300] if text else 'no message'}", isolated=False)
 
 
 def _mapped_bytes() -> int:

@@ -16,7 +16,7 @@ from treegym.agents.planning.memory import path_memory
 from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner
 from treegym.agents.play.episodes import play
 from treegym.agents.play.native_worlds import LanesWorld
-from treegym.agents.play.world import Outcome, World
+from treegym.agents.play.world import PlayStep, World
 from treegym.agents.policies.base import MEMORY, ChildScorer
 from treegym.rewards.sees import Sees
 from treegym.search import SearchResult, Session
@@ -52,7 +52,7 @@ class SelfPlay:
         scorer: ChildScorer,
         rng: np.random.Generator,
         settings: AlphaZeroSettings,
-        on_step: Callable[[int, Outcome], None],
+        on_step: Callable[[int, PlayStep], None],
     ) -> None:
         self.world, self.planner, self.scorer, self.rng, self.settings = world, planner, scorer, rng, settings
         self.on_step = on_step
@@ -91,7 +91,7 @@ class SelfPlay:
             )
             return picked
 
-        def stepped(who: np.ndarray, ended: np.ndarray, outcome: Outcome) -> None:
+        def stepped(who: np.ndarray, ended: np.ndarray, outcome: PlayStep) -> None:
             if s.reuse_tree:
                 self._move(who, picked, ~ended[who])
             self.on_step(len(who), outcome)

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from treegym.agents.play.world import Outcome, World
+from treegym.agents.play.world import PlayStep, World
 from treegym.errors import DataError
 
 __all__ = ["Episodes", "Stage", "begin", "play"]
@@ -23,7 +23,7 @@ class Stage(Protocol):
 
     num_envs: int
 
-    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+    def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:
         """Steps the lanes of ``active [B] bool``."""
         ...
 
@@ -62,7 +62,7 @@ def play(
     stage: Stage,
     size: int,
     choose: Callable[[np.ndarray], np.ndarray],
-    stepped: Callable[[np.ndarray, np.ndarray, Outcome], None] | None = None,
+    stepped: Callable[[np.ndarray, np.ndarray, PlayStep], None] | None = None,
 ) -> Episodes:
     """Plays the episodes that the first `size` lanes have just begun to their ends.
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from treegym.agents.play.world import Outcome, Rows, discrete, roots_of, rows_of, scalar_reward, take
+from treegym.agents.play.world import PlayStep, Rows, discrete, roots_of, rows_of, scalar_reward, take
 from treegym.agents.schema import Expected, check_arrays
 from treegym.errors import ConfigError, DataError
 
@@ -47,7 +47,7 @@ class ListWorld:
             observation, _ = self.envs[lane].reset(seed=lane_seed, options=options)
             self._store(lane, observation)
 
-    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+    def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:
         reward = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
@@ -64,7 +64,7 @@ class ListWorld:
                 success[lane] = info["is_success"]
             infos[lane] = info
             self._store(lane, observation)
-        return Outcome(reward, terminated, truncated, success, {"lanes": infos})
+        return PlayStep(reward, terminated, truncated, success, {"lanes": infos})
 
     def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
         if lanes is None:
@@ -129,7 +129,7 @@ class VecEnvWorld:
             self._running = True
         self._rows = self._fresh
 
-    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+    def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:
         observation, reward, done, infos = self.env.step(actions)
         self._fresh = {key: np.array(array) for key, array in rows_of(observation).items()}
         rows = {key: array.copy() for key, array in self._fresh.items()}
@@ -142,7 +142,7 @@ class VecEnvWorld:
             for key, array in rows.items():
                 array[lane] = last[key]
         self._rows = rows
-        return Outcome(np.asarray(reward, np.float64), done & ~truncated, truncated, success, {"lanes": infos})
+        return PlayStep(np.asarray(reward, np.float64), done & ~truncated, truncated, success, {"lanes": infos})
 
     def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
         return take(self._rows, lanes, keys)

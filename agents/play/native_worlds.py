@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from treegym.agents.play.world import Outcome, Rows, discrete, roots_of, rows_of, take
+from treegym.agents.play.world import PlayStep, Rows, discrete, roots_of, rows_of, take
 from treegym.envs.lanes import Lanes
 from treegym.envs.token_tree.world import TreeWorld
 
@@ -35,7 +35,7 @@ class NativeWorld:
         self._done = self._done & ~which
         self._rows = rows_of(observation)
 
-    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+    def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:
         if not active.all():  # an environment of this kind cannot step some lanes only: the others idle along
             if self._done.any():
                 self.reset(self._done.copy())
@@ -49,7 +49,7 @@ class NativeWorld:
             success = np.asarray(success, np.float32)
         if reward.ndim == 2:  # one reward for each objective
             reward = reward.sum(1, dtype=np.float64)
-        return Outcome(reward, terminated, truncated, success, info)
+        return PlayStep(reward, terminated, truncated, success, info)
 
     def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
         return take(self._rows, lanes, keys)
@@ -94,10 +94,10 @@ class LanesWorld:
         self.lanes.begin(which, roots)
         self._seen = None
 
-    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+    def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:
         outcome, self._seen = self.lanes.step(actions, next_step_reset=False)
         success = outcome.success.astype(np.float32)
-        return Outcome(outcome.reward, outcome.terminated, outcome.truncated, success, {})
+        return PlayStep(outcome.reward, outcome.terminated, outcome.truncated, success, {})
 
     def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:
         if self._seen is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from treegym.agents.play.episodes import begin, play
-from treegym.agents.play.world import Outcome, Rows, World
+from treegym.agents.play.world import PlayStep, Rows, World
 from treegym.agents.policies.base import ChildScorer
 
 __all__ = ["Collector", "Stopped", "Trajectories", "join", "uncounted"]
@@ -99,7 +99,7 @@ def join(parts: list[Trajectories]) -> Trajectories:
     return Trajectories(rows={k: np.concatenate([p.rows[k] for p in parts]) for k in parts[0].rows}, **values)
 
 
-def uncounted(active: int, outcome: Outcome) -> None:
+def uncounted(active: int, outcome: PlayStep) -> None:
     """A collector's `on_step` where nobody counts: outside `learn`."""
 
 
@@ -122,7 +122,7 @@ class Collector:
         rng: np.random.Generator,
         *,
         with_value: bool,
-        on_step: Callable[[int, Outcome], None],
+        on_step: Callable[[int, PlayStep], None],
     ) -> None:
         self.world, self.policy, self.rng = world, policy, rng
         self.with_value, self.on_step = with_value, on_step
@@ -157,7 +157,7 @@ class Collector:
             acted.append(self.policy.act(seen[-1], self.rng.random(len(who)), with_value=self.with_value))
             return acted[-1][0]
 
-        def stepped(who: np.ndarray, ended: np.ndarray, outcome: Outcome) -> None:
+        def stepped(who: np.ndarray, ended: np.ndarray, outcome: PlayStep) -> None:
             cut = ended & ~outcome.terminated
             if self.with_value and cut.any():
                 bootstrap[cut] = self._value(np.flatnonzero(cut))

@@ -13,12 +13,12 @@ from gymnasium import spaces
 
 from treegym.errors import ConfigError
 
-__all__ = ["Outcome", "Rows", "World", "discrete", "roots_of", "rows_of", "scalar_reward", "take"]
+__all__ = ["PlayStep", "Rows", "World", "discrete", "roots_of", "rows_of", "scalar_reward", "take"]
 
 Rows = dict[str, np.ndarray]  # each [B, ...]
 
 
-class Outcome(NamedTuple):
+class PlayStep(NamedTuple):
     """What a step of all lanes led to."""
 
     reward: np.ndarray  # [B] float64
@@ -40,7 +40,7 @@ class World(Protocol):
         """Starts an episode in the lanes of ``which [B] bool``, at ``roots [B] int`` if given."""
         ...
 
-    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+    def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:
         """Steps the lanes of ``active [B] bool``; where the others stand afterwards means nothing."""
         ...
 

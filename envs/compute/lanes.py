@@ -8,9 +8,8 @@ from typing import Any, Self
 import numpy as np
 
 from treegym.envs.compute import transition
-from treegym.envs.compute.transition import Outcome
 from treegym.envs.states import ORIGIN, check_state
-from treegym.envs.world_lanes import WorldLanes
+from treegym.envs.world_lanes import LaneStep, WorldLanes
 from treegym.errors import ConfigError
 
 __all__ = ["Lanes"]
@@ -30,10 +29,9 @@ class Lanes(WorldLanes):
     def _begin(self, which: np.ndarray, roots: np.ndarray) -> None:
         transition.begin(which, roots, self.world.cells.starts, self.place, self.done, self.key, self.episode)
 
-    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
+    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> LaneStep:
         """Moves every lane one step; lanes that are done begin anew (``next_step_reset``) or stand still."""
-        flags = [np.zeros(self.count, np.bool_) for _ in range(4)]
-        outcome = Outcome(np.zeros(self.count), np.zeros((self.count, 2), np.float32), *flags)
+        outcome = self._blank_step()
         transition.advance(
             actions,
             self.world.cells,

@@ -17,7 +17,7 @@ from treegym.envs.token_tree.transition import random_root
 
 __all__ = [
     "ACTIVE", "AGGREGATES", "ANSWER", "BRANCH", "COUNT", "EMPTY", "FINISHED", "FIXED", "KINDS", "NOTHING", "PRUNED",
-    "ROOT", "SPENT", "STEPS", "Cells", "Outcome", "advance", "aggregate", "begin", "block", "legal_actions", "width",
+    "ROOT", "SPENT", "STEPS", "Cells", "advance", "aggregate", "begin", "block", "legal_actions", "width",
 ]  # fmt: skip
 
 ROOT, STEPS, SPENT, COUNT = range(4)
@@ -51,17 +51,6 @@ class Cells(NamedTuple):
     penalty: float
     rule: int  # of AGGREGATES
     unit: float  # tokens that the vector reward counts in
-
-
-class Outcome(NamedTuple):
-    """What a step did in every lane; fresh arrays, zeros before the step."""
-
-    reward: np.ndarray  # [B] float64
-    vector: np.ndarray  # [B, 2] float32: correct, tokens spent (negative, in units)
-    terminated: np.ndarray  # [B] bool
-    truncated: np.ndarray  # [B] bool
-    illegal: np.ndarray  # [B] bool
-    success: np.ndarray  # [B] bool
 
 
 def width(branches: int) -> int:

@@ -9,7 +9,6 @@ import functools
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 
 from treegym.checks import number, one_of, whole
 from treegym.envs.compute import render, transition
@@ -18,6 +17,7 @@ from treegym.envs.compute.observation import CHILD, STATE, confidences, observe
 from treegym.envs.compute.pool import ChainPool, pool_of_tree, synthetic_pool
 from treegym.envs.compute.transition import AGGREGATES, KINDS, Cells
 from treegym.envs.layout import ObservationLayout
+from treegym.envs.spaces import Spaces
 from treegym.envs.states import origin_of
 from treegym.errors import ConfigError
 from treegym.tree.opening import load_tree
@@ -34,7 +34,7 @@ _UNBOUNDED = 2**60
 _remembered: dict[Any, ChainPool] = {}
 
 
-class ComputeWorld:
+class ComputeWorld(Spaces):
     """Everything that `TestTimeCompute` looks things up in."""
 
     name: ClassVar[str] = "TestTimeCompute"
@@ -128,23 +128,7 @@ class ComputeWorld:
         fits &= (status != transition.ACTIVE) | (depth < last)
         return good & (fits | ~there).all(axis=1)
 
-    # ---------------------------------------------------------------- spaces
-
-    @property
-    def observation_space(self) -> spaces.Dict:
-        """The one-level Dict space of observations."""
-        flat = spaces.Box(self.low, self.high, dtype=np.float32)
-        return spaces.Dict({"observations": flat, "action_mask": spaces.Box(0, 1, (self.num_actions,), np.int8)})
-
-    @property
-    def action_space(self) -> spaces.Discrete:
-        """Opening a branch, answering, and four actions for each branch."""
-        return spaces.Discrete(self.num_actions)
-
-    @property
-    def reward_space(self) -> spaces.Box:
-        """The vector of objectives: correct, and tokens spent."""
-        return spaces.Box(-np.inf, np.inf, (len(TERMS),), np.float32)
+    # ---------------------------------------------------------------- observations
 
     def observe(self, place: np.ndarray) -> dict[str, np.ndarray]:
         """Returns fresh observations of lanes at these places ``[b, width]``."""

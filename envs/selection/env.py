@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from treegym.checks import one_of
 from treegym.envs.selection.pipeline_world import PipelineWorld
 from treegym.envs.selection.selection_world import SelectionWorld
-from treegym.envs.selection.world import World
+from treegym.envs.selection.world import RecordedWorld
 from treegym.envs.world_env import WorldEnv
 from treegym.errors import ConfigError
 
@@ -26,10 +26,10 @@ class SelectionWorlds(NamedTuple):
 
     name: str
     keywords: tuple[str, ...]
-    recorded: Callable[..., World]
+    recorded: Callable[..., RecordedWorld]
     measured: str  # the live one, by name: it loads torch
 
-    def make(self, settings: Mapping[str, Any]) -> World:
+    def make(self, settings: Mapping[str, Any]) -> RecordedWorld:
         """Returns the world of an environment's keyword arguments; checks that those of a live module go together."""
         chosen = dict(settings)
         source = one_of("source", chosen.pop("source", "recorded"), ("recorded", "measured"))
@@ -42,7 +42,7 @@ class SelectionWorlds(NamedTuple):
             raise ConfigError("source='measured' needs model='my_module:build', the module to measure")
         from treegym.envs.selection import live
 
-        world: World = getattr(live, self.measured)(**chosen)
+        world: RecordedWorld = getattr(live, self.measured)(**chosen)
         return world
 
 

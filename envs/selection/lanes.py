@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from treegym.envs.selection import transition
-from treegym.envs.selection.transition import Episodes, Outcome
+from treegym.envs.selection.transition import Episodes
 from treegym.envs.states import ORIGIN, check_state
-from treegym.envs.world_lanes import WorldLanes
+from treegym.envs.world_lanes import LaneStep, WorldLanes
 from treegym.errors import ConfigError
 
 __all__ = ["Lanes"]
@@ -26,10 +26,9 @@ class Lanes(WorldLanes):
     def _begin(self, which: np.ndarray, roots: np.ndarray) -> None:
         transition.begin(which, roots, self.world.pool, self.world.first, *self.episodes)
 
-    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
+    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> LaneStep:
         """Moves every lane one step; lanes that are done begin anew (``next_step_reset``) or stand still."""
-        flags = [np.zeros(self.count, bool) for _ in range(4)]
-        outcome = Outcome(np.zeros(self.count), np.zeros((self.count, 4), np.float32), *flags)
+        outcome = self._blank_step()
         self.world.advance(self, actions, outcome, next_step_reset=next_step_reset)
         if self.world.zones is not None:
             outcome.reward[:] = np.interp(outcome.reward, *self.world.zones)

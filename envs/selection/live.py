@@ -16,8 +16,8 @@ from treegym.envs.selection.features import GAIN_SCALE, record_rows
 from treegym.envs.selection.lanes import Lanes
 from treegym.envs.selection.pipeline_world import PipelineWorld
 from treegym.envs.selection.selection_world import SelectionWorld
-from treegym.envs.selection.transition import Outcome
-from treegym.envs.selection.world import World
+from treegym.envs.selection.world import RecordedWorld
+from treegym.envs.world_lanes import LaneStep
 from treegym.errors import ConfigError
 from treegym.optimize import worker
 from treegym.optimize.candidates import Candidate, apply, combinations
@@ -83,7 +83,7 @@ def _live_measure(module: Any, source: Any, seconds: float) -> Measure:
     return one
 
 
-class _Live(World):
+class _Live(RecordedWorld):
     """A world with one root, the live module's, whose measurements are made while stepping."""
 
     live = True
@@ -98,7 +98,7 @@ class _Live(World):
         self.known = np.zeros(self.table.size, bool)  # [N], live records that are measured
         self.goal[self.root] = self.base_fitness - self.tolerance
 
-    def advance(self, lanes: Lanes, actions: np.ndarray, outcome: Outcome, *, next_step_reset: bool) -> None:
+    def advance(self, lanes: Lanes, actions: np.ndarray, outcome: LaneStep, *, next_step_reset: bool) -> None:
         """Measures what the actions choose for the first time, then steps as recorded worlds do."""
         for lane in np.flatnonzero(~lanes.done):
             self.learn(self.record_after(lanes.place[lane], int(actions[lane])))

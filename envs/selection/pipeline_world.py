@@ -14,15 +14,16 @@ from treegym.envs.layout import ObservationLayout
 from treegym.envs.selection.features import GAIN_SCALE, PRIOR_LIMIT, PRIOR_SCALE, module_rows, strategy_logs
 from treegym.envs.selection.lanes import Lanes
 from treegym.envs.selection.observation import observe_ensemble
-from treegym.envs.selection.transition import NODE, ROOT, EnsembleCells, Outcome, advance_ensemble
-from treegym.envs.selection.world import BASE, SHOWN, Solution, World
+from treegym.envs.selection.transition import NODE, ROOT, EnsembleCells, advance_ensemble
+from treegym.envs.selection.world import BASE, SHOWN, RecordedWorld, Solution
+from treegym.envs.world_lanes import LaneStep
 from treegym.optimize.fitness import pareto_front, scores
 from treegym.optimize.strategies import STRATEGIES
 
 __all__ = ["PipelineWorld"]
 
 
-class PipelineWorld(World):
+class PipelineWorld(RecordedWorld):
     """Everything that `OptimizationPipeline` looks things up in; shared by all lanes."""
 
     name = "OptimizationPipeline"
@@ -114,7 +115,7 @@ class PipelineWorld(World):
             self.good_enough, self.pool, self.first,
         )  # fmt: skip
 
-    def advance(self, lanes: Lanes, actions: np.ndarray, outcome: Outcome, *, next_step_reset: bool) -> None:
+    def advance(self, lanes: Lanes, actions: np.ndarray, outcome: LaneStep, *, next_step_reset: bool) -> None:
         advance_ensemble(actions, lanes.limit, next_step_reset, *self.cells, *lanes.episodes, *outcome)
 
     def observe(self, state: np.ndarray) -> dict[str, np.ndarray]:

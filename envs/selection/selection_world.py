@@ -17,8 +17,9 @@ from treegym.envs.layout import ObservationLayout
 from treegym.envs.selection.features import GAIN_SCALE, module_rows, record_rows
 from treegym.envs.selection.lanes import Lanes
 from treegym.envs.selection.observation import observe_set
-from treegym.envs.selection.transition import BEST, MEASURED, ROOT, Outcome, SetCells, advance_set
-from treegym.envs.selection.world import BASE, Solution, World, threshold
+from treegym.envs.selection.transition import BEST, MEASURED, ROOT, SetCells, advance_set
+from treegym.envs.selection.world import BASE, RecordedWorld, Solution, threshold
+from treegym.envs.world_lanes import LaneStep
 from treegym.optimize.fitness import pareto_front
 
 __all__ = ["SelectionWorld"]
@@ -26,7 +27,7 @@ __all__ = ["SelectionWorld"]
 MAX_CANDIDATES = 62  # what is measured is kept in the bits of an integer
 
 
-class SelectionWorld(World):
+class SelectionWorld(RecordedWorld):
     """Everything that `CandidateSelection` looks things up in; shared by all lanes."""
 
     name = "CandidateSelection"
@@ -96,7 +97,7 @@ class SelectionWorld(World):
             self.illegal_penalty, self.good_enough, self.convergence, self.pool, self.first,
         )  # fmt: skip
 
-    def advance(self, lanes: Lanes, actions: np.ndarray, outcome: Outcome, *, next_step_reset: bool) -> None:
+    def advance(self, lanes: Lanes, actions: np.ndarray, outcome: LaneStep, *, next_step_reset: bool) -> None:
         advance_set(actions, lanes.limit, next_step_reset, *self.cells, *lanes.episodes, *outcome)
 
     def observe(self, state: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 from treegym.envs.token_tree.transition import random_root
 
 __all__ = [
-    "BEST", "MEASURED", "NODE", "ROOT", "STALE", "STATE", "STEPS", "EnsembleCells", "Episodes", "Outcome", "SetCells",
+    "BEST", "MEASURED", "NODE", "ROOT", "STALE", "STATE", "STEPS", "EnsembleCells", "Episodes", "SetCells",
     "advance_ensemble", "advance_set", "begin",
 ]  # fmt: skip
 
@@ -34,17 +34,6 @@ class Episodes(NamedTuple):
     done: np.ndarray  # [B] bool
     key: np.ndarray  # [B] uint64
     episode: np.ndarray  # [B] int64
-
-
-class Outcome(NamedTuple):
-    """What a step did in every lane; fresh arrays, zeros before the step."""
-
-    reward: np.ndarray  # [B] float64
-    vector: np.ndarray  # [B, 4] float32: gains in speed, memory and accuracy score, and the cost
-    terminated: np.ndarray  # [B] bool
-    truncated: np.ndarray  # [B] bool
-    illegal: np.ndarray  # [B] bool
-    success: np.ndarray  # [B] bool
 
 
 class SetCells(NamedTuple):

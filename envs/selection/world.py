@@ -11,19 +11,20 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 
 from treegym.checks import number, one_of, whole
 from treegym.envs.layout import ObservationLayout
 from treegym.envs.selection import render
 from treegym.envs.selection.lanes import Lanes
-from treegym.envs.selection.transition import ROOT, Outcome
+from treegym.envs.selection.transition import ROOT
+from treegym.envs.spaces import Spaces
 from treegym.envs.states import origin_of
+from treegym.envs.world_lanes import LaneStep
 from treegym.errors import ConfigError
 from treegym.optimize.fitness import OBJECTIVES, fitness, scores, weights_of, zones_of
 from treegym.optimize.table import SPLITS, SelectionTable, load_table
 
-__all__ = ["BASE", "SHOWN", "TERMS", "Solution", "World", "threshold"]
+__all__ = ["BASE", "SHOWN", "TERMS", "RecordedWorld", "Solution", "threshold"]
 
 TERMS = (*OBJECTIVES, "cost")  # the vector reward, in order
 BASE = np.array([0.5, 0.5, 1.0])  # the original's scores
@@ -40,21 +41,18 @@ class Solution:
     pareto: tuple[np.ndarray, ...]  # records of the Pareto front in speed, memory and accuracy
 
 
-class World:
+class RecordedWorld(Spaces):
     """A table, the fitness of its records and the rules that all lanes share. Subclasses say what actions do."""
 
     name: ClassVar[str] = ""
     terms: ClassVar[tuple[str, ...]] = TERMS
     live: ClassVar[bool] = False  # whether candidates are measured while stepping
-    num_actions: int  # K
     module_of: np.ndarray  # [R] int64, the module of each root
     first: np.ndarray  # [R] int64, what an episode's third column starts as
     pool: np.ndarray  # [n] int64, roots that episodes start at
     goal: np.ndarray  # [R] float64, the fitness from which an end counts as success
     solution: Solution
     layout: ObservationLayout
-    low: np.ndarray  # [D] float32, bounds of an observation
-    high: np.ndarray  # [D] float32
 
     def __init__(
         self,
@@ -94,27 +92,9 @@ class World:
         """Returns so many lanes of this world; `max_steps` truncates episodes earlier than `max_iterations` does."""
         return Lanes(self, count, max_steps=max_steps)
 
-    # ---------------------------------------------------------------- spaces
-
-    @property
-    def observation_space(self) -> spaces.Dict:
-        """The one-level Dict space of observations."""
-        flat = spaces.Box(self.low, self.high, dtype=np.float32)
-        return spaces.Dict({"observations": flat, "action_mask": spaces.Box(0, 1, (self.num_actions,), np.int8)})
-
-    @property
-    def action_space(self) -> spaces.Discrete:
-        """One action for each candidate or strategy, and one more."""
-        return spaces.Discrete(self.num_actions)
-
-    @property
-    def reward_space(self) -> spaces.Box:
-        """The vector of objectives: gains in speed, memory and accuracy score, and the cost."""
-        return spaces.Box(-np.inf, np.inf, (len(TERMS),), np.float32)
-
     # ---------------------------------------------------------------- stepping
 
-    def advance(self, lanes: Lanes, actions: np.ndarray, outcome: Outcome, *, next_step_reset: bool) -> None:
+    def advance(self, lanes: Lanes, actions: np.ndarray, outcome: LaneStep, *, next_step_reset: bool) -> None:
         """Moves every lane one step and writes what happened into the outcome."""
         raise NotImplementedError
 

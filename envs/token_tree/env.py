@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode, whole_action
-from treegym.envs.token_tree import render, spaces
+from treegym.envs.token_tree import render
 from treegym.envs.token_tree.lanes import Lane
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError, RewardError
@@ -57,9 +57,9 @@ class TokenTreeEnv(NativeEnv):
         self.multi_objective = multi_objective
         self.lanes = Lane(self.world)
         self.layout = self.world.layout
-        self.observation_space = spaces.observation_space(self.world)
-        self.action_space = spaces.action_space(self.world)
-        self.reward_space = spaces.reward_space(self.world)
+        self.observation_space = self.world.observation_space
+        self.action_space = self.world.action_space
+        self.reward_space = self.world.reward_space
         self._names = self.world.table.names
         self._terms = [
             (name, float(weight)) for name, weight in zip(self._names, self.world.table.weights, strict=True)

@@ -14,14 +14,14 @@ from treegym.envs.token_tree.features import LOGP_FLOOR
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 
-__all__ = ["Lane", "Lanes", "Outcome"]
+__all__ = ["Lane", "Lanes", "TreeStep"]
 
 # What a `Lane` makes of its arrays: neither copied nor pickled.
 _VIEWS = ("at", "ended", "reward", "terminated", "truncated", "illegal", "success", "failed", "vector", "_step")
 _FIELDS = ("node", "steps", "done", "key", "episode")
 
 
-class Outcome(NamedTuple):
+class TreeStep(NamedTuple):
     """What a step did in every lane; fresh arrays."""
 
     reward: np.ndarray  # [B] float64
@@ -71,7 +71,7 @@ class Lanes:
         if world.needs_preparation:
             world.prepare_nodes(self.node)
 
-    def step(self, actions: np.ndarray, *, next_step_reset: bool) -> tuple[Outcome, dict[str, np.ndarray]]:
+    def step(self, actions: np.ndarray, *, next_step_reset: bool) -> tuple[TreeStep, dict[str, np.ndarray]]:
         """Moves every lane one step and returns the outcome and fresh observations.
 
         Lanes that are done begin anew (``next_step_reset``) or stand still.
@@ -92,7 +92,7 @@ class Lanes:
             seen |= world.windows.around(self.node)
         return outcome, seen
 
-    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> Outcome:
+    def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> TreeStep:
         """Moves every lane one step and looks at nothing: for planners that do not need observations."""
         world = self.world
         if world.needs_preparation:
@@ -105,7 +105,7 @@ class Lanes:
         )  # fmt: skip
         return outcome
 
-    def _step_arguments(self, actions: np.ndarray, outcome: Outcome, next_step_reset: bool) -> tuple[Any, ...]:
+    def _step_arguments(self, actions: np.ndarray, outcome: TreeStep, next_step_reset: bool) -> tuple[Any, ...]:
         """Returns what the kernel of a step takes, but for the memory of the observations."""
         world, tables = self.world, self.world.tables
         return (
@@ -114,11 +114,11 @@ class Lanes:
             *outcome, LOGP_FLOOR, world.max_tokens,
         )  # fmt: skip
 
-    def _blank_outcome(self) -> Outcome:
+    def _blank_outcome(self) -> TreeStep:
         ended, cut, illegal, success, failed = np.empty((5, self.count), bool)
         vector = np.empty((self.count, self.world.tables.terms.shape[1]), np.float32)
         root = np.empty(self.count, np.int32)
-        return Outcome(np.empty(self.count), ended, cut, illegal, success, vector, root, failed)
+        return TreeStep(np.empty(self.count), ended, cut, illegal, success, vector, root, failed)
 
     def observe(self, lanes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Returns fresh observations of some lanes ``[b] int``; None: all."""

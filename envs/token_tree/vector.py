@@ -10,9 +10,9 @@ from gymnasium.vector.utils import batch_space
 
 from treegym.envs.native import NativeVectorEnv
 from treegym.envs.single import RENDER_MODES, check_keywords
-from treegym.envs.token_tree import render, spaces
+from treegym.envs.token_tree import render
 from treegym.envs.token_tree.env import KEYWORDS
-from treegym.envs.token_tree.lanes import Lanes, Outcome
+from treegym.envs.token_tree.lanes import Lanes, TreeStep
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.tree.token_tree import TokenTree
 
@@ -50,11 +50,11 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         self.layout = self.world.layout
         self.lanes = Lanes(self.world, num_envs, max_steps=max_episode_steps)
         self.multi_objective = multi_objective
-        self.single_observation_space = spaces.observation_space(self.world)
-        self.single_action_space = spaces.action_space(self.world)
+        self.single_observation_space = self.world.observation_space
+        self.single_action_space = self.world.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.reward_space = batch_space(spaces.reward_space(self.world), num_envs)
+        self.reward_space = batch_space(self.world.reward_space, num_envs)
         self._shaped = self.world.shaped
         self._weights = np.repeat(self.world.table.weights[:, None], num_envs, axis=1)  # [T, B]
 
@@ -98,7 +98,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
             reward = info["vector_reward"] - np.float32(self.world.illegal_penalty) * outcome.illegal[:, None]
         return seen, reward, outcome.terminated, outcome.truncated, info
 
-    def _restart(self, outcome: Outcome, last: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _restart(self, outcome: TreeStep, last: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begins the next episode at once in lanes that are done; their last observation and info go along."""
         stepped, done = self.nodes, self.lanes.done.copy()
         flags = outcome.success, outcome.illegal

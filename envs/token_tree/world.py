@@ -5,13 +5,15 @@ Letters: B lanes, N nodes, R roots, K actions, D size of an observation, T rewar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+from gymnasium import spaces
 
 from treegym.checks import number, one_of, whole
+from treegym.envs.spaces import Spaces
 from treegym.envs.states import origin_of
 from treegym.envs.token_tree import transition
 from treegym.envs.token_tree.features import (
@@ -45,7 +47,7 @@ class Grower(Protocol):
         ...
 
 
-class TreeWorld:
+class TreeWorld(Spaces):
     """Everything the transition kernels look things up in. Shared by all lanes; changes only when a live tree grows."""
 
     def __init__(
@@ -90,6 +92,22 @@ class TreeWorld:
         if self.view == "tokens":
             self.windows = TokenWindows(self.tables, num_actions=self.num_actions, max_tokens=self.max_tokens)
         self._check_correct_end()
+
+    @property
+    def terms(self) -> Sequence[str]:  # type: ignore[override] # the reward decides
+        """The terms of the vector reward, in order."""
+        return self.table.names
+
+    @property
+    def views(self) -> Mapping[str, spaces.Space]:
+        """Token ids, in the tokens view."""
+        if self.windows is None:
+            return {}
+        largest = self.tree.vocab_size - 1
+        return {
+            "context": spaces.Box(-1, largest, (self.windows.length,), np.int32),
+            "children": spaces.Box(-1, largest, (self.num_actions,), np.int32),
+        }
 
     @cached_property
     def origin(self) -> int:

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from treegym.agents.play.episodes import play
-from treegym.agents.play.world import Outcome
+from treegym.agents.play.world import PlayStep
 from treegym.bench.claims import contradictions, path_sums
 from treegym.bench.episodes import Episodes
 from treegym.bench.suite import EnvEntry
@@ -55,12 +55,12 @@ class _Stage:
     def __init__(self, envs: Any, observation: Any) -> None:
         self.envs, self.seen, self.num_envs = envs, observation, envs.num_envs
 
-    def step(self, actions: np.ndarray, active: np.ndarray) -> Outcome:
+    def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:
         self.seen, reward, terminated, truncated, info = self.envs.step(actions)
         reward = np.asarray(reward, np.float64)
         success = np.asarray(info.get("is_success", np.zeros(self.num_envs)), np.float32)
         paid = reward if reward.ndim == 1 else reward.sum(axis=1)
-        return Outcome(paid, np.asarray(terminated), np.asarray(truncated), success, info)
+        return PlayStep(paid, np.asarray(terminated), np.asarray(truncated), success, info)
 
 
 class Arena:
@@ -137,7 +137,7 @@ class Arena:
             state = None if state is None else _refuse_memory(state, lanes, len(who))
             return actions
 
-        def stepped(who: np.ndarray, ended: np.ndarray, outcome: Outcome) -> None:
+        def stepped(who: np.ndarray, ended: np.ndarray, outcome: PlayStep) -> None:
             if "reward_failed" in outcome.info:
                 failed[who] += np.asarray(outcome.info["reward_failed"], np.bool_)[who]
             if "best_return" in outcome.info:

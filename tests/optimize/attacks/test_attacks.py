@@ -32,12 +32,12 @@ def base() -> nn.Module:
     return nn.Sequential(nn.Linear(128, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 64)).eval()
 
 
-def measured(original: nn.Module, make: Callable[[], nn.Module]) -> worker.Outcome:
+def measured(original: nn.Module, make: Callable[[], nn.Module]) -> worker.WorkResult:
     """Measures in a child of its own, as the core does."""
     return worker.run(lambda: measure(original, make(), inputs, FAST).as_dict(), worker.Limits(seconds=60))
 
 
-def figures(outcome: worker.Outcome) -> Measurement:
+def figures(outcome: worker.WorkResult) -> Measurement:
     assert outcome.result is not None, outcome.reason
     return Measurement.from_dict(outcome.result)
 
