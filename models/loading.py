@@ -5,6 +5,7 @@ Weights are safetensors only; GGUF files are converted into them once (`treegym.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -139,7 +140,8 @@ def _check_settings(transformers: Any, directory: Path, *, trust_remote_code: bo
         )
         if not trust_remote_code:
             check_claims(transformers, config, directory)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, StrictDataclassError) as error:
+    except (OSError, ValueError, LookupError, TypeError, ImportError, AttributeError, ArithmeticError, RuntimeError,
+            StrictDataclassError) as error:  # fmt: skip
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -279,13 +281,30 @@ def load_model(
             "causal language model with a generation head, or the download is not whole"
         )
     _fit_vocabulary(name, model, tokenizer)
-    return TransformersModel(
+    _check_numbers(name, model)
+    found = TransformersModel(
         model.to(chosen_device),
         tokenizer,
         name=_called(name, where) if local else where,
         batch_tokens=batch_tokens,
         compile_model=compile_model,
     )
+    if not compile_model and not math.isfinite(found.next_logprobs([[tokenizer.eos_id]]).max()):
+        raise DataError(f"{name}: damaged weights: what it says are not numbers; save or download the model anew")
+    return found
+
+
+def _check_numbers(name: str, model: Any) -> None:
+    """Raises DataError for weights that are NaN or infinite: everything said with them would be, too."""
+    import torch
+
+    for key, tensor in model.named_parameters():
+        if tensor.numel() and tensor.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            low, high = torch.aminmax(tensor.detach())
+            if not bool(torch.isfinite(low) & torch.isfinite(high)):
+                raise DataError(
+                    f"{name}: damaged weights: {key} holds NaN or infinity; save or download the model anew"
+                )
 
 
 def _called(name: str, where: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from treegym.optimize.strategies.base import Arguments
 from treegym.optimize.targets import load_module
 from treegym.untrusted import open_regular
 
-__all__ = ["RECIPE", "RESULT", "WEIGHTS", "rebuild", "save_recipe", "save_weights"]
+__all__ = ["RECIPE", "RESULT", "WEIGHTS", "put_in_place", "rebuild", "save_recipe", "save_weights"]
 
 WEIGHTS, RECIPE, RESULT = "weights.safetensors", "recipe.py", "result.json"
 _TEMPLATE = '''"""Rebuilds the optimised module: {name}. Written by `treegym optimize`.
@@ -73,6 +75,36 @@ def save_recipe(folder: Path, *, target: str, inputs: str | None, result: dict[s
     atomic_write(folder / RECIPE, text)
     atomic_write(folder / RESULT, json.dumps(result, indent=1))
     return [folder / WEIGHTS, folder / RECIPE, folder / RESULT]
+
+
+def put_in_place(staging: Path, folder: Path) -> list[Path]:
+    """Moves what was written in `staging` into `folder`, all of it or none: weights fit the recipe beside them."""
+    before = staging / "before"
+    before.mkdir()
+    done: list[Path] = []
+    names = sorted(path.name for path in staging.iterdir() if path.is_file())
+    try:
+        for name in names:
+            done.append(folder / name)
+            if done[-1].exists():
+                _keep(done[-1], before / name)
+            os.replace(staging / name, done[-1])
+    except OSError:
+        for path in done:
+            old = before / path.name
+            if old.exists():
+                os.replace(old, path)
+            elif not (staging / path.name).exists():
+                path.unlink(missing_ok=True)  # new, where nothing was
+        raise
+    return done
+
+
+def _keep(path: Path, kept: Path) -> None:
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, kept)
 
 
 def rebuild(target: str, inputs: str | None, candidate: str, weights: str | Path) -> nn.Module:

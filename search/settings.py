@@ -40,6 +40,9 @@ _NO_LIMIT = 2**30
 _FIRST = {"min": codes.FIRST_MIN, "parent": codes.FIRST_PARENT}
 
 
+_MOST = 2**31 - 1  # of a whole number that kernels take
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Settings of the tree methods. Each method reads those that its formula names."""
@@ -94,9 +97,9 @@ class Options:
             if number(name, getattr(self, name)) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a positive number")
         for name in ("leaves", "max_considered"):
-            whole(name, getattr(self, name), low=1)
+            whole(name, getattr(self, name), low=1, high=_MOST)
         if self.max_depth is not None:
-            whole("max_depth", self.max_depth, low=1)
+            whole("max_depth", self.max_depth, low=1, high=_MOST)
         if self.dirichlet_alpha is not None and number("dirichlet_alpha", self.dirichlet_alpha) <= 0:
             raise ConfigError(f"dirichlet_alpha is {self.dirichlet_alpha!r}; it must be a positive number, or None")
         if isinstance(self.first_play, str):

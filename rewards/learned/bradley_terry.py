@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from treegym.errors import ConfigError, DataError
+from treegym.errors import ConfigError, DataError, LossIsNaN
 from treegym.files import atomic_write, read_arrays, write_arrays
 from treegym.models.loading import bundled_names, load_model
 from treegym.models.tokens.char_tokenizer import CharTokenizer
@@ -92,7 +92,10 @@ class RewardModel:
         self.mean, self.spread = 0.0, 1.0
         prompts = [pair.prompt for pair in pairs] * 2
         raw = self.scores(prompts, [p.chosen for p in pairs] + [p.rejected for p in pairs])
-        self.mean, self.spread = float(raw.mean()), float(raw.std()) or 1.0
+        mean, spread = float(raw.mean()), float(raw.std()) or 1.0
+        if not np.isfinite([mean, spread]).all():
+            raise LossIsNaN("the reward model's scores are not numbers; begin anew, with a smaller learning rate")
+        self.mean, self.spread = mean, spread
 
     def save(self, folder: str | Path) -> None:
         """Writes the model: the head, what it stands on, and the tuned language model where there is one."""

@@ -21,12 +21,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from corpus import corpus
 from formats import Format, formats
 
 ROOM, SECONDS = 2**30, 10
+BLOCK = 20  # mutations of one format in a row
 
 
 class TooSlow(BaseException):
@@ -57,7 +59,7 @@ def try_one(form: Format, path: Path, tally: Tally, what: str) -> None:
     tally.tried += 1
     begun, before = time.monotonic(), held_at_most()
     signal.alarm(SECONDS)
-    faulthandler.dump_traceback_later(6 * SECONDS, exit=True)  # compiled code hears no alarm
+    faulthandler.dump_traceback_later(40 * SECONDS, exit=True)  # compiled code hears no alarm
     try:
         form.use(path)
         tally.held += 1
@@ -65,8 +67,8 @@ def try_one(form: Format, path: Path, tally: Tally, what: str) -> None:
         tally.refused += 1
         if len(str(error)) > 500 or not str(error):
             tally.failed.append(f"{what}: a message of {len(str(error))} characters")
-    except TooSlow:
-        tally.failed.append(f"{what}: took more than {SECONDS} s")
+    except TooSlow as error:
+        tally.failed.append(f"{what}: took more than {SECONDS} s {error}")
     except Exception as error:  # noqa: BLE001 (this is what is looked for)
         tally.failed.append(f"{what}: {type(error).__name__}: {str(error)[:200]}")
     finally:
@@ -77,14 +79,23 @@ def try_one(form: Format, path: Path, tally: Tally, what: str) -> None:
 
 
 def mutations(args: argparse.Namespace, known: dict[str, Format], folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Yields the format, the name and the path of each mutation."""
-    for place, (name, form) in enumerate(known.items()):
-        for number in range(args.first, args.first + args.count):
-            if not args.format or name in args.format:
-                path = folder / f"bad{form.suffix}"
-                form.put(path)
-                form.damage(path, np.random.default_rng([args.seed, place, number]))
-                yield name, f"{name} {args.seed} {number}", path
+    """Yields the format, the name and the path of each mutation, whichever format has taken the least time so far."""
+    begun = time.monotonic()
+    spent = {name: 0.0 for name in known if not args.format or name in args.format}
+    numbers = dict.fromkeys(spent, args.first)
+    places = {name: place for place, name in enumerate(known)}
+    while numbers and (args.minutes is None or time.monotonic() - begun < 60 * args.minutes):
+        name = min(numbers, key=lambda name: spent[name])
+        form, start = known[name], time.process_time()
+        for _ in range(min(BLOCK, args.first + args.count - numbers[name])):
+            path = folder / f"bad{form.suffix}"
+            form.put(path)
+            form.damage(path, np.random.default_rng([args.seed, places[name], numbers[name]]))
+            yield name, f"{name} {args.seed} {numbers[name]}", path
+            numbers[name] += 1
+        spent[name] += time.process_time() - start
+        if numbers[name] >= args.first + args.count:
+            del numbers[name]
 
 
 def worst(known: dict[str, Format], folder: Path) -> Iterator[tuple[str, str, Path]]:
@@ -100,14 +111,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=200, help="mutations of each format")
+    parser.add_argument("--minutes", type=float, help="stop after so many; formats share them evenly")
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--format", action="append", help="only this format")
     parser.add_argument("--corpus", action="store_true", help="the worst cases instead, each of which must be refused")
     parser.add_argument("--now", default=os.devnull, help="a file that names the mutation under way, should all end")
     args = parser.parse_args()
 
-    def too_slow(*_: object) -> None:
-        raise TooSlow
+    def too_slow(_: int, frame: FrameType | None) -> None:
+        inner = frame
+        while frame is not None:
+            if "/numba/core/" in frame.f_code.co_filename:  # a kernel is being compiled, which is not the file's doing
+                signal.alarm(SECONDS)
+                return
+            frame = frame.f_back
+        raise TooSlow(f"in {inner.f_code.co_name}" if inner else "")
 
     signal.signal(signal.SIGALRM, too_slow)
     with tempfile.TemporaryDirectory() as scratch, open(args.now, "w") as now:

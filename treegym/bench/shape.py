@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from treegym.shape import misfit
+
 __all__ = ["SUMMARY"]
 
 _NUMBER, _COUNT = (float, None), (int, None)  # where a value may be unknown
 
+
+def _costs(value: Any) -> bool:
+    """A shape: numbers by name, and those of evaluation by name again."""
+    parts = [{**value, "evaluation": None}, value.get("evaluation", {})] if isinstance(value, dict) else [None]
+    return all(misfit(part, {"*": _NUMBER}) is None for part in parts)
+
+
 SUMMARY: Any = {
     "format": int, "fingerprint": str, "env": str, "agent": str, "seed": int,
-    "cost": {"*": (float, None, {"*": _NUMBER})},
+    "cost": _costs,
     "curve": [{"checkpoint": int, "score": float, "*": _NUMBER}],
     "final": {
         "score": float, "prompts": [int], "scores": [float],

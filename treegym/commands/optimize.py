@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treegym.display import say
-from treegym.errors import ConfigError, TreeGymError
+from treegym.errors import ConfigError, StorageError, TreeGymError
+from treegym.files import atomic_write, told_by
+from treegym.locks import LOCK, held
 
 if TYPE_CHECKING:
     from treegym.optimize.config import CoreConfig
 
 __all__ = ["configure", "run"]
+
+_STAGING = ".optimize."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -127,28 +133,46 @@ def _config(args: argparse.Namespace) -> CoreConfig:
 def _optimise(
     args: argparse.Namespace, config: CoreConfig, target: str, out: Path | None
 ) -> tuple[dict[str, Any], list[Path]]:
-    from treegym.files import atomic_write
     from treegym.optimization import create_hybrid_optimization_core
     from treegym.optimize.delivery import Delivery
-    from treegym.optimize.recipe import save_recipe, save_weights
+    from treegym.optimize.recipe import put_in_place, save_recipe, save_weights
     from treegym.optimize.report import as_svg
     from treegym.optimize.targets import load_function, load_module
 
     module, source = load_module(target, args.input)
     task = load_function(args.task) if args.task else None
     core = create_hybrid_optimization_core(config, task=task, progress=None if args.json else _progress)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if out is None else out
+    with _place(out) as folder:
         delivery = Delivery(folder, target, args.input, args.task)
-        optimised, result = core.hybrid_optimize_module(module, source, delivery=delivery)
-        if out is None:
-            return result, []
-        if not result["strategies"]:  # the original is kept: its weights are written, and rebuild as others do
-            save_weights(folder, optimised, optimised, source(0))
-        written = save_recipe(folder, target=target, inputs=args.input, result=result)
-        atomic_write(folder / "pareto.svg", as_svg(result))
-        written.append(folder / "pareto.svg")
-    return result, written
+        try:
+            optimised, result = core.hybrid_optimize_module(module, source, delivery=delivery)
+            if out is None:
+                return result, []
+            if not result["strategies"]:  # the original is kept: its weights are written, and rebuild as others do
+                save_weights(folder, optimised, optimised, source(0))
+            save_recipe(folder, target=target, inputs=args.input, result=result)
+            atomic_write(folder / "pareto.svg", as_svg(result))
+            with told_by(out):
+                return result, put_in_place(folder, out)
+        except StorageError as error:
+            where = folder if out is None else out  # the user knows no other name
+            kept = "" if out is None else "; what was there before is kept"
+            raise StorageError(f"{where} could not be written: {error.strerror}{kept}", error.errno) from error
+
+
+@contextlib.contextmanager
+def _place(out: Path | None) -> Iterator[Path]:
+    """Yields a folder to write in; beside what is in `out` already, which nobody else may use meanwhile."""
+    with contextlib.ExitStack() as stack:
+        if out is not None:
+            with told_by(out):
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(out / LOCK, what=f"the folder {out}"))
+                for left in out.glob(f"{_STAGING}*.tmp"):  # by a run that was killed
+                    shutil.rmtree(left)
+        with told_by(out or tempfile.gettempdir()):
+            staging = tempfile.TemporaryDirectory(prefix=_STAGING, suffix=".tmp", dir=out)
+        yield Path(stack.enter_context(staging))
 
 
 def _progress(found: Any) -> None:
