@@ -16,6 +16,7 @@ from treegym.models.base import Embeds, FoldsEnds, Scores, Speaker, TextTokenize
 __all__ = [
     "Branches",
     "Hopeless",
+    "Known",
     "RanksTrees",
     "Reading",
     "ReadsTrees",
@@ -68,19 +69,21 @@ class Trie:
     """Texts of tokens that begin alike, as one tree.
 
     Attributes:
-        branches: the tree; its prompt is the texts' first token.
+        branches: the tree; its prompt is what all texts begin with.
         nodes: where each text ends ``[texts] int64``, -1 at the prompt.
     """
 
     def __init__(self, texts: Sequence[TokenIds]) -> None:
         """`texts` are not empty and have the same first token."""
+        first, last = min(map(tuple, texts)), max(map(tuple, texts))  # what these two share, all do
+        shared = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
         children: dict[tuple[int, int], int] = {}
         tokens: list[int] = []
         parents: list[int] = []
         ends = []
         for text in texts:
             node = -1
-            for token in text[1:]:
+            for token in text[shared:]:
                 child = children.get((node, token))
                 if child is None:
                     child = children[node, token] = len(tokens)
@@ -88,7 +91,8 @@ class Trie:
                     parents.append(node)
                 node = child
             ends.append(node)
-        self.branches = Branches((int(texts[0][0]),), np.array(tokens, np.int32), np.array(parents, np.int32))
+        prompt = tuple(int(token) for token in first[:shared])
+        self.branches = Branches(prompt, np.array(tokens, np.int32), np.array(parents, np.int32))
         self.nodes = np.array(ends, np.int64)
 
 
@@ -109,6 +113,8 @@ class TreeScores:
 
 class Reading(Protocol):
     """Trees that a model has read and keeps, to be scored and gone on from."""
+
+    trees: Sequence[Branches]
 
     def scores(self, *, best: int = 1, worst: int = 0, hidden: bool = False) -> list[TreeScores]:
         """Returns what `score_trees` does."""
@@ -140,6 +146,14 @@ class Reading(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Known:
+    """Smaller trees after the same prompts that a model has read, and where their nodes are in larger ones."""
+
+    reading: Reading
+    nodes: Sequence[np.ndarray]  # per tree [n] int64: the node's number in what was read, -1 for a new one
+
+
 class ScoresTrees(Protocol):
     """A back end with a faster way to score a tree than path by path."""
 
@@ -157,7 +171,7 @@ class RanksTrees(Protocol):
 class ReadsTrees(Protocol):
     """A back end that keeps trees in its memory, to go on from them."""
 
-    def read_trees(self, trees: Sequence[Branches]) -> Reading | None: ...
+    def read_trees(self, trees: Sequence[Branches], known: Known | None = None) -> Reading | None: ...
 
 
 class _Tokenized(Protocol):
@@ -200,9 +214,10 @@ def rank_trees(model: Speaker, trees: Sequence[Branches], *, best: int, worst: i
     return score_trees(model, trees, best=best, worst=worst)
 
 
-def read_trees(model: Speaker, trees: Sequence[Branches]) -> Reading | None:
-    """Returns trees in a model's memory, None for a back end that keeps none."""
-    return model.read_trees(trees) if able(model, ReadsTrees) else None
+def read_trees(model: Speaker, trees: Sequence[Branches], known: Known | None = None) -> Reading | None:
+    """Returns trees in a model's memory, None for a back end that keeps none; what is known is not read again."""
+    return model.read_trees(trees, known) if able(model, ReadsTrees) else None
+
 
 
 def no_opinions(tree: Branches) -> TreeScores:

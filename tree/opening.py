@@ -1,4 +1,4 @@
-"""Trees by name: the bundled one, a synthetic one, one in a file or on a hub; those opened last are shared."""
+"""Trees by name: a bundled one, a synthetic one, one in a file or on a hub; those opened last are shared."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from treegym import hub
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, suggest
 from treegym.tree.synthetic import parse_synthetic, synthetic_tree
-from treegym.tree.token_tree import BUNDLED, TokenTree
+from treegym.tree.token_tree import BUNDLED, ENGLISH, TokenTree
 
 __all__ = ["load_tree"]
 
 _REMEMBERED = 4
+_BUNDLED = {"bundled": BUNDLED, "bundled:english": ENGLISH}
 _opened: dict[str, TokenTree] = {}  # the trees opened last: many environments share one
 
 
 def load_tree(tree: str | TokenTree | None) -> TokenTree:
-    """Returns a tree: the bundled one for None, that of ``"synthetic:..."`` or ``"hf:user/name"``, or one in a file."""
+    """Returns a tree: the bundled one for None, another by its name, or one in a file.
+
+    Names are ``"bundled"``, ``"bundled:english"``, ``"synthetic:..."`` and ``"hf:user/name"``.
+    """
     if isinstance(tree, TokenTree):
         tree.validate()
         return tree
@@ -26,11 +30,18 @@ def load_tree(tree: str | TokenTree | None) -> TokenTree:
         return _remembered(repr(settings), lambda: synthetic_tree(**vars(settings)))
     if tree is not None and not isinstance(tree, str | Path):
         raise ConfigError(
-            f"tree is {tree!r}; expected a .tree file's path, 'hf:user/name', 'synthetic:...' or a TokenTree"
+            f"tree is {tree!r}; expected a .tree file's path, 'bundled:english', 'hf:user/name', 'synthetic:...' or "
+            "a TokenTree"
         )
-    path = BUNDLED if tree is None else hub.fetched(str(tree), kind="tree") if hub.is_hub_name(tree) else Path(tree)
+    path = _path("bundled" if tree is None else str(tree))
     changed = path.stat().st_mtime_ns if path.is_file() else 0
     return _remembered(f"{path.resolve()} {changed}", lambda: TokenTree.open(path))
+
+
+def _path(name: str) -> Path:
+    if name.startswith("bundled:") and name not in _BUNDLED:
+        raise ConfigError(f"there is no bundled tree {name!r}.{suggest(name, _BUNDLED)}")
+    return _BUNDLED.get(name) or (hub.fetched(name, kind="tree") if hub.is_hub_name(name) else Path(name))
 
 
 def _remembered(key: str, make: Callable[[], TokenTree]) -> TokenTree:

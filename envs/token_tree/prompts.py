@@ -4,6 +4,7 @@ Every source is named by a short text, the way the command line takes it:
 
     bundled                               the bundled suite, 400 train, 100 validation and 400 test prompts
     bundled:train=50,test=20              so many of each split
+    english                               the questions of the English tree (some come from reasoning-gym)
     questions.jsonl                       {"prompt": ..., "answer": ..., "split": ..., "kind": ...} per line, and
                                           "extract" (how the answer is found) or "choices" (texts to choose among)
     path/to/dataset                       a Hugging Face dataset saved with save_to_disk
@@ -68,6 +69,8 @@ def load_prompts(
     name, _, rest = source.partition(":")
     if name == "bundled":
         found = _bundled(rest, seed)
+    elif source == "english":
+        found = _english()
     elif name == "reasoning-gym":
         found = _reasoning_gym(rest, seed)
     elif is_table(source):
@@ -78,7 +81,8 @@ def load_prompts(
         found = _jsonl(Path(source), rule)
     else:
         raise DataError(
-            f"{source}: no such prompt file or dataset directory; other sources are bundled and reasoning-gym:NAME"
+            f"{source}: no such prompt file or dataset directory; other sources are bundled, english and "
+            "reasoning-gym:NAME"
         )
     roots = found.roots if limit is None else found.roots[:limit]
     if not roots:
@@ -145,6 +149,15 @@ def _bundled(text: str, seed: int) -> PromptSet:
         "bundled",
         max_tokens=tasks.MAX_ANSWER_TOKENS,
     )
+
+
+def _english() -> PromptSet:
+    from treegym.models.english.questions import questions
+
+    roots = [
+        Root(q.prompt, q.answer, split, q.kind, extra={"extract": q.extract, "split": True}) for split, q in questions()
+    ]
+    return PromptSet(roots, _verifier(AnswerRule()), "english")
 
 
 # ---------------------------------------------------------------- files

@@ -31,7 +31,7 @@ from treegym.models.local.vocabulary_head import LARGE, read_vocabulary
 from treegym.models.readings import Readings
 from treegym.models.tokens.boundary import pieces_of
 from treegym.models.tokens.ends import barred_by, cut_at_stop, declared_ends, ends_by
-from treegym.models.tree_scores import Branches, TreeScores, Trie, score_trees_naively
+from treegym.models.tree_scores import Branches, Known, TreeScores, Trie, score_trees_naively
 
 __all__ = ["TransformersModel"]
 
@@ -281,9 +281,9 @@ class TransformersModel:
         score = score_trees_by_attention if self.supports_tree_attention else score_trees_naively
         return score(self, trees, best=best, worst=worst, hidden=hidden)
 
-    def read_trees(self, trees: Sequence[Branches]) -> TreeReader | None:
+    def read_trees(self, trees: Sequence[Branches], known: Known | None = None) -> TreeReader | None:
         """Returns trees read once, to be scored and gone on from; None where the attention takes no masks of trees."""
-        return TreeReader(self, trees) if self.supports_tree_attention else None
+        return TreeReader(self, trees, known) if self.supports_tree_attention else None
 
     @torch.inference_mode()
     def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:

@@ -2,9 +2,11 @@
 
 The tokens of a tree stand in one row, the prompt first. In a causal transformer a token's state depends on the tokens
 it attends to and on their positions alone, so with a mask of ancestors and depths for positions each state equals the
-one its path would have on its own.
+one its path would have on its own. What all prompts begin with (an instruction, examples) is read once, and every row
+attends to its keys and values.
 
-Letters: B trees of a batch, L tokens of the longest (prompt and nodes), n nodes, D hidden size, V vocabulary.
+Letters: B trees of a batch, L tokens of the longest (prompt and nodes), P tokens of the shared beginning, n nodes,
+D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,16 +24,19 @@ from treegym.models.local.vocabulary_head import read_vocabulary
 from treegym.models.tree_scores import Branches, TreeScores, allowed_tokens
 
 __all__ = [
+    "Beginning",
     "Laid",
     "additive_masks",
     "ancestor_mask",
     "lay_out_trees",
     "read_scores",
     "score_trees_by_attention",
+    "shared_beginning",
 ]
 
 MASK_LIMIT = 2**24  # entries of one mask, 64 MB in float32
 LOGITS_LIMIT = 2**24  # entries of one block of logits
+SHARED = 16  # tokens that prompts begin with alike, from which on they are read once
 
 
 def ancestor_mask(parents: np.ndarray) -> np.ndarray:
@@ -77,13 +82,24 @@ def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]  # [B, 1, Q, K]
 
 
-def _batches(model: Network, trees: Sequence[Branches]) -> Iterator[list[int]]:
+def shared_beginning(trees: Sequence[Branches]) -> int:
+    """Returns P: how many tokens all prompts begin with, their last tokens left out; 0 where it is not worth it."""
+    if len(trees) < 2:
+        return 0
+    first = min(tree.prompt for tree in trees)  # in the order of tuples, what all share is what these two share
+    last = max(tree.prompt for tree in trees)
+    most = min(len(tree.prompt) for tree in trees) - 1
+    same = next((place for place in range(most) if first[place] != last[place]), most)
+    return same if same >= SHARED else 0
+
+
+def _batches(model: Network, trees: Sequence[Branches], shared: int) -> Iterator[list[int]]:
     """Yields indices of trees of similar size, so many that neither tokens nor mask exceed their bounds."""
-    lengths = [len(tree.prompt) + tree.size for tree in trees]
+    lengths = [len(tree.prompt) - shared + tree.size for tree in trees]
     batch: list[int] = []
     for index in sorted(range(len(trees)), key=lambda i: (lengths[i], i)):
         rows, longest = len(batch) + 1, lengths[index]
-        if batch and (rows * longest > model.batch_tokens or rows * longest * longest > MASK_LIMIT):
+        if batch and (rows * longest > model.batch_tokens or rows * longest * (longest + shared) > MASK_LIMIT):
             yield batch
             batch = []
         batch.append(index)
@@ -91,19 +107,52 @@ def _batches(model: Network, trees: Sequence[Branches]) -> Iterator[list[int]]:
         yield batch
 
 
-def _arranged(trees: Sequence[Branches]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns ids ``[B, L]``, positions ``[B, L]`` and visibility ``[B, L, L]`` of trees laid out in rows."""
-    longest = max(len(tree.prompt) + tree.size for tree in trees)
+def _arranged(trees: Sequence[Branches], shared: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns ids ``[B, L]``, positions ``[B, L]`` and visibility ``[B, L, P + L]`` of trees laid out in rows."""
+    longest = max(len(tree.prompt) - shared + tree.size for tree in trees)
     ids = np.zeros((len(trees), longest), np.int64)
     parents = np.full((len(trees), longest), -1, np.int64)  # padding is alone, and sees itself only
     for row, tree in enumerate(trees):
-        start, stop = len(tree.prompt), len(tree.prompt) + tree.size
-        ids[row, :start] = tree.prompt
+        start, stop = len(tree.prompt) - shared, len(tree.prompt) - shared + tree.size
+        ids[row, :start] = tree.prompt[shared:]
         ids[row, start:stop] = tree.tokens
         parents[row, :start] = np.arange(-1, start - 1)
         parents[row, start:stop] = np.where(tree.parents < 0, start - 1, tree.parents + start)
     visible = ancestor_mask(parents)
-    return ids, visible.sum(axis=2) - 1, visible
+    positions = shared + visible.sum(axis=2) - 1
+    if shared:
+        visible = np.concatenate([np.ones((*parents.shape, shared), bool), visible], axis=2)
+    return ids, positions, visible
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What all prompts begin with, read."""
+
+    states: torch.Tensor  # [P, D]
+    keys: list[torch.Tensor]  # per layer [1, H, P, head size]
+    values: list[torch.Tensor]
+
+    @property
+    def size(self) -> int:
+        return len(self.states)
+
+    def cache(self, rows: int) -> Any:
+        """Returns a cache of `rows` rows that have read it."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+        return cache
+
+
+def _read_beginning(model: Network, tokens: Sequence[int]) -> Beginning:
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    states = model.hidden(torch.tensor([tokens], device=model.device), cache=cache)
+    return Beginning(states[0], [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers])
 
 
 @dataclass(frozen=True)
@@ -113,21 +162,34 @@ class Laid:
     indices: list[int]  # which trees
     ids: torch.Tensor  # [B, L]
     positions: torch.Tensor  # [B, L]
-    visible: torch.Tensor  # [B, L, L]
+    visible: torch.Tensor  # [B, L, P + L]
+    beginning: Beginning | None  # what stands before each row
 
-    def read(self, model: Network, cache: Any = None) -> torch.Tensor:
-        """Returns the last hidden state of every token ``[B, L, D]``; a cache gets their keys and values."""
-        masks = additive_masks(model, self.visible, self.positions, self.positions)
-        return model.hidden(self.ids, positions=self.positions, mask=masks, cache=cache)
+    @property
+    def shared(self) -> int:
+        return 0 if self.beginning is None else self.beginning.size
+
+    def read(self, model: Network, *, keep: bool = False) -> tuple[torch.Tensor, Any]:
+        """Returns the last hidden state of every token ``[B, L, D]``, and, to be kept, all keys and values."""
+        from transformers import DynamicCache
+
+        keys, cache = self.positions, DynamicCache() if keep else None
+        if self.beginning is not None:
+            before = torch.arange(self.shared, device=self.ids.device).expand(len(self.ids), -1)
+            keys, cache = torch.cat([before, keys], dim=1), self.beginning.cache(len(self.ids))
+        masks = additive_masks(model, self.visible, self.positions, keys)
+        return model.hidden(self.ids, positions=self.positions, mask=masks, cache=cache), cache
 
 
 def lay_out_trees(model: Network, trees: Sequence[Branches]) -> Iterator[Laid]:
     """Yields batches of trees of similar size, ready to be read."""
-    for batch in _batches(model, trees):
-        arranged = _arranged([trees[index] for index in batch])
+    shared = shared_beginning(trees)
+    beginning = _read_beginning(model, trees[0].prompt[:shared]) if shared else None
+    for batch in _batches(model, trees, shared):
+        arranged = _arranged([trees[index] for index in batch], shared)
         ids, positions, visible = (torch.from_numpy(array).to(model.device) for array in arranged)
         check_length(int(positions.max()) + 1, name=model.name, limit=context_length(model))
-        yield Laid(batch, ids, positions, visible)
+        yield Laid(batch, ids, positions, visible, beginning)
 
 
 @torch.inference_mode()
@@ -137,11 +199,13 @@ def score_trees_by_attention(
     """Scores trees, each in one forward pass; see `treegym.models.tree_scores.score_trees`."""
     results: list[TreeScores | None] = [None] * len(trees)
     for laid in lay_out_trees(model, trees):
-        states = laid.read(model)  # [B, L, D]
+        states, _ = laid.read(model)  # [B, L, D]
         chosen = [trees[index] for index in laid.indices]
         sizes = [tree.size + 1 for tree in chosen]  # the last token of the prompt predicts the first ones
         rows = np.repeat(np.arange(len(chosen)), sizes)
-        columns = np.concatenate([len(t.prompt) - 1 + np.arange(s) for t, s in zip(chosen, sizes, strict=True)])
+        columns = np.concatenate(
+            [len(t.prompt) - laid.shared - 1 + np.arange(s) for t, s in zip(chosen, sizes, strict=True)]
+        )
         flat = states[torch.from_numpy(rows).to(model.device), torch.from_numpy(columns).to(model.device)]  # [S, D]
         found = read_scores(model, chosen, flat, best=best, worst=worst, hidden=hidden)
         for index, scores in zip(laid.indices, found, strict=True):

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from treegym.models.base import Generates, LanguageModel
     from treegym.models.embeddings import Embedder
     from treegym.models.tokens.prompt_format import PromptFormat
+    from treegym.tree.token_tree import TokenTree
 
 __all__ = ["configure", "run"]
 
@@ -38,6 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         default="bundled",
         help="bundled, bundled:train=N,test=N, a JSONL file, a dataset directory, or reasoning-gym:NAME",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=("english",),
+        help="grow a bundled tree of pretrained models again, its models, prompts and settings all given (make real)",
     )
     parser.add_argument("--limit", type=int, help="at most so many prompts")
     parser.add_argument("--splits", help="shares of train,validation,test for prompts without a split, such as 8,1,1")
@@ -89,6 +95,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.recipe is not None:
+        return _run_recipe(args)
     from treegym.envs.token_tree.grow.growing import grow
     from treegym.envs.token_tree.grow.voices import make_voices, room_for_answers
     from treegym.envs.token_tree.prompts import load_prompts
@@ -128,6 +136,29 @@ def run(args: argparse.Namespace) -> int:
             source=prompts.source,
             progress=not args.quiet,
         )
+    return _told(args, out, tree, [primary, *teachers], time.perf_counter() - start)
+
+
+def _run_recipe(args: argparse.Namespace) -> int:
+    """Grows a tree whose recipe says everything."""
+    from treegym.envs.token_tree.grow.english import grow_english
+
+    out = Path(args.out)
+    _use_threads(args.threads)
+    start = time.perf_counter()
+    with _warnings_as_sentences(), held(out.with_name(f".{out.name}.lock"), what=f"the growth of {out}"):
+        tree = grow_english(
+            out,
+            limit=args.limit,
+            work=args.work,
+            overwrite=args.overwrite,
+            report=lambda text: None if args.quiet else print(f"treegym: {text}", file=sys.stderr, flush=True),
+        )
+    return _told(args, out, tree, [], time.perf_counter() - start)
+
+
+def _told(args: argparse.Namespace, out: Path, tree: TokenTree, models: Sequence[LanguageModel], seconds: float) -> int:
+    """Says what was grown, and what was asked of servers."""
     size = out.stat().st_size
     figures: dict[str, Any] = {
         "out": str(out),
@@ -135,12 +166,12 @@ def run(args: argparse.Namespace) -> int:
         "nodes": tree.size,
         "nodes_per_prompt": round(tree.size / tree.num_roots, 1),
         "bytes": size,
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(seconds, 2),
         "closed": tree.is_closed,
         "mode": tree.header["growth"]["mode"],
-        "primary": primary.name,
-        "teachers": [teacher.name for teacher in teachers],
-        "asked": {m.name: m.usage.summary() for m in (primary, *teachers) if hasattr(m, "usage")},  # of servers
+        "primary": tree.header["primary"]["name"],
+        "teachers": [teacher["name"] for teacher in tree.header["teacher_models"]],
+        "asked": {m.name: m.usage.summary() for m in models if hasattr(m, "usage")},
     }
     if args.json:
         say(json.dumps(figures))

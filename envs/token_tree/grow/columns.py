@@ -11,7 +11,7 @@ from treegym.envs.token_tree.grow.settings import Judge, Verifier, Voice
 from treegym.envs.token_tree.grow.states import ContextStates, Described
 from treegym.errors import BackendError
 from treegym.models.base import Speaker
-from treegym.models.tree_scores import Branches, score_trees
+from treegym.models.tree_scores import Branches, Known, read_trees, score_trees
 from treegym.tree.flags import END, PUNCTUATION
 from treegym.tree.token_tree import TokenTree
 
@@ -57,10 +57,17 @@ def branches_of(tree: TokenTree, voice: Voice, roots: Sequence[int]) -> list[Bra
     return branches
 
 
-def fill_primary(tree: TokenTree, states: ContextStates, basis: ContextBasis | None, roots: Sequence[int]) -> None:
-    """Fills prior, similarity and context of the nodes below some roots, in one pass of the primary."""
+def fill_primary(
+    tree: TokenTree,
+    states: ContextStates,
+    basis: ContextBasis | None,
+    roots: Sequence[int],
+    *,
+    known: Known | None = None,
+) -> None:
+    """Fills prior, similarity and context of the nodes below some roots, in one pass over what is new."""
     branches = branches_of(tree, states.voice, roots)
-    seen = states.described(branches)
+    seen = states.described(branches, known)
     choices = own_choices(states, seen)
     for root, branch, score, vector, choice in zip(roots, branches, seen.scores, seen.vectors, choices, strict=True):
         nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
@@ -110,10 +117,14 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0)
 
 
-def fill_teacher(tree: TokenTree, voice: Voice, column: int, roots: Sequence[int]) -> None:
+def fill_teacher(
+    tree: TokenTree, voice: Voice, column: int, roots: Sequence[int], *, known: Known | None = None
+) -> None:
     """Fills one teacher's log-probabilities of the nodes below some roots, in one pass of the teacher."""
     branches = branches_of(tree, voice, roots)
-    for root, branch, score in zip(roots, branches, score_trees(voice.model, branches, best=0), strict=True):
+    reading = read_trees(voice.model, branches, known) if known is not None else None
+    scores = score_trees(voice.model, branches, best=0) if reading is None else reading.scores(best=0)
+    for root, branch, score in zip(roots, branches, scores, strict=True):
         nodes = int(tree.root_node[root]) + 1 + np.arange(branch.size)
         tree.teacher_logp[nodes, column] = np.clip(score.logp, LOWEST, 0.0)
 

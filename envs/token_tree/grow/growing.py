@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from treegym.envs.token_tree.grow.basis import ContextBasis, fit_basis
 from treegym.envs.token_tree.grow.closing import PRIMARY
@@ -30,6 +32,7 @@ from treegym.errors import ConfigError
 from treegym.models.base import Generates, LanguageModel
 from treegym.models.embeddings import Embedder
 from treegym.models.tokens.prompt_format import PromptFormat
+from treegym.models.tree_scores import Known, Reading
 from treegym.tree.flags import GREEDY
 from treegym.tree.token_tree import Root, TokenTree
 
@@ -50,6 +53,7 @@ def grow(
     embedder: Embedder | None = None,
     chat: bool = True,
     form: PromptFormat | None = None,
+    forms: Mapping[str, PromptFormat] | None = None,
     work: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     source: str = "",
@@ -69,6 +73,7 @@ def grow(
         embedder: describes contexts by their text; without it the primary's hidden states describe them.
         chat: ask models that have a chat template, instead of letting them go on with the bare prompt.
         form: how prompts are put to all models, and where answers are over; goes before `chat`.
+        forms: how prompts are put to some models, by their names; goes before `form`.
         work: where shards are kept until the tree is finished, by default ``OUT.growing``.
         overwrite: replace an existing `out`.
         source: where the prompts came from, for the file's header.
@@ -85,7 +90,7 @@ def grow(
         raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent} is no directory; make it first")
-    voices = make_voices(primary, teachers, chat=chat, form=form)
+    voices = make_voices(primary, teachers, chat=chat, form=form, forms=forms)
     check_prompts(voices, prompts, max_tokens=settings.max_tokens)
     notices: list[str] = []
     if isinstance(settings, GrowSettings):
@@ -98,7 +103,8 @@ def grow(
     asked = {"judge": identity if judge is None or identity is not None else "given", "verified": verify is not None}
     described = {"name": embedder.name, "fingerprint": embedder.fingerprint()} if embedder is not None else None
     asked |= {"embedder": described, "chat": chat}
-    put = {} if form is None else {"form": form.to_dict()}
+    put: dict[str, Any] = {} if form is None else {"form": form.to_dict()}
+    put |= {"forms": {name: own.to_dict() for name, own in forms.items()}} if forms else {}
     plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked, **put}
     store = WorkDirectory(directory, plan)
     states = ContextStates(voices[PRIMARY], embedder)
@@ -140,19 +146,31 @@ def grow_shard(
 ) -> TokenTree:
     """Returns a closed tree of a few prompts, all columns filled, in memory. Voice 0 is the primary."""
     texts = [root.prompt for root in prompts]
+    readings: dict[int, Reading] = {}
     sampled = sample_sprouts(texts, voices, settings) if isinstance(settings, SampleSettings) else []
     sprouts: Sequence[Sprout] = (
-        sampled if isinstance(settings, SampleSettings) else grow_sprouts(texts, voices, settings)
+        sampled if isinstance(settings, SampleSettings) else grow_sprouts(texts, voices, settings, readings)
     )
     tree = lay_out(sprouts, prompts, voices, context=basis is not None)
     roots = range(tree.num_roots)
-    fill_primary(tree, states or ContextStates(voices[PRIMARY]), basis, roots)
-    for column, voice in enumerate(voices[1:]):
-        fill_teacher(tree, voice, column, roots)
+    states = states or ContextStates(voices[PRIMARY])
+    fill_primary(tree, states, basis, roots, known=_known(sprouts, readings.pop(PRIMARY, None)))
+    for number, voice in enumerate(voices[1:], start=1):
+        fill_teacher(tree, voice, number - 1, roots, known=_known(sprouts, readings.pop(number, None)))
     if isinstance(settings, SampleSettings):
         fill_samples(tree, sampled, voices, settings)
     fill_ends(tree, verify, judge)
     return tree
+
+
+def _known(sprouts: Sequence[Sprout], reading: Reading | None) -> Known | None:
+    """Returns what was read of the sprouts in the order in which `lay_out` puts their nodes."""
+    if reading is None:
+        return None
+    orders = [np.array(sprout.level_order(), np.int64) for sprout in sprouts]
+    return Known(
+        reading, [np.where(order < seen.size, order, -1) for order, seen in zip(orders, reading.trees, strict=True)]
+    )
 
 
 def lay_out(

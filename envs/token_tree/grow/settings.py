@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, suggest
-from treegym.models.base import Generates
+from treegym.models.base import Generates, Speaker, able
+from treegym.models.readings import ReadsVocabulary
 from treegym.tree.token_tree import Root
 
-__all__ = ["MODES", "GrowSettings", "Judge", "Verifier", "Voice"]
+__all__ = ["MODES", "GrowSettings", "Judge", "Verifier", "Voice", "keeps_reading"]
 
 MODES = ("mixed", "step", "answers")
 Verifier = Callable[[Root, str], float]  # a root and an answer text -> score, NaN where there is no reference
@@ -66,3 +67,12 @@ class Voice:
     @property
     def name(self) -> str:
         return self.model.name
+
+
+def keeps_reading(model: Speaker) -> bool:
+    """Whether what a model has read of a tree is gone on from when the tree has grown.
+
+    That rounds differently in the last bit than reading anew. Small models read anew: it costs them nothing, and their
+    trees keep the bytes they always had.
+    """
+    return able(model, ReadsVocabulary) and model.reads_blocks

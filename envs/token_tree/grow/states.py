@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treegym.envs.token_tree.grow.settings import Voice
+from treegym.envs.token_tree.grow.settings import Voice, keeps_reading
 from treegym.models.base import Embeds, able, needed
 from treegym.models.embeddings import Embedder
-from treegym.models.readings import ReadsVocabulary
-from treegym.models.tree_scores import Branches, Reading, TreeScores, read_trees, score_trees
+from treegym.models.tree_scores import Branches, Known, Reading, TreeScores, read_trees, score_trees
 
 __all__ = ["ContextStates", "Described"]
 
@@ -41,12 +40,10 @@ class ContextStates:
         """D, found by asking for one vector."""
         return int(self.of_contexts([[self.voice.model.tokenizer.eos_id]]).shape[1])
 
-    def described(self, trees: Sequence[Branches]) -> Described:
+    def described(self, trees: Sequence[Branches], known: Known | None = None) -> Described:
         """Returns the primary's scores of trees, and the vectors of their prompts and nodes."""
-        # Going on from what was read rounds differently in the last bit than reading anew. Small models read anew: it
-        # costs them nothing, and their trees keep the bytes they always had.
-        keeps = self._embedder is None and able(self.voice.model, ReadsVocabulary) and self.voice.model.reads_blocks
-        reading = read_trees(self.voice.model, trees) if keeps else None
+        keeps = self._embedder is None and keeps_reading(self.voice.model)
+        reading = read_trees(self.voice.model, trees, known) if keeps else None
         if reading is not None:
             scores = reading.scores(hidden=True)
         else:

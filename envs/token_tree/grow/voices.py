@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
@@ -32,6 +32,7 @@ def make_voices(
     *,
     chat: bool = True,
     form: PromptFormat | None = None,
+    forms: Mapping[str, PromptFormat] | None = None,
 ) -> list[Voice]:
     """Returns the voices, the primary first.
 
@@ -41,12 +42,14 @@ def make_voices(
         chat: whether models with a chat template are asked, with the request for the fewest steps; otherwise every
             model goes on with the bare prompt.
         form: how prompts are put to all models, and where answers are over; goes before `chat`.
+        forms: how prompts are put to some models, by their names; goes before `form`.
     """
     names = [model.name for model in teachers]
     if len(set(names)) != len(names):
         raise ConfigError(f"two teachers carry the same name: {', '.join(names)}; give them different ones")
     form = form or PromptFormat(form="auto" if chat else "raw")
-    return [_voice(model, primary, form) for model in (primary, *teachers)]
+    own = forms or {}
+    return [_voice(model, primary, own.get(model.name, form)) for model in (primary, *teachers)]
 
 
 def _voice(model: Generates, primary: LanguageModel, form: PromptFormat) -> Voice:

@@ -6,18 +6,26 @@ from collections.abc import Iterator, Sequence
 
 from treegym.envs.token_tree.grow.closing import PRIMARY, Candidate, accept, close
 from treegym.envs.token_tree.grow.proposals import Proposal, proposals_at
-from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
+from treegym.envs.token_tree.grow.settings import GrowSettings, Voice, keeps_reading
 from treegym.envs.token_tree.grow.sprout import Sprout
 from treegym.envs.token_tree.grow.stepwise import grow_stepwise
-from treegym.models.tree_scores import Reading, allowed_tokens, rank_trees, read_trees
+from treegym.models.tree_scores import Branches, Reading, allowed_tokens, rank_trees, read_trees
 
 __all__ = ["grow_sprouts"]
 
 Begins = Sequence[Sequence[tuple[int, ...]]]  # [voice][prompt] token ids
 
 
-def grow_sprouts(prompts: Sequence[str], voices: Sequence[Voice], settings: GrowSettings) -> list[Sprout]:
-    """Returns a sprout per prompt, every path of which ends. Voice 0 is the primary."""
+Readings = dict[int, Reading]  # voice -> its sprouts as they stood when siblings were proposed
+
+
+def grow_sprouts(
+    prompts: Sequence[str], voices: Sequence[Voice], settings: GrowSettings, readings: Readings | None = None
+) -> list[Sprout]:
+    """Returns a sprout per prompt, every path of which ends. Voice 0 is the primary.
+
+    What large models have read on the way is left in `readings`.
+    """
     primary = voices[PRIMARY].model
     allowed = allowed_tokens(primary)
     sprouts = [
@@ -35,21 +43,27 @@ def grow_sprouts(prompts: Sequence[str], voices: Sequence[Voice], settings: Grow
                 frontier.append((plot, last))
     close(sprouts, frontier, voices[PRIMARY], begins[PRIMARY])
     if settings.mode == "mixed":
-        _add_siblings(sprouts, voices, begins, settings)
+        _add_siblings(sprouts, voices, begins, settings, {} if readings is None else readings)
     elif settings.mode == "step":
         grow_stepwise(sprouts, voices, begins, settings)
     return sprouts
 
 
-def _add_siblings(sprouts: Sequence[Sprout], voices: Sequence[Voice], begins: Begins, settings: GrowSettings) -> None:
+def _add_siblings(
+    sprouts: Sequence[Sprout], voices: Sequence[Voice], begins: Begins, settings: GrowSettings, readings: Readings
+) -> None:
     """Adds right and wrong siblings along the answers until the node budget or the proposals are used up."""
-    primary, begin = voices[PRIMARY], begins[PRIMARY]
-    trees = [sprout.branches(start) for sprout, start in zip(sprouts, begin, strict=True)]
-    reading = read_trees(primary.model, trees)
-    offers = _offers_along(sprouts, voices, begins, settings, reading)
+    reading = read_trees(voices[PRIMARY].model, _branches(sprouts, begins[PRIMARY]))
+    if reading is not None:
+        readings[PRIMARY] = reading
+    offers = _offers_along(sprouts, voices, begins, settings, readings)
     for candidates in _waves(sprouts, offers):
-        if not accept(sprouts, candidates, primary, begin, settings.max_nodes, reading=reading):
+        if not accept(sprouts, candidates, voices[PRIMARY], begins[PRIMARY], settings.max_nodes, reading=reading):
             return
+
+
+def _branches(sprouts: Sequence[Sprout], begin: Sequence[tuple[int, ...]]) -> list[Branches]:
+    return [sprout.branches(start) for sprout, start in zip(sprouts, begin, strict=True)]
 
 
 def _offers_along(
@@ -57,20 +71,19 @@ def _offers_along(
     voices: Sequence[Voice],
     begins: Begins,
     settings: GrowSettings,
-    reading: Reading | None,
+    readings: Readings,
 ) -> list[dict[int, list[Proposal]]]:
     """Returns, for each prompt, the proposals at every context of its sprout; the primary's may be read already."""
-    scores = [
-        reading.scores(best=settings.best, worst=settings.worst)
-        if number == PRIMARY and reading is not None
-        else rank_trees(
-            voice.model,
-            [sprout.branches(begin) for sprout, begin in zip(sprouts, begins[number], strict=True)],
-            best=settings.best,
-            worst=settings.worst,
-        )
-        for number, voice in enumerate(voices)
-    ]
+    scores = []
+    for number, voice in enumerate(voices):
+        if number not in readings and keeps_reading(voice.model):
+            kept = read_trees(voice.model, _branches(sprouts, begins[number]))
+            readings |= {} if kept is None else {number: kept}
+        if number in readings:
+            scores.append(readings[number].scores(best=settings.best, worst=settings.worst))
+        else:
+            trees = _branches(sprouts, begins[number])
+            scores.append(rank_trees(voice.model, trees, best=settings.best, worst=settings.worst))
     plots: list[dict[int, list[Proposal]]] = []
     for plot, sprout in enumerate(sprouts):
         proposals: dict[int, list[Proposal]] = {}
