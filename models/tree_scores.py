@@ -219,7 +219,6 @@ def read_trees(model: Speaker, trees: Sequence[Branches], known: Known | None = 
     return model.read_trees(trees, known) if able(model, ReadsTrees) else None
 
 
-
 def no_opinions(tree: Branches) -> TreeScores:
     """Returns what a model that gives words only says of a tree: NaN for every token, nothing ranked."""
     ids, values = np.zeros((tree.size + 1, 0), np.int32), np.zeros((tree.size + 1, 0), np.float32)

@@ -11,6 +11,7 @@ heads, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch

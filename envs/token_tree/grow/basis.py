@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from treegym.envs.token_tree.grow.states import ContextStates
+from treegym.envs.token_tree.grow.states import ContextStates, check_finite
 from treegym.errors import DataError
 from treegym.models.tree_scores import Branches
 from treegym.tree.columns import CONTEXT_SIZE
@@ -100,9 +100,10 @@ def fit_basis(states: ContextStates, prompts: Sequence[str], *, max_tokens: int)
         Branches(context, np.array(answer, np.int32), np.arange(-1, len(answer) - 1, dtype=np.int32))
         for context, answer in zip(contexts, answers, strict=True)
     ]
-    vectors = states.described(chains).vectors
+    vectors = np.concatenate(states.described(chains).vectors)
+    check_finite(vectors, voice.name)
     return ContextBasis(
-        principal_components(np.concatenate(vectors).astype(np.float64)),
+        principal_components(vectors.astype(np.float64)),
         principal_components(states.of_prompts(contexts).astype(np.float64)),
     )
 

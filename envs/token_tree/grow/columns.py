@@ -8,8 +8,7 @@ import numpy as np
 
 from treegym.envs.token_tree.grow.basis import ContextBasis
 from treegym.envs.token_tree.grow.settings import Judge, Verifier, Voice
-from treegym.envs.token_tree.grow.states import ContextStates, Described
-from treegym.errors import BackendError
+from treegym.envs.token_tree.grow.states import ContextStates, Described, check_finite
 from treegym.models.base import Speaker
 from treegym.models.tree_scores import Branches, Known, read_trees, score_trees
 from treegym.tree.flags import END, PUNCTUATION
@@ -82,11 +81,7 @@ def fill_primary(
 
 def checked_prior(logp: np.ndarray, name: str) -> np.ndarray:
     """Returns log-probabilities within what a tree holds; raises BackendError for a primary that gives none."""
-    if np.isnan(logp).any():
-        raise BackendError(
-            f"the primary {name!r} gives log-probabilities that are no numbers; its weights are damaged, or its "
-            "dtype is too narrow: try float32"
-        )
+    check_finite(logp, name)
     return np.clip(logp, LOWEST, 0.0)
 
 

@@ -11,11 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from treegym.envs.token_tree.grow.settings import Voice, keeps_reading
-from treegym.models.base import Embeds, able, needed
+from treegym.errors import BackendError
+from treegym.models.base import Embeds, needed
 from treegym.models.embeddings import Embedder
 from treegym.models.tree_scores import Branches, Known, Reading, TreeScores, read_trees, score_trees
 
-__all__ = ["ContextStates", "Described"]
+__all__ = ["ContextStates", "Described", "check_finite"]
+
+
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raises BackendError where what a primary says or how it describes contexts is not a number."""
+    if np.isnan(values).any():
+        raise BackendError(
+            f"the primary {name!r} gives log-probabilities that are no numbers; its weights are damaged, or its "
+            "dtype is too narrow: try float32"
+        )
 
 
 @dataclass(frozen=True)
