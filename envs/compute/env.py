@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from treegym.envs.compute.world import KEYWORDS as _KEYWORDS
 from treegym.envs.compute.world import ComputeWorld
 from treegym.envs.world_env import WorldEnv
 from treegym.envs.world_vector import WorldVectorEnv
@@ -22,8 +22,8 @@ class _ComputeWorlds(NamedTuple):
         return ComputeWorld(**settings)
 
 
-COMPUTE = _ComputeWorlds("TestTimeCompute", _KEYWORDS)
-KEYWORDS = (*_KEYWORDS, "multi_objective", "render_mode", "num_envs", "max_episode_steps", "autoreset_mode")
+COMPUTE = _ComputeWorlds("TestTimeCompute", tuple(inspect.signature(ComputeWorld).parameters))
+KEYWORDS = (*COMPUTE.keywords, "multi_objective", "render_mode", "num_envs", "max_episode_steps", "autoreset_mode")
 
 
 class TestTimeComputeEnv(WorldEnv):

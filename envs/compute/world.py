@@ -23,13 +23,9 @@ from treegym.errors import ConfigError
 from treegym.tree.opening import load_tree
 from treegym.tree.token_tree import SPLITS, TokenTree
 
-__all__ = ["KEYWORDS", "TERMS", "ComputeWorld", "load_pool"]
+__all__ = ["TERMS", "ComputeWorld", "load_pool"]
 
 TERMS = ("correct", "tokens")  # the vector reward, in order
-KEYWORDS = (
-    "pool", "split", "max_branches", "token_cost", "budget", "probe_cost", "aggregate", "segment", "samples", "policy",
-    "pool_seed", "max_iterations", "illegal_penalty",
-)  # fmt: skip
 _UNBOUNDED = 2**60
 _remembered: dict[Any, ChainPool] = {}
 

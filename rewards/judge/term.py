@@ -58,7 +58,11 @@ class Judge(Term):
         chat: whether a local model is asked through its chat template; by default when it has one.
         cache: a file for judgements; by default the user's cache for a server and none for a local model; False: none.
         backend: a `JudgeBackend` of your own (Python only).
-        **settings: for a server: concurrency, timeout, total, attempts, max_tokens; see `HttpJudge`.
+        concurrency: most requests to a server at once.
+        timeout: seconds for one try.
+        total: seconds for all tries at one judgement.
+        attempts: tries, the first one included.
+        max_tokens: longest reply of a server.
     """
 
     kind = "judge"
@@ -125,21 +129,23 @@ class Judge(Term):
         self._backend = backend
         self._cache = _cache(cache, served=url is not None)
         if url is not None:
-            self.backend  # noqa: B018 - says at once when the address or the key is unusable
+            self._backend = backend or self._made()  # says at once when the address or the key is unusable
 
     @property
     def backend(self) -> JudgeBackend:
         """Whoever judges; made when first needed."""
         if self._backend is None:
-            if self._served["url"] is not None:
-                from treegym.rewards.judge.http import HttpJudge
-
-                self._backend = HttpJudge(prompt=self.prompt, **self._served)
-            else:
-                from treegym.rewards.judge.local import LocalJudge
-
-                self._backend = LocalJudge(principles=self.prompt.principles, **self._local)
+            self._backend = self._made()
         return self._backend
+
+    def _made(self) -> JudgeBackend:
+        if self._served["url"] is not None:
+            from treegym.rewards.judge.http import HttpJudge
+
+            return HttpJudge(prompt=self.prompt, **self._served)
+        from treegym.rewards.judge.local import LocalJudge
+
+        return LocalJudge(principles=self.prompt.principles, **self._local)
 
     def ready(self, source: TokenTree, asked: Request) -> bool:
         """Whether stored judgements answer for all ends, so that nobody need be asked."""
