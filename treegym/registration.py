@@ -48,19 +48,19 @@ ENVS: dict[str, Registration] = {
     ),
     "CandidateSelection-v0": Registration(
         f"{_SELECTION}.env:CandidateSelectionEnv",
-        f"{_SELECTION}.vector:CandidateSelectionVectorEnv",
+        f"{_SELECTION}.env:CandidateSelectionVectorEnv",
         {},
         "choose how to optimise a PyTorch module, on recorded or live measurements",
     ),
     "MO-CandidateSelection-v0": Registration(
         f"{_SELECTION}.env:CandidateSelectionEnv",
-        f"{_SELECTION}.vector:CandidateSelectionVectorEnv",
+        f"{_SELECTION}.env:CandidateSelectionVectorEnv",
         {"multi_objective": True},
         "the same choice with a reward for every objective",
     ),
     "OptimizationPipeline-v0": Registration(
         f"{_SELECTION}.env:OptimizationPipelineEnv",
-        f"{_SELECTION}.vector:OptimizationPipelineVectorEnv",
+        f"{_SELECTION}.env:OptimizationPipelineVectorEnv",
         {},
         "build an ensemble of optimisations, strategy by strategy",
     ),
@@ -78,7 +78,7 @@ ENVS: dict[str, Registration] = {
     ),
     "MO-OptimizationPipeline-v0": Registration(
         f"{_SELECTION}.env:OptimizationPipelineEnv",
-        f"{_SELECTION}.vector:OptimizationPipelineVectorEnv",
+        f"{_SELECTION}.env:OptimizationPipelineVectorEnv",
         {"multi_objective": True},
         "the same building with a reward for every objective",
     ),

@@ -8,12 +8,11 @@ import numpy as np
 
 from treegym.envs.compute import transition
 from treegym.envs.compute.transition import CHAIN, DEPTH, SHOWN, STATUS, block
-from treegym.errors import require
+from treegym.envs.drawing import BAR, FAINT, HEIGHT, INK, Sheet
 
 __all__ = ["as_image", "as_text"]
 
-_WIDTH, _HEIGHT = 960, 600
-_PAPER, _INK, _FAINT, _BAR, _DROPPED = "#fbfaf7", "#22252b", "#9aa0a8", "#2563a8", "#c9ccd1"
+_DROPPED = "#c9ccd1"
 _WORDS = ("", "open", "finished", "pruned")
 
 
@@ -43,21 +42,16 @@ def as_text(world: Any, place: np.ndarray) -> str:
 
 def as_image(world: Any, place: np.ndarray) -> np.ndarray:
     """Returns a picture ``[H, W, 3] uint8``: a bar per branch."""
-    image_module = require("PIL.Image", extra="render", purpose="drawing images")
-    draw_module = require("PIL.ImageDraw", extra="render", purpose="drawing images")
-    font_module = require("PIL.ImageFont", extra="render", purpose="drawing images")
-    image = image_module.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
-    draw = draw_module.Draw(image)
-    fonts = {size: font_module.load_default(size=size) for size in (13, 20)}
-    draw.text((24, 16), f"{world.name}: {world.text(place)}"[:80], fill=_INK, font=fonts[20])
+    sheet = Sheet(f"{world.name}: {world.text(place)}"[:80])
+    draw, fonts = sheet.draw, sheet.fonts
     rows = _branches(world, place)
-    step = min(48.0, (_HEIGHT - 120) / max(len(rows), 1))
+    step = min(48.0, (HEIGHT - 120) / max(len(rows), 1))
     for i, (state, share, answer, status) in enumerate(rows):
         top = 64 + int(i * step)
         dropped = status == transition.PRUNED
-        draw.text((24, top), f"{i}  {state}", fill=_FAINT if dropped else _INK, font=fonts[13])
-        draw.rectangle((140, top, 140 + int(500 * share), top + int(step * 0.6)), fill=_DROPPED if dropped else _BAR)
-        draw.text((650, top), answer, fill=_FAINT if dropped else _INK, font=fonts[13])
+        draw.text((24, top), f"{i}  {state}", fill=FAINT if dropped else INK, font=fonts[13])
+        draw.rectangle((140, top, 140 + int(500 * share), top + int(step * 0.6)), fill=_DROPPED if dropped else BAR)
+        draw.text((650, top), answer, fill=FAINT if dropped else INK, font=fonts[13])
     said = int(transition.aggregate(place, world.cells))
-    draw.text((24, _HEIGHT - 40), f"would answer: {'nothing' if said < 0 else said}", fill=_INK, font=fonts[20])
-    return np.asarray(image, np.uint8).copy()
+    draw.text((24, HEIGHT - 40), f"would answer: {'nothing' if said < 0 else said}", fill=INK, font=fonts[20])
+    return sheet.pixels()

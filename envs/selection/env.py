@@ -1,4 +1,4 @@
-"""CandidateSelection-v0 and OptimizationPipeline-v0, one episode at a time."""
+"""CandidateSelection-v0 and OptimizationPipeline-v0, one episode at a time and as native batches."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from treegym.envs.selection.pipeline_world import PipelineWorld
 from treegym.envs.selection.selection_world import SelectionWorld
 from treegym.envs.selection.world import RecordedWorld
 from treegym.envs.world_env import WorldEnv
+from treegym.envs.world_vector import WorldVectorEnv
 from treegym.errors import ConfigError
 
-__all__ = ["PIPELINE", "SELECTION", "CandidateSelectionEnv", "OptimizationPipelineEnv", "SelectionWorlds"]
+__all__ = [
+    "PIPELINE",
+    "SELECTION",
+    "CandidateSelectionEnv",
+    "CandidateSelectionVectorEnv",
+    "OptimizationPipelineEnv",
+    "OptimizationPipelineVectorEnv",
+    "SelectionWorlds",
+]
 
 LIVE = ("model", "inputs", "strategies", "seconds")  # keywords that go with source="measured"
 _SHARED = (
@@ -90,6 +99,20 @@ class OptimizationPipelineEnv(WorldEnv):
     they are the same whichever way round one gets to them. A root is a module. Keyword arguments are those of
     `CandidateSelectionEnv` that apply.
     """
+
+    WORLDS: ClassVar = PIPELINE
+    NAME: ClassVar = PIPELINE.name
+
+
+class CandidateSelectionVectorEnv(WorldVectorEnv):
+    """B episodes of CandidateSelection at once."""
+
+    WORLDS: ClassVar = SELECTION
+    NAME: ClassVar = SELECTION.name
+
+
+class OptimizationPipelineVectorEnv(WorldVectorEnv):
+    """B episodes of OptimizationPipeline at once."""
 
     WORLDS: ClassVar = PIPELINE
     NAME: ClassVar = PIPELINE.name

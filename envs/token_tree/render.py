@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from treegym.envs.drawing import BAR, FAINT, HEIGHT, INK, MARK, PAPER, WIDTH, Sheet
 from treegym.envs.token_tree.world import TreeWorld
-from treegym.errors import require
 
 __all__ = ["as_image", "as_text"]
 
-_WIDTH, _HEIGHT = 960, 600
-_PAPER, _INK, _FAINT, _PATH, _END = "#fbfaf7", "#22252b", "#9aa0a8", "#2563a8", "#b4531f"
 _TEACHERS = ("#2a9d6f", "#c9622f", "#6d5bd0", "#c23b75", "#8a7a12", "#1f8ea3", "#7a4a2a", "#4a6b8a")
 
 
@@ -50,21 +48,16 @@ def as_image(world: TreeWorld, node: int) -> np.ndarray:
     The path runs down the middle; at every step the siblings that were not taken hang faintly beside it; below it
     stand the children, with a bar for the primary's probability and a dot for every teacher that proposes one.
     """
-    image_module = require("PIL.Image", extra="render", purpose="drawing images")
-    draw_module = require("PIL.ImageDraw", extra="render", purpose="drawing images")
-    font_module = require("PIL.ImageFont", extra="render", purpose="drawing images")
-    image = image_module.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
-    draw = draw_module.Draw(image)
-    fonts = {size: font_module.load_default(size=size) for size in (13, 16, 20)}
     tree = world.tree
     root = int(world.tables.root_index[node])
-    draw.text((24, 16), f"{tree.prompts[root]}  {tree.text(node)}"[:90], fill=_INK, font=fonts[20])
+    sheet = Sheet(f"{tree.prompts[root]}  {tree.text(node)}"[:90])
+    draw, fonts = sheet.draw, sheet.fonts
     for m, name in enumerate(tree.teachers):
         colour = _TEACHERS[m % len(_TEACHERS)]
         draw.ellipse((26, 56 + 20 * m, 36, 66 + 20 * m), fill=colour)
-        draw.text((44, 53 + 20 * m), name[:22], fill=_FAINT, font=fonts[13])
+        draw.text((44, 53 + 20 * m), name[:22], fill=FAINT, font=fonts[13])
     _draw_path(world, node, draw, fonts)
-    return np.asarray(image, np.uint8).copy()
+    return sheet.pixels()
 
 
 def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) -> None:
@@ -73,10 +66,10 @@ def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) ->
     path = [root, *tree.path_nodes(node)]
     shown = path[-7:]  # the last steps; the text above holds the rest
     children = _children(world, node)
-    step = (_HEIGHT - 210) / max(len(shown), 2)
-    middle = _WIDTH / 2
+    step = (HEIGHT - 210) / max(len(shown), 2)
+    middle = WIDTH / 2
     at = (middle, 78.0)
-    _node(draw, at, "..." if len(path) > len(shown) else "", _PATH, fonts)
+    _node(draw, at, "..." if len(path) > len(shown) else "", BAR, fonts)
     for level, here in enumerate(shown[1:], start=1):
         below = (middle, 78.0 + level * step)
         siblings = tree.children(shown[level - 1])
@@ -86,11 +79,11 @@ def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) ->
             if sibling != here:
                 side = (middle + (other - position) * apart, below[1])
                 draw.line([(at[0], at[1] + 15), (side[0], side[1] - 10)], fill="#dcdad3", width=1)
-                draw.text(side, _label(world, int(sibling)), fill=_FAINT, font=fonts[13], anchor="mm")
-        draw.line([(at[0], at[1] + 15), below], fill=_PATH, width=3)
-        _node(draw, below, _label(world, here), _END if world.tables.ends[here] else _PATH, fonts)
+                draw.text(side, _label(world, int(sibling)), fill=FAINT, font=fonts[13], anchor="mm")
+        draw.line([(at[0], at[1] + 15), below], fill=BAR, width=3)
+        _node(draw, below, _label(world, here), MARK if world.tables.ends[here] else BAR, fonts)
         at = below
-    spacing = min(56, (_WIDTH - 80) / max(len(children), 1))
+    spacing = min(56, (WIDTH - 80) / max(len(children), 1))
     for action, child in enumerate(children):
         _draw_child(world, int(child), at, (middle + (action - (len(children) - 1) / 2) * spacing, 470.0), draw, fonts)
 
@@ -105,10 +98,10 @@ def _draw_child(
 ) -> None:
     tree, (x, y) = world.tree, at
     draw.line([(above[0], above[1] + 14), (x, y - 14)], fill="#b9b6ab", width=1)
-    _node(draw, at, _label(world, child), _END if world.tables.ends[child] else _INK, fonts)
+    _node(draw, at, _label(world, child), MARK if world.tables.ends[child] else INK, fonts)
     height = 60 * float(np.exp(tree.prior[child]))
     draw.rectangle((x - 9, y + 80 - height, x + 9, y + 80), fill="#a9c3dd")
-    draw.line([(x - 12, y + 80), (x + 12, y + 80)], fill=_FAINT)
+    draw.line([(x - 12, y + 80), (x + 12, y + 80)], fill=FAINT)
     for m in range(tree.num_teachers):
         if int(tree.proposers[child]) >> (m + 1) & 1:
             left, top = x - 4 + 10 * (m // 4), y + 88 + 10 * (m % 4)
@@ -117,5 +110,5 @@ def _draw_child(
 
 def _node(draw: Any, at: tuple[float, float], label: str, colour: str, fonts: dict[int, Any]) -> None:
     (x, y), font = at, fonts[16 if len(label) < 3 else 13]
-    draw.ellipse((x - 15, y - 15, x + 15, y + 15), fill=_PAPER, outline=colour, width=2)
+    draw.ellipse((x - 15, y - 15, x + 15, y + 15), fill=PAPER, outline=colour, width=2)
     draw.text((x, y), label, fill=colour, font=font, anchor="mm")

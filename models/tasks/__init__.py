@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from treegym.errors import ConfigError, suggest
-from treegym.models.tasks.base import FORMS, Form, Problem, TaskKind
+from treegym.models.tasks.base import FORMS, Form, Problem, TaskKind, final_answer, is_correct
 from treegym.models.tasks.chain import Chain
 from treegym.models.tasks.modular import Modular
 from treegym.models.tasks.products import Products
 from treegym.models.tasks.sorting import Sorting
 from treegym.models.tasks.splits import SPLITS, Split, split_of, stream
 from treegym.models.tasks.splits import sample as _sample
-from treegym.models.tasks.verify import final_answer, is_correct
 
 __all__ = [
     "FORMS",

@@ -1,15 +1,17 @@
-"""What every kind of task answers: sample a prompt, name its half, work it out in either form, right or corrupted."""
+"""What every kind of task answers: sample a prompt, name its half, work it out, right or corrupted; and the verifier."""
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
-__all__ = ["FORMS", "Form", "Problem", "TaskKind"]
+__all__ = ["FORMS", "Form", "Problem", "TaskKind", "final_answer", "is_correct"]
 
+_RESULT = re.compile(r"(?:^|[^0-9])([0-9]+)\.$")
 Form = Literal["short", "long"]
 FORMS: tuple[Form, ...] = ("short", "long")
 
@@ -58,3 +60,14 @@ class TaskKind(ABC):
     def problem(self, prompt: str) -> Problem:
         """Returns a prompt with its half and its reference answer."""
         return Problem(kind=self.name, half=self.half(prompt), prompt=prompt, answer=self.answer(prompt))
+
+
+def final_answer(text: str) -> str | None:
+    """Returns the last result of an answer text, or None when the text does not end with a result and a full stop."""
+    match = _RESULT.search(text.rstrip())
+    return match[1] if match else None
+
+
+def is_correct(text: str, answer: str) -> bool:
+    """Returns whether an answer text ends with the reference answer; steps are not looked at."""
+    return final_answer(text) == answer

@@ -13,7 +13,7 @@ from treegym.models.base import Scores
 from treegym.rewards.judge.prompt import Case, fill
 from treegym.rewards.local import local_model, verdict_probability
 
-__all__ = ["LocalJudge"]
+__all__ = ["LocalJudge", "ModelJudge"]
 
 
 class LocalJudge:
@@ -85,3 +85,22 @@ class LocalJudge:
 def _checked(case: Case) -> Case:
     """Returns the case without bytes that no tokenizer knows (a cut multi-byte character)."""
     return replace(case, answer=case.answer.replace("\ufffd", ""))
+
+
+class ModelJudge:
+    """Judges answers of a growing tree: the probability that a model says yes after the filled-in template."""
+
+    def __init__(
+        self, model: str | Scores, *, template: str = "{prompt}{answer}?", yes: str = "y", no: str = "n"
+    ) -> None:
+        self._judge = LocalJudge(model=model, template=template, yes=yes, no=no)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What its scores depend on; a resumed growth must have the same."""
+        return self._judge.identity
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        cases = [Case(prompt, answer, None, None) for prompt, answer in zip(prompts, answers, strict=True)]
+        scores, _ = self._judge.scores(cases)
+        return np.array([np.nan if score is None else score for score in scores], np.float32)

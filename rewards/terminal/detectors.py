@@ -139,11 +139,7 @@ class Slm(Detector):
     def probability(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         """Returns the probability that the text at each node ends there, ``[B] float64``."""
         model = local_model(self.model)
-        prompts = source.prompts
-        texts = [
-            prompts[int(root)] + source.text(int(node))
-            for node, root in zip(nodes, np.asarray(source.root_of(nodes)), strict=True)
-        ]
+        texts = _texts(source, nodes)
         if not texts:
             return np.zeros(0)
         distinct = list(dict.fromkeys(texts))
@@ -196,12 +192,14 @@ class Proxy(Detector):
     def _from_model(self, source: TokenTree, nodes: np.ndarray) -> np.ndarray:
         assert self.model is not None
         model = local_model(self.model)
-        prompts = source.prompts
-        texts = [
-            prompts[int(root)] + source.text(int(node))
-            for node, root in zip(nodes, np.asarray(source.root_of(nodes)), strict=True)
-        ]
+        texts = _texts(source, nodes)
         if not texts:
             return np.zeros(0, bool)
         contexts = [model.tokenizer.encode(text) or [model.tokenizer.eos_id] for text in texts]
         return model.top_logprobs(contexts, 1)[0][:, 0] == model.tokenizer.eos_id
+
+
+def _texts(source: TokenTree, nodes: np.ndarray) -> list[str]:
+    """Returns prompt and text of every node."""
+    prompts, roots = source.prompts, np.asarray(source.root_of(nodes))
+    return [prompts[int(root)] + source.text(int(node)) for node, root in zip(nodes, roots, strict=True)]

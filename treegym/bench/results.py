@@ -26,7 +26,6 @@ from typing import Any
 
 import treegym
 from treegym.bench import chain
-from treegym.bench.shape import SUMMARY
 from treegym.bench.suite import FORMAT, Job, Suite, parse_suite
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
@@ -35,6 +34,33 @@ from treegym.shape import misfit
 from treegym.untrusted import read_json
 
 __all__ = ["ResultFolder", "joined", "merge", "strict_json"]
+
+_NUMBER, _COUNT = (float, None), (int, None)  # where a value may be unknown
+
+
+def _costs(value: Any) -> bool:
+    """A shape: numbers by name, and those of evaluation by name again."""
+    parts = [{**value, "evaluation": None}, value.get("evaluation", {})] if isinstance(value, dict) else [None]
+    return all(misfit(part, {"*": _NUMBER}) is None for part in parts)
+
+
+SUMMARY: Any = {  # the shape of a run; `misfit` says where one departs from it
+    "format": int, "fingerprint": str, "env": str, "agent": str, "seed": int,
+    "cost": _costs,
+    "curve": [{"checkpoint": int, "score": float, "*": _NUMBER}],
+    "final": {
+        "score": float, "prompts": [int], "scores": [float],
+        "kinds": {"*": {"score": float, "episodes": int, "*": _NUMBER}},
+        "*": _NUMBER,
+    },
+    "episodes": {"sha256": str, "count": int},
+    "training": (None, {"sha256": str, "count": int, "env_steps": int}),
+    "samples": [{"prompt": str, "answer": str, "correct": bool}],
+    "failed_rewards": (None, {"training": int, "evaluation": int}),
+    "hyperparameters": {},
+    "reference": {"*": float},
+    "provenance": {"versions": {"*": str}, "git": str, "hardware": {"*": (str, float)}},
+}  # fmt: skip
 
 
 class ResultFolder:

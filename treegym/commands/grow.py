@@ -21,11 +21,11 @@ from treegym.locks import held
 
 if TYPE_CHECKING:
     from treegym.envs.token_tree.grow.growing import GrowSettings
-    from treegym.envs.token_tree.grow.judge import ModelJudge
     from treegym.envs.token_tree.grow.sample_settings import SampleSettings
     from treegym.models.base import Generates, LanguageModel
     from treegym.models.embeddings import Embedder
     from treegym.models.tokens.prompt_format import PromptFormat
+    from treegym.rewards.judge.local import ModelJudge
     from treegym.tree.token_tree import TokenTree
 
 __all__ = ["configure", "run"]
@@ -231,8 +231,8 @@ def _judge(args: argparse.Namespace, *, bundled: bool) -> ModelJudge | None:
     name = args.judge or ("tiny-judge" if bundled else "none")
     if name == "none":
         return None
-    from treegym.envs.token_tree.grow.judge import ModelJudge
     from treegym.models.base import Scores, needed
+    from treegym.rewards.judge.local import ModelJudge
 
     return ModelJudge(needed(_load(name, args), Scores), template=args.judge_template)
 

@@ -8,7 +8,7 @@ import pytest
 
 import treegym  # noqa: F401 (registers the ids)
 from treegym.check.suite import check_suite
-from treegym.envs.selection.vector import CandidateSelectionVectorEnv
+from treegym.envs.selection.env import CandidateSelectionVectorEnv
 from treegym.errors import ConfigError
 
 IDS = ("CandidateSelection-v0", "MO-CandidateSelection-v0", "OptimizationPipeline-v0", "MO-OptimizationPipeline-v0")

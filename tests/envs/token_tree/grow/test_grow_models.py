@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from treegym.envs.token_tree.grow.growing import grow
-from treegym.envs.token_tree.grow.judge import ModelJudge
 from treegym.envs.token_tree.grow.settings import GrowSettings
 from treegym.errors import BackendError, ConfigError
 from treegym.models.tokens.char_tokenizer import CharTokenizer
+from treegym.rewards.judge.local import ModelJudge
 from treegym.tree.token_tree import Root, TokenTree
 
 torch = pytest.importorskip("torch")
