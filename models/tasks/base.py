@@ -1,4 +1,4 @@
-"""What every kind of task answers: sample a prompt, name its half, work it out, right or corrupted; and the verifier."""
+"""What every kind of task answers: sample a prompt, name its half, work it out, right or wrong; and the verifier."""
 
 from __future__ import annotations
 
