@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 declare -A packages=(
     [trl]="trl==1.16.0 datasets -e .[models,parquet]"
-    [minari]="minari[hdf5] d3rlpy -e .[agents]"
+    [minari]="minari[hdf5] pillow d3rlpy -e .[agents]"
     [torchrl]="torchrl tianshou sb3-contrib -e .[agents]"
     [trackers]="trackio wandb mlflow -e .[agents,tensorboard]"
     [openenv]="-e .[openenv,http]"
@@ -16,6 +16,10 @@ declare -A packages=(
 declare -A tests=(
     [trl]="trl formats" [minari]="minari" [torchrl]="trainers" [trackers]="trackers" [openenv]="openenv"
     [verifiers]="verifiers"
+)
+declare -A examples=(
+    [trl]="trl_grpo" [minari]="minari_cloning" [torchrl]="torchrl_ppo or tianshou_dqn or sb3_maskable"
+    [openenv]="openenv_learns" [verifiers]="verifiers_learns"
 )
 doors=("$@")
 [[ $# -gt 0 ]] || doors=("${!packages[@]}")
@@ -32,4 +36,5 @@ for door in "${doors[@]}"; do
     files=()
     for name in ${tests[$door]}; do files+=("tests/integrations/test_$name.py"); done
     OMP_NUM_THREADS=1 "$here/bin/python" -m pytest -q "${files[@]}"
+    [[ -z ${examples[$door]:-} ]] || "$here/bin/python" -m pytest -q -m "" -k "${examples[$door]}" tests/docs/test_examples.py
 done

@@ -19,6 +19,8 @@ from treegym.models.serving.batcher import Batcher
 
 __all__ = ["ServeSettings", "Served", "running_server", "serve"]
 
+KEPT_S = 75  # an idle connection is kept: clients with pools send on what was closed a moment ago, and lose a request
+
 DEFAULT_LENGTH = 4096  # for models that do not say how long a context they take
 
 
@@ -129,6 +131,7 @@ def serve(
         lifespan="off",
         server_header=False,
         timeout_graceful_shutdown=settings.drain_s,
+        timeout_keep_alive=KEPT_S,
     )
     server: Any = uvicorn.Server(config)
     host, port = listener.getsockname()[:2]
