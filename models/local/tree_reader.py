@@ -243,7 +243,7 @@ class TreeReader:
         for row, tree in enumerate(trees):
             prompt = len(self.trees[tree].prompt)
             columns[row, : len(before[row])] = [*range(prompt), *(prompt - 1 + self.trees[tree].depths())]
-            for place in np.flatnonzero(rows == row):
+            for place in np.flatnonzero(rows == row).tolist():
                 visible[place, :prompt] = True
                 visible[place, prompt + np.array(self._above(tree, nodes[place][1]), np.int64)] = True
         padded = np.stack([np.pad(places, (0, width - len(places))) for places in before])

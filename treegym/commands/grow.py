@@ -157,7 +157,7 @@ def _run_recipe(args: argparse.Namespace) -> int:
     return _told(args, out, tree, [], time.perf_counter() - start)
 
 
-def _told(args: argparse.Namespace, out: Path, tree: TokenTree, models: Sequence[LanguageModel], seconds: float) -> int:
+def _told(args: argparse.Namespace, out: Path, tree: TokenTree, models: Sequence[Generates], seconds: float) -> int:
     """Says what was grown, and what was asked of servers."""
     size = out.stat().st_size
     figures: dict[str, Any] = {
