@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATA",
+    "LOADING",
     "bundled_names",
     "choose_attention",
     "choose_device",
@@ -40,6 +42,7 @@ __all__ = [
 
 DATA = Path(__file__).resolve().parent / "data"
 LONGEST = 255  # bytes of a part of a path
+LOADING = threading.RLock()  # transformers changes settings of the whole process while it loads a model
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -251,7 +254,7 @@ def load_model(
         _check_settings(transformers, Path(where), trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(source, local_files_only=offline, trust_remote_code=trust_remote_code)
     try:
-        with _no_progress_bar(transformers):
+        with LOADING, _no_progress_bar(transformers):
             model: Any
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 source,

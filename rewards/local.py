@@ -10,7 +10,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel, Scores
-from treegym.models.loading import load_model
+from treegym.models.loading import LOADING, load_model
 from treegym.models.tokens.tokenizers import prefix_ids
 
 __all__ = ["local_model", "verdict_probability"]
@@ -35,7 +35,10 @@ def local_model(model: _Model) -> _Model: ...
 
 def local_model(model: Any) -> Any:
     """Returns a model by bundled name, directory or hub name, loaded once per process; a model is returned as it is."""
-    return _loaded(model) if isinstance(model, str) else model
+    if not isinstance(model, str):
+        return model
+    with LOADING:  # judges are asked from several threads, and the cache alone would load a model in each
+        return _loaded(model)
 
 
 def verdict_probability(model: Scores, texts: Sequence[str], *, yes: Sequence[str], no: Sequence[str]) -> np.ndarray:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("treegym.commands.train", "train one agent on one environment"),
     "eval": ("treegym.commands.eval", "evaluate a checkpoint on a split, or on your own prompts"),
     "forge": ("treegym.commands.forge", "train the bundled tiny language models from scratch"),
+    "leaderboard": ("treegym.commands.leaderboard", "verify a shared benchmark run, and add it to a leaderboard"),
     "grow": ("treegym.commands.grow", "grow a token tree with teacher models"),
     "tree": ("treegym.commands.tree", "show, verify, score, export or explore a tree"),
     "iterate": ("treegym.commands.iterate", "grow, search, reward, train the primary model, repeat"),

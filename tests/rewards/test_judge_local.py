@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from treegym.errors import ConfigError
+from treegym.models.loading import DATA
 from treegym.models.local.fake import FakeLanguageModel
 from treegym.rewards import build
 from treegym.rewards.judge.local import LocalJudge
 from treegym.rewards.judge.prompt import Case, JudgePrompt, fill
 from treegym.rewards.judge.term import Judge
-from treegym.rewards.local import verdict_probability
+from treegym.rewards.local import local_model, verdict_probability
 
 
 class Opinionated(FakeLanguageModel):
@@ -168,3 +174,17 @@ def test_rubric_and_reference_reach_a_template_that_asks_for_them(small):
     table.ensure(np.array([6]))
     assert seen == ["be strict;4;5?"]
     assert table.total[6] == pytest.approx(0.2)
+
+
+def test_threads_that_want_a_judge_at_once_share_one(tmp_path: Path) -> None:
+    folder = tmp_path / "judge"  # a name of its own, which no other test has loaded
+    shutil.copytree(DATA / "tiny-primary", folder)
+    together = threading.Barrier(4)
+
+    def judge(_: int) -> Any:
+        together.wait(30)
+        return local_model(str(folder))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(judge, range(4)))
+    assert all(one is found[0] for one in found)

@@ -266,3 +266,27 @@ def test_the_bundled_table_of_optimisations_is_shared(hub: Any, tmp_path: Path) 
     found = fetch(look_up("hf:ann/table", kind="optimization"))
     assert found["selection.json"].read_bytes() == BUNDLED.read_bytes()
     assert np.isfinite(look_up("ann/table").size)
+
+
+@pytest.mark.slow
+def test_a_shared_run_is_verified_and_joins_a_board(
+    hub: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite, run, board = tmp_path / "suite.toml", tmp_path / "run", tmp_path / "board.json"
+    suite.write_text(
+        'name = "small"\nseeds = [0]\ncheckpoints = 1\nbudget = { env_steps = 200 }\n'
+        '[[envs]]\nname = "tiny"\nid = "TokenTree-v0"\nnum_envs = 4\n'
+        'kwargs = { tree = "synthetic:roots=20,depth=4,branching=3,seed=0" }\n'
+        '[[agents]]\nname = "chance"\nagent = "random"\n'
+    )
+    assert main(["bench", "--suite", str(suite), "--out", str(run), "--workers", "1"]) == 0
+    _push(run, "ann/small")
+    assert main(["leaderboard", "verify", "hf:ann/small"]) == 0
+    assert "1 runs" in capsys.readouterr().out
+    assert main(["leaderboard", "submit", "hf:ann/small", str(board), "--by", "ann"]) == 0
+    assert '"ann"' in board.read_text()
+    assert main(["leaderboard", "verify", str(run), str(board)]) == 1
+    assert "verify a run alone" in capsys.readouterr().err
+    summary = run / "runs" / "tiny--chance--0.json"
+    summary.write_text(summary.read_text().replace('"score": ', '"score": 1', 1))
+    assert main(["leaderboard", "submit", str(run), str(board)]) == 1

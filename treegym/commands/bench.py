@@ -15,7 +15,7 @@ from typing import Any
 from treegym.display import say
 from treegym.errors import ConfigError, TreeGymError
 
-__all__ = ["configure", "run"]
+__all__ = ["configure", "run", "submit_run", "verify_run"]
 
 ACTIONS = ("run", "list", "report", "compare", "verify", "submit", "export", "merge")
 _HELP = """\
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         what = {0: "no path", 1: "one result folder", 2: "two paths"}[wanted]
         raise ConfigError(f"bench {args.action} takes {what}, and {len(args.paths)} came; see treegym bench --help")
     action: dict[str, Any] = {
-        "run": _run, "list": _list, "report": _report, "compare": _compare, "verify": _verify, "submit": _submit,
+        "run": _run, "list": _list, "report": _report, "compare": _compare, "verify": verify_run, "submit": submit_run,
         "export": _export, "merge": _merge,
     }  # fmt: skip
     try:
@@ -174,7 +174,7 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(args: argparse.Namespace) -> int:
+def verify_run(args: argparse.Namespace) -> int:
     from treegym.bench.verify import verify
 
     if args.rerun < 0:
@@ -195,7 +195,7 @@ def _verify(args: argparse.Namespace) -> int:
     return 0 if found.sound else 1
 
 
-def _submit(args: argparse.Namespace) -> int:
+def submit_run(args: argparse.Namespace) -> int:
     from treegym.bench.verify import submit
 
     count = submit(args.paths[0], Path(args.paths[1]), by=args.by, seed=args.seed, trust=args.trust)
