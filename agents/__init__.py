@@ -1,4 +1,4 @@
-"""Learners and baselines that share one way of use; each is imported when it is asked for."""
+"""Learners and baselines with one interface; each is imported when it is asked for."""
 
 from __future__ import annotations
 

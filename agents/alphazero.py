@@ -184,7 +184,7 @@ class AlphaZero(Agent):
         return float(policy_loss.detach()), float(value_loss.detach())
 
     def _reanalyse(self, planner: ClosedPlanner, batch: dict[str, np.ndarray]) -> None:
-        """Replaces pi of the first part of a batch by what search says with the networks of today."""
+        """Replaces pi of the first part of a batch by what search says with the current networks."""
         count = round(len(batch["state"]) * self.settings.reanalyse)
         fresh = np.flatnonzero(batch["state"][:count] >= 0)
         if len(fresh):
@@ -241,7 +241,7 @@ class AlphaZero(Agent):
         return actions, state if session is None else Place(place.world, place.lanes, session, actions)
 
     def _make_ready(self, planner: WorldPlanner, states: Any) -> None:
-        """Takes the networks of today into the planner: for tables, the trees of the roots that are asked about."""
+        """Gives the planner the current networks; where it looks them up in tables, those of the roots asked about."""
         if self._prepared != self._n_updates:
             self._prepared = self._n_updates
             self._ready.clear()

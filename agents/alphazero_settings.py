@@ -23,7 +23,7 @@ class AlphaZeroSettings(Settings):
     method: str = "gumbel"  # or "puct", or any tree method of treegym.search
     num_simulations: int = 128
     predict_simulations: int | None = None  # when acting; None: as many as when learning
-    n_episodes: int = 128  # episodes of self-play an iteration
+    n_episodes: int = 128  # episodes of self-play per iteration
     learning_rate: Schedule = 1e-3
     batch_size: int = 512
     replay_ratio: float = 4.0  # how often each new position is learned from, on average
@@ -36,7 +36,7 @@ class AlphaZeroSettings(Settings):
     temperature: float = 1.0  # moves are sampled from pi ** (1 / temperature) ...
     temperature_moves: int = 4  # ... for the first so many moves of an episode; then the search's move is played
     root_noise: float = 0.25  # PUCT's share of Dirichlet noise while learning
-    reanalyse: float = 0.0  # share of each batch whose pi is searched anew with the networks of today
+    reanalyse: float = 0.0  # share of each batch whose pi is searched anew with the current networks
     selfplay_sees: str = "verifier"  # what the search on training roots is told: "verifier" or "value"
     planner_sees: str = "value"  # what the search of `predict` is told
     child_value_coef: float = 1.0  # weight of (Q_search(s, a) - Q(s, a))^2 over the children that search visited

@@ -23,7 +23,7 @@ class DrawTree:
     times: np.ndarray  # [D] how often the segment was drawn after its parent
     ends: np.ndarray  # [D] how many texts end with it
     score: np.ndarray  # [D] float64, the mean return of the texts that end here; 0 where none does
-    forced: np.ndarray  # [D] bool, a fork was put at its parent because of it, so it is no fresh draw there
+    forced: np.ndarray  # [D] bool, a fork was put at its parent because of it, so it is not a fresh draw there
     sure: np.ndarray  # [D] float64, the policy's probability of its first token when it was drawn; NaN: unknown
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class DrawTree:
     def child_mean(self) -> np.ndarray:
         """Returns the mean of the values of a node's draws, a text's being its return ``[D] float64``.
 
-        Each draw counts once, however many texts went on from it: the mean stays unbiased where that number hangs on
+        Each draw counts once, however many texts went on from it: the mean stays unbiased where that number depends on
         what was drawn.
         """
         count = self.ends.astype(np.float64)

@@ -19,7 +19,7 @@ class PPOSettings(GradientSettings):
     """PPO's switches beyond those all share."""
 
     gae_lambda: float = 0.95
-    whiten_advantage: bool = False  # over the whole rollout instead of (or beside) each minibatch
+    whiten_advantage: bool = False  # over the whole rollout instead of (or as well as) each minibatch
 
 
 class PPO(PolicyGradient):

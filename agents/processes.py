@@ -28,9 +28,9 @@ __all__ = ["Processes", "gather", "is_shard", "launched", "settle", "shard", "wh
 
 Item = TypeVar("Item")
 
-# Who waits for the interpreter sleeps too, but not through so many looks with the interpreter free between.
+# A thread that waits for the interpreter sleeps, too, but not in so many looks in a row with the interpreter free.
 CALM_LOOKS = 3
-SETTLE_S = 20.0  # a thread at work for so long is left to its fate
+SETTLE_S = 20.0  # a thread that works for longer is no longer waited for
 
 
 def launched() -> int:

@@ -75,7 +75,7 @@ def vine(tree: DrawTree, value: np.ndarray) -> Credit:
 
 
 def spo_chain(tree: DrawTree, value: np.ndarray, *, sure: float = 0.9, every: int = 5) -> Credit:
-    r"""SPO-chain (https://arxiv.org/abs/2505.23564), of its code: credit between cutpoints, only to uncertain tokens.
+    r"""SPO-chain (https://arxiv.org/abs/2505.23564), as in its code: credit between cutpoints, to uncertain tokens.
 
     Cutpoints are tokens of probability below `sure`; a new stretch begins before every fifth. All tokens of a stretch
     get the difference of the auxiliary means at its end and at its beginning; tokens before the first cutpoint get 0;
@@ -84,7 +84,7 @@ def spo_chain(tree: DrawTree, value: np.ndarray, *, sure: float = 0.9, every: in
     Args:
         tree: chains, one token per segment.
         value: ``[D]`` auxiliary means *after* each token; of a finished text its return.
-        sure: tokens at least as likely are no cutpoints and are left out of the loss.
+        sure: tokens at least as likely are not cutpoints and are left out of the loss.
         every: cutpoints of a stretch.
     """
     _need_probabilities(tree)
@@ -111,7 +111,7 @@ def spo_chain(tree: DrawTree, value: np.ndarray, *, sure: float = 0.9, every: in
 
 
 def spo_tree(tree: DrawTree, *, divide: bool = False, eps: float = 1e-6) -> Credit:
-    r"""SPO-tree, of its code: :math:`A = \hat V(u) - \hat V(p)` with :math:`\hat V` the mean over *direct children*.
+    r"""SPO-tree, as in its code: :math:`A = \hat V(u) - \hat V(p)` with :math:`\hat V` the mean over *direct children*.
 
     Every edge is trained once, edges of no advantage not at all. The parent's mean holds the child itself, so credit
     shrinks by 1 - 1/N. `divide`: by the siblings' standard deviation, ddof 0.
@@ -160,7 +160,7 @@ def treerl_code(tree: DrawTree) -> Credit:
 
 
 def treepo(tree: DrawTree, *, weighted: bool = False) -> Credit:
-    r"""TreePO (https://arxiv.org/abs/2508.17445), of its code: one number per text, the mean over its depths j of
+    r"""TreePO (https://arxiv.org/abs/2508.17445), as in its code: one number per text, the mean over its depths j of
     :math:`R - mean of the texts that share its ancestor at j`; the prompt always counts, a deeper one if shared.
 
     `weighted`: by the size of these groups. A segment gets the mean over its texts.

@@ -112,7 +112,7 @@ class VAPO(GroupSampling):
         )
         lesson = self.lesson(rollout)._replace(targets=targets[rollout.valid])
         explained = 0.0
-        recent: deque[float] = deque(maxlen=8)  # one minibatch is a noisy witness
+        recent: deque[float] = deque(maxlen=8)  # one minibatch is a noisy estimate
         for _ in range(s.n_epochs):
             for batch in self.processes.in_step(self.minibatches(lesson)):
                 index, lengths = NOTHING if batch is None else batch

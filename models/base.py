@@ -1,7 +1,7 @@
 """What a language model can do, in small protocols: `Generates`, `Scores`, `Embeds`; token ids in, arrays out.
 
-A function says in its signature which ability it needs. Faster or rarer ways of a back end are protocols, too, beside
-what uses them: `treegym.models.tree_scores`, `treegym.models.readings`.
+A function says in its signature which ability it needs. Faster or rarer abilities of a back end are protocols,
+too, defined where they are used: `treegym.models.tree_scores`, `treegym.models.readings`.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ _GIVES = {"Generates": "words", "Scores": "log-probabilities", "Embeds": "hidden
 def able(model: object, ability: type[_Ability]) -> TypeGuard[_Ability]:
     """Whether a model has all methods of an ability.
 
-    Wrappers that hand on through ``__getattr__`` count, which `isinstance` no longer sees from Python 3.12 on.
+    Wrappers that forward through ``__getattr__`` count, which `isinstance` no longer sees from Python 3.12 on.
     """
     bases = [base for base in ability.__mro__ if base is not Speaker]
     named = {name for base in bases for name, value in vars(base).items() if callable(value)}
@@ -166,7 +166,7 @@ def able(model: object, ability: type[_Ability]) -> TypeGuard[_Ability]:
 
 
 def needed(model: Any, ability: type[_Ability]) -> _Ability:
-    """Returns the model as one that has an ability; raises where it has not."""
+    """Returns the model as one that has an ability, or raises BackendError."""
     if not able(model, ability):
         raise BackendError(
             f"{model.name} gives no {_GIVES.get(ability.__name__, ability.__name__)}; use it as a teacher, which needs "

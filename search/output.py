@@ -87,7 +87,7 @@ _ENTRIES: dict[tuple[Any, Any], Callable[..., None]] = {}
 
 
 def call(kernel: Any, kinds: Any, *arguments: Any) -> None:
-    """Calls a kernel whose arguments are of the types that `kinds` stands for: equal kinds, equal types.
+    """Calls a kernel whose arguments are of the types that `kinds` identifies: equal kinds, equal types.
 
     Numba works out the types of nested arguments anew for each call, and takes as long as a short search for it.
     """

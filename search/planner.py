@@ -186,7 +186,7 @@ class Planner:
             terminated: bool [L].
             evaluation: a row for each leaf that is neither terminal nor linked (None when there is none).
             leaves: int [L], which leaves these are; all unless given.
-            link: int [L], a node of the same tree that stands for the same state, with the same reward; else -1.
+            link: int [L], a node of the same tree with the same state and the same reward; else -1.
 
         Returns:
             int64 [L], the number under which `ask` will name the new state (``root * capacity + node``), -1 where none

@@ -1,4 +1,4 @@
-"""What scores seen so far say of the next one: the two models of AB-MCTS (https://arxiv.org/abs/2503.04412)."""
+"""What the scores seen so far say about the next one: the two models of AB-MCTS (https://arxiv.org/abs/2503.04412)."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def lookahead(
 ) -> SearchResult:
     """Simulates each candidate move for `horizon` steps of the policy and takes the one that is worth the most.
 
-    A candidate is worth its rewards and the value of where it stood at the horizon; with a temperature, the mean of as
+    A candidate is worth its rewards and the value of where it was at the horizon; with a temperature, the mean of as
     many such walks as the budget allows. `model_calls` and `seconds` as in `best_of_n`.
     """
     budget, horizon = positive("num_simulations", num_simulations), positive("horizon", horizon)
@@ -216,7 +216,7 @@ def walk(
 ) -> Walked:
     """Walks L paths with the policy until they end; each new state costs its owner one of `budget` evaluations.
 
-    `evaluations` [B] is counted up. An owner whose budget is spent has its walks stopped where they stand.
+    `evaluations` [B] is counted up. An owner whose budget is spent has its walks stopped where they are.
     """
     from treegym.search.states import StateStore
 

@@ -117,7 +117,7 @@ class Session:
         return len(leaves.roots)
 
     def _links(self, leaves: Any, moved: Any, terminated: np.ndarray) -> np.ndarray:
-        """Returns the node that stands for each leaf's state already, int32 [L], -1 where none does.
+        """Returns the node that already holds each leaf's state, int32 [L], -1 where none does.
 
         States are joined at the same depth only, so that no way can lead in a circle, and only where the same reward
         led to them, because a node's reward is kept once.

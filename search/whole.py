@@ -44,7 +44,7 @@ def search_whole(
     Args:
         world: a world of `treegym.search.kernels.worlds`.
         starts: what that world needs of the roots: an array [B] or a named tuple of them.
-        make_place: makes the scratch array, for so many searches of so many nodes, of what the nodes stand for.
+        make_place: makes the scratch array, for so many searches of so many nodes, of what the nodes represent.
         make_told: makes the scratch arrays that a model writes its judgement into.
         widths: tells the children of each root, int [B].
         wide: what else the size of the scratch arrays depends on.

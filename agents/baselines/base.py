@@ -1,4 +1,4 @@
-"""`Baseline`: the way of use that agents without learning share with those that learn.
+"""`Baseline`: the interface that agents without learning share with those that learn.
 
 Letters: B rows, K children.
 """
@@ -26,8 +26,8 @@ class Baseline(Acting):
     Args:
         env: the environment (an id, single, vector or `VecEnv`) it acts in.
         seed: the seed of what is random.
-        **ignored_policy: ``policy``, ``verbose`` and ``device`` are taken and not used, so that every agent can be made
-            by the same call.
+        **ignored_policy: ``policy``, ``verbose`` and ``device`` are accepted and ignored, so that every agent can be
+            made by the same call.
     """
 
     learns: ClassVar[bool] = False  # for benchmarks: nothing to train

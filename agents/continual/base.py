@@ -89,7 +89,7 @@ class Method:
 
     @contextmanager
     def recalled(self, task: int) -> Iterator[nn.Module]:
-        """As `using`, for a task that was learned; for methods to say."""
+        """What `using` does for a task that was learned; methods override it."""
         yield self.network
 
 

@@ -7,7 +7,7 @@ A load-balancing loss keeps the router from sending everything to one expert (ar
     balance = E * sum_e (share of tokens sent to e) * (mean gate of e)
 
 A new task brings new experts with rows of their own in the router; the old ones are frozen, and with them, unless told
-otherwise, the rest of the network. Old inputs may still be sent to new experts: this limits forgetting and does not
+otherwise, the rest of the network. Old inputs may still be sent to new experts: this limits forgetting, but does not
 exclude it.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["Experts", "Mixture"]
 
 
 class Mixture(nn.Module):
-    """Experts behind a router, in the place of a feed-forward module."""
+    """Experts behind a router, instead of a feed-forward module."""
 
     def __init__(self, expert: nn.Module, size: int, *, count: int, top_k: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Experts(Method):
         experts: at the start, and how many each new task adds.
         top_k: how many experts each token is sent to.
         balance: weight of the load-balancing loss.
-        freeze_trunk: whether all but the new experts stands still after the first task.
+        freeze_trunk: whether everything but the new experts is frozen after the first task.
         seed: of the routers' new rows.
     """
 

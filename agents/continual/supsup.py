@@ -1,6 +1,6 @@
 """SupSup: the weights stay as they are, and every task finds a subnetwork in them (arXiv:2006.14769).
 
-output = (W * top_k_percent(scores_task)) x;   the gradient passes to the scores as if the mask were they
+output = (W * top_k_percent(scores_task)) x;   the gradient passes to the scores as if they were the mask
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Masked(nn.Module):
     def add_task(self, generator: torch.Generator) -> None:
         for old in self.scores:
             old.requires_grad_(False)
-        # Scores that start near 1 keep the larger ones of what is there at first by chance alone.
+        # All scores start near 1, so that chance alone decides which weights the first mask keeps.
         self.scores.append(nn.Parameter(1.0 + 0.01 * torch.randn(self._like, generator=generator)))
         self.task = len(self.scores) - 1
 

@@ -70,7 +70,7 @@ class _Kept:
 
 
 def fits(trunk: Any) -> bool:
-    """Whether a trunk is a plain float32 Llama on a CPU that nothing listens to or has changed (as adapters do)."""
+    """Whether a trunk is a plain float32 Llama on a CPU that nothing hooks into or has changed (as adapters do)."""
     if type(trunk).__name__ != "LlamaModel" or getattr(trunk, "gradient_checkpointing", False):
         return False
     config = trunk.config
@@ -211,7 +211,7 @@ def _layer_backward(
     del gate_up
     gradient_gate_up = by_gate_up.t() @ normed
     by_after = torch.zeros_like(layer.after)
-    by_middle = by_x  # its own from here on: what was read of it above is done
+    by_middle = by_x  # overwritten from here on: it is not read again
     rms_backward(
         (by_gate_up @ layer.gate_up).numpy(), kept.middle.numpy(), layer.after.numpy(), scale,
         by_middle.numpy(), by_after.numpy(),

@@ -1,4 +1,4 @@
-"""Walking with `Llama`: keys and values of contexts that grow by a token a step, each row in a slot of its own.
+"""Walking with `Llama`: keys and values of contexts that grow by one token per step, each row in a slot of its own.
 
 Nothing is padded or moved: rows that leave keep their slot until other contexts are read.
 
@@ -36,7 +36,7 @@ class LlamaWalk:
         self._weights: list[torch.Tensor] = []
 
     def can_advance(self, llama: Llama, contexts: np.ndarray) -> bool:
-        """Takes the contexts ``[B, L]`` to stand at next (padded with -1 on the right); False if `llama` cannot."""
+        """Takes the contexts ``[B, L]`` to advance to (padded with -1 on the right); False if `llama` cannot."""
         self._next = np.ascontiguousarray(contexts)
         self._rows = np.empty(len(contexts), np.int64)
         self._goes_on = self._next.shape[1] == self._contexts.shape[1] and continues(

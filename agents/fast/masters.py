@@ -1,4 +1,4 @@
-"""AdamW for weights of low precision: what is learned is kept in float32 beside them.
+"""AdamW for weights of low precision, with float32 copies that keep what is learned.
 
 An update of 1e-5 of a weight is lost in bfloat16, whose steps are 1/256 of it. So every such weight has a float32 copy
 that takes the steps, and the weight itself is that copy, rounded (mixed-precision training, Micikevicius et al. 2018,

@@ -24,7 +24,7 @@ from torch import nn
 __all__ = ["Head", "Said", "draw", "likeliest", "read", "token_log_probs"]
 
 BLOCK = 2**23  # logits of one block: 32 MB in float32
-CUMULATED = 256  # columns that a draw sums up before it looks which of them it is
+CUMULATED = 256  # columns that a draw sums up before it looks for one among them
 
 
 class Head(NamedTuple):
@@ -123,7 +123,7 @@ def _blocks(states: torch.Tensor, head: Head) -> Iterator[tuple[slice, torch.Ten
 
 
 def _picked(z: torch.Tensor, head: Head, tokens: torch.Tensor) -> torch.Tensor:
-    """Returns the logits ``[n, K]`` of tokens, EOS standing for all ends."""
+    """Returns the logits ``[n, K]`` of tokens, EOS meaning all ends."""
     found = z.gather(1, tokens)
     if head.ends is None:
         return found

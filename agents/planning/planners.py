@@ -165,7 +165,7 @@ def make_planner(
 
     `sees` and `likelihood_weight` (with `Sees.VALUE`: what a step is paid, times its log-probability under the
     policy) are about token trees. Elsewhere the simulator is a copy of the environment, which pays what it pays:
-    whoever compares there counts the simulations.
+    comparisons there count the simulations.
     """
     if isinstance(world, LanesWorld):
         inner = world.tree_world
@@ -197,7 +197,7 @@ def make_planner(
 
 
 class _Restoring(SimulatorPlanner):
-    """A planner that borrows an environment which plays as well, and puts it back where it stood."""
+    """A planner that borrows an environment in which episodes are played, and puts it back afterwards."""
 
     def __init__(self, make: Any, lanes: Any, env: gym.Env) -> None:
         super().__init__(make, lanes)

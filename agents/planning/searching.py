@@ -96,7 +96,7 @@ class _Searching(PolicyGradient):
         return self._planners[id(world)]
 
     def _prepare(self, planner: WorldPlanner, states: Any) -> None:
-        """Takes the networks of today into the planner: for tables, the trees of the roots that are asked about."""
+        """Gives the planner the current networks; where it looks them up in tables, those of the roots asked about."""
         update, ready = self._ready.get(id(planner), (-1, set()))
         if update != self._n_updates:
             ready = set()

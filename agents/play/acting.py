@@ -31,12 +31,12 @@ class Acting:
     # ------------------------------------------------------------------ where it stands
 
     def stands_in(self, *envs: Any) -> None:
-        """Forgets the environments known so far, and knows these."""
+        """Replaces the environments known so far by these."""
         self._envs = envs
         self._known: list[World] | None = None
 
     def watch(self, env: Any) -> None:
-        """Tells the agent of another environment it will be asked to act in: planners look where that stands."""
+        """Tells the agent of another environment it will be asked to act in: planners look up its state."""
         self._known = [*place_of([env]), *self.known_worlds()]
 
     def watch_world(self, world: World) -> None:

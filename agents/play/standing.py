@@ -47,7 +47,7 @@ def stand(places: Iterable[World], rows: dict[str, np.ndarray]) -> Place | None:
 
 
 def place_of(envs: Iterable[Any]) -> list[World]:
-    """Returns environments that others step as worlds to look at; those that cannot be are left out."""
+    """Returns environments that others step, as worlds to look at; those that cannot be looked at are left out."""
     return [world for env in envs if (world := _as_it_is(env)) is not None]
 
 

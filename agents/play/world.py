@@ -41,7 +41,7 @@ class World(Protocol):
         ...
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:
-        """Steps the lanes of ``active [B] bool``; where the others stand afterwards means nothing."""
+        """Steps the lanes of ``active [B] bool``; the state of the others afterwards is undefined."""
         ...
 
     def observe(self, lanes: np.ndarray | None = None, keys: tuple[str, ...] | None = None) -> Rows:

@@ -93,7 +93,7 @@ class ChildScorer(nn.Module):
     fast: Any = None  # set while a learner keeps a quicker forward pass of this very network
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Makes each way of judging states that a policy defines count them; it is no plain perceptron any longer."""
+        """Makes each way of judging states that a policy defines count them; it is no longer a `plain_perceptron`."""
         super().__init_subclass__(**kwargs)
         if not vars(cls).keys().isdisjoint(JUDGING):
             cls.plain_perceptron = vars(cls).get("plain_perceptron", False)
@@ -147,7 +147,9 @@ class ChildScorer(nn.Module):
 
     def make_optimizer(self, parameters: list[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
         """Returns the optimizer of learning, with AdamW's settings."""
-        if any(is_shard(parameter) for parameter in parameters):  # such and others cannot be stepped in one call
+        if any(
+            is_shard(parameter) for parameter in parameters
+        ):  # shards and whole tensors cannot be stepped in one call
             return torch.optim.AdamW(parameters, foreach=False, **settings)
         cpu = all(parameter.device.type == "cpu" for parameter in parameters)
         return torch.optim.AdamW(parameters, fused=cpu or None, **settings)

@@ -1,4 +1,4 @@
-"""What the models learn from: endless, seeded batches of texts of the forge split, one function a role."""
+"""What the models learn from: endless, seeded batches of texts of the forge split, one function per role."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training process: takes model names on standard input, one a line, and reports in JSON lines.
+"""One training process: takes model names on standard input, one per line, and reports in JSON lines.
 
 It ends when its input does or when nobody reads its reports any more, so killing the parent ends it too.
 """

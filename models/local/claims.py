@@ -1,7 +1,7 @@
 """Does a model directory's config.json ask for no more than its weights hold?
 
-`transformers` makes the model that config.json describes, and only then looks for its weights: what no weight is there
-for is made up, at whatever size. So the model is made without memory first, and counted.
+`transformers` makes the model that config.json describes, and only then looks for its weights: what has no
+weights is made up, at whatever size. So the model is made without memory first, and counted.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def top_k(logprobs: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def row_generators(seed: int, rows: int) -> list[np.random.Generator]:
-    """Returns one generator a row, so that a row's sample does not depend on which rows share its batch's ending."""
+    """Returns one generator per row, so that a row's sample does not depend on which rows share its batch's ending."""
     return [np.random.default_rng([seed, row]) for row in range(rows)]
 
 

@@ -22,7 +22,7 @@ ALPHABET = "0123456789+-*%=.,; abcdefghijklmnopqrstuvwxyz?"
 
 
 class FakeTokenizer:
-    """One token a character of a fixed alphabet, after the two special tokens (padding 0, end 1)."""
+    """One token per character of a fixed alphabet, after the two special tokens (padding 0, end 1)."""
 
     def __init__(self, alphabet: str = ALPHABET) -> None:
         if len(set(alphabet)) != len(alphabet) or not alphabet:

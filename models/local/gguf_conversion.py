@@ -1,9 +1,9 @@
 """GGUF files as models: converted once into safetensors of half precision, which are then mapped into memory.
 
 `transformers` reads a GGUF file by dequantising every tensor, and its tokenizer by rebuilding it from the metadata:
-that takes from ten seconds to a minute and several times the model's memory. So it is done once a file, in a process of
-its own, and the result is kept in a cache as an ordinary model directory that loads in a fraction of a second and whose
-pages are shared by all processes that use it.
+that takes from ten seconds to a minute and several times the model's memory. So it is done once per file, in a process
+of its own, and the result is kept in a cache as an ordinary model directory that loads in a fraction of a second and
+whose pages are shared by all processes that use it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands in for hidden states where a server or engine gives none: the distribution itself, as a vector.
+"""What replaces hidden states where a server or engine gives none: the distribution itself, as a vector.
 
 The logits are a linear image of the last hidden state h, z = W h, and the log-probabilities z minus one number;
 centring them over the vocabulary takes that number away again. So W h, centred, can be had from any back end that

@@ -1,4 +1,4 @@
-"""The key/value cache of rows of tokens: contexts that are gone on from, taken back, joined by others, and left.
+"""The key/value cache of rows of tokens: contexts that grow, lose their last tokens, and join or leave a batch.
 
 Rows are padded on the left, so the last column is every row's last token. Decoding, continuations of trees, serving and
 speculation all keep their rows here; `treegym.models.local.kv_cache` keeps nodes of trees instead.
@@ -120,7 +120,7 @@ class RowCache:
         return states
 
     def take_back(self, dropped: torch.Tensor) -> None:
-        """Takes the last ``dropped[b]`` tokens of each row back; `state` is that of no row any more."""
+        """Takes the last ``dropped[b]`` tokens of each row back; `state` is no longer valid."""
         columns = torch.arange(self.mask.shape[1], device=self.mask.device)
         self.mask = self.mask * (columns < self.mask.shape[1] - dropped[:, None])
         self.position = self.position - dropped[:, None]
@@ -154,7 +154,7 @@ class RowCache:
                 layer.keys, layer.values = layer.keys[:, :, start:], layer.values[:, :, start:]
 
     def _settle(self) -> None:
-        """Moves every row's tokens to the right, where they are to stand, and drops the columns that no row needs."""
+        """Moves every row's tokens to the right, where they belong, and drops the columns that no row needs."""
         if bool(self.mask[:, -1].all()):  # no row ends in a hole
             self.trim()
             return

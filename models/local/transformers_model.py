@@ -78,7 +78,7 @@ class TransformersModel:
         if self._output is None:
             raise BackendError(f"{name}: not a causal language model (it has no output embeddings)")
         self._plain_head = self._head_is_plain()
-        linear = isinstance(self._output, torch.nn.Linear)  # what is no plain matrix is asked for whole rows
+        linear = isinstance(self._output, torch.nn.Linear)  # anything but a plain matrix is asked for whole rows
         self.reads_sets = linear  # the mass of sets of tokens, for models of other vocabularies
         self.reads_blocks = linear and tokenizer.vocab_size >= LARGE
         self._fingerprint: str | None = None

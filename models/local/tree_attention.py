@@ -1,9 +1,9 @@
 """A whole tree in one forward pass: every token attends to its ancestors only, and its position is its depth.
 
-The tokens of a tree stand in one row, the prompt first. In a causal transformer a token's state depends on the tokens
-it attends to and on their positions alone, so with a mask of ancestors and depths for positions each state equals the
-one its path would have on its own. What all prompts begin with (an instruction, examples) is read once, and every row
-attends to its keys and values.
+The tokens of a tree are laid out in one row, the prompt first. In a causal transformer a token's state depends on the
+tokens it attends to and on their positions alone, so with a mask of ancestors and depths for positions each state
+equals the one its path would have on its own. What all prompts begin with (an instruction, examples) is read once, and
+every row attends to its keys and values.
 
 Letters: B trees of a batch, L tokens of the longest (prompt and nodes), P tokens of the shared beginning, n nodes,
 D hidden size, V vocabulary.
@@ -163,7 +163,7 @@ class Laid:
     ids: torch.Tensor  # [B, L]
     positions: torch.Tensor  # [B, L]
     visible: torch.Tensor  # [B, L, P + L]
-    beginning: Beginning | None  # what stands before each row
+    beginning: Beginning | None  # what comes before each row
 
     @property
     def shared(self) -> int:
@@ -220,7 +220,7 @@ def read_scores(
     sizes = [tree.size + 1 for tree in trees]
     starts = np.cumsum([0, *sizes[:-1]])
     owners = np.concatenate([start + tree.parents + 1 for start, tree in zip(starts, trees, strict=True)])  # [n]
-    order = np.argsort(owners, kind="stable")  # so that the nodes a block predicts stand together
+    order = np.argsort(owners, kind="stable")  # so that the nodes a block predicts are together
     tokens = np.concatenate([tree.tokens for tree in trees]).astype(np.int64)
     allowed = allowed_tokens(model)
     read = _read_in_blocks if model.reads_blocks else _read_whole

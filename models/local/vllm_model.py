@@ -25,7 +25,7 @@ from treegym.models.tree_scores import Branches, TreeScores
 
 __all__ = ["VllmModel", "engine_options"]
 
-LOWEST = -1e4  # stands for minus infinity
+LOWEST = -1e4  # in place of minus infinity
 
 
 class VllmModel:
@@ -123,7 +123,7 @@ class VllmModel:
         return [[int(token) for token in output.outputs[0].token_ids] for output in outputs]
 
     def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        """Returns ``[B, D] float32``: the embedder's hidden states, else the distributions that stand in for them."""
+        """Returns ``[B, D] float32``: the embedder's hidden states, else distributions in their place."""
         if self._embedder is not None:
             return self._embedder.embed(contexts)
         return logprob_states(self.next_logprobs(contexts))
@@ -227,6 +227,6 @@ def _position(logprobs: Any, place: int) -> tuple[np.ndarray, np.ndarray]:
     start, end = logprobs.start_indices[place], logprobs.end_indices[place]
     values = np.array(logprobs.logprobs[start:end], np.float32)
     if np.isnan(values).any():
-        raise BackendError("vLLM gave a log-probability that is no number; the model's weights are likely damaged")
+        raise BackendError("vLLM gave a log-probability that is not a number; the model's weights are likely damaged")
     ids, first = np.unique(np.array(logprobs.token_ids[start:end], np.int64), return_index=True)
     return ids, values[first]  # the sampled token is told twice

@@ -43,8 +43,8 @@ def read_vocabulary(
         model: the model, for its output embedding and its ends.
         states: last hidden states.
         rows: row of each single token asked for ``[Q]``, rising.
-        tokens: those tokens ``[Q]``; EOS stands for all of the model's ends.
-        questions: sets of tokens whose mass is asked for; EOS in a set stands for itself alone.
+        tokens: those tokens ``[Q]``; EOS means all of the model's ends.
+        questions: sets of tokens whose mass is asked for; EOS in a set means itself alone.
         best: how many of the likeliest tokens to return.
         worst: how many of the unlikeliest.
         allowed: tokens that may be among them ``[V] bool``; all where None.

@@ -20,7 +20,7 @@ from treegym.models.base import TextTokenizer
 __all__ = ["UNKNOWN", "Choice", "MalformedAnswer", "Vocabulary", "field", "logprob", "parse", "read_choices"]
 
 SLACK = 1e-3  # how far above zero rounding may lift a log-probability
-FLOOR = -1e4  # what stands for minus infinity, which JSON cannot say
+FLOOR = -1e4  # in place of minus infinity, which JSON cannot say
 
 
 class MalformedAnswer(BackendError):
@@ -58,7 +58,7 @@ def field(container: Any, name: str, kind: type | tuple[type, ...]) -> Any:
 def logprob(value: Any) -> float:
     """Returns a log-probability, at most 0 and finite, or raises."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise MalformedAnswer(f"a log-probability is missing: {str(value)[:60]!r} stands in its place")
+        raise MalformedAnswer(f"a log-probability is missing: {str(value)[:60]!r} came in its place")
     try:
         number = float(value)
     except OverflowError:
@@ -74,7 +74,7 @@ _BY_BYTES = re.compile(r"bytes:((?:\\x[0-9a-fA-F]{2})+)")
 
 
 class Vocabulary:
-    """Which id a name stands for; names that fit several tokens stand for none."""
+    """Which id a name means; names that fit several tokens mean none."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.size = tokenizer.vocab_size

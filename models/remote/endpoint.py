@@ -77,7 +77,7 @@ class Transient(Exception):
     def __init__(self, message: str, *, retry_after_s: float | None = None, broken: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-        self.broken = broken  # the connection itself failed: another server may stand there next time
+        self.broken = broken  # the connection itself failed: another server may answer there next time
 
 
 class Endpoint:

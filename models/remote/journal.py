@@ -20,7 +20,7 @@ LINE_LIMIT = 2**26  # bytes; an answer with log-probabilities for a long prompt 
 
 
 class Journal:
-    """An append-only file, one checked JSON line an answer; a line torn by a kill is dropped when it is opened.
+    """An append-only file, one checked JSON line per answer; a line torn by a kill is dropped when it is opened.
 
     Keys are hashes of the request, so the file holds answers but neither prompts nor keys of servers.
     """

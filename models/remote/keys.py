@@ -32,7 +32,7 @@ def checked_url(url: str, *, sends_key: bool, insecure: bool = False) -> str:
     except ValueError:
         raise ConfigError("the base URL cannot be read; write it like http://127.0.0.1:8000/v1") from None
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        # Not quoted back: what stands there may be a key.
+        # Not quoted back: what is there may be a key.
         raise ConfigError("a base URL holds no user, key, query or fragment; name the key's variable with key_env=")
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits:
         raise ConfigError(f"the base URL is {url!r}; write it like http://127.0.0.1:8000/v1")

@@ -170,7 +170,7 @@ class Link:
 
 
 def _check_lengths(choices: list[Choice], lengths: list[int], generated: int) -> None:
-    """Raises unless every prompt was echoed with one log-probability a token (after the first)."""
+    """Raises unless every prompt was echoed with one log-probability per token (after the first)."""
     for choice, length in zip(choices, lengths, strict=True):
         if len(choice.logprobs) != length + generated or None in choice.logprobs[1:]:
             raise MalformedAnswer(

@@ -199,7 +199,7 @@ class RemoteModel:
 
         if asked.greedy:
             return self._link.verified(self._link.ask(contexts, fields, read))
-        # One prompt a request: prompts that share a request share its seed, and equal prompts would answer alike.
+        # One prompt per request: prompts that share a request share its seed, and equal prompts would answer alike.
         extra = [{"seed": own} for own in asked.row_seeds(len(contexts))]
         return self._link.verified(self._link.ask(contexts, fields, read, batch=1, extra=extra))
 
@@ -219,7 +219,7 @@ class RemoteModel:
         return ids
 
     def embed(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        """Returns ``[B, D] float32``: the embedder's, else the server's, else the distributions that stand in."""
+        """Returns ``[B, D] float32``: the embedder's, else the server's, else distributions in their place."""
         if self._embedder is not None:
             return self._embedder.embed(contexts)
         model, dialect = self._link.connected()
@@ -236,7 +236,7 @@ class RemoteModel:
             raise BackendError(
                 f"{self.name} gives neither embeddings nor all log-probabilities; pass embedder=, a local model"
             )
-        logger.info("%s gives no hidden states; its log-probabilities, centred, stand in", self.name)
+        logger.info("%s gives no hidden states; its log-probabilities, centred, are used instead", self.name)
         return logprob_states(self.next_logprobs(contexts))
 
     def _embeddings(self, model: str, contexts: Sequence[TokenIds]) -> np.ndarray:

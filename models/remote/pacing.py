@@ -23,7 +23,7 @@ class Allowance:
     def __init__(self, per_minute: float) -> None:
         if not per_minute > 0:
             raise ConfigError(f"a rate limit must be above 0 a minute, not {per_minute}")
-        self.rate = per_minute / 60.0  # units a second
+        self.rate = per_minute / 60.0  # units per second
         self.burst = max(1.0, self.rate)
         self._level = self.burst
         self._seen: float | None = None

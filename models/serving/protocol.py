@@ -129,7 +129,7 @@ class Speaker:
         return ids
 
     def jobs(self, prompts: list[list[int]], body: Mapping[str, Any], top: int | None, echo: bool) -> list[Job]:
-        """Returns one job a prompt."""
+        """Returns one job per prompt."""
         limit = _number(body, "max_completion_tokens", None, 0, MOST_TOKENS, whole=True)
         limit = _number(body, "max_tokens", 16 if limit is None else limit, 0, MOST_TOKENS, whole=True)
         temperature = float(_number(body, "temperature", 1.0, 0.0, 100.0))

@@ -99,7 +99,7 @@ def serve(
         settings: how to serve.
         ready: called when connections are accepted.
         handle_signals: take SIGTERM and SIGINT, which only the main thread can.
-        around: returns what answers in the batcher's place, with the batcher inside; None: the batcher itself.
+        around: returns what answers instead of the batcher, which it wraps; None: the batcher itself.
     """
     uvicorn = require("uvicorn", extra="http", purpose="serving a model")
     require("starlette", extra="http", purpose="serving a model")

@@ -37,7 +37,7 @@ def kind_of(prompt: str) -> TaskKind:
     for kind in KINDS.values():
         if kind.matches(prompt):
             return kind
-    raise ConfigError(f"{prompt[:60]!r} is no prompt of the bundled tasks.{suggest('', KINDS)}")
+    raise ConfigError(f"{prompt[:60]!r} is not a prompt of the bundled tasks.{suggest('', KINDS)}")
 
 
 def problems(split: Split, count: int, *, seed: int = 0) -> list[Problem]:

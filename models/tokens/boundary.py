@@ -17,7 +17,7 @@ _PIECES: weakref.WeakKeyDictionary[Any, tuple[bytes, ...]] = weakref.WeakKeyDict
 
 
 def pieces_of(tokenizer: TextTokenizer) -> tuple[bytes, ...]:
-    """Returns the bytes of every token id, computed once a tokenizer."""
+    """Returns the bytes of every token id, computed once per tokenizer."""
     pieces = _PIECES.get(tokenizer)
     if pieces is None:
         pieces = _PIECES[tokenizer] = tuple(tokenizer.pieces())
@@ -41,7 +41,7 @@ def complete_text(written: bytes) -> tuple[str, bytes]:
     try:
         text = decoder.decode(written)
     except UnicodeDecodeError as error:
-        raise DataError(f"these bytes are no beginning of a UTF-8 text: {written[-16:]!r}") from error
+        raise DataError(f"these bytes do not begin a UTF-8 text: {written[-16:]!r}") from error
     return text, decoder.getstate()[0]
 
 
@@ -57,9 +57,9 @@ class Boundary:
         self._longest = max((len(piece) for piece in self._by_piece), default=0)
 
     def tokens_for(self, addition: bytes, *, after: Sequence[int] = ()) -> list[int] | None:
-        """Returns tokens whose bytes are exactly `addition`, to stand after `after`; None if there are none.
+        """Returns tokens whose bytes are exactly `addition`, to follow `after`; None if there are none.
 
-        The tokenizer's own segmentation of the whole text is taken where it goes on from the tokens that stand, then
+        The tokenizer's own segmentation of the whole text is taken where it goes on from those tokens, then
         its segmentation of the addition alone, then the one with the fewest tokens.
         """
         return self.after(after)(addition)

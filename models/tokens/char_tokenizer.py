@@ -31,7 +31,7 @@ class CharTokenizer:
         self._ids = {character: index + 2 for index, character in enumerate(characters)}
 
     def encode(self, text: str) -> list[int]:
-        """Returns one id a character."""
+        """Returns one id per character."""
         try:
             return [self._ids[character] for character in text]
         except KeyError as error:

@@ -35,7 +35,7 @@ def ends_by(tokenizer: TextTokenizer, stops: Sequence[str]) -> tuple[int, ...]:
 
 
 def barred_by(tokenizer: TextTokenizer, stops: Sequence[str]) -> tuple[int, ...]:
-    """Returns the ids of tokens with a stop string inside: they end an answer, but cannot stand in a tree."""
+    """Returns the ids of tokens with a stop string inside: they end an answer, but are not allowed in a tree."""
     marks = [stop.encode() for stop in stops]
     pieces = enumerate(pieces_of(tokenizer))
     return tuple(token for token, piece in pieces if any(piece.find(mark) > 0 for mark in marks))

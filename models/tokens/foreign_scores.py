@@ -2,7 +2,7 @@
 
 The nodes' texts, written in the teacher's tokens, share their beginnings; the teacher reads the trie of all of them
 (`TransformersModel.last_states`), not one text per node. What it says of a piece is the mass of its tokens that begin
-with the piece's bytes. In the order of their bytes those tokens stand side by side, so a set is found by two
+with the piece's bytes. In the order of their bytes those tokens are neighbours, so a set is found by two
 bisections, and its mass is summed while the vocabulary goes by in blocks (`treegym.models.local.vocabulary_head`).
 
 Letters: n nodes of a tree, U distinct texts in the teacher's tokens.
@@ -24,7 +24,7 @@ from treegym.models.tree_scores import Branches, TreeScores
 
 __all__ = ["ByteOrder", "score_foreign_trees"]
 
-NOTHING = -1e4  # stands for log 0
+NOTHING = -1e4  # in place of log 0
 SPARE = 2  # of the teacher's own tokens, so many more are ranked than first tokens wanted: several begin alike
 
 Offers = list[list[tuple[int, float]]]  # likeliest and unlikeliest first tokens, each with a log-probability
@@ -114,7 +114,7 @@ class _Plan:
 
     end: int | None = None  # number of a single token
     mass: tuple[bytes, int] | None = None  # (bytes, text): tokens that begin with them
-    given: tuple[bytes, int] | None = None  # likewise, of the bytes that stand already
+    given: tuple[bytes, int] | None = None  # likewise, of the bytes already written
     chain: tuple[int, ...] = ()  # numbers of single tokens, one after the other
 
 
@@ -221,7 +221,7 @@ class _Reading:
         if plan.end is not None:
             return float(singles[plan.end])
         value = NOTHING if plan.mass is None else self._looked_up(plan.mass, masses)
-        if plan.given is not None:  # given that the teacher writes the bytes that stand already
+        if plan.given is not None:  # given that the teacher writes the bytes already written
             value -= max(self._looked_up(plan.given, masses), NOTHING)
         if plan.chain:
             value = float(np.logaddexp(value, singles[list(plan.chain)].sum()))

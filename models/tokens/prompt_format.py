@@ -35,8 +35,8 @@ class PromptFormat:
         system: the instruction of the chat form; templates without a system role get it before the first question.
         template: what a prompt is put into, with ``{prompt}``.
         examples: questions and answers shown before: as text, or as earlier turns of a chat.
-        between: what stands between a prompt and its answer in an example.
-        separator: what stands between two examples.
+        between: what comes between a prompt and its answer in an example.
+        separator: what comes between two examples.
         stops: strings at which an answer is over; the answer ends before them.
     """
 

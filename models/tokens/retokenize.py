@@ -42,7 +42,7 @@ from treegym.models.tree_scores import Branches, TreeScores, no_opinions
 
 __all__ = ["Retokenized", "in_vocabulary_of"]
 
-NOTHING = np.float32(-1e4)  # stands for log 0
+NOTHING = np.float32(-1e4)  # in place of log 0
 
 
 def in_vocabulary_of(model: Generates, tokenizer: TextTokenizer) -> Generates:
@@ -78,9 +78,9 @@ class Retokenized:
     # ---------------------------------------------------------------- the boundary
 
     def teacher_context(self, context: TokenIds) -> tuple[list[int], bytes] | None:
-        """Returns the teacher's ids of a context, and bytes that stand already but that its ids cannot end with.
+        """Returns the teacher's ids of a context, and bytes already written that its ids cannot end with.
 
-        A path of a tree may write what is no text, or text that the teacher's vocabulary lacks: then it has no opinion.
+        A path may write what is not text, or text that the teacher's vocabulary lacks: then it has no opinion.
         """
         opening, rest = self._opening(context)
         try:
@@ -102,8 +102,8 @@ class Retokenized:
         return self._begin, ids
 
     def _table(self, pending: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """Returns pairs (primary's token, teacher's token) such that the teacher's bytes, after the bytes that stand
-        already, begin with the primary's piece."""
+        """Returns pairs (primary's token, teacher's token) such that the teacher's bytes, after those already
+        written, begin with the primary's piece."""
         if pending not in self._tables:
             longest = max(len(piece) for piece in pieces_of(self.tokenizer))
             ours, theirs = [], []
@@ -146,7 +146,7 @@ class Retokenized:
         ours, theirs = self._table(pending)
         mass = np.exp(logprobs.astype(np.float64))
         total = 1.0
-        if pending:  # given that the teacher writes the bytes that stand
+        if pending:  # given that the teacher writes the bytes already written
             total = float(mass[[piece.startswith(pending) for piece in self._pieces]].sum())
         sums = np.bincount(ours, weights=mass[theirs], minlength=self.tokenizer.vocab_size)  # [V]
         with np.errstate(divide="ignore"):
@@ -328,7 +328,7 @@ def _sound(written: bytes) -> bytes:
 
 
 def _squared(rows: list[list[int]]) -> np.ndarray:
-    """Returns rows as ``[n, longest] int32``; -1 stands where a row has no more."""
+    """Returns rows as ``[n, longest] int32``; -1 where a row has no more."""
     width = max((len(row) for row in rows), default=0)
     return np.array([row + [-1] * (width - len(row)) for row in rows], np.int32).reshape(len(rows), width)
 

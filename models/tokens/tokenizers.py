@@ -1,4 +1,4 @@
-"""Tokenizers of any origin behind one narrow face: Hugging Face's, and the bundled family's character tokenizer."""
+"""Tokenizers of any origin behind one narrow interface: Hugging Face's, and the bundled character tokenizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 def _byte_of_character() -> dict[str, int]:
     """Returns the inverse of the map by which byte-level BPE writes bytes as printable characters.
 
-    Printable Latin-1 bytes stand for themselves; the others, in order, for the characters from U+0100 on.
+    Printable Latin-1 bytes are written as themselves; the others, in order, as the characters from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
@@ -112,7 +112,7 @@ def _decoder_types(decoder: Any) -> set[str]:
 
 
 def _piece(word: str, decoders: set[str]) -> bytes:
-    """Returns the bytes that a vocabulary entry stands for in the middle of a text."""
+    """Returns the bytes that a vocabulary entry writes in the middle of a text."""
     if "ByteLevel" in decoders:
         table = _byte_of_character()
         return bytes(table[c] for c in word) if all(c in table for c in word) else word.encode()

@@ -1,1 +1,1 @@
-"""Numba kernels of the search: one file an idea, every array checked in Python before a kernel reads it."""
+"""Numba kernels of the search: one file per idea, every array checked in Python before a kernel reads it."""
