@@ -53,6 +53,8 @@ EXTRAS: dict[str, Extra] = {
     "mlflow": Extra(("mlflow-skinny",), "`--track mlflow`"),
     "trl": Extra(("trl", "datasets"), "prompts, rewards and rollouts for TRL's trainers"),
     "torchrl": Extra(("torchrl",), "environments and agents of TorchRL"),
+    "verifiers": Extra(("verifiers",), "prompts and rewards as tasksets of verifiers"),
+    "openenv": Extra(("openenv", "uvicorn"), "environments behind the protocol of OpenEnv"),
     "vllm": Extra(("vllm",), "fast growing of trees with vLLM"),
     "flash": Extra(("flash-attn",), "flash attention for language models on a GPU"),
     "docs": Extra(("mkdocs", "mkdocstrings"), "building the documentation"),
