@@ -98,7 +98,7 @@ def test_verifier_looks_at_the_last_result_only(text: str) -> None:
 
 
 def test_unknown_prompt_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="no prompt of the bundled tasks"):
+    with pytest.raises(ConfigError, match="not a prompt of the bundled tasks"):
         kind_of("tell me a joke")
     with pytest.raises(ConfigError):
         kind_of("842813=")  # a digit twice
