@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from treegym.commands.iterate import configure
 from treegym.errors import BackendError, ConfigError, DataError
 from treegym.iterate import IterateSettings, iterate
 from treegym.iterate import checks as iterate_checks
+from treegym.iterate.evaluate import prompts_of_round
 from treegym.iterate.primary import learnable, open_primary, source_of
 from treegym.models import load_model
 from treegym.models.local import memory
@@ -74,6 +77,24 @@ def test_prompts_are_put_and_judged_as_the_settings_say(tmp_path: Path) -> None:
 def test_rounds_before_the_last_may_answer_fewer_prompts(tmp_path: Path) -> None:
     rows = iterate(_settings(rounds=2, evaluate_between=4), tmp_path)
     assert [row["prompts"] for row in rows] == [10, 4, 10]
+
+
+def test_rounds_may_draw_some_of_the_prompts_anew() -> None:
+    drawn = [[root.prompt for root in prompts_of_round(_settings(prompts_each=5), seed).roots] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 5
+    assert drawn[0] != drawn[2]
+
+
+def test_flags_say_how_prompts_are_put() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int)
+    configure(parser)
+    given = ["--format", "raw", "--template", r"Q: {prompt}\nA:", "--stop", r"\n", "--stop", "#", "--cut-counts"]
+    args = parser.parse_args(given)
+    assert args.template == "Q: {prompt}\nA:"
+    assert args.stops == ["\n", "#"]
+    assert args.cut_counts is True
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from treegym.commands.prompting import unescaped
 from treegym.display import say
 
 __all__ = ["configure", "run"]
@@ -20,16 +21,25 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "ground": (str, "tree: choose among children; text: every token may follow (default: tree for expert, else text)"),
     "anchor": (float, "on trees, for ppo, dapo and vapo: how hard probability is kept on the children"),
     "tree": (str, "a .tree file (default: the bundled tree; for expert, trees grown anew each round)"),
-    "growth": (str, "how trees are grown: answers (an answer of each teacher), step or mixed"),
+    "growth": (str, "how trees are grown: answers (an answer of each teacher), step, mixed, or samples"),
     "steps": (int, "tokens a round, for ppo, dapo and vapo"),
     "simulations": (int, "simulations a token, for expert"),
     "epochs": (int, "passes over what search found, for expert"),
     "learning-rate": (float, "of ppo, dapo and vapo"),
     "prompts": (str, "picked each round to write after or grow trees over, such as bundled:train=2000 or a JSONL file"),
     "curriculum": (str, "middle or sample: practise on prompts that the primary answers right now and then"),
+    "prompts-each": (int, "so many of them in a round, drawn anew (default: all)"),
     "evaluate": (str, "held-out prompts, answered without a tree"),
+    "evaluate-between": (int, "so many of them after rounds before the last (default: all)"),
     "max-tokens": (int, "longest answer"),
+    "format": (str, "how prompts are put: raw, few-shot:FILE, chat, chat:FILE, auto (default)"),
+    "system": (str, "the instruction in chat form; an empty text is none"),
+    "template": (unescaped, "what a prompt is put into, such as 'Q: {prompt}\\nA:'"),
+    "between": (unescaped, "what stands between prompt and answer"),
+    "extract": (unescaped, "how the answer is found in a text, as in treegym eval"),
 }
+
+_OTHERS = ("grow", "seed", "stops", "cut_counts")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="a TOML file of settings; flags override it")
     for name, (kind, text) in _FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
+    parser.add_argument(
+        "--stop", dest="stops", action="append", type=unescaped, help="a string at which an answer is over (repeatable)"
+    )
+    parser.add_argument(
+        "--cut-counts",
+        action=argparse.BooleanOptionalAction,
+        help="answers cut at the limit of tokens may be right too",
+    )
     parser.add_argument("--track", metavar="NAME", help="a tracker of runs: trackio, wandb, mlflow or tensorboard")
     parser.add_argument(
         "--grow", action=argparse.BooleanOptionalAction, help="grow a tree over fresh prompts in every round"
@@ -51,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from treegym.iterate.loop import iterate
     from treegym.iterate.settings import load_settings
 
-    changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in [*_FLAGS, "grow", "seed"]}
+    changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in [*_FLAGS, *_OTHERS]}
     settings = load_settings(args.config, changes)
     if settings.warning:
         say(f"note: {settings.warning}", file=sys.stderr)

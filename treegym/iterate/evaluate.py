@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,18 @@ from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.rewards.answers import AnswerRule, majority
 from treegym.tree.token_tree import Root
 
-__all__ = ["Answered", "answer_prompts", "evaluate_model", "load_answered", "summary", "wilson_interval"]
+if TYPE_CHECKING:
+    from treegym.iterate.settings import IterateSettings
+
+__all__ = [
+    "Answered",
+    "answer_prompts",
+    "evaluate_model",
+    "load_answered",
+    "prompts_of_round",
+    "summary",
+    "wilson_interval",
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,15 @@ def load_answered(source: str, *, seed: int, rule: AnswerRule | None = None) -> 
                 "give every prompt one, or leave it out"
             )
     return prompts
+
+
+def prompts_of_round(settings: IterateSettings, seed: int) -> PromptSet:
+    """Returns what a round of `treegym iterate` practises on: its prompts, or as many as it says, drawn at random."""
+    prompts = load_answered(settings.prompts, seed=seed, rule=settings.rule)
+    if settings.prompts_each is None or settings.prompts_each >= len(prompts.roots):
+        return prompts
+    places = np.sort(np.random.default_rng(seed).permutation(len(prompts.roots))[: settings.prompts_each])
+    return replace(prompts, roots=[prompts.roots[place] for place in places])
 
 
 def answer_prompts(

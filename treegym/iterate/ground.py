@@ -39,11 +39,11 @@ def tree_of_round(settings: IterateSettings, model: Any, folder: Path, kept: Pat
 
 def _grown(settings: IterateSettings, model: Any, folder: Path, seed: int) -> Any:
     from treegym.envs.token_tree.grow.growing import grow
-    from treegym.iterate.evaluate import load_answered
+    from treegym.iterate.evaluate import prompts_of_round
     from treegym.models import load_model
     from treegym.models.family.bundled import BUNDLED_TEACHERS
 
-    prompts = load_answered(settings.prompts, seed=seed, rule=settings.rule)
+    prompts = prompts_of_round(settings, seed)
     usual = () if settings.growth == "samples" else BUNDLED_TEACHERS  # who is sampled from is asked for by name
     growing = folder / "growing"
     tree = grow(

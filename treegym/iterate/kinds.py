@@ -46,8 +46,9 @@ def check_kinds(settings: Any) -> None:
         raise ConfigError(f"stops is {stops!r}; it must be a list of texts, such as ['\\n']")
     if not isinstance(settings.cut_counts, bool):
         raise ConfigError(f"cut_counts is {settings.cut_counts!r}; it must be true or false")
-    if settings.evaluate_between is not None:
-        _whole("evaluate_between", settings.evaluate_between, 1)
+    for name in ("evaluate_between", "prompts_each"):
+        if getattr(settings, name) is not None:
+            _whole(name, getattr(settings, name), 1)
     if settings.tree is not None and not isinstance(settings.tree, str):
         raise ConfigError(f"tree is {settings.tree!r}; it must be the path of a .tree file")
     if settings.grow is not None and not isinstance(settings.grow, bool):

@@ -21,7 +21,7 @@ import numpy as np
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, told_by
 from treegym.iterate.checks import check_learner, check_room, check_sources
-from treegym.iterate.evaluate import evaluate_model, load_answered
+from treegym.iterate.evaluate import evaluate_model, load_answered, prompts_of_round
 from treegym.iterate.experts import Played, play_by_search
 from treegym.iterate.ground import tree_of_round
 from treegym.iterate.imitate import Example, correct_paths, imitate, written_answers
@@ -247,7 +247,7 @@ def _reference(settings: IterateSettings, world: Any, model: Any, seed: int) -> 
         return []
     if world is None:
         return written_answers(
-            load_answered(settings.prompts, seed=seed, rule=settings.rule), model.tokenizer, count=settings.reference,
+            prompts_of_round(settings, seed), model.tokenizer, count=settings.reference,
             max_tokens=settings.max_tokens, seed=seed, begin=settings.form.begin(model),
             between="" if settings.form.form_for(model) == "chat" or settings.form == PromptFormat() else
             settings.form.between,

@@ -81,7 +81,7 @@ def _environment(settings: IterateSettings, model: Any, tree: Path, seed: int, e
 
     from treegym.envs.free_text import FreeTextVectorEnv
     from treegym.iterate.curriculum import practised_prompts
-    from treegym.iterate.evaluate import load_answered
+    from treegym.iterate.evaluate import prompts_of_round
     from treegym.models.base import context_length
     from treegym.models.tokens.ends import ending_at
 
@@ -94,7 +94,7 @@ def _environment(settings: IterateSettings, model: Any, tree: Path, seed: int, e
     form = settings.form
     ending = ending_at(model, form.stops)
     prompts = practised_prompts(
-        load_answered(settings.prompts, seed=seed, rule=settings.rule), model, settings.curriculum,
+        prompts_of_round(settings, seed), model, settings.curriculum,
         max_tokens=settings.max_tokens, seed=seed, form=form,
     )  # fmt: skip
     return FreeTextVectorEnv(

@@ -61,6 +61,7 @@ class IterateSettings:
     imitation_rate: float = 1e-3  # learning rate of supervised steps
     reference: int = 256  # examples mixed in after a round whose reward fell; 0: never
     prompts: str = "bundled:train=2000"  # fresh ones every round: what text is written after, and trees are grown over
+    prompts_each: int | None = None  # so many of them, drawn anew in every round; None: all
     curriculum: str | None = None  # "middle" or "sample": practise where the primary is right now and then
     evaluate: str = "bundled:test=400"  # held-out prompts, answered without a tree
     evaluate_between: int | None = None  # so many of them, evenly spread, after rounds before the last; None: all
