@@ -2,7 +2,7 @@
 
 A line with a job comes in, a line with its figures goes out. Both sides get the same weights in the same precision, the
 same prompts, reward, group size, completion length, sampling temperature, learning rate and number of gradient steps,
-and learn all weights, or adapters of the same rank at the same layers. Under TRL's Python nothing of TreeGym is imported.
+and learn all weights, or adapters of the same rank at the same layers. TRL's side imports nothing of TreeGym.
 """
 
 from __future__ import annotations

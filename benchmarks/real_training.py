@@ -99,13 +99,11 @@ def _contest(model: str, job: dict[str, Any], *, rounds: int, updates: int) -> l
             for _ in range(rounds):
                 mine, peer = (side.run(**job, updates=updates) for side in sides.values())
                 each = {name: found["cpu"] / found["completions"] for name, found in (("ours", mine), ("trl", peer))}
-                rows.append(
-                    {
-                        "dtype": job["dtype"], "rank": job["rank"], "ratio": each["trl"] / each["ours"], "ours_per_cpu_s": 1 / each["ours"],
-                        "trl_per_cpu_s": 1 / each["trl"], "ours_tokens": mine["tokens"], "trl_tokens": peer["tokens"],
-                        "ours_peak_mb": mine["peak_mb"], "trl_peak_mb": peer["peak_mb"],
-                    }
-                )  # fmt: skip
+                speeds = {"ours_per_cpu_s": 1 / each["ours"], "trl_per_cpu_s": 1 / each["trl"]}
+                told = {f"{name}_{what}": found[what] for name, found in (("ours", mine), ("trl", peer))
+                        for what in ("tokens", "peak_mb")}  # fmt: skip
+                row = {"dtype": job["dtype"], "rank": job["rank"], "ratio": each["trl"] / each["ours"]}
+                rows.append(row | speeds | told)
         except SystemExit:
             log.seek(0)
             print(log.read()[-4000:], file=sys.stderr)

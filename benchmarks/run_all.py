@@ -48,6 +48,7 @@ BARS: dict[str, dict[str, str]] = {
         "bytes_per_slot": "<20", "bytes_per_node": "<32", "model_overhead": "<0.05",
     },
     "search_quality": {},
+    "real_training": {"train_vs_trl": "2", "train_memory_vs_trl": "<0.5"},
     "train_speed": {"ppo_vs_maskable_ppo": "3", "ppo_vs_sb3_cartpole": "1.5"},
     "learning": {
         "gap_closed_alphazero": "0.75", "gap_closed_ppo": "0.6", "gap_closed_dapo": "0.6", "gap_closed_vapo": "0.6",

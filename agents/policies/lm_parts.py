@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +55,13 @@ def with_adapters(model: Any, rank: int) -> Any:
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ConfigError(f"lora_rank is {rank!r}; it must be a whole number from 1")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return peft.get_peft_model(model, config)
+    return _adapted(peft, model, config)
+
+
+def _adapted(peft: Any, model: Any, config: Any) -> Any:
+    with warnings.catch_warnings():  # it asks `transformers` for activation checkpointing by a name that goes
+        warnings.simplefilter("ignore", FutureWarning)
+        return peft.get_peft_model(model, config)
 
 
 def save_adapters(model: Any, folder: str | Path) -> None:
@@ -86,7 +93,7 @@ def load_adapters(model: Any, folder: str | Path) -> Any:
     config = peft.LoraConfig(
         r=told["r"], lora_alpha=told["lora_alpha"], target_modules=told["target_modules"], task_type="CAUSAL_LM"
     )
-    adapted = peft.get_peft_model(model, config)
+    adapted = _adapted(peft, model, config)
     result = peft.set_peft_model_state_dict(adapted, weights)
     if result.unexpected_keys or any("lora_" in key for key in result.missing_keys):
         raise DataError(f"{folder}: the adapters are those of another model than the one they are to go beside")
