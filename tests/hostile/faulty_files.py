@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 __all__ = ["FaultyFiles"]
 
@@ -72,7 +73,10 @@ class FaultyFiles:
             patch.setattr(os, "mkdir", mkdir)
             patch.setattr(os, "replace", self._before("rename", os.replace, 1))
             patch.setattr(os, "rename", self._before("rename", os.rename, 1))
-            patch.setattr(os, "fsync", self._synced(os.fsync))
+            patch.setattr(os, "fsync", self._of_handle("sync", os.fsync))
+            patch.setattr(os, "posix_fallocate", self._of_handle("reserve", os.posix_fallocate))
+            patch.setattr(os, "pwrite", self._of_handle("write", os.pwrite))
+            patch.setattr(safetensors.torch, "serialize_file", self._serialised(safetensors.torch.serialize_file))
             yield self
 
     def _before(self, what: str, call: Callable[..., Any], place: int) -> Callable[..., Any]:
@@ -82,12 +86,22 @@ class FaultyFiles:
 
         return before
 
-    def _synced(self, call: Callable[[int], None]) -> Callable[[int], None]:
-        def fsync(handle: int) -> None:
-            self("sync", os.readlink(f"/proc/self/fd/{handle}"))
-            call(handle)
+    def _of_handle(self, what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def before(handle: int, *args: Any) -> Any:
+            self(what, os.readlink(f"/proc/self/fd/{handle}"))
+            return call(handle, *args)
 
-        return fsync
+        return before
+
+    def _serialised(self, call: Callable[..., None]) -> Callable[..., None]:
+        def serialize_file(arrays: Any, path: Any, *args: Any, **named: Any) -> None:
+            try:
+                self("write", path)
+            except OSError as error:  # as the library says it, which writes by itself
+                raise safetensors.SafetensorError(f"I/O error: {error.strerror} (os error {error.errno})") from error
+            call(arrays, path, *args, **named)
+
+        return serialize_file
 
 
 class _Watched:
