@@ -43,7 +43,7 @@ def held(path: str | os.PathLike[str], *, what: str) -> Iterator[None]:
 
 def _taken(name: Path, what: str) -> int:
     while True:
-        with told_by(name):
+        with told_by(name.parent):
             handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             locked, owner = _locked(handle), _owner(handle)
@@ -51,14 +51,25 @@ def _taken(name: Path, what: str) -> int:
                 who = f"process {owner['process']} on {owner['host']}" if owner else "another process"
                 raise ConfigError(f"{what} is in use by {who}: wait until it has ended, or choose another ({name})")
             if _current(handle, name):
-                with told_by(name):
-                    os.ftruncate(handle, 0)
-                    os.pwrite(handle, json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode(), 0)
+                _sign(handle, name)
                 return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _sign(handle: int, name: Path) -> None:
+    """Writes who holds the lock; a disk that does not take it gets the file back, and is told of by its folder."""
+    owner = json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode()
+    try:
+        with told_by(name.parent):
+            os.ftruncate(handle, 0)
+            if os.pwrite(handle, owner, 0) != len(owner):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        name.unlink(missing_ok=True)
+        raise
 
 
 def _locked(handle: int) -> bool | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import DataError
+from treegym.files import told_by
 from treegym.untrusted import read_text
 
 __all__ = ["CHAIN", "append", "entries", "faults", "head"]
@@ -34,7 +35,8 @@ def append(folder: Path, names: Iterable[str]) -> None:
             added.append(json.dumps(line) + "\n")
     if not added:
         return
-    with open(folder / CHAIN, "a", encoding="utf-8") as file:
+    kept = "the finished runs are kept; make room and give the same command again"
+    with told_by(folder / CHAIN, kept=kept), open(folder / CHAIN, "a", encoding="utf-8") as file:
         file.writelines(added)
         file.flush()
         os.fsync(file.fileno())

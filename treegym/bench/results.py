@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ import treegym
 from treegym.bench import chain
 from treegym.bench.suite import FORMAT, Job, Suite, parse_suite
 from treegym.errors import ConfigError, DataError
-from treegym.files import atomic_write
+from treegym.files import atomic_write, told_by
 from treegym.locks import LOCK
 from treegym.shape import misfit
 from treegym.untrusted import read_json
@@ -187,7 +188,18 @@ def merge(sources: Sequence[str | os.PathLike[str]], target: str | os.PathLike[s
     for folder in folders:
         for fault in chain.faults(folder.path) if folder.chained else ():
             raise DataError(f"{folder.path} cannot be merged: {fault}")
-    out.prepare(suite)
+    with (
+        told_by(out.path, kept="the folders that were to be merged are kept"),
+        tempfile.TemporaryDirectory(prefix=".merge.", suffix=".tmp", dir=out.path.absolute().parent) as staging,
+    ):
+        whole = ResultFolder(Path(staging) / out.path.name)
+        whole.prepare(suite)
+        count = _merged(folders, whole)
+        whole.path.replace(out.path)
+    return count
+
+
+def _merged(folders: Sequence[ResultFolder], out: ResultFolder) -> int:
     names: list[str] = []
     for folder in folders:
         known = [entry["run"] for entry in chain.entries(folder.path)]

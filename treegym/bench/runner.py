@@ -29,7 +29,7 @@ from treegym.bench.provenance import cores
 from treegym.bench.results import ResultFolder
 from treegym.bench.suite import Job, Suite
 from treegym.errors import ConfigError, TreeGymError, suggest
-from treegym.files import FULL
+from treegym.files import FULL, told_by
 from treegym.locks import LOCK, held
 from treegym.registration import find_spec
 
@@ -100,9 +100,12 @@ def run_suite(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}")
     folder = ResultFolder(out)
-    suite = folder.prepare(suite)
-    with held(folder.path / LOCK, what=f"the result folder {folder.path}"):
-        return _run_missing(suite, folder, workers, progress)
+    if folder.path.exists() and not folder.path.is_dir():
+        folder.prepare(suite)  # which says so
+    with told_by(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    with held(folder.path / LOCK, what=f"the result folder {folder.path}"):  # before anything in it is changed
+        return _run_missing(folder.prepare(suite), folder, workers, progress)
 
 
 def _run_missing(

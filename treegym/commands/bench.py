@@ -74,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
         raise  # whoever read our output has seen enough: nothing failed
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise TreeGymError(f"{error.strerror or error}{where}; finished runs are kept") from error
+        said = str(error) if isinstance(error, TreeGymError) else f"{error.strerror or error}{where}"
+        kept = "" if "are kept" in said else "; finished runs are kept"
+        raise TreeGymError(f"{said}{kept}") from error
 
 
 def _run(args: argparse.Namespace) -> int:
