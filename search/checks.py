@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,20 +12,23 @@ from treegym.errors import ConfigError
 from treegym.search.kernels import codes
 from treegym.search.kernels.numeric import LARGEST
 from treegym.search.simulator import Evaluation, Simulator, Transition
-from treegym.search.states import count
+from treegym.search.states import count, differing
 
 __all__ = [
     "FINITE",
     "PROBLEMS",
+    "as_array",
     "budget",
     "check_evaluation",
     "check_range",
+    "check_steady",
     "check_width",
     "expanded",
     "first_beyond",
     "from_zero",
     "positive",
     "real_numbers",
+    "second_to_play",
     "stepped",
     "whole_numbers",
 ]
@@ -47,11 +52,24 @@ def first_beyond(numbers: np.ndarray) -> int:
     return -1 if well.all() else int(np.flatnonzero(~well)[0])
 
 
+def as_array(name: str, given: Any, dtype: type) -> np.ndarray:
+    """Returns what a simulator gave as a contiguous array; tensors come without their history, from any device."""
+    if hasattr(given, "detach"):
+        given = given.detach().to("cpu")
+        if given.dtype.is_floating_point:
+            given = given.float()  # NumPy knows no bfloat16
+    try:
+        with np.errstate(over="ignore"):  # what is beyond float32 is told by name later
+            return np.ascontiguousarray(given, dtype)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the simulator's {name} cannot be made an array of {np.dtype(dtype)} ({error})") from error
+
+
 def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str) -> Evaluation:
     """Returns the evaluation as contiguous arrays, or raises `ConfigError` naming the array and the row at fault."""
-    logits = np.ascontiguousarray(evaluation.prior_logits, np.float32)
-    value = np.ascontiguousarray(evaluation.value, np.float32)
-    legal = np.ascontiguousarray(evaluation.legal, np.bool_)
+    logits = as_array("prior_logits", evaluation.prior_logits, np.float32)
+    value = as_array("value", evaluation.value, np.float32)
+    legal = as_array("legal", evaluation.legal, np.bool_)
     for name, array, shape in (
         ("prior_logits", logits, (rows, actions)),
         ("value", value, (rows,)),
@@ -61,7 +79,23 @@ def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str)
             raise ConfigError(f"{what}: the simulator's {name} has shape {array.shape}; expected {shape}")
     if (row := first_beyond(value)) >= 0:
         raise ConfigError(f"{what}: the simulator's value of row {row} is {value[row]}; {FINITE}")
-    return Evaluation(logits, value, legal)
+    return Evaluation(logits, value, legal, getattr(evaluation, "to_play", None))
+
+
+def second_to_play(given: Any, rows: int, players: int, what: str) -> np.ndarray:
+    """Returns whether the second player is to move, bool [rows], from what a simulator said; raises `ConfigError`."""
+    if players == 1:
+        return np.zeros(rows, np.bool_)
+    if given is None:
+        raise ConfigError(f"{what}: there are two players, and the simulator does not say whose turn it is (`to_play`)")
+    turn = whole_numbers(f"{what}: to_play", given, np.int64)
+    if turn.shape != (rows,):
+        raise ConfigError(f"{what}: to_play has shape {turn.shape}; expected {(rows,)}")
+    wrong = np.flatnonzero((turn < 0) | (turn >= players))
+    if len(wrong):
+        row = int(wrong[0])
+        raise ConfigError(f"{what}: to_play of row {row} is {int(turn[row])}; it must be 0 or 1")
+    return turn == 1
 
 
 def positive(name: str, number: Any) -> int:
@@ -143,10 +177,42 @@ def expanded(simulator: Simulator, states: Any, what: str) -> Evaluation:
 
 def _answered(given: Any, kind: Any, what: str) -> None:
     """Raises `ConfigError` for an answer without the fields of `kind`."""
-    if not isinstance(given, kind) and not all(hasattr(given, name) for name in kind._fields):
+    needed = [name for name in kind._fields if name not in kind._field_defaults]
+    if not isinstance(given, kind) and not all(hasattr(given, name) for name in needed):
         raise ConfigError(
             f"the simulator's {what} gave a {type(given).__name__}; it must give a treegym.search.{kind.__name__} "
-            f"of {', '.join(kind._fields)}"
+            f"of {', '.join(needed)}"
+        )
+
+
+_STEADY: weakref.WeakSet[Any] = weakref.WeakSet()  # simulators that stepped twice alike
+
+
+def check_steady(simulator: Simulator, states: Any, actions: np.ndarray, moved: Transition) -> None:
+    """Steps once more where a simulator was not yet seen to step alike twice; raises `ConfigError` if it does not.
+
+    A search keeps the first outcome of a step for good, so in a world of chance it would plan for that one alone.
+    """
+    try:
+        if simulator in _STEADY:
+            return
+        _STEADY.add(simulator)
+    except TypeError:  # cannot be told apart from others: looked at in each search
+        pass
+    again = _arrays(simulator.step(states, actions))
+    found = [
+        row
+        for name in ("states", "reward", "terminated")
+        for row in differing(getattr(moved, name), getattr(again, name))
+    ]
+    if found:
+        row = int(min(found))
+        with contextlib.suppress(TypeError):
+            _STEADY.discard(simulator)
+        raise ConfigError(
+            f"the simulator stepped twice from the same state by the same action {int(actions[row])} and came to "
+            f"different ends (row {row}); search keeps one outcome of a step for good, so let what is drawn follow "
+            "from the state"
         )
 
 
@@ -162,4 +228,11 @@ def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transitio
     if count(moved.states) != len(actions):
         raise ConfigError(f"the simulator's step gave {count(moved.states)} states for {len(actions)} actions")
     check_range(simulator, moved.states, "after a step")
-    return Transition(moved.states, moved.reward, moved.terminated)
+    found = _arrays(moved)
+    check_steady(simulator, states, actions, found)
+    return found
+
+
+def _arrays(moved: Any) -> Transition:
+    reward, ended = as_array("reward", moved.reward, np.float64), as_array("terminated", moved.terminated, np.bool_)
+    return Transition(moved.states, reward, ended, getattr(moved, "to_play", None))

@@ -60,6 +60,8 @@ def search_closed(
     settings = make_options(options)
     if settings.transpositions or settings.widen_factor > 0:
         raise ConfigError("a closed tree has neither transpositions nor widening; search it through a simulator")
+    if settings.players > 1:
+        raise ConfigError("a closed tree does not say whose turn it is; with two players in turn, discount is -1")
     world = ClosedWorld(
         whole_numbers("first_child", first_child, np.int32),
         whole_numbers("child_count", child_count, np.uint16),

@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.checks import FINITE, PROBLEMS, check_evaluation, check_width, first_beyond, positive, whole_numbers
+from treegym.search.checks import (
+    FINITE,
+    PROBLEMS,
+    as_array,
+    check_evaluation,
+    check_width,
+    first_beyond,
+    positive,
+    second_to_play,
+    whole_numbers,
+)
 from treegym.search.kernels import batch, summary
 from treegym.search.kernels.codes import INSTEAD, MODE_PLAIN, MODE_RAW, MODE_SORTED
 from treegym.search.kernels.walk import Root, Settings
@@ -45,6 +55,7 @@ class _Told(NamedTuple):
 
     reward: np.ndarray  # [L] float32
     terminal: np.ndarray  # [L] bool
+    second: np.ndarray  # [L] bool, the second player is to move
     row: np.ndarray  # [L] int64, row of the evaluation below, -1 where there is none
     link: np.ndarray  # [L] int32
     logits: np.ndarray  # [E, A] float32
@@ -80,7 +91,7 @@ class Planner:
             root_ids: int [B], names of the roots' random streams; 0 .. B - 1 unless given.
         """
         self.num_simulations = positive("num_simulations", num_simulations)
-        logits = np.asarray(evaluation.prior_logits)
+        logits = as_array("prior_logits", evaluation.prior_logits, np.float32)
         if logits.ndim != 2 or 0 in logits.shape:
             raise ConfigError(f"the roots' prior_logits have shape {logits.shape}; expected [roots, actions]")
         self.num_actions = int(logits.shape[1])
@@ -103,7 +114,9 @@ class Planner:
     def plant(self, rows: np.ndarray, evaluation: Evaluation) -> None:
         """Gives the trees of some roots their root node, judged by `evaluation`, and nothing else."""
         given = check_evaluation(evaluation, len(rows), self.num_actions, "at the roots")
-        batch.plant(self.trees, np.asarray(rows, np.int64), *given, self._mode, self._problems)
+        second = second_to_play(given.to_play, len(rows), self.options.players, "at the roots")
+        judged = (given.prior_logits, given.value, given.legal)
+        batch.plant(self.trees, np.asarray(rows, np.int64), *judged, second, self._mode, self._problems)
         self._raise_problem(len(rows), "root", rows)
 
     @property
@@ -147,6 +160,7 @@ class Planner:
         """Returns the leaves to evaluate next: none when the budget is spent. They must be told before asking again."""
         if self._waiting:
             raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
+        self._draws = self.roots.draws.copy()
         count = self._waiting = batch.gather(self.settings.rule, is_plain(self.settings))(
             self.trees,
             self.roots,
@@ -176,6 +190,7 @@ class Planner:
         *,
         leaves: np.ndarray | None = None,
         link: np.ndarray | None = None,
+        to_play: np.ndarray | None = None,
     ) -> np.ndarray:
         """Takes what became of leaves: all of them in the order of `ask`, or some of them in any order.
 
@@ -186,6 +201,7 @@ class Planner:
             terminated: bool [L].
             evaluation: a row for each leaf that is neither terminal nor linked (None when there is none).
             leaves: int [L], which leaves these are; all unless given.
+            to_play: int [L], with two players: 0 or 1, who is to move next.
             link: int [L], a node of the same tree with the same state and the same reward; else -1.
 
         Returns:
@@ -193,7 +209,8 @@ class Planner:
             is kept; empty while other leaves are still to be told.
         """
         count = self._waiting if leaves is None else len(leaves)
-        told = self._checked(count, reward, terminated, evaluation, link)
+        second = second_to_play(to_play, count, self.options.players, "below the roots")
+        told = self._checked(count, reward, terminated, evaluation, link, second)
         if leaves is not None:
             joined = self._join(np.asarray(leaves), told)
             if joined is None:
@@ -210,10 +227,12 @@ class Planner:
         self._raise_problem(count, "a state below root", self._owners)
         return np.where(numbers < 0, -1, owners.astype(np.int64) * self.capacity + numbers)
 
-    def _checked(self, count: int, reward: Any, terminated: Any, evaluation: Evaluation | None, link: Any) -> _Told:
+    def _checked(
+        self, count: int, reward: Any, terminated: Any, evaluation: Evaluation | None, link: Any, second: np.ndarray
+    ) -> _Told:
         """Returns what was told as arrays a kernel may read, or raises `ConfigError`."""
-        reward = np.ascontiguousarray(reward, np.float32)
-        terminated = np.ascontiguousarray(terminated, np.bool_)
+        reward = as_array("reward", reward, np.float32)
+        terminated = as_array("terminated", terminated, np.bool_)
         linked = np.full(count, -1, np.int32) if link is None else np.ascontiguousarray(link, np.int32)
         for name, array in (("reward", reward), ("terminated", terminated), ("link", linked)):
             if array.shape != (count,):
@@ -232,14 +251,17 @@ class Planner:
             evaluation = Evaluation(np.zeros(shape, np.float32), np.zeros(1, np.float32), np.ones(shape, np.bool_))
         else:
             evaluation = check_evaluation(evaluation, number, self.num_actions, "below the roots")
-        return _Told(reward, terminated, rows, linked, *evaluation)
+        return _Told(
+            reward, terminated, second, rows, linked, evaluation.prior_logits, evaluation.value, evaluation.legal
+        )
 
     def _join(self, leaves: np.ndarray, told: _Told) -> _Told | None:
         """Keeps some leaves' evaluations; returns all of them in the order of `ask` once the last is there."""
         count, shape = self._waiting, (self._waiting, self.num_actions)
         if self._buffer is None:
             self._buffer = _Told(
-                np.zeros(count, np.float32), np.zeros(count, np.bool_), np.full(count, -2, np.int64),
+                np.zeros(count, np.float32), np.zeros(count, np.bool_), np.zeros(count, np.bool_),
+                np.full(count, -2, np.int64),
                 np.full(count, -1, np.int32), np.zeros(shape, np.float32), np.zeros(count, np.float32),
                 np.ones(shape, np.bool_),
             )  # fmt: skip
@@ -251,7 +273,7 @@ class Planner:
         judged = told.row >= 0
         at, rows = leaves[judged], told.row[judged]
         kept.reward[leaves], kept.terminal[leaves], kept.link[leaves] = told.reward, told.terminal, told.link
-        kept.row[leaves] = np.where(judged, leaves, -1)
+        kept.row[leaves], kept.second[leaves] = np.where(judged, leaves, -1), told.second
         kept.logits[at], kept.value[at], kept.legal[at] = told.logits[rows], told.value[rows], told.legal[rows]
         if (kept.row == -2).any():
             return None
@@ -267,12 +289,9 @@ class Planner:
     def take_back(self) -> None:
         """Forgets the leaves that were asked for, as if they had not been: for an evaluator that failed."""
         batch.take_back(self.trees, self.roots, self.settings, self.options.leaves, self._way, self._waiting)
+        taken = np.unique(self._owners[: self._waiting])
+        self.roots.draws[taken] = self._draws[taken]  # what was drawn on the way there is drawn again
         self._waiting, self._buffer = 0, None
-
-    def unvisited(self, actions: np.ndarray) -> np.ndarray:
-        """Returns the roots whose move leads to a child that was never visited, after checking the moves."""
-        kept = self._below(actions)
-        return np.flatnonzero(kept < 0)
 
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Makes the child that a move leads to each root's new root, keeping what is below it.
@@ -282,7 +301,11 @@ class Planner:
         Returns:
             The new number of every old node [B, N], -1 where it is dropped; and the roots that have to be planted.
         """
-        kept = self._below(actions)
+        kept = self.children(actions)
+        return self.keep_below(kept), np.flatnonzero(kept < 0)
+
+    def keep_below(self, kept: np.ndarray) -> np.ndarray:
+        """Does what `advance` does for nodes, int32 [B], EMPTY where nothing is to be kept; returns the new numbers."""
         old = self.trees
         most = int(old.size.max())
         self.capacity = most + self.num_simulations + 1
@@ -290,9 +313,9 @@ class Planner:
         renumber = np.empty((self.size, old.width.shape[1]), np.int32)
         batch.move_roots(old, self.trees, kept, renumber, np.empty(old.width.shape[1], np.int32))
         self.trees.reward[:, 0] = 0.0
-        return renumber, np.flatnonzero(kept < 0)
+        return renumber
 
-    def _below(self, actions: np.ndarray) -> np.ndarray:
+    def children(self, actions: np.ndarray) -> np.ndarray:
         """Returns the node that each root's move leads to, int32 [B], EMPTY where there is none; checks the moves."""
         if self._waiting:
             raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")

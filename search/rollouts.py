@@ -116,11 +116,9 @@ def best_of_n(
     while (tally.evaluations < budget).any() and sum(map(len, scores)) < size * budget:
         if world.spent and scores[0]:  # every root has at least one path
             break
-        owners = np.repeat(np.flatnonzero(tally.evaluations < budget), lanes)
-        owners = np.concatenate(
-            [np.full(min(lanes, budget - len(scores[b])), b) for b in np.unique(owners) if len(scores[b]) < budget]
-            or [np.zeros(0, np.int64)]
-        ).astype(np.int64)
+        # a step costs one evaluation at most, and a path that ends at once none: both bounds are kept
+        room = np.minimum(np.minimum(budget - tally.evaluations, budget - np.array([len(s) for s in scores])), lanes)
+        owners = np.repeat(np.arange(size), np.maximum(room, 0))
         if not len(owners):
             break
         walked = walk(
@@ -178,7 +176,8 @@ def lookahead(
         if world.spent and rounds:
             break
         rounds += 1
-        owners, column = np.nonzero(open_ & (tally.evaluations < budget)[:, None])
+        within = open_.cumsum(1) <= (budget - tally.evaluations)[:, None]  # a step costs one evaluation at most
+        owners, column = np.nonzero(open_ & within)
         forced = order[owners, column]
         walked = walk(
             world, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
@@ -216,7 +215,8 @@ def walk(
 ) -> Walked:
     """Walks L paths with the policy until they end; each new state costs its owner one of `budget` evaluations.
 
-    `evaluations` [B] is counted up. An owner whose budget is spent has its walks stopped where they are.
+    `evaluations` [B] is counted up. An owner that cannot pay a further step of all its walks has the last of them
+    stopped where they are; it must be able to pay the first one.
     """
     from treegym.search.states import StateStore
 
@@ -229,6 +229,10 @@ def walk(
     policy = prior.copy()
     alive = np.arange(lanes)
     for depth in range(horizon):
+        if depth:
+            alive = alive[_rank(owners[alive]) < (budget - evaluations)[owners[alive]]]
+            if not len(alive):
+                break
         if depth or first is None:
             noise = np.stack([streams[owners[i]].gumbel(size=policy.shape[1]) for i in alive]) if temperature else 0.0
             chosen = (policy[alive] / (temperature or 1.0) + noise).argmax(1)
@@ -249,7 +253,11 @@ def walk(
         np.add.at(evaluations, owners[alive], 1)
         policy[alive] = log_policy(given)
         worth[alive] = given.value
-        alive = alive[evaluations[owners[alive]] < budget]
-        if not len(alive) or world.spent:
+        if world.spent:
             break
     return Walked(store.get(np.arange(lanes)), returns + weight * worth, moves)
+
+
+def _rank(owners: np.ndarray) -> np.ndarray:
+    """Returns how many entries before it are the same, for each of ``owners [L]`` in rising order."""
+    return np.arange(len(owners)) - np.searchsorted(owners, owners)

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from treegym.errors import ConfigError
+from treegym.search.checks import positive
 from treegym.search.compiled import CompiledSimulator, compiled_search
 from treegym.search.session import Session
 from treegym.search.settings import TREE_RULES, make_options
@@ -36,6 +38,7 @@ def tree_search(
     settings = make_options(options)
     unlimited = model_calls is None and seconds is None
     plain = settings.leaves == 1 and not settings.transpositions and settings.widen_factor == 0
+    plain = plain and settings.players == 1  # a compiled model does not say whose turn it is
     if hasattr(simulator, "model") and unlimited and plain:
         return compiled_search(
             cast(CompiledSimulator, simulator),
@@ -46,6 +49,11 @@ def tree_search(
             options=settings,
             root_ids=root_ids,
             num_threads=num_threads,
+        )
+    if positive("num_threads", num_threads) > 1:
+        raise ConfigError(
+            f"num_threads is {num_threads}, but threads share whole searches inside one kernel: that takes a compiled "
+            "model, one leaf at a time, no transpositions, widening or budgets in calls or seconds"
         )
     session = Session(
         simulator,

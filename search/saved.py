@@ -13,7 +13,7 @@ from treegym.search.checks import positive
 from treegym.search.kernels.numeric import LARGEST
 from treegym.search.kernels.walk import Root
 from treegym.search.settings import Options
-from treegym.search.tree import EMPTY, SOLVED, TERMINAL, Nodes
+from treegym.search.tree import EMPTY, PLAYER, SOLVED, TERMINAL, Nodes
 
 __all__ = ["check_known", "check_room", "check_roots", "check_trees", "depths"]
 
@@ -54,7 +54,7 @@ def check_trees(tree: Nodes, used: int, actions: int, *, raw: bool) -> None:
     if max(visits.max(initial=0), seen.max(initial=0)) > MOST_VISITS:
         raise ValueError("a visit count is beyond what a search can reach")
     status = np.where(there, tree.status[:, :used], 0)
-    if (status > TERMINAL | SOLVED).any() or (there & (width == 0) & (status & TERMINAL == 0)).any():
+    if (status > TERMINAL | SOLVED | PLAYER).any() or (there & (width == 0) & (status & TERMINAL == 0)).any():
         raise ValueError("a node has no children and does not end")
     if not (width[:, 0] > 0).all():
         raise ValueError("a root has no children")

@@ -17,7 +17,8 @@ from treegym.search.planner import Leaves, Planner
 from treegym.search.saved import check_known
 from treegym.search.settings import Options, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult, Simulator
-from treegym.search.states import StateStore, count, restore, take
+from treegym.search.states import StateStore, count, differing, restore, take
+from treegym.search.tree import EMPTY
 from treegym.untrusted import json_of
 
 __all__ = ["Session"]
@@ -107,7 +108,7 @@ class Session:
             self.calls += 1
             below = moved.states if len(alive) == len(fresh) else take(moved.states, alive)
             evaluation = expanded(simulator, below, "below the roots")
-        numbers = planner.tell(moved.reward, terminated, evaluation, link=link)
+        numbers = planner.tell(moved.reward, terminated, evaluation, link=link, to_play=moved.to_play)
         if link is None:
             self._store.put(numbers, moved.states)
         else:
@@ -174,24 +175,34 @@ class Session:
         row = {int(root): b for b, root in enumerate(roots)}
         self._known = {(row[r], d, key): n for (r, d, key), n in self._known.items() if r in row}
 
-    def advance(self, actions: np.ndarray, states: Any, *, seed: int | None = None) -> np.ndarray:
+    def advance(self, actions: np.ndarray, states: Any, *, seed: int | None = None, strict: bool = True) -> np.ndarray:
         """Plays a move at every root and keeps the tree below it; returns which trees were kept, bool [B].
 
         Args:
             actions: int [B], the moves played.
             states: the B states they led to (a move that was never visited is judged afresh).
             seed: seeds the noise from here on; the seed stays unless given.
+            strict: a state that is not the one in the tree is an error; else that root begins anew, as after a step
+                that chance decided.
         """
         planner = self.planner
         before = planner.capacity
         if count(states) != planner.size:
             raise ConfigError(f"{count(states)} states were given for {planner.size} roots; one for each is expected")
-        fresh = planner.unvisited(actions)
+        kept_nodes = planner.children(actions)
+        surprised = self._elsewhere(kept_nodes, states)
+        if strict and len(surprised):
+            raise ConfigError(
+                f"the state given for root {int(surprised[0])} is not the one that the move leads to in its tree; "
+                "where chance decides, advance(..., strict=False) begins anew there"
+            )
+        kept_nodes[surprised] = EMPTY
+        fresh = np.flatnonzero(kept_nodes < 0)
         judged = None  # first, so that a simulator that fails leaves everything as it was
         if len(fresh):
             judged = expanded(self.simulator, take(states, fresh), "at the roots")
             self.calls += 1
-        renumber = planner.advance(actions)[0]
+        renumber = planner.keep_below(kept_nodes)
         old, self._store = self._store, StateStore(states, planner.size * planner.capacity)
         root, node = np.nonzero(renumber >= 0)
         self._store.put(root * planner.capacity + renumber[root, node], old.get(root * before + node))
@@ -206,6 +217,14 @@ class Session:
         kept = np.ones(planner.size, np.bool_)
         kept[fresh] = False
         return kept
+
+    def _elsewhere(self, nodes: np.ndarray, states: Any) -> np.ndarray:
+        """Returns the roots for which a state is not the one that the tree has below the move, int64."""
+        there = np.flatnonzero(nodes >= 0)
+        if not len(there):
+            return there
+        known = self._store.get(there * self.planner.capacity + nodes[there])
+        return there[differing(known, take(states, there))]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the search to a safetensors file; between rounds, so nothing is waiting."""

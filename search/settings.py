@@ -14,6 +14,7 @@ import numpy as np
 from treegym.checks import flag, number, one_of, whole
 from treegym.errors import ConfigError, suggest
 from treegym.search.kernels import codes
+from treegym.search.kernels.numeric import LARGEST
 from treegym.search.kernels.walk import Settings
 
 __all__ = [
@@ -37,6 +38,7 @@ TREE_RULES: dict[str, tuple[int, int, bool]] = {
     "rents": (codes.RULE_SOFT, codes.BACKUP_SOFT, True),
 }
 _NO_LIMIT = 2**30
+_ABSURD = 1e9  # of a weight or a temperature: float32 would run out of numbers
 _FIRST = {"min": codes.FIRST_MIN, "parent": codes.FIRST_PARENT}
 
 
@@ -47,7 +49,7 @@ _MOST = 2**31 - 1  # of a whole number that kernels take
 class Options:
     """Settings of the tree methods. Each method reads those that its formula names."""
 
-    discount: float = 1.0
+    discount: float = 1.0  # below 0: two players who move in turn
     c_init: float = 1.25  # PUCT: C(N) = c_init + ln((N + c_base + 1) / c_base)
     c_base: float = 19652.0
     c_explore: float = math.sqrt(2.0)  # UCT and similarity: c
@@ -70,6 +72,7 @@ class Options:
     transpositions: bool = False  # join equal states (the simulator's `key`) to one node
     widen_factor: float = 0.0  # progressive widening: ceil(factor * N ** power) children, best priors first; 0: off
     widen_power: float = 0.5
+    players: int = 1  # 2: whose turn it is, the simulator says (`to_play`), and need not alternate
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` naming the first setting that cannot be used; takes NumPy's numbers as Python's."""
@@ -79,7 +82,8 @@ class Options:
                 object.__setattr__(self, field.name, value.item())
             elif field.type == "bool":
                 flag(field.name, value)
-        for name in ("discount", "root_noise", "widen_power"):
+        number("discount", self.discount, low=-1.0, high=1.0)
+        for name in ("root_noise", "widen_power"):
             number(name, getattr(self, name), low=0.0, high=1.0)
         for name in (
             "temperature",
@@ -91,13 +95,15 @@ class Options:
             "c_explore",
             "c_init",
         ):
-            number(name, getattr(self, name), low=0.0)
-        number("value_weight", self.value_weight)
+            number(name, getattr(self, name), low=0.0, high=_ABSURD)
+        number("value_weight", self.value_weight, low=-_ABSURD, high=_ABSURD)
         for name in ("tau", "c_base"):
-            if number(name, getattr(self, name)) <= 0:
+            if number(name, getattr(self, name), high=_ABSURD) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be a positive number")
+            number(name, getattr(self, name), low=1.0 / _ABSURD)
         for name in ("leaves", "max_considered"):
             whole(name, getattr(self, name), low=1, high=_MOST)
+        whole("players", self.players, low=1, high=2)
         if self.max_depth is not None:
             whole("max_depth", self.max_depth, low=1, high=_MOST)
         if self.dirichlet_alpha is not None and number("dirichlet_alpha", self.dirichlet_alpha) <= 0:
@@ -105,7 +111,7 @@ class Options:
         if isinstance(self.first_play, str):
             one_of("first_play", self.first_play, _FIRST)
         else:
-            number("first_play", self.first_play)
+            number("first_play", self.first_play, low=-float(LARGEST), high=float(LARGEST))
 
 
 def make_options(changes: dict[str, Any]) -> Options:
@@ -200,6 +206,7 @@ def _settings(method: str, options: Options, simulations: int, visits: int, acti
         widen_factor=float(options.widen_factor),
         widen_power=float(options.widen_power),
         solve=bool(options.solve),
+        players=int(options.players),
         max_depth=int(options.max_depth or _NO_LIMIT),
         seed=0,
         explore=explore.astype(np.float32),
@@ -214,6 +221,7 @@ def is_plain(settings: Settings) -> bool:
         and settings.first_play == codes.FIRST_MIN
         and settings.backup == codes.BACKUP_MEAN
         and not settings.solve
+        and settings.players == 1
         and settings.widen_factor == 0
         and settings.max_depth >= _NO_LIMIT
     )

@@ -10,19 +10,21 @@ __all__ = ["Evaluation", "SearchResult", "Simulator", "Transition"]
 
 
 class Evaluation(NamedTuple):
-    """A batch of states, judged by a policy and a value network, or by tables."""
+    """A batch of states, judged by a policy and a value network, or by tables; values are the mover's."""
 
     prior_logits: np.ndarray  # [B, A] float32
     value: np.ndarray  # [B] float32
     legal: np.ndarray  # [B, A] bool
+    to_play: np.ndarray | None = None  # [B] int, 0 or 1: who is to move, where there are two players
 
 
 class Transition(NamedTuple):
-    """A batch of steps in the world."""
+    """A batch of steps in the world; rewards are the mover's."""
 
     states: Any  # [B] next states, in whatever form the simulator keeps them
     reward: np.ndarray  # [B] float32
     terminated: np.ndarray  # [B] bool
+    to_play: np.ndarray | None = None  # [B] int, 0 or 1: who is to move next, where there are two players
 
 
 class Simulator(Protocol):

@@ -82,7 +82,7 @@ class WorldPlanner(ABC):
         """Takes what was found below the moves ``actions [B]`` along, in the searches of ``stay [B] bool``."""
         with self._charged(0):
             session.keep(np.flatnonzero(stay))
-            session.advance(np.asarray(actions)[stay], states, seed=seed)
+            session.advance(np.asarray(actions)[stay], states, seed=seed, strict=False)
 
     @contextmanager
     def _charged(self, simulations: int) -> Generator[None]:

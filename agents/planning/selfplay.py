@@ -73,6 +73,7 @@ class SelfPlay:
         self._going = None
         seen: list[dict[str, np.ndarray]] = []
         picked = np.zeros(0, np.int64)
+        behind = np.zeros(size, np.float32)  # [E], value of where each episode was cut off
 
         def choose(who: np.ndarray) -> np.ndarray:
             nonlocal picked
@@ -92,13 +93,16 @@ class SelfPlay:
             return picked
 
         def stepped(who: np.ndarray, ended: np.ndarray, outcome: PlayStep) -> None:
+            cut = np.flatnonzero(ended & outcome.truncated & ~outcome.terminated)
+            if len(cut):
+                behind[cut] = policy.infer(self._seen(cut, planner.states(cut), self.scorer.needs))[1]
             if s.reuse_tree:
                 self._move(who, picked, ~ended[who])
             self.on_step(len(who), outcome)
 
         played = play(world, size, choose, stepped)
         positions = {key: played.ordered([part[key] for part in seen]) for key in seen[0]}
-        positions["target"] = self._targets(played.rewards, positions.pop("value"), played.lengths)
+        positions["target"] = self._targets(played.rewards, positions.pop("value"), played.lengths, behind)
         picked = positions.pop("picked")
         if s.selfplay_sees == Sees.VALUE:  # such a search only repeats what the critic says: returns are news
             positions["q"] = np.full_like(positions["q"], np.nan)
@@ -107,11 +111,16 @@ class SelfPlay:
 
     def _rows(self, who: np.ndarray, states: Any) -> dict[str, np.ndarray]:
         """Returns what is to be remembered of what lanes see."""
-        kept = {f"obs.{key}": array for key, array in self.world.observe(who, self.scorer.needs).items()}
+        rows = self._seen(who, states, self.scorer.needs)
+        return {f"obs.{key}": array for key, array in rows.items()}
+
+    def _seen(self, who: np.ndarray, states: Any, needs: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+        """Returns what lanes see, as far as it is needed."""
+        rows = dict(self.world.observe(who, needs))
         tree = self.world.tree_world if isinstance(self.world, LanesWorld) else None
         if self.scorer.memory and tree is not None:
-            kept[f"obs.{MEMORY}"] = path_memory(tree.tree, states)
-        return kept
+            rows[MEMORY] = path_memory(tree.tree, states)
+        return rows
 
     def _search(self, states: Any) -> SearchResult:
         s, planner = self.settings, self.planner
@@ -146,11 +155,17 @@ class SelfPlay:
         state["node"][moved], state["steps"][moved] = node, tree.depth[node]
         self.world.set_state(state)
 
-    def _targets(self, rewards: np.ndarray, searched: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def _targets(
+        self, rewards: np.ndarray, searched: np.ndarray, lengths: np.ndarray, behind: np.ndarray
+    ) -> np.ndarray:
         s = self.settings
-        if s.value_target == "return":
+        if s.value_target == "n_step":
+            return n_step_returns(rewards, searched, lengths, n=s.n_step, gamma=s.gamma, behind=behind)
+        if not behind.any():
             return discounted_returns(rewards, gamma=s.gamma, lengths=lengths)
-        return n_step_returns(rewards, searched, lengths, n=s.n_step, gamma=s.gamma)
+        paid = rewards.copy()
+        paid[lengths.cumsum() - 1] += s.gamma * behind  # an episode that was cut off goes on with what is expected
+        return discounted_returns(paid, gamma=s.gamma, lengths=lengths)
 
 
 def sampled(policy: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:
@@ -159,15 +174,26 @@ def sampled(policy: np.ndarray, temperature: float, rng: np.random.Generator) ->
     return (running > rng.random((len(policy), 1)) * running[:, -1:]).argmax(1)
 
 
-def n_step_returns(rewards: np.ndarray, values: np.ndarray, lengths: np.ndarray, *, n: int, gamma: float) -> np.ndarray:
-    """Returns r_t + ... + gamma^(n-1) r_{t+n-1} + gamma^n v_{t+n} within each episode ``[N] float32``."""
+def n_step_returns(
+    rewards: np.ndarray,
+    values: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    n: int,
+    gamma: float,
+    behind: np.ndarray | None = None,
+) -> np.ndarray:
+    """Returns r_t + ... + gamma^(n-1) r_{t+n-1} + gamma^n v_{t+n} within each episode ``[N] float32``.
+
+    ``behind [E]`` is the value of where each episode was cut off: 0, as unless given, where it ended.
+    """
     out = np.zeros(len(rewards), np.float64)
     start = 0
-    for length in lengths.tolist():
-        for t in range(start, start + length):
-            end = min(t + n, start + length)
-            out[t] = (rewards[t:end] * gamma ** np.arange(end - t)).sum()
-            if end < start + length:
-                out[t] += gamma**n * values[end]
-        start += length
+    for episode, length in enumerate(lengths.tolist()):
+        last = start + length
+        for t in range(start, last):
+            end = min(t + n, last)
+            after = values[end] if end < last else 0.0 if behind is None else behind[episode]
+            out[t] = (rewards[t:end] * gamma ** np.arange(end - t)).sum() + gamma ** (end - t) * after
+        start = last
     return out.astype(np.float32)

@@ -170,7 +170,7 @@ class CloneSimulator:
         terminated = np.zeros(len(states), np.bool_)
         for i, ((state, _), action) in enumerate(zip(states, actions.tolist(), strict=True)):
             self.inner.restore_state(state)
-            observation, pay, ended, cut, _ = self.inner.step(action)
+            observation, pay, ended, _, _ = self.inner.step(action)  # being cut off is no end: the critic looks past it
             after[i] = (self.inner.clone_state(), observation)
-            reward[i], terminated[i] = scalar_reward(pay), ended or cut
+            reward[i], terminated[i] = scalar_reward(pay), ended
         return Transition(after, reward, terminated)

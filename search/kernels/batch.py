@@ -10,7 +10,7 @@ import numpy as np
 from treegym.search.kernels.codes import NOTHING_WRONG, RULE_GUMBEL
 from treegym.search.kernels.numeric import inlined, kernel
 from treegym.search.kernels.walk import Root, attach, backup, counted, descend, fill_dense, walked
-from treegym.search.tree import EMPTY, PENDING, SOLVED, Nodes
+from treegym.search.tree import EMPTY, PENDING, PLAYER, SOLVED, Nodes
 
 __all__ = ["gather", "move_roots", "plant", "scatter", "take_back", "tree_of", "with_size"]
 
@@ -62,12 +62,14 @@ def root_of(roots, b):
 
 
 @kernel
-def plant(trees, rows, logits, value, legal, mode, problems):
+def plant(trees, rows, logits, value, legal, second, mode, problems):
     """Gives some trees their root node; writes what is wrong with row i (see `fill_dense`) into ``problems[i]``."""
     for i in range(len(rows)):
         tree = tree_of(trees, rows[i])
         tree.size[0] = 0
         new = attach(tree, -1, 0, np.float32(0.0), value[i], False)
+        if second[i]:
+            tree.status[new] |= np.uint8(PLAYER)
         problems[i] = fill_dense(tree, new, logits[i], legal[i], mode)
 
 
@@ -211,6 +213,8 @@ def scatter(trees, settings, each, way, told, mode, problems, numbers):
         else:
             judged = np.float32(0.0) if ended else told.value[row]
             new = attach(tree, node, slot, told.reward[i], judged, ended)
+            if told.second[i]:
+                tree.status[new] |= np.uint8(PLAYER)
             numbers[i] = new
             if not ended:
                 problems[i] = fill_dense(tree, new, told.logits[row], told.legal[row], mode)

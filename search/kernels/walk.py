@@ -22,7 +22,7 @@ from treegym.search.kernels.codes import (
 )
 from treegym.search.kernels.numeric import FAR, LEAST, POSITIVE, exp32, inlined, unusable
 from treegym.search.kernels.rules import select, select_narrow
-from treegym.search.tree import EMPTY, SOLVED, TERMINAL
+from treegym.search.tree import EMPTY, PLAYER, SOLVED, TERMINAL
 
 __all__ = ["Root", "Settings", "attach", "backup", "counted", "descend", "exact_q", "fill_dense", "is_solved", "walked"]
 
@@ -46,6 +46,7 @@ class Settings(NamedTuple):
     widen_factor: float
     widen_power: float
     solve: bool
+    players: int
     max_depth: int
     seed: int
     explore: np.ndarray  # [S + 2] float32, sqrt(N) C(N) of PUCT by visits of the node
@@ -85,7 +86,11 @@ def descend(rule, plain, narrow, tree, settings, root, scores, path_node, path_s
             slot = walked(slot)
         depth += 1
         child = tree.child[node, slot]
-        if child < 0 or tree.status[child] != 0 or (not plain and depth >= settings.max_depth):
+        if child < 0:
+            return depth
+        if (tree.status[child] != 0) if plain else (tree.status[child] & (TERMINAL | SOLVED) != 0):
+            return depth
+        if not plain and depth >= settings.max_depth:
             return depth
         node = np.int64(child) & POSITIVE
 
@@ -188,14 +193,13 @@ def finish_priors(tree, node, width, high, raw):
 @inlined
 def backup(plain, tree, settings, path_node, path_slot, depth, value):
     """Carries `value` of the path's end to the root: visits, Q of each step, the value of each node on the way."""
-    discount = np.float32(settings.discount)
     for d in range(depth - 1, -1, -1):
         node, slot = np.int64(path_node[d]) & POSITIVE, np.int64(path_slot[d]) & POSITIVE
         instead = np.int64(-1)
         if not plain:
             instead, slot = counted(slot), walked(slot)
         child = np.int64(tree.child[node, slot]) & POSITIVE
-        reward = tree.reward[child]
+        reward, discount = tree.reward[child], onward(plain, tree, settings, node, child)
         value = reward + discount * value
         tree.q[node, slot] = reward + discount * tree.value[child]
         if instead < 0:
@@ -213,6 +217,18 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):
             tree.value[node] = _soft_value(tree, settings, node)
         if not plain and settings.solve and _close(tree, settings, node) and settings.backup != BACKUP_SOFT:
             value = tree.value[node]  # from here up, what is proven counts, not what this simulation happened on
+
+
+@inlined
+def onward(plain, tree, settings, node, child):
+    """Returns what a child's value is multiplied by to count for its parent: the discount, less than 0 for opponents.
+
+    Rewards are those of the player who moved, values those of the player to move.
+    """
+    discount = np.float32(settings.discount)
+    if not plain and (tree.status[node] ^ tree.status[child]) & PLAYER:
+        return -discount
+    return discount
 
 
 @inlined
@@ -274,7 +290,7 @@ def exact_q(tree, settings, node, slot):
     """
     child = tree.child[node, slot]
     known = tree.raw[child] if settings.backup == BACKUP_SOFT else tree.value[child]
-    return tree.reward[child] + np.float32(settings.discount) * known
+    return tree.reward[child] + onward(False, tree, settings, node, child) * known
 
 
 @inlined

@@ -396,3 +396,45 @@ def test_untold_self_play_learns_what_ends_are_worth_from_returns(tree_spec: str
             assert seen[0]["q"][known] == pytest.approx(seen[0]["target"])
         else:
             assert (known.sum(1) > 1).any()
+
+
+def test_targets_go_on_where_a_time_limit_cut_off() -> None:
+    from treegym.agents.planning.selfplay import n_step_returns
+
+    # two episodes of two steps, each paying 1, the second cut off where the value is 10, gamma .5: the returns
+    # 1 + .5 (1 + .5 * 10) = 4 and 1 + .5 * 10 = 6; of the first, 1.5 and 1
+    rewards, values = np.ones(4), np.array([0.0, 7.0, 0.0, 8.0], np.float32)
+    found = n_step_returns(rewards, values, np.array([2, 2]), n=5, gamma=0.5, behind=np.array([0.0, 10.0]))
+    np.testing.assert_allclose(found, [1.5, 1.0, 4.0, 6.0])
+    # one step ahead: 1 + .5 * 8 = 5 within the episode
+    one = n_step_returns(rewards, values, np.array([2, 2]), n=1, gamma=0.5, behind=np.array([0.0, 10.0]))
+    np.testing.assert_allclose(one, [4.5, 1.0, 5.0, 6.0])
+
+
+class Forever(gym.Env):
+    """Pays 1 per step and never ends of itself."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+    def clone_state(self):
+        return 0
+
+    def restore_state(self, state):
+        return np.zeros(1, np.float32)
+
+
+def test_self_play_learns_that_a_time_limit_is_no_end() -> None:
+    env = gym.wrappers.TimeLimit(Forever(), max_episode_steps=4)
+    agent = AlphaZero("MlpPolicy", env, seed=0, gamma=0.5, num_simulations=2, n_episodes=8, learning_rate=1e-2)
+    agent.learn(1500, log_interval=0)
+    # 1 / (1 - .5) = 2 everywhere; without looking past the limit 1.875, 1.75, 1.5 and 1: 1.53 on the mean
+    assert agent.replay.arrays["target"][: agent.replay.size][-4:].min() > 1.8
+    assert agent.scorer.infer({"observations": np.zeros((1, 1), np.float32)})[1][0] == pytest.approx(2.0, abs=0.2)

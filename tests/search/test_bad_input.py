@@ -133,7 +133,7 @@ def test_faults_below_the_root(fault: str, message: str) -> None:
         ({"num_actions": 0}, "num_actions is 0"),
         ({"method": "guess"}, "no tree search is called 'guess'"),
         ({"discunt": 0.5}, "Did you mean 'discount'"),
-        ({"discount": 1.5}, "discount is 1.5; it must be a number from 0"),
+        ({"discount": 1.5}, "discount is 1.5; it must be a number from -1"),
         ({"tau": 0.0}, "tau is 0.0; it must be a positive number"),
         ({"first_play": "parents"}, "Did you mean 'parent'"),
     ],

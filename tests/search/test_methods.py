@@ -24,9 +24,20 @@ def test_every_method_plays_legal_moves_within_its_budget(worlds: Any, method: s
     assert (result.policy[~world.legal[roots]] == 0).all()
     assert (result.visits[~world.legal[roots]] == 0).all()
     assert np.isfinite(result.value).all()
-    assert result.simulations <= 24 + 8  # best-of-N lets paths under way finish a step
+    assert result.simulations <= 24
     judged = world.judged - (2 if method == "sample" else 1) * len(roots)
     assert judged <= result.simulations * len(roots)
+
+
+@pytest.mark.parametrize("budget", [1, 13])
+@pytest.mark.parametrize("method", names())
+def test_a_budget_is_the_most_that_is_charged(worlds: Any, method: str, budget: int) -> None:
+    world = worlds.random_world(5)
+    world.terminal[:] = False
+    roots = np.array([0, 7])
+    result = search(world, roots, method=method, num_simulations=budget)
+    assert result.simulations <= budget
+    assert world.judged <= (budget + 2) * len(roots)  # the roots themselves, which "sample" judges twice
 
 
 @pytest.mark.parametrize("method", names())

@@ -39,7 +39,10 @@ CLOSED: dict[str, Any] = {
         ({"seed": None}, "seed is None"),
         ({"method": None}, "method is None"),
         ({"method": ["puct"]}, "method is .'puct'."),
-        ({"discount": [0.9]}, r"discount is \[0.9\]; it must be a number from 0.0 to 1.0"),
+        ({"discount": [0.9]}, r"discount is \[0.9\]; it must be a number from -1.0 to 1.0"),
+        ({"c_visit": 1e300}, "c_visit is 1e.300; it must be a number from 0.0 to"),
+        ({"tau": 1e-30}, "tau is 1e-30; it must be a number of at least 1e-09"),
+        ({"first_play": 1e38}, "first_play is 1e.38"),
         ({"leaves": True}, "leaves is True"),
         ({"solve": "no"}, "solve is 'no'; it must be True or False"),
         ({"method": "similarity", "value_weight": float("nan")}, "value_weight is nan"),
@@ -102,6 +105,10 @@ class Chain:
     def __init__(self) -> None:
         self.fail_in: int | None = None
 
+    def moves(self, session: Session) -> np.ndarray:
+        """Moves that were visited."""
+        return session.result().visits.argmax(1)
+
     def expand(self, states: np.ndarray) -> Evaluation:
         if self.fail_in is not None:
             self.fail_in -= 1
@@ -116,7 +123,7 @@ class Chain:
 
 
 @pytest.mark.parametrize("leaves", [1, 4])
-@pytest.mark.parametrize("method", ["puct", "gumbel", "uct"])
+@pytest.mark.parametrize("method", ["puct", "gumbel", "uct", "rents"])
 def test_an_evaluator_that_fails_costs_its_round_only(method: str, leaves: int) -> None:
     from treegym.search.settings import Options
 
@@ -143,6 +150,7 @@ def test_a_move_that_fails_changes_nothing() -> None:
     action[:] = 2  # with two simulations, one that was never visited
     to = worlds[0].step(np.zeros((3, 1)), action).states
     for states, moves, message in (
+        (to + 1.0, worlds[0].moves(tried), "the state given for root 0 is not the one that the move leads to"),
         (to[:2], action, "2 states were given for 3 roots"),
         (to, action[:2], "actions have shape"),
         (to, action + 0.5, "actions holds float64"),
@@ -196,3 +204,46 @@ def test_answers_of_another_kind_are_named() -> None:
 def test_a_method_is_a_name_and_a_function(name: Any, method: Any) -> None:
     with pytest.raises(ConfigError, match="a method needs a name"):
         register(name, method)
+
+
+def test_threads_that_would_have_nothing_to_do_are_refused() -> None:
+    with pytest.raises(ConfigError, match="num_threads is 2, but threads share whole searches inside one kernel"):
+        search(Chain(), np.zeros((2, 1)), method="puct", num_simulations=4, num_threads=2)
+
+
+@pytest.mark.parametrize("method", ["puct", "beam", "best_of_n", "ab_mcts"])
+@pytest.mark.parametrize("what", ["state", "reward", "end"])
+def test_a_world_of_chance_that_does_not_say_so_is_refused(method: str, what: str) -> None:
+    class Dice(Chain):
+        rng = np.random.default_rng(0)
+
+        def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+            drawn = self.rng.random(len(states))
+            moved = super().step(states, actions)
+            return Transition(
+                moved.states + drawn[:, None] * (what == "state"),
+                moved.reward + drawn * (what == "reward"),
+                (drawn < 0.5) if what == "end" else moved.terminated,
+            )
+
+    with pytest.raises(ConfigError, match="stepped twice from the same state by the same action"):
+        search(Dice(), np.zeros((40, 1)), method=method, num_simulations=4)
+
+
+def test_tensors_with_a_history_and_of_half_precision_are_numbers() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Network(Chain):
+        def expand(self, states: np.ndarray) -> Evaluation:
+            plain = super().expand(states)
+            logits = torch.zeros((len(states), 3), dtype=torch.bfloat16, requires_grad=True) * 2
+            return Evaluation(logits, torch.tensor(plain.value, requires_grad=True), torch.tensor(plain.legal))
+
+        def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
+            moved = super().step(states, actions)
+            return Transition(moved.states, torch.tensor(moved.reward).bfloat16(), torch.tensor(moved.terminated))
+
+    roots = np.zeros((2, 1))
+    plain, network = (search(world, roots, method="puct", num_simulations=20) for world in (Chain(), Network()))
+    assert plain.visits.shape == network.visits.shape
+    assert network.visits.sum() == 40
