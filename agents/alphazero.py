@@ -27,8 +27,9 @@ from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.base import Agent
 from treegym.agents.costs import Costs
 from treegym.agents.masking import MASK, masked_log_softmax
+from treegym.agents.planning.kept import KeptPlanners
 from treegym.agents.planning.memory import memory_width
-from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner, make_planner
+from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner
 from treegym.agents.planning.replay import ReplayBuffer
 from treegym.agents.planning.selfplay import SelfPlay, sampled
 from treegym.agents.play.native_worlds import LanesWorld
@@ -69,34 +70,20 @@ class AlphaZero(Agent):
         # The l2 term of the loss, as a gradient: weight_decay of plain Adam adds c theta to it.
         self.optimizer = torch.optim.Adam(parameters, lr=self.lr_schedule(1.0), weight_decay=2 * s.l2, fused=True)
         self.replay = ReplayBuffer(s.buffer_size)
-        self._planners: dict[tuple[int, str], WorldPlanner | None] = {}
-        self._prepared = -1  # the update whose networks the planners of `predict` hold
-        self._ready: dict[int, set[int]] = {}  # the roots each of them has tables for
+        self._planners = KeptPlanners(self.costs, tabulate=s.tabulate, likelihood_weight=s.likelihood_weight)
         self._fell_back = False
 
     def _enter_world(self) -> None:
-        self._planners.clear()
-        self._ready.clear()
+        self._planners.forget()
 
     def planner(self, sees: str, world: Any = None) -> WorldPlanner | None:
         """Returns the planner for a world that is told so much (made once)."""
         world = self.world if world is None else world
-        if world is None:
-            return None
-        key = (id(world), sees)
-        if key not in self._planners:
-            s = self.settings
-            made = make_planner(world, sees=sees, tabulate=s.tabulate, likelihood_weight=s.likelihood_weight)
-            if made is not None:
-                made.costs = self.costs
-            self._planners[key] = made
-        return self._planners[key]
+        return None if world is None else self._planners.planner(world, sees)
 
     def carry(self, costs: Costs) -> None:
         super().carry(costs)
-        for planner in self._planners.values():
-            if planner is not None:
-                planner.costs = costs
+        self._planners.carry(costs)
 
     # ------------------------------------------------------------------ self-play
 
@@ -220,7 +207,7 @@ class AlphaZero(Agent):
                 )
             return self.choose(rows, deterministic=deterministic), state
         states = planner.states(place.lanes)
-        self._make_ready(planner, states)
+        self._planners.prepare(planner, states, self.scorer_for_planning(), update=self._n_updates)
         asked: dict[str, Any] = {
             "method": s.method, "num_simulations": s.predict_simulations or s.num_simulations,
             "seed": 0, **s.options(explore=False),
@@ -239,22 +226,6 @@ class AlphaZero(Agent):
         if not deterministic:
             actions = sampled(result.policy, s.temperature or 1.0, self.rng)
         return actions, state if session is None else Place(place.world, place.lanes, session, actions)
-
-    def _make_ready(self, planner: WorldPlanner, states: Any) -> None:
-        """Gives the planner the current networks; where it looks them up in tables, those of the roots asked about."""
-        if self._prepared != self._n_updates:
-            self._prepared = self._n_updates
-            self._ready.clear()
-        if not isinstance(planner, ClosedPlanner):
-            if id(planner) not in self._ready:
-                planner.prepare(self.scorer_for_planning())
-                self._ready[id(planner)] = set()
-            return
-        ready = self._ready.setdefault(id(planner), set())
-        missing = set(np.unique(planner.world.tables.root_index[states]).tolist()) - ready
-        if missing:
-            planner.prepare(self.scorer_for_planning(), np.array(sorted(missing)))
-            ready |= missing
 
     def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         values, arrays = optimizer_state(self.optimizer)

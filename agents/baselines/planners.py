@@ -12,7 +12,8 @@ import numpy as np
 
 from treegym.agents.baselines.base import Planning
 from treegym.agents.costs import Costs
-from treegym.agents.planning.planners import WorldPlanner, make_planner
+from treegym.agents.planning.kept import KeptPlanners
+from treegym.agents.planning.planners import make_planner
 from treegym.agents.play.standing import Place
 from treegym.checks import one_of
 from treegym.errors import ConfigError
@@ -49,7 +50,7 @@ class _Planned(Planning):
         super().__init__(env, seed=seed, **kwargs)
 
     def _enter_world(self) -> None:
-        self._planners: dict[int, WorldPlanner] = {}
+        self._planners = KeptPlanners(self.costs, tabulate=self.tabulate)
         if make_planner(self.world) is None:
             raise ConfigError(
                 f"{type(self).__name__} plans, so the environment must offer clone_state and restore_state (or be a "
@@ -58,26 +59,18 @@ class _Planned(Planning):
 
     def carry(self, costs: Costs) -> None:
         super().carry(costs)
-        for planner in self._planners.values():
-            planner.costs = costs
+        self._planners.carry(costs)
 
     def plan(self, place: Place, rows: dict[str, np.ndarray]) -> np.ndarray:
-        planner = self._planners.get(id(place.world))
-        if planner is None:
-            planner = self._planners[id(place.world)] = self._make(place.world)
+        planner = self._planners.planner(place.world, self.sees)
+        assert planner is not None, "checked when the world was entered"
         states = planner.states(place.lanes)
+        self._planners.prepare(planner, states, None, update=0)
         seed = int(self.rng.integers(2**31))
         result = planner.search(
             states, method=self.method, num_simulations=self.num_simulations, seed=seed, **self.options
         )
         return result.action.astype(np.int64)
-
-    def _make(self, world: Any) -> WorldPlanner:
-        planner = make_planner(world, sees=self.sees, tabulate=self.tabulate)
-        assert planner is not None, "checked when the world was entered"
-        planner.costs = self.costs
-        planner.prepare(None)
-        return planner
 
 
 class MCTS(_Planned):

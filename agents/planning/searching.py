@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from treegym.agents.costs import Costs
-from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner, make_planner
+from treegym.agents.planning.kept import KeptPlanners
 from treegym.agents.policy_gradient import PolicyGradient
 from treegym.agents.ppo import PPO, PPOSettings
 from treegym.agents.vapo import VAPO, VAPOSettings
@@ -63,14 +63,11 @@ class _Searching(PolicyGradient):
 
     def _setup_learning(self) -> None:
         super()._setup_learning()
-        self._planners: dict[int, WorldPlanner | None] = {}
-        self._ready: dict[int, tuple[int, set[int]]] = {}  # by planner: the update whose networks it holds, its roots
+        self._planners = KeptPlanners(self.costs, likelihood_weight=self.settings.likelihood_weight)
 
     def carry(self, costs: Costs) -> None:
         super().carry(costs)
-        for planner in self._planners.values():
-            if planner is not None:
-                planner.costs = costs
+        self._planners.carry(costs)
 
     def decide(
         self, rows: dict[str, np.ndarray], state: Any, *, begun: bool, deterministic: bool
@@ -78,37 +75,14 @@ class _Searching(PolicyGradient):
         """Searches where the observations can be placed in an environment it knows; else asks the raw policy."""
         s = self.settings
         place = self.place(rows, state)
-        planner = None if place is None else self._planner(place.world)
+        planner = None if place is None else self._planners.planner(place.world, Sees.VALUE)
         if place is None or planner is None or not deterministic:
             return self.choose(rows, deterministic=deterministic), state
         states = planner.states(place.lanes)
-        self._prepare(planner, states)
+        self._planners.prepare(planner, states, _Judging(self.scorer), update=self._n_updates)
         options = {"discount": s.gamma} | ({"gumbel_scale": 0.0} if s.method == "gumbel" else {})
         result = planner.search(states, method=s.method, num_simulations=s.predict_simulations, seed=0, **options)
         return result.action.astype(np.int64), state
-
-    def _planner(self, world: Any) -> WorldPlanner | None:
-        if id(world) not in self._planners:
-            made = make_planner(world, sees=Sees.VALUE, likelihood_weight=self.settings.likelihood_weight)
-            if made is not None:
-                made.costs = self.costs
-            self._planners[id(world)] = made
-        return self._planners[id(world)]
-
-    def _prepare(self, planner: WorldPlanner, states: Any) -> None:
-        """Gives the planner the current networks; where it looks them up in tables, those of the roots asked about."""
-        update, ready = self._ready.get(id(planner), (-1, set()))
-        if update != self._n_updates:
-            ready = set()
-        roots = (
-            set(np.unique(planner.world.tables.root_index[states]).tolist())
-            if isinstance(planner, ClosedPlanner)
-            else {-1}
-        )
-        if roots - ready:
-            closed = isinstance(planner, ClosedPlanner)
-            planner.prepare(_Judging(self.scorer), np.array(sorted(roots - ready)) if closed else None)  # type: ignore[arg-type]
-        self._ready[id(planner)] = self._n_updates, ready | roots
 
 
 class _Judging:
