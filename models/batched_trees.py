@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from treegym.models.base import Embeds, Scores, needed
-from treegym.models.tree_scores import Branches, TreeScores, allowed_tokens
+from treegym.models.tree_scores import Branches, TreeScores, allowed_tokens, scores_from
 
 __all__ = ["score_trees_in_batches", "score_trees_partly"]
 
@@ -49,25 +49,9 @@ def score_trees_in_batches(
         start = 0
         for index in block:
             rows = slice(start, start + trees[index].size + 1)
-            results.append(_ranked(trees[index], logprobs[rows], states[rows], allowed, best, worst))
+            results.append(scores_from(trees[index], logprobs[rows], states[rows], allowed, best=best, worst=worst))
             start = rows.stop
     return results
-
-
-def _ranked(
-    tree: Branches, logprobs: np.ndarray, states: np.ndarray, allowed: np.ndarray, best: int, worst: int
-) -> TreeScores:
-    count = int(allowed.sum())
-    falling = np.argsort(np.where(allowed, -logprobs, np.inf), axis=-1, kind="stable")[:, : min(best, count)]
-    rising = np.argsort(np.where(allowed, logprobs, np.inf), axis=-1, kind="stable")[:, : min(worst, count)]
-    return TreeScores(
-        logp=logprobs[tree.parents + 1, tree.tokens],
-        best_ids=falling.astype(np.int32),
-        best_logp=np.take_along_axis(logprobs, falling, axis=-1),
-        worst_ids=rising.astype(np.int32),
-        worst_logp=np.take_along_axis(logprobs, rising, axis=-1),
-        hidden=states,
-    )
 
 
 def score_trees_partly(

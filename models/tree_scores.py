@@ -29,6 +29,7 @@ __all__ = [
     "read_trees",
     "score_trees",
     "score_trees_naively",
+    "scores_from",
 ]
 
 Hopeless = Callable[[int, Mapping[int, list[int]]], Collection[int]]  # tokens written, what ended -> rows to drop
@@ -233,20 +234,23 @@ def score_trees_naively(
     results = []
     for tree in trees:
         contexts = [tree.context(node) for node in range(-1, tree.size)]
-        logprobs = model.next_logprobs(contexts)  # [n + 1, V]
-        logp = logprobs[tree.parents + 1, tree.tokens]
-        ranked = np.where(allowed, logprobs, -np.inf)
-        best_ids = np.argsort(-ranked, axis=-1, kind="stable")[:, : min(best, int(allowed.sum()))]
-        rising = np.where(allowed, logprobs, np.inf)
-        worst_ids = np.argsort(rising, axis=-1, kind="stable")[:, : min(worst, int(allowed.sum()))]
-        results.append(
-            TreeScores(
-                logp=logp.astype(np.float32),
-                best_ids=best_ids.astype(np.int32),
-                best_logp=np.take_along_axis(logprobs, best_ids, axis=-1),
-                worst_ids=worst_ids.astype(np.int32),
-                worst_logp=np.take_along_axis(logprobs, worst_ids, axis=-1),
-                hidden=needed(model, Embeds).embed(contexts) if hidden else np.zeros((len(contexts), 0), np.float32),
-            )
-        )
+        states = needed(model, Embeds).embed(contexts) if hidden else np.zeros((len(contexts), 0), np.float32)
+        results.append(scores_from(tree, model.next_logprobs(contexts), states, allowed, best=best, worst=worst))
     return results
+
+
+def scores_from(
+    tree: Branches, logprobs: np.ndarray, states: np.ndarray, allowed: np.ndarray, *, best: int, worst: int
+) -> TreeScores:
+    """Returns the scores of a tree whose distributions ``[n + 1, V]`` and states ``[n + 1, D]`` are at hand."""
+    count = int(allowed.sum())
+    falling = np.argsort(np.where(allowed, -logprobs, np.inf), axis=-1, kind="stable")[:, : min(best, count)]
+    rising = np.argsort(np.where(allowed, logprobs, np.inf), axis=-1, kind="stable")[:, : min(worst, count)]
+    return TreeScores(
+        logp=logprobs[tree.parents + 1, tree.tokens].astype(np.float32),
+        best_ids=falling.astype(np.int32),
+        best_logp=np.take_along_axis(logprobs, falling, axis=-1),
+        worst_ids=rising.astype(np.int32),
+        worst_logp=np.take_along_axis(logprobs, rising, axis=-1),
+        hidden=states,
+    )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-__all__ = ["choose_tokens", "log_softmax", "row_generators", "top_k"]
+from treegym.models.base import TokenIds
+
+__all__ = ["choose_tokens", "log_softmax", "row_generators", "score_by_steps", "top_k", "whole_rows"]
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -33,3 +37,33 @@ def choose_tokens(logprobs: np.ndarray, temperature: float, generators: list[np.
     cumulative = scaled.cumsum(axis=-1)
     draws = np.array([generator.random() for generator in generators]) * cumulative[:, -1]  # [B]
     return np.minimum((cumulative <= draws[:, None]).sum(axis=-1), logprobs.shape[-1] - 1)
+
+
+def whole_rows(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns ``[B, V] float32`` of all tokens' log-probabilities, told with their ids in any order."""
+    rows = np.empty(values.shape, np.float32)
+    np.put_along_axis(rows, ids.astype(np.int64), values, axis=1)
+    return rows
+
+
+def score_by_steps(
+    next_logprobs: Callable[[Sequence[TokenIds]], np.ndarray],
+    contexts: Sequence[TokenIds],
+    continuations: Sequence[TokenIds],
+    *,
+    at_once: int | None = None,
+) -> list[np.ndarray]:
+    """Returns the log-probability of every continuation token, read off the whole distribution before it.
+
+    For back ends that score no given texts. `at_once` bounds how many distributions are in memory.
+    """
+    pairs = zip(contexts, continuations, strict=True)
+    steps = [([*context, *said[:cut]], int(said[cut])) for context, said in pairs for cut in range(len(said))]
+    size = at_once or max(1, len(steps))
+    values = np.zeros(len(steps), np.float32)
+    for start in range(0, len(steps), size):
+        block = steps[start : start + size]
+        logprobs = next_logprobs([context for context, _ in block])
+        values[start : start + size] = logprobs[np.arange(len(block)), [token for _, token in block]]
+    ends = np.cumsum([len(said) for said in continuations], dtype=np.int64)
+    return [values[end - len(said) : end] for end, said in zip(ends.tolist(), continuations, strict=True)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.models.base import Sampling, SamplingSettings, TokenIds
-from treegym.models.local.decoding import choose_tokens, log_softmax, row_generators, top_k
+from treegym.models.local.decoding import choose_tokens, log_softmax, row_generators, score_by_steps, top_k
 
 __all__ = ["FakeLanguageModel", "FakeTokenizer"]
 
@@ -95,18 +95,7 @@ class FakeLanguageModel:
         return top_k(self.next_logprobs(contexts), k)
 
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
-        prefixes = [
-            [*context, *continuation[:cut]]
-            for context, continuation in zip(contexts, continuations, strict=True)
-            for cut in range(len(continuation))
-        ]
-        logprobs = self.next_logprobs(prefixes)
-        scores, row = [], 0
-        for continuation in continuations:
-            rows = np.arange(row, row + len(continuation))
-            scores.append(logprobs[rows, np.asarray(continuation, dtype=np.int64)])
-            row += len(continuation)
-        return scores
+        return score_by_steps(self.next_logprobs, contexts, continuations)
 
     def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
         asked = Sampling(**settings)

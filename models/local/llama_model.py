@@ -30,6 +30,7 @@ from treegym.models.base import (
     through_stop,
 )
 from treegym.models.batched_trees import score_trees_partly
+from treegym.models.local.decoding import score_by_steps, whole_rows
 from treegym.models.local.gguf_header import read_gguf_header
 from treegym.models.local.memory import check_memory
 from treegym.models.tree_scores import Branches, TreeScores
@@ -133,21 +134,12 @@ class LlamaModel:
 
     def next_logprobs(self, contexts: Sequence[TokenIds]) -> np.ndarray:
         """Returns log-probabilities of the next token ``[B, V] float32``; slow, as each comes as an object."""
-        size = self.tokenizer.vocab_size
-        full = np.empty((len(contexts), size), np.float32)
-        ids, values = self.top_logprobs(contexts, size)
-        np.put_along_axis(full, ids.astype(np.int64), values, axis=1)
-        return full
+        return whole_rows(*self.top_logprobs(contexts, self.tokenizer.vocab_size))
 
     def score(self, contexts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[np.ndarray]:
         """Returns the log-probability of every continuation token, read off whole distributions one by one."""
-        pairs = zip(contexts, continuations, strict=True)
-        steps = [[*context, *said[:cut]] for context, said in pairs for cut in range(len(said))]
-        targets = np.array([token for said in continuations for token in said], np.int64)
-        values = np.zeros(len(steps), np.float32)
-        for row, step in enumerate(steps):  # one at a time: a row of a large vocabulary is megabytes of objects
-            values[row] = self.next_logprobs([step])[0, targets[row]]
-        return np.split(values, np.cumsum([len(said) for said in continuations])[:-1])
+        # one at a time: a row of a large vocabulary is megabytes of objects
+        return score_by_steps(self.next_logprobs, contexts, continuations, at_once=1)
 
     def score_trees(
         self, trees: Sequence[Branches], *, best: int = 1, worst: int = 0, hidden: bool = False

@@ -69,30 +69,13 @@ class ChatClient:
         """Returns the running totals of requests, tokens and money."""
         return self.endpoint.usage
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> str:
-        """Returns the answer to one conversation."""
-        return self.complete_many([messages], max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)[0]
+    def complete(self, messages: Sequence[Message], **settings: Any) -> str:
+        """Returns the answer to one conversation; settings as in `answers`."""
+        return self.complete_many([messages], **settings)[0]
 
-    def complete_many(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> list[str]:
-        """Returns the answers to many conversations, asked concurrently, in order."""
-        answers = self.answers(conversations, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)
-        return [answer.text for answer in answers]
+    def complete_many(self, conversations: Sequence[Sequence[Message]], **settings: Any) -> list[str]:
+        """Returns the answers to many conversations, asked concurrently, in order; settings as in `answers`."""
+        return [answer.text for answer in self.answers(conversations, **settings)]
 
     def answers(
         self,

@@ -21,6 +21,7 @@ from treegym.models.base import (
     through_stop,
 )
 from treegym.models.batched_trees import score_trees_in_batches, score_trees_partly
+from treegym.models.local.decoding import score_by_steps, whole_rows
 from treegym.models.local.logprob_states import logprob_states
 from treegym.models.remote.answers import UNKNOWN, Choice, MalformedAnswer, field
 from treegym.models.remote.dialect import Dialect
@@ -138,11 +139,7 @@ class RemoteModel:
     # ---------------------------------------------------------------- the protocol
 
     def next_logprobs(self, contexts: Sequence[TokenIds]) -> np.ndarray:
-        size = self._size
-        ids, values = self.top_logprobs(contexts, size)
-        full = np.empty((len(contexts), size), np.float32)  # [B, V]
-        np.put_along_axis(full, ids.astype(np.int64), values, axis=1)
-        return full
+        return whole_rows(*self.top_logprobs(contexts, self._size))
 
     def top_logprobs(self, contexts: Sequence[TokenIds], k: int) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, self._size)
@@ -179,11 +176,7 @@ class RemoteModel:
                 f"{self.name} neither scores prompts (echo) nor tells all log-probabilities; use it "
                 "as a teacher that answers"
             )
-        prefixes = [[*c, *t[:cut]] for c, t in zip(contexts, continuations, strict=True) for cut in range(len(t))]
-        logprobs = self.next_logprobs(prefixes)  # [sum of T, V]
-        targets = [token for t in continuations for token in t]
-        values = logprobs[np.arange(len(targets)), np.asarray(targets, np.int64)]
-        return np.split(values, np.cumsum([len(t) for t in continuations])[:-1])
+        return score_by_steps(self.next_logprobs, contexts, continuations)
 
     def generate(self, contexts: Sequence[TokenIds], **settings: Unpack[SamplingSettings]) -> list[list[int]]:
         asked = Sampling(**settings)
