@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from treegym.checks import is_whole
 from treegym.display import plain
 from treegym.envs.lanes import Lanes
 from treegym.envs.single import checked_render_mode, checked_root, whole_actions
@@ -130,7 +131,7 @@ def _lane_key(seed: int) -> int:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+    return is_whole(value) and bool(value >= 1)
 
 
 def _autoreset_of(mode: str | AutoresetMode) -> AutoresetMode:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,6 +33,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from treegym.checks import is_number
 from treegym.errors import ConfigError, DataError, suggest
 from treegym.untrusted import read_text, toml_of
 
@@ -212,7 +212,7 @@ def _env(entry: Mapping[str, Any], where: str) -> EnvEntry:
     if metric not in METRICS:
         raise ConfigError(f"{where}: unknown metric {metric!r}.{suggest(metric, METRICS)}")
     scale = entry.get("scale", [0.0, 1.0])
-    if not isinstance(scale, list) or len(scale) != 2 or not all(_number(x) for x in scale) or scale[0] >= scale[1]:
+    if not isinstance(scale, list) or len(scale) != 2 or not all(is_number(x) for x in scale) or scale[0] >= scale[1]:
         raise ConfigError(f"{where}: scale must be [low, high] with low < high, not {scale!r}")
     return EnvEntry(
         name=_text(entry, "name", where, default=entry.get("id")),
@@ -243,7 +243,7 @@ def _budget(value: Any, where: str) -> dict[str, float]:
         )
     _only(value, set(BUDGET_UNITS), f"{where}, budget")
     for unit, amount in value.items():
-        if not _number(amount) or amount <= 0:
+        if not is_number(amount) or amount <= 0:
             raise ConfigError(f"{where}: budget {unit} must be a positive number, not {amount!r}")
     return {unit: float(value[unit]) for unit in BUDGET_UNITS if unit in value}
 
@@ -288,10 +288,6 @@ def _count(table: Mapping[str, Any], key: str, default: int, least: int, where: 
     if type(value) is not int or value < least:
         raise ConfigError(f"{where}: {key} must be an integer of at least {least}, not {value!r}")
     return value
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _slug(name: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from treegym.checks import number, whole
 from treegym.errors import ConfigError
 
 __all__ = ["LARGEST_SEED", "check_kinds"]
@@ -23,17 +23,17 @@ OURS = {
 def check_kinds(settings: Any) -> None:
     """Raises ConfigError for the first of the `IterateSettings` that is of a wrong kind or out of its range."""
     for name in COUNTS:
-        _whole(name, getattr(settings, name), 1)
-    _whole("seed", settings.seed, 0, LARGEST_SEED)
-    _whole("reference", settings.reference, 0)
-    _number("anchor", settings.anchor)
-    _number("imitation_rate", settings.imitation_rate)
+        whole(name, getattr(settings, name), low=1)
+    whole("seed", settings.seed, low=0, high=LARGEST_SEED)
+    whole("reference", settings.reference, low=0)
+    number("anchor", settings.anchor, low=0)
+    number("imitation_rate", settings.imitation_rate, low=0)
     if isinstance(settings.learning_rate, str):
         from treegym.agents.schedules import as_schedule
 
         as_schedule(settings.learning_rate, name="learning_rate")
     elif settings.learning_rate is not None:
-        _number("learning_rate", settings.learning_rate)
+        number("learning_rate", settings.learning_rate, low=0)
     for name in TEXTS:
         value = getattr(settings, name)
         if not isinstance(value, str) or not value:
@@ -48,7 +48,7 @@ def check_kinds(settings: Any) -> None:
         raise ConfigError(f"cut_counts is {settings.cut_counts!r}; it must be true or false")
     for name in ("evaluate_between", "prompts_each"):
         if getattr(settings, name) is not None:
-            _whole(name, getattr(settings, name), 1)
+            whole(name, getattr(settings, name), low=1)
     if settings.tree is not None and not isinstance(settings.tree, str):
         raise ConfigError(f"tree is {settings.tree!r}; it must be the path of a .tree file")
     if settings.grow is not None and not isinstance(settings.grow, bool):
@@ -63,16 +63,3 @@ def check_kinds(settings: Any) -> None:
         for key in taken:
             if key in value:
                 raise ConfigError(f"{name} holds {key!r}, which every round sets itself; leave it out of {name}")
-
-
-def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least and (most is None or value <= most)
-    if not fits:
-        limit = "" if most is None else f" and at most {most}"
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}{limit}")
-
-
-def _number(name: str, value: Any) -> None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    if not fits:
-        raise ConfigError(f"{name} is {value!r}; it must be a finite number of at least 0")
