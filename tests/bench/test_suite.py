@@ -78,7 +78,7 @@ def test_files_that_are_no_suites(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_suite(bad)
     bad.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="not valid TOML"):
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
         load_suite(bad)
 
 
