@@ -22,7 +22,9 @@ def test_torchrl_walks_by_its_mask_and_its_rewards_are_ours() -> None:
     chosen = data["action"].argmax(-1) if data["action"].ndim > 1 else data["action"]
     assert data["action_mask"].gather(-1, chosen[:, None].long()).all()  # never a child that is not there
     # the same actions in an environment of ours pay the same
-    ours.reset(seed=0)
+    ours.reset(seed=0)  # TorchRL seeds by a reset, and the rollout begins with another
+    first_seen, _ = ours.reset()
+    np.testing.assert_array_equal(data["observations"][0].numpy(), first_seen["observations"])
     starts = [0, *(np.flatnonzero(data["next", "done"].numpy().ravel()) + 1)]
     first = range(starts[0], starts[1])
     paid = [ours.step(int(chosen[i]))[1] for i in first]

@@ -32,6 +32,9 @@ def test_a_package_is_written_and_read_as_python(tmp_path: Path, capsys: pytest.
             write_package(tmp_path / name, PROMPTS)
     with pytest.raises(ConfigError, match="no prompts of split 'validation'"):
         write_package(tmp_path / "empty", PROMPTS, split="validation")
+    (tmp_path / "open.jsonl").write_text(json.dumps({"prompt": "Say something."}) + "\n")
+    with pytest.raises(DataError, match="has no answer, and the verifier compares with one"):
+        write_package(tmp_path / "empty", str(tmp_path / "open.jsonl"))
     assert not (tmp_path / "empty").exists()
 
 

@@ -17,7 +17,7 @@ def make_env(env_id: str = "TokenTree-v0", *, seed: int | None = None, categoric
 
     Args:
         env_id: which environment of ours.
-        seed: its first seed; TorchRL draws those that follow.
+        seed: of the environment; TorchRL seeds by a reset, so its first episode is the one after ``reset(seed=seed)``.
         categorical: actions as numbers; else one-hot, which is TorchRL's own default.
         **kwargs: of the environment.
     """

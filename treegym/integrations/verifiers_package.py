@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from treegym.envs.token_tree.prompts import load_prompts
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
 
 __all__ = ["write_package"]
@@ -65,12 +65,15 @@ def write_package(folder: Path, source: str, *, split: str = "all") -> int:
         raise ConfigError(f"--out is {folder}; a module {name!r} is installed already, so choose another name")
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --out")
-    count = sum(split in ("all", root.split) for root in load_prompts(source).roots)
-    if not count:
+    chosen = [root for root in load_prompts(source).roots if split in ("all", root.split)]
+    if not chosen:
         raise ConfigError(f"{source} has no prompts of split {split!r}")
+    missing = next((root.prompt for root in chosen if not root.answer), None)
+    if missing is not None:
+        raise DataError(f"{source}: the prompt {missing[:80]!r} has no answer, and the verifier compares with one")
     if Path(source.partition("#")[0]).exists():
         source = str(Path(source.partition("#")[0]).resolve()) + source[len(source.partition("#")[0]) :]
     folder.mkdir(parents=True)
     atomic_write(folder / "pyproject.toml", PROJECT.format(name=name))
     atomic_write(folder / f"{name}.py", MODULE.format(prompts=json.dumps(source), split=json.dumps(split)))
-    return count
+    return len(chosen)
