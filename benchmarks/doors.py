@@ -1,6 +1,6 @@
 """Steps per CPU-second through each door against native: run in an environment that has the library.
 
-python benchmarks/doors.py [SECONDS]      prints one JSON line per door that can be tried here
+python benchmarks/doors.py [SECONDS [NAME ...]]      prints one JSON line per door that can be tried here
 """
 
 from __future__ import annotations
@@ -89,6 +89,88 @@ def tianshou() -> float:
     return rate(step)
 
 
+def sb3() -> float:
+    from treegym.agents.play.evaluation import vector_world
+    from treegym.agents.play.vec_env import WorldVecEnv
+
+    env: Any = WorldVecEnv(vector_world("TokenTree-v0", 64, split="train"))
+    state = {"mask": env.reset()["action_mask"]}
+
+    def step() -> int:
+        for _ in range(10):
+            state["mask"] = env.step(state["mask"].argmax(1))[0]["action_mask"]
+        return 640
+
+    return rate(step)
+
+
+def verifiers() -> float:
+    """Completions per CPU-second of `vf-eval`, its start taken off; the server is another process."""
+    import multiprocessing
+    import resource
+    import subprocess
+    import tempfile
+    from pathlib import Path
+
+    from treegym.integrations.verifiers_package import write_package
+
+    folder = Path(tempfile.mkdtemp())
+    write_package(folder / "some_sums", "bundled:test=400")
+    queue, end = multiprocessing.Queue(), multiprocessing.Event()
+    server = multiprocessing.Process(target=_serve, args=(queue, end))
+    server.start()
+    url = queue.get()
+
+    def spent(prompts: int) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        asked = [
+            *(
+                "some_sums",
+                "-n",
+                str(prompts),
+                "-m",
+                "tiny-primary",
+                "--client.base-url",
+                url,
+                "--no-push",
+                "--no-rich",
+            ),
+            *("--client.api-key-var", "NONE", "--env.agent.runtime.type", "subprocess", "--sampling.max-tokens", "24"),
+            *("-o", str(folder / f"out{prompts}")),
+        ]
+        subprocess.run(
+            [Path(sys.executable).parent / "vf-eval", *asked], check=True, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(folder / "some_sums")},
+        )  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    spent(1)
+    found = 398 / (spent(400) - spent(2))
+    end.set()
+    server.join()
+    return found
+
+
+def _serve(queue: Any, end: Any) -> None:
+    from treegym.models.loading import load_model
+    from treegym.models.serving.server import running_server
+
+    with running_server(load_model("tiny-primary", device="cpu")) as served:
+        queue.put(served.url)
+        end.wait()
+
+
+def completions() -> float:
+    """Completions per CPU-second of the bundled primary in this process: what a door's server has to do at least."""
+    from treegym.envs.token_tree.prompts import load_prompts
+    from treegym.iterate.evaluate import answer_prompts
+    from treegym.models.loading import load_model
+
+    model, prompts = load_model("tiny-primary", device="cpu"), load_prompts("bundled:test=200")
+    return rate(lambda: len(answer_prompts(model, prompts, max_tokens=24)))
+
+
 def openenv() -> float:
     import uvicorn
     from openenv.core.generic_client import GenericEnvClient
@@ -142,12 +224,18 @@ DOORS: dict[str, tuple[str, Callable[[], float]]] = {
     "gymnasium, one env": ("gymnasium", gymnasium_single),
     "torchrl": ("torchrl", torchrl),
     "tianshou": ("tianshou", tianshou),
+    "stable-baselines3": ("stable_baselines3", sb3),
+    "completions in this process": ("transformers", completions),
+    "verifiers, without the server": ("verifiers", verifiers),
     "openenv, one session, client and server": ("openenv", openenv),
     "minari export": ("minari", minari),
     "reward of texts (TRL, verl, ...)": ("treegym", reward_of_texts),
 }
 
 if __name__ == "__main__":
+    only = sys.argv[2:]
     for name, (library, measure) in DOORS.items():
+        if only and not any(name.startswith(word) for word in only):
+            continue
         if importlib.util.find_spec(library) is not None:
             print(json.dumps({"door": name, "per_cpu_second": round(measure())}), flush=True)

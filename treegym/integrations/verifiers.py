@@ -7,6 +7,7 @@ vf-eval arithmetic -m tiny-primary --client.base-url URL --no-push            ag
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -99,12 +100,18 @@ class OneAnswer(vf.Harness[vf.HarnessConfig]):
         system, prompt = self.resolve_text_prompt(data)
         said = [{"role": "system", "content": system}] if system else []
         body = {"model": ctx.model, "messages": [*said, {"role": "user", "content": prompt or ""}]}
-        async with httpx.AsyncClient(timeout=None) as client:
+        async with httpx.AsyncClient(timeout=None, verify=_trust()) as client:
             answer = await client.post(
                 f"{endpoint}/chat/completions", json=body, headers={"Authorization": f"Bearer {secret}"}
             )
         failed = answer.status_code != 200
         return vf.ProgramResult(int(failed), "" if failed else answer.text, answer.text if failed else "")
+
+
+@lru_cache(maxsize=1)
+def _trust() -> ssl.SSLContext:
+    """Reads the certificates once: a client that reads its own spends more on that than on asking."""
+    return ssl.create_default_context()
 
 
 @lru_cache(maxsize=8)
