@@ -2,9 +2,9 @@
 
 - scoring: all nodes of bundled trees, by one tree-attention pass a tree against every node's path on its own, in
   padded batches as large; a cell also shows the plain way's best case, whole leaf-to-root paths only.
-- growing: `grow_shard` against a loop over prompts with `model.generate` and one forward call a node and model. Both
+- growing: `grow_shard` against a loop over prompts with `model.generate` and one forward call per node and model. Both
   run the same rules, and the trees are compared.
-- cost growth: CPU seconds a node of `treegym grow` at 2,000 prompts over 100.
+- cost growth: CPU seconds per node of `treegym grow` at 2,000 prompts over 100.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def grow_cell(
 
 
 def growth_cells(models: Sequence[TransformersModel], counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Measures CPU seconds a node and peak memory of whole growths, the small one before and after the large."""
+    """Measures CPU seconds per node and peak memory of whole growths, the small one before and after the large."""
     cells = []
     for count in (*counts, counts[0]):
         with tempfile.TemporaryDirectory() as folder:

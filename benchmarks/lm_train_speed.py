@@ -91,7 +91,7 @@ def compile_kernels(folder: Path, log: Any) -> None:
 
 
 def speed(size: str, folder: Path, log: Any, *, rounds: int, updates: int) -> list[dict[str, Any]]:
-    """Runs the two sides in turn, both new processes; returns a row a round."""
+    """Runs the two sides in turn, both new processes; returns one row per round."""
     from treegym.models.tasks import problems
 
     model, parameters = make_model(size, folder)
@@ -119,7 +119,7 @@ def speed(size: str, folder: Path, log: Any, *, rounds: int, updates: int) -> li
 
 
 def learning(folder: Path, log: Any, *, seeds: int, updates: int, prompts: int) -> list[dict[str, Any]]:
-    """Trains the bundled primary on both sides from the same weights; returns held-out accuracies, a row a seed."""
+    """Trains the bundled primary on both sides from the same weights; returns held-out accuracies, one row per seed."""
     from treegym.envs.token_tree.prompts import load_prompts
     from treegym.iterate import evaluate_model
     from treegym.models import load_model

@@ -192,7 +192,7 @@ def closed_figures(quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]
 
 
 def memory_figures() -> dict[str, float]:
-    """Returns bytes a child slot and a node."""
+    """Returns bytes per child slot and per node."""
     from treegym.search.tree import allocate, bytes_used
 
     slot, node = bytes_used(allocate(1, 2, 2))

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def answers_table(family: Family, held_out: Sequence[Problem]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Returns the figures and one row a model or combination, with its accuracy by kind."""
+    """Returns the figures and one row per model or combination, with its accuracy by kind."""
     answers = baseline_answers(family, [problem.prompt for problem in held_out])
     correct = {name: right(texts, held_out) for name, texts in answers.items()}
     correct["any teacher"] = np.any([correct[name] for name in family.teachers], axis=0)

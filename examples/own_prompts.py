@@ -13,7 +13,7 @@ from treegym.models.family.bundled import BUNDLED_TEACHERS
 from treegym.models.loading import load_model
 
 folder = Path(tempfile.mkdtemp())
-# One JSON object a line; a reference answer lets the verifier judge. The bundled models know sums like these.
+# One JSON object per line; a reference answer lets the verifier judge. The bundled models know sums like these.
 prompts = [{"prompt": "61-48+8=", "answer": "21"}, {"prompt": "25+31-14=", "answer": "42"}]
 (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
 

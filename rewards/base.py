@@ -200,7 +200,7 @@ class FunctionTerm(Term):
     def values(self, source: TokenTree, asked: Request) -> Scored:
         values = np.full(len(asked.nodes), np.nan)
         reasons: dict[int, str] = {}
-        for i, (node, ended, truncated) in enumerate(zip(*asked, strict=True)):  # a row a node
+        for i, (node, ended, truncated) in enumerate(zip(*asked, strict=True)):  # one row per node
             view = PathView(source, node, ended=ended, truncated=truncated)
             try:
                 values[i] = number(self.function(view, **self.parameters), "its value")

@@ -16,7 +16,7 @@ __all__ = ["PathView"]
 class PathView:
     """One path of a tree, from the first token below the root to `node`.
 
-    Attributes are read-only; arrays have one entry a step (T: steps).
+    Attributes are read-only; arrays have one entry per step (T: steps).
     """
 
     __slots__ = ("__dict__", "_source", "ended", "node", "truncated")

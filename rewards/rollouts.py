@@ -1,6 +1,6 @@
 """Stored rollouts as a tree, so that any reward can score or rescore them offline.
 
-A rollout is one JSON object a line: ``prompt`` and ``text``; optionally ``answer`` (the reference), ``kind``,
+A rollout is one JSON object per line: ``prompt`` and ``text``; optionally ``answer`` (the reference), ``kind``,
 ``verdict``, ``judge``, ``truncated``, and ``tokens`` with ``logprobs`` (one per token), which step terms need.
 """
 

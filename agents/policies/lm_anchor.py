@@ -4,7 +4,7 @@ r"""The anchor: a loss that keeps the probability of the whole vocabulary on the
 
 A loss over renormalised children is blind to all other tokens: their logits may drift above the children's, and the
 model, which chooses among children as it should, writes nonsense when it answers alone. The anchor is 0 exactly when
-no probability is left beside the children. Its gradient joins the algorithm's own on the way back, so no algorithm
+no probability is left outside the children. Its gradient joins the algorithm's own on the way back, so no algorithm
 needs to know of it.
 
 Letters: N steps, K children.
@@ -36,7 +36,7 @@ def anchored(children: torch.Tensor, total: torch.Tensor, mask: torch.Tensor, we
 
 
 class _Join(torch.autograd.Function):
-    """Passes a tensor through; going back, gives a loss beside it the gradient 1."""
+    """Passes a tensor through; on the way back, gives a second loss the gradient 1."""
 
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,7 @@ def check_reference(tokenizer: Any, reference: Any, name: str) -> None:
         )
 
 
-FEW = 4096  # tokens of a vocabulary up to which rows of all of them are no burden
+FEW = 4096  # tokens of a vocabulary up to which rows of all of them are not a burden
 
 
 def free_text(env: Any) -> Free | None:

@@ -65,7 +65,7 @@ def _adapted(peft: Any, model: Any, config: Any) -> Any:
 
 
 def save_adapters(model: Any, folder: str | Path) -> None:
-    """Writes the adapters of a model, without the weights they are beside."""
+    """Writes the adapters of a model, without the weights that they adapt."""
     import peft
     from safetensors.torch import save_file
 
@@ -96,5 +96,5 @@ def load_adapters(model: Any, folder: str | Path) -> Any:
     adapted = _adapted(peft, model, config)
     result = peft.set_peft_model_state_dict(adapted, weights)
     if result.unexpected_keys or any("lora_" in key for key in result.missing_keys):
-        raise DataError(f"{folder}: the adapters are those of another model than the one they are to go beside")
+        raise DataError(f"{folder}: the adapters are those of another model than the one they are to adapt")
     return adapted

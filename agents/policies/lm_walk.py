@@ -1,4 +1,4 @@
-"""Walking with a language model: keys and values of contexts that grow by a token a step, row by row.
+"""Walking with a language model: keys and values of contexts that grow by one token per step, row by row.
 
 Rows are kept as decoding keeps them (`treegym.models.local.row_cache`); beginnings that contexts share are read once.
 Between steps rows may leave (their episodes ended); contexts that do not continue the last are read from the start.

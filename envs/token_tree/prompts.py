@@ -166,7 +166,7 @@ def _english() -> PromptSet:
 def _jsonl(path: Path, rule: AnswerRule) -> PromptSet:
     roots = [_line(row, where) for where, row in read_json_lines(path)]
     if not roots:
-        raise DataError(f"{path}: the prompt file is empty; expected one JSON object a line with prompt and answer")
+        raise DataError(f"{path}: the prompt file is empty; expected one JSON object per line with prompt and answer")
     return PromptSet(roots, _verifier(rule), str(path))
 
 

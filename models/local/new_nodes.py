@@ -1,6 +1,6 @@
 """Nodes that were added to trees after a model had read them: laid out so that only they are read.
 
-A row holds a tree's new nodes; before them stand, as keys and values from memory, what all prompts begin with, the rest
+A row holds a tree's new nodes; before them come, as keys and values from memory, what all prompts begin with, the rest
 of the tree's prompt, and its known nodes.
 
 Letters: B trees of a batch, P tokens of the shared beginning, K prompt tokens and known nodes, L new nodes of the tree
@@ -59,7 +59,7 @@ def _laid_out(
 ) -> NewNodes:
     known = [np.flatnonzero(nodes[index] >= 0) for index in batch]
     new = [np.flatnonzero(nodes[index] < 0) for index in batch]
-    own = [len(trees[index].prompt) - shared for index in batch]  # tokens of the prompt that stand in the row
+    own = [len(trees[index].prompt) - shared for index in batch]  # tokens of the prompt that are in the row
     first = max(prompt + len(some) for prompt, some in zip(own, known, strict=True))  # column of the new nodes: K
     longest = max(map(len, new))
     ids = np.zeros((len(batch), longest), np.int64)

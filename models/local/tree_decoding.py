@@ -1,6 +1,6 @@
-"""Many continuations of nodes of trees, written in step; the keys and values of a tree stand there once.
+"""Many continuations of nodes of trees, written in step; the keys and values of a tree are kept once.
 
-A batch has a row per tree. Before it stand the tree's prompt and nodes; each step adds a column per continuation, which
+A batch has a row per tree. Before it come the tree's prompt and nodes; each step adds a column per continuation, which
 sees its node's path and what it wrote itself. So a step moves the memory of the trees, not that of all their paths.
 
 Letters: B trees, R continuations, C columns so far, L continuations of the tree with the most, D hidden size.

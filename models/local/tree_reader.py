@@ -35,7 +35,7 @@ class TreeReader:
     def __init__(self, model: Network, trees: Sequence[Branches], known: Known | None = None) -> None:
         """Reads trees; nodes that are known from a reading of this class are taken over from it."""
         self.model, self.trees = model, list(trees)
-        self._shared = 0  # tokens that all prompts begin with; they stand first, once
+        self._shared = 0  # tokens that all prompts begin with; they come first, once
         self._start = np.zeros(0, np.int64)  # [trees + 1] places in S
         self._states: torch.Tensor | None = None  # [S, D]
         self._keys: list[torch.Tensor] = []  # per layer [S, H, head size]
@@ -71,7 +71,7 @@ class TreeReader:
         return fresh
 
     def _read_new(self, added: NewNodes) -> None:
-        """Reads nodes whose trees stand here but for them."""
+        """Reads nodes that are new in trees that were read before."""
         assert self._states is not None
         before = [self._places_of(index, nodes) for index, nodes in zip(added.indices, added.known, strict=True)]
         width = added.visible.shape[2] - added.ids.shape[1]
@@ -89,7 +89,7 @@ class TreeReader:
             self._values[number][places] = layer.values[rows, :, width + columns]
 
     def _places_of(self, index: int, nodes: np.ndarray) -> np.ndarray:
-        """Returns where a tree's prompt, from the first token on, and some of its nodes stand."""
+        """Returns where a tree's prompt, from the first token on, and some of its nodes are kept."""
         prompt = self._start[index] + np.arange(len(self.trees[index].prompt) - self._shared)
         return np.concatenate([np.arange(self._shared), prompt, self.ends(index, nodes)])
 
@@ -124,7 +124,7 @@ class TreeReader:
                 self._values[number][: self._shared] = values[0].transpose(0, 1)
 
     def _length(self, index: int) -> int:
-        """How many tokens of a tree stand by themselves, those of its prompt first."""
+        """How many tokens of a tree are kept for it alone, those of its prompt first."""
         return len(self.trees[index].prompt) - self._shared + self.trees[index].size
 
     def scores(self, *, best: int = 1, worst: int = 0, hidden: bool = False) -> list[TreeScores]:
@@ -134,7 +134,7 @@ class TreeReader:
         return read_scores(self.model, self.trees, flat, best=best, worst=worst, hidden=hidden)
 
     def states(self, places: np.ndarray) -> torch.Tensor:
-        """Returns the states of some tokens ``[n, D]``, by where they stand."""
+        """Returns the states of some tokens ``[n, D]``, by where they are kept."""
         assert self._states is not None
         return self._states[torch.from_numpy(places).to(self.model.device)]
 
@@ -148,7 +148,7 @@ class TreeReader:
         return found
 
     def ends(self, tree: int, nodes: np.ndarray) -> np.ndarray:
-        """Returns where nodes of a tree stand ``[n] int64``; -1 is the prompt's last token."""
+        """Returns where nodes of a tree are kept ``[n] int64``; -1 is the prompt's last token."""
         return int(self._start[tree]) + len(self.trees[tree].prompt) - self._shared + nodes
 
     @torch.inference_mode()

@@ -99,7 +99,7 @@ def read_pairs(path: str | Path) -> list[Pair]:
     """Reads JSONL: ``prompt``, ``chosen`` and ``rejected`` on each line. Raises DataError with the line's number."""
     pairs = [_pair(found, where) for where, found in read_json_lines(path)]
     if not pairs:
-        raise DataError(f"{path}: holds no pairs; one JSON object a line with prompt, chosen, rejected was expected")
+        raise DataError(f"{path}: holds no pairs; one JSON object per line with prompt, chosen, rejected was expected")
     return pairs
 
 

@@ -20,7 +20,7 @@ _LEFT_OUT = ("curve", "final")  # of a run's summary: they follow from the episo
 
 
 def export_parquet(folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> int:
-    """Writes one row an episode, those of training and those of every evaluation; returns how many.
+    """Writes one row per episode, those of training and those of every evaluation; returns how many.
 
     The key ``treegym`` of the file's metadata holds, as JSON, the suite and for every run its seed, settings, cost,
     versions, git revision and hardware.

@@ -1,4 +1,4 @@
-"""A result folder: the suite it belongs to, one summary and one file of raw episodes a run.
+"""A result folder: the suite it belongs to, one summary and one file of raw episodes per run.
 
 ::
 

@@ -48,7 +48,7 @@ def check_vector_equals_single(env_id: str, kwargs: dict[str, Any]) -> None:
 
 
 def _check_fresh(batch: VectorEnv) -> None:
-    """Demands fresh arrays, one row a lane, and a mask of presence for every key of the info."""
+    """Demands fresh arrays, one row per lane, and a mask of presence for every key of the info."""
     previous: list[np.ndarray] = []
     seen, _ = batch.reset(seed=0)
     for _ in range(4):
@@ -58,7 +58,10 @@ def _check_fresh(batch: VectorEnv) -> None:
             demand(f"_{key}" in info, f"the batch's info has {key!r} without its mask '_{key}'")
         arrays = [*seen.values(), rewards, terminated, truncated]
         arrays += [value for value in info.values() if isinstance(value, np.ndarray)]
-        demand(all(len(array) == batch.num_envs for array in arrays), "an array of the batch has not one row a lane")
+        demand(
+            all(len(array) == batch.num_envs for array in arrays),
+            "an array of the batch does not have one row per lane",
+        )
         shared = any(np.shares_memory(a, b) for a in arrays for b in previous)
         demand(not shared, "two steps of the batch share an array; observations and infos must be fresh")
         previous = arrays

@@ -80,7 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wrong", type=int, default=50, help="unlikely ones (default: %(default)s)")
     parser.add_argument("--max-children", type=int, default=12, help="children of a context (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, help="longest path (default: by the prompts, else 64 or what fits)")
-    parser.add_argument("--max-nodes", type=int, help="nodes a prompt (default: 150, or more when paths are long)")
+    parser.add_argument("--max-nodes", type=int, help="nodes per prompt (default: 150, or more when paths are long)")
     parser.add_argument("--shard", type=int, default=32, help="prompts in memory at a time (default: %(default)s)")
     parser.add_argument("--work", help="where unfinished work is kept (default: OUT.growing)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
@@ -177,7 +177,7 @@ def _told(args: argparse.Namespace, out: Path, tree: TokenTree, models: Sequence
         say(json.dumps(figures))
     else:
         say(
-            f"{out}: {tree.num_roots:,} prompts, {tree.size:,} nodes ({figures['nodes_per_prompt']} a prompt), "
+            f"{out}: {tree.num_roots:,} prompts, {tree.size:,} nodes ({figures['nodes_per_prompt']} per prompt), "
             f"{size / 1e6:.1f} MB, {figures['seconds']} s"
         )
         for name, usage in figures["asked"].items():

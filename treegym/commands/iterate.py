@@ -22,7 +22,7 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "anchor": (float, "on trees, for ppo, dapo and vapo: how hard probability is kept on the children"),
     "tree": (str, "a .tree file (default: the bundled tree; for expert, trees grown anew each round)"),
     "growth": (str, "how trees are grown: answers (an answer of each teacher), step, mixed, or samples"),
-    "steps": (int, "tokens a round, for ppo, dapo and vapo"),
+    "steps": (int, "tokens per round, for ppo, dapo and vapo"),
     "simulations": (int, "simulations a token, for expert"),
     "epochs": (int, "passes over what search found, for expert"),
     "learning-rate": (float, "of ppo, dapo and vapo"),

@@ -52,7 +52,7 @@ class IterateSettings:
     samples: int = 16  # texts per prompt and model, where trees are sampled
     teachers: list[str] = field(default_factory=list)  # who proposes when trees are grown; empty: the bundled ones
     reward: Any = None  # reward terms; None: the verifier
-    steps: int = 40_000  # tokens a round for ppo, dapo and vapo
+    steps: int = 40_000  # tokens per round for ppo, dapo and vapo
     simulations: int = 64  # for expert: simulations a token
     epochs: int = 4  # for expert: passes over what was found
     batch: int = 64  # examples a supervised step
