@@ -65,8 +65,8 @@ class LMPolicy(ChildScorer, BasePolicy):
         lora_rank: train low-rank adapters of this rank instead of all weights (extra `lora`); they are float32.
         adapters: a folder of adapters to go on from (`save_adapters`).
         gradient_checkpointing: recompute activations while learning, for less memory.
-        dtype: of the weights: float32, bfloat16, float16, or auto: as is fast here. What is learned of them is float32:
-            adapters are, and of all weights the optimizer keeps copies that are (`masters.py`).
+        dtype: of the weights: float32, bfloat16, float16, or auto: as is fast here. What is learned is kept in float32:
+            adapters, and copies of all weights that the optimizer keeps (`masters.py`).
         compile_model: run the layers through ``torch.compile``.
         anchor: weight of a loss that keeps the probability of the whole vocabulary on the children (see `lm_anchor`);
             without it, nothing in a loss over children holds the other tokens down.
