@@ -17,7 +17,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams
+from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams, trail_of
 from treegym.search.posteriors import Mixed, Prior, Scores, mixed_draws
 from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count
@@ -108,6 +108,7 @@ def ab_mcts(
     prior: Prior | Mixed = Prior(),  # noqa: B008 - it cannot be changed
     model_calls: int | None = None,
     seconds: float | None = None,
+    answers: int = 0,
 ) -> SearchResult:
     """Searches with AB-MCTS; scores are rewards on the way + value of the new state, best in about [0, 1].
 
@@ -116,6 +117,7 @@ def ab_mcts(
         prior: what is assumed of scores: a `Prior` (AB-MCTS-A) or a `Mixed` model (AB-MCTS-M).
         model_calls: calls of the simulator's `expand` at most, the roots' not counted.
         seconds: wall-clock time; a round under way is finished.
+        answers: how many of the best paths to return with the result.
     """
     budget, discount = positive("num_simulations", num_simulations), from_zero("discount", discount, 1.0)
     if not isinstance(prior, (Prior, Mixed)):
@@ -126,7 +128,7 @@ def ab_mcts(
     log_prior = log_policy(given)
     size, actions = log_prior.shape
     streams = root_streams(seed, root_ids, size)
-    tally = Tally(size, actions)
+    tally, trail = Tally(size, actions), trail_of(answers, states, given)
     store = StateStore(states, size * (budget + 1))
     store.put(np.arange(count(states)), states)
     table = arms(states) if arms is not None else None
@@ -167,6 +169,9 @@ def ab_mcts(
             below_prior = log_policy(judged)
             table = arms(below) if arms is not None else None
         row = np.cumsum(~ended) - 1
+        if trail is not None:
+            worths = np.zeros(len(asked)) if judged is None else np.where(ended, 0.0, judged.value[np.maximum(row, 0)])
+            trail.add(parents, chosen, moved, worths)
         for i, (b, way, arm) in enumerate(asked):
             open_ = judged is not None and not ended[i]
             at = int(row[i])
@@ -180,7 +185,7 @@ def ab_mcts(
             worth = float(judged.value[at]) if open_ and judged is not None else 0.0
             tally.evaluations[b] += int(open_)
             _learn(way, child, by_arm[b].of(arm), worth, discount, tally, b)
-    return tally.result(log_prior)
+    return tally.result(log_prior, answers=trail and trail.answers(answers, discount))
 
 
 def _learn(

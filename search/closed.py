@@ -127,7 +127,7 @@ class ClosedTree:
     ) -> SearchResult:
         """Plans from nodes; options as in `treegym.search.search`."""
         asked: dict[str, Any] = {"method": method, "num_simulations": num_simulations, "seed": seed, **options}
-        if method not in TREE_RULES:
+        if method not in TREE_RULES or options.get("answers"):
             return search(self, states, **asked)
         return search_closed(roots=states, **vars(self), **asked)
 

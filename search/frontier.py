@@ -14,7 +14,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, log_policy
+from treegym.search.paths import CheckedWorld, Tally, log_policy, trail_of
 from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
@@ -54,6 +54,7 @@ def frontier_search(
     root_ids: np.ndarray | None = None,
     model_calls: int | None = None,
     seconds: float | None = None,
+    answers: int = 0,
 ) -> SearchResult:
     """Searches by frontier; plays the move that leads to the best return found.
 
@@ -67,6 +68,7 @@ def frontier_search(
         branching: children judged of each, the likeliest first; all unless given.
         model_calls: calls of the simulator's `expand` at most, the roots' not counted.
         seconds: wall-clock time; a round under way is finished.
+        answers: how many of the best paths to return with the result.
     """
     if order not in ORDERS:
         raise ConfigError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}")
@@ -77,7 +79,7 @@ def frontier_search(
     prior = log_policy(given)
     size, actions = prior.shape
     branching = actions if branching is None else positive("branching", branching)
-    tally = Tally(size, actions)
+    tally, trail = Tally(size, actions), trail_of(answers, states, given)
     store = StateStore(states, size * (budget + 1))
     store.put(np.arange(count(states)), states)
     used = size
@@ -118,6 +120,9 @@ def frontier_search(
         judged = world.expand(store.get(numbers[alive])) if len(alive) else None
         log_priors = log_policy(judged) if judged is not None else np.zeros((0, actions))
         row = np.cumsum(~ended) - 1
+        if trail is not None:
+            worth = np.zeros(len(rounds)) if judged is None else np.where(ended, 0.0, judged.value[np.maximum(row, 0)])
+            trail.add(np.array([node.number for _, node, _ in rounds]), chosen, moved, worth)
         for i, (b, node, action) in enumerate(rounds):
             gained = node.gained + node.weight * float(moved.reward[i])
             weight = node.weight * discount
@@ -139,7 +144,7 @@ def frontier_search(
         for node in (*fronts[b], *waiting[b]):
             if node.first >= 0:
                 tally.best[b, node.first] = max(tally.best[b, node.first], node.score)
-    return tally.result(prior)
+    return tally.result(prior, answers=trail and trail.answers(answers, discount))
 
 
 beam, best_first, depth_first = (partial(frontier_search, order=order) for order in ORDERS)

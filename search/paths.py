@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from treegym.checks import whole
 from treegym.errors import ConfigError
+from treegym.search.answers import Answers, Trail
 from treegym.search.checks import FINITE, budget, expanded, first_beyond, stepped
 from treegym.search.output import root_ids_of
 from treegym.search.settings import seed_bits
 from treegym.search.simulator import Evaluation, SearchResult, Simulator, Transition
 
-__all__ = ["CheckedWorld", "Tally", "log_policy", "root_streams"]
+__all__ = ["CheckedWorld", "Tally", "log_policy", "root_streams", "trail_of"]
 
 
 class CheckedWorld:
@@ -80,6 +82,11 @@ def root_streams(seed: int, root_ids: Any, size: int) -> list[np.random.Generato
     return [np.random.default_rng([seed_bits(seed) % 2**64, int(name)]) for name in ids]
 
 
+def trail_of(answers: Any, states: Any, given: Evaluation) -> Trail | None:
+    """Returns where to note what a search comes to, if so many answers (0: none) are asked for."""
+    return Trail(states, given.value) if whole("answers", answers, low=0) else None
+
+
 class Tally:
     """Collects what was found through each first move."""
 
@@ -93,12 +100,15 @@ class Tally:
         self.visits[root, action] += 1
         self.best[root, action] = max(self.best[root, action], value)
 
-    def result(self, prior: np.ndarray, policy: np.ndarray | None = None) -> SearchResult:
+    def result(
+        self, prior: np.ndarray, policy: np.ndarray | None = None, answers: Answers | None = None
+    ) -> SearchResult:
         """Plays the move with the best outcome (ties: the likelier one); the policy is that move unless given.
 
         Args:
             prior: log-probabilities [B, A], -inf where illegal.
             policy: an improved policy [B, A].
+            answers: the best paths, where they were asked for.
         """
         found = np.isfinite(self.best).any(1)
         score = np.where(found[:, None], self.best, prior)
@@ -112,4 +122,4 @@ class Tally:
         q = np.where(self.visits > 0, self.best, np.nan).astype(np.float32)
         value = np.where(found, self.best.max(1), 0.0).astype(np.float32)
         used = int(self.evaluations.max(initial=0))
-        return SearchResult(action, policy.astype(np.float32), self.visits, q, value, used)
+        return SearchResult(action, policy.astype(np.float32), self.visits, q, value, used, answers)

@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError
+from treegym.search.answers import Trail
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams
+from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams, trail_of
 from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import take
 
 __all__ = ["best_of_n", "best_of_policy", "greedy", "lookahead", "sample"]
 
 
-def greedy(simulator: Simulator, states: Any, *, num_simulations: int = 1, seed: int = 0, **_: Any) -> SearchResult:
-    """Plays the most likely move; judges nothing but the root."""
+def greedy(
+    simulator: Simulator, states: Any, *, num_simulations: int = 1, seed: int = 0, answers: int = 0, **_: Any
+) -> SearchResult:
+    """Plays the most likely move; judges nothing but the root, so that its one answer is to stay there."""
     positive("num_simulations", num_simulations)
     given = CheckedWorld(simulator).roots(states)
+    trail = trail_of(answers, states, given)
     prior = log_policy(given)
     shape = prior.shape
     return SearchResult(
@@ -31,6 +35,7 @@ def greedy(simulator: Simulator, states: Any, *, num_simulations: int = 1, seed:
         np.full(shape, np.nan, np.float32),
         given.value.copy(),
         0,
+        trail and trail.answers(answers, 1.0),
     )
 
 
@@ -42,10 +47,11 @@ def sample(
     seed: int = 0,
     root_ids: np.ndarray | None = None,
     temperature: float = 1.0,
+    answers: int = 0,
     **_: Any,
 ) -> SearchResult:
     """Samples a move from the policy at a temperature."""
-    found = greedy(simulator, states, num_simulations=num_simulations)
+    found = greedy(simulator, states, num_simulations=num_simulations, answers=answers)
     if from_zero("temperature", temperature, math.inf) == 0:
         return found
     prior = log_policy(CheckedWorld(simulator).roots(states)) / temperature
@@ -86,6 +92,7 @@ def best_of_n(
     rerank: Callable[[Any, np.ndarray], np.ndarray] | None = None,
     model_calls: int | None = None,
     seconds: float | None = None,
+    answers: int = 0,
 ) -> SearchResult:
     """Samples paths with the policy until `num_simulations` states per root were judged; plays the best path's move.
 
@@ -98,6 +105,7 @@ def best_of_n(
         rerank: ``rerank(last states, returns) -> scores`` ranks finished paths by something else than their return.
         model_calls: calls of the simulator's `expand` at most, the roots' not counted.
         seconds: wall-clock time; a step under way is finished.
+        answers: how many of the best paths to return with the result.
     """
     budget, lanes, horizon = (
         positive("num_simulations", num_simulations),
@@ -110,7 +118,7 @@ def best_of_n(
     prior = log_policy(given)
     size, actions = prior.shape
     streams = root_streams(seed, root_ids, size)
-    tally = Tally(size, actions)
+    tally, trail = Tally(size, actions), trail_of(answers, states, given)
     scores: list[list[float]] = [[] for _ in range(size)]
     firsts: list[list[int]] = [[] for _ in range(size)]
     while (tally.evaluations < budget).any() and sum(map(len, scores)) < size * budget:
@@ -123,7 +131,7 @@ def best_of_n(
             break
         walked = walk(
             world, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
-            budget=budget, horizon=horizon, discount=discount, temperature=temperature,
+            budget=budget, horizon=horizon, discount=discount, temperature=temperature, trail=trail,
         )  # fmt: skip
         ranked = walked.returns if rerank is None else np.asarray(rerank(walked.states, walked.returns), np.float64)
         if ranked.shape != walked.returns.shape or np.isnan(ranked).any():
@@ -138,7 +146,7 @@ def best_of_n(
             for s, f in zip(scores, firsts, strict=True)
         ]
     )
-    return tally.result(prior, policy)
+    return tally.result(prior, policy, trail and trail.answers(answers, discount))
 
 
 def lookahead(
@@ -154,11 +162,12 @@ def lookahead(
     candidates: int = 16,
     model_calls: int | None = None,
     seconds: float | None = None,
+    answers: int = 0,
 ) -> SearchResult:
     """Simulates each candidate move for `horizon` steps of the policy and takes the one that is worth the most.
 
     A candidate is worth its rewards and the value of where it was at the horizon; with a temperature, the mean of as
-    many such walks as the budget allows. `model_calls` and `seconds` as in `best_of_n`.
+    many such walks as the budget allows. `model_calls`, `seconds` and `answers` as in `best_of_n`.
     """
     budget, horizon = positive("num_simulations", num_simulations), positive("horizon", horizon)
     discount, temperature = from_zero("discount", discount, 1.0), from_zero("temperature", temperature, math.inf)
@@ -167,7 +176,7 @@ def lookahead(
     prior = log_policy(given)
     size, actions = prior.shape
     streams = root_streams(seed, root_ids, size)
-    tally = Tally(size, actions)
+    tally, trail = Tally(size, actions), trail_of(answers, states, given)
     total = np.zeros((size, actions))
     order = np.argsort(-prior, axis=1, kind="stable")[:, : min(positive("candidates", candidates), actions)]
     open_ = np.isfinite(np.take_along_axis(prior, order, 1))
@@ -181,14 +190,14 @@ def lookahead(
         forced = order[owners, column]
         walked = walk(
             world, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
-            budget=budget, horizon=horizon, discount=discount, temperature=temperature, first=forced,
+            budget=budget, horizon=horizon, discount=discount, temperature=temperature, first=forced, trail=trail,
         )  # fmt: skip
         for owner, action, value in zip(owners, walked.first, walked.returns, strict=True):
             tally.visits[owner, action] += 1
             total[owner, action] += value
     seen = tally.visits > 0
     tally.best = np.where(seen, total / np.maximum(tally.visits, 1), -np.inf)
-    return tally.result(prior)
+    return tally.result(prior, answers=trail and trail.answers(answers, discount))
 
 
 class Walked:
@@ -212,6 +221,7 @@ def walk(
     discount: float,
     temperature: float,
     first: np.ndarray | None = None,
+    trail: Trail | None = None,
 ) -> Walked:
     """Walks L paths with the policy until they end; each new state costs its owner one of `budget` evaluations.
 
@@ -227,7 +237,7 @@ def walk(
     worth = value.astype(np.float64).copy()  # value of where each walk stands, 0 once it ended
     moves = np.full(lanes, -1, np.int64)
     policy = prior.copy()
-    alive = np.arange(lanes)
+    alive, at = np.arange(lanes), owners.copy()  # [L], numbers of where they are on the trail
     for depth in range(horizon):
         if depth:
             alive = alive[_rank(owners[alive]) < (budget - evaluations)[owners[alive]]]
@@ -246,10 +256,15 @@ def walk(
         returns[alive] += weight[alive] * moved.reward
         weight[alive] *= discount
         worth[alive[ended]] = 0.0
-        alive = alive[~ended]
-        if not len(alive):
+        gone, alive = alive, alive[~ended]
+        given = world.expand(store.get(alive)) if len(alive) else None
+        if trail is not None:
+            found = np.zeros(len(gone))
+            if given is not None:
+                found[~ended] = given.value
+            at[gone] = trail.add(at[gone], chosen, moved, found)
+        if given is None:
             break
-        given = world.expand(store.get(alive))
         np.add.at(evaluations, owners[alive], 1)
         policy[alive] = log_policy(given)
         worth[alive] = given.value

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from treegym.checks import whole
 from treegym.errors import ConfigError
 from treegym.search.checks import positive
 from treegym.search.compiled import CompiledSimulator, compiled_search
@@ -28,16 +29,19 @@ def tree_search(
     num_threads: int = 1,
     model_calls: int | None = None,
     seconds: float | None = None,
+    answers: int = 0,
     **options: Any,
 ) -> SearchResult:
     """Searches from each of B states with `num_simulations` simulations; options as in `Options`.
 
     Fewer when `model_calls` (calls of the evaluator) or `seconds` are spent before. A compiled simulator runs whole
-    searches in one kernel, on `num_threads` threads.
+    searches in one kernel, on `num_threads` threads. The best `answers` paths are part of the result.
     """
     settings = make_options(options)
     unlimited = model_calls is None and seconds is None
     plain = settings.leaves == 1 and not settings.transpositions and settings.widen_factor == 0
+    whole("answers", answers, low=0)
+    plain = plain and not answers  # a kernel that runs whole searches keeps no tree
     plain = plain and settings.players == 1  # a compiled model does not say whose turn it is
     if hasattr(simulator, "model") and unlimited and plain:
         return compiled_search(
@@ -53,7 +57,7 @@ def tree_search(
     if positive("num_threads", num_threads) > 1:
         raise ConfigError(
             f"num_threads is {num_threads}, but threads share whole searches inside one kernel: that takes a compiled "
-            "model, one leaf at a time, no transpositions, widening or budgets in calls or seconds"
+            "model, one leaf at a time, no transpositions, widening, answers or budgets in calls or seconds"
         )
     session = Session(
         simulator,
@@ -64,7 +68,8 @@ def tree_search(
         options=settings,
         root_ids=root_ids,
     )
-    return session.run(model_calls=model_calls, seconds=seconds)
+    result = session.run(model_calls=model_calls, seconds=seconds)
+    return result._replace(answers=session.answers(answers)) if answers else result
 
 
 puct, gumbel, uct, similarity, ments, rents = (partial(tree_search, method=name) for name in TREE_RULES)

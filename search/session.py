@@ -12,6 +12,7 @@ import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
+from treegym.search.answers import Answers, of_trees
 from treegym.search.checks import budget, check_range, expanded, positive, stepped
 from treegym.search.planner import Leaves, Planner
 from treegym.search.saved import check_known
@@ -84,6 +85,13 @@ class Session:
     def result(self) -> SearchResult:
         """Returns what was found so far."""
         return self.planner.result()
+
+    def answers(self, most: int = 1) -> Answers:
+        """Returns the best paths found so far, at most so many of each root; they are for one player."""
+        planner = self.planner
+        if planner.options.players > 1 or planner.options.discount < 0:
+            raise ConfigError("answers are paths that one player takes; with two, ask for the moves of both in turn")
+        return of_trees(planner.trees, planner.capacity, self._store.get, most, float(planner.options.discount))
 
     def step(self) -> int:
         """Evaluates one round of leaves; returns how many there were. If that fails, the round was never begun."""

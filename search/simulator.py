@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from treegym.search.answers import Answers
 
 __all__ = ["Evaluation", "SearchResult", "Simulator", "Transition"]
 
@@ -53,3 +56,4 @@ class SearchResult(NamedTuple):
     q: np.ndarray  # [B, A] float32, NaN where unvisited
     value: np.ndarray  # [B] float32, the searched value of the root
     simulations: int  # model evaluations charged to each root
+    answers: Answers | None = None  # the best paths found, where they were asked for (`answers=`)
