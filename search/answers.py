@@ -7,32 +7,16 @@ Letters: B roots, N states found, T moves of a path.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.simulator import Transition
+from treegym.search.simulator import Answer, Answers, Transition
 from treegym.search.states import count, take
 from treegym.search.tree import TERMINAL, Nodes
 
-__all__ = ["Answer", "Answers", "Trail", "of_trees", "vote"]
-
-
-class Answer(NamedTuple):
-    """A path from a root."""
-
-    actions: np.ndarray  # [T] int32
-    states: Any  # the T states they lead to, in the simulator's form
-    value: float
-    ended: bool
-
-
-class Answers(NamedTuple):
-    """The best answers of each of B roots, the best first, no two of the same moves."""
-
-    best: list[list[Answer]]  # ended or not
-    finished: list[list[Answer]]  # those that ended
+__all__ = ["Trail", "of_trees", "vote"]
 
 
 class Trail:

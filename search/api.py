@@ -42,6 +42,8 @@ METHODS = Registry(
         "beam": (f"{_HERE}.frontier:beam", "the best few states of every depth"),
         "best_first": (f"{_HERE}.frontier:best_first", "the best states first, at any depth"),
         "depth_first": (f"{_HERE}.frontier:depth_first", "the deepest states first"),
+        "rebase": (f"{_HERE}.rebase:rebase", "level by level, children shared out by what states look like"),
+        "dvts": (f"{_HERE}.dvts:dvts", "the best of its own children in each of several subtrees"),
         "ab_mcts": (f"{_HERE}.ab_mcts:ab_mcts", "wider or deeper, by Thompson sampling"),
         "ab_mcts_m": (f"{_HERE}.ab_mcts:ab_mcts_m", "the same, children as groups of a mixed model"),
     },

@@ -10,11 +10,11 @@ import numpy as np
 
 from treegym.checks import whole
 from treegym.errors import ConfigError
-from treegym.search.answers import Answers, Trail
+from treegym.search.answers import Trail
 from treegym.search.checks import FINITE, budget, expanded, first_beyond, stepped
 from treegym.search.output import root_ids_of
 from treegym.search.settings import seed_bits
-from treegym.search.simulator import Evaluation, SearchResult, Simulator, Transition
+from treegym.search.simulator import Answers, Evaluation, SearchResult, Simulator, Transition
 
 __all__ = ["CheckedWorld", "Tally", "log_policy", "root_streams", "trail_of"]
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
-from treegym.search.answers import Answers, of_trees
+from treegym.search.answers import of_trees
 from treegym.search.checks import budget, check_range, expanded, positive, stepped
 from treegym.search.planner import Leaves, Planner
 from treegym.search.saved import check_known
 from treegym.search.settings import Options, seed_bits
-from treegym.search.simulator import Evaluation, SearchResult, Simulator
+from treegym.search.simulator import Answers, Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count, differing, restore, take
 from treegym.search.tree import EMPTY
 from treegym.untrusted import json_of

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from treegym.search.answers import Answers
-
-__all__ = ["Evaluation", "SearchResult", "Simulator", "Transition"]
+__all__ = ["Answer", "Answers", "Evaluation", "SearchResult", "Simulator", "Transition"]
 
 
 class Evaluation(NamedTuple):
@@ -45,6 +42,22 @@ class Simulator(Protocol):
     def step(self, states: Any, actions: np.ndarray) -> Transition:
         """Returns next states, rewards and whether each next state is terminal. Never changes `states`."""
         ...
+
+
+class Answer(NamedTuple):
+    """A path from a root."""
+
+    actions: np.ndarray  # [T] int32
+    states: Any  # the T states they lead to, in the simulator's form
+    value: float
+    ended: bool
+
+
+class Answers(NamedTuple):
+    """The best answers of each of B roots, the best first, no two of the same moves."""
+
+    best: list[list[Answer]]  # ended or not
+    finished: list[list[Answer]]  # those that ended
 
 
 class SearchResult(NamedTuple):

@@ -9,8 +9,9 @@ import pytest
 
 from treegym.errors import ConfigError
 from treegym.search import Evaluation, Transition, names, search
-from treegym.search.answers import Answer, vote
+from treegym.search.answers import vote
 from treegym.search.closed import ClosedTree
+from treegym.search.simulator import Answer
 
 SEARCHING = [name for name in names() if name not in ("greedy", "sample")]
 
