@@ -17,6 +17,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from treegym.envs.single import checked_options, whole_actions
 from treegym.errors import ConfigError
 from treegym.models.base import TextTokenizer, check_length
 from treegym.models.tokens.boundary import pieces_of
@@ -117,10 +118,10 @@ class FreeTextVectorEnv(VectorEnv):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         super().reset(seed=seed if isinstance(seed, int) else None)
-        options = options or {}
+        options = dict(checked_options(options))
         which = np.asarray(options.get("reset_mask", np.ones(self.num_envs, bool)), bool)
         drawn = self.np_random.integers(len(self.prompts), size=self.num_envs)
-        asked = np.asarray(options.get("roots", np.full(self.num_envs, -1)), np.int64)
+        asked = whole_actions(options.get("roots", np.full(self.num_envs, -1)))
         if which.shape != (self.num_envs,) or asked.shape != (self.num_envs,):
             raise ConfigError(f"reset_mask and roots must have one entry for each of {self.num_envs} lanes")
         if asked.max() >= len(self.prompts):
@@ -132,7 +133,10 @@ class FreeTextVectorEnv(VectorEnv):
         return self._observe(), {"root": self._root.copy()}
 
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        actions = np.asarray(actions, np.int64)
+        actions = whole_actions(actions)
+        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= self.single_action_space.n:
+            last = int(self.single_action_space.n) - 1
+            raise ConfigError(f"actions must be {self.num_envs} tokens from 0 to {last}; got {str(actions)[:80]}")
         if self._done.any():
             raise ConfigError(f"lane {int(np.flatnonzero(self._done)[0])} has ended; reset it with a reset_mask first")
         lanes = np.arange(self.num_envs)

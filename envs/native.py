@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from treegym.checks import is_whole
 from treegym.display import plain
 from treegym.envs.lanes import Lanes
-from treegym.envs.single import checked_render_mode, checked_root, whole_actions
+from treegym.envs.single import checked_options, checked_render_mode, checked_root, whole_actions
 from treegym.errors import ConfigError
 
 __all__ = ["NativeVectorEnv"]
@@ -47,6 +47,9 @@ class NativeVectorEnv(VectorEnv):
             VectorEnv.reset(self, seed=int(seed))
             seed = [int(seed) + lane for lane in range(self.num_envs)]
         if seed is not None:
+            listed = isinstance(seed, list | tuple) or (isinstance(seed, np.ndarray) and seed.ndim == 1)
+            if not listed or not all(one is None or is_whole(one) for one in seed):
+                raise ConfigError(f"seed is {str(seed)[:80]}; a whole number was expected, or one (or None) per lane")
             if len(seed) != self.num_envs:
                 raise ConfigError(f"{len(seed)} seeds came for {self.num_envs} environments; pass one each")
             keys = [_lane_key(one) if one is not None else self.np_random.integers(2**63) for one in seed]
@@ -60,7 +63,7 @@ class NativeVectorEnv(VectorEnv):
 
         ``options["roots"]`` gives each lane a root, -1 leaves it to chance; ``options["root"]`` gives all the same.
         """
-        options = options or {}
+        options = dict(checked_options(options))
         if (root := checked_root(options)) is not None:
             options = {"roots": np.full(self.num_envs, root), **options}
         which, roots = options.get("reset_mask"), options.get("roots")

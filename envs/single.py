@@ -5,7 +5,7 @@ A subclass has `lanes` (one lane, with `seed`, `begin`, `observe`) and says what
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -19,6 +19,7 @@ __all__ = [
     "RENDER_MODES",
     "NativeEnv",
     "check_keywords",
+    "checked_options",
     "checked_render_mode",
     "checked_root",
     "whole_action",
@@ -43,9 +44,18 @@ def checked_render_mode(mode: str | None) -> str | None:
     return mode
 
 
+def checked_options(options: Any) -> Mapping[str, Any]:
+    """Returns the options of a reset, or raises ConfigError for what is no table of them."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"the options are {str(options)[:80]!r}; a dict such as {{'root': 3}} was expected")
+    return options
+
+
 def checked_root(options: dict[str, Any] | None) -> int | None:
     """Returns ``options["root"]``, or raises ConfigError unless it could be the index of a root."""
-    root = (options or {}).get("root")
+    root = checked_options(options).get("root")
     if root is not None and not (is_whole(root) and 0 <= root < MOST):
         raise ConfigError(f"options['root'] is {root!r}; expected a whole number from 0")
     return root if root is None else int(root)
@@ -66,7 +76,10 @@ def whole_actions(actions: Any) -> np.ndarray:
 
     NaN, fractions and words are refused, not rounded: whoever sends them has not decided on an action.
     """
-    given = np.asarray(actions)
+    try:
+        given = np.asarray(actions)
+    except ValueError as error:  # lists of different lengths
+        raise ConfigError(f"an action is {str(actions)[:80]}; whole numbers were expected") from error
     if given.dtype != np.int64:
         fits = given.dtype.kind in "iub" or (given.dtype.kind == "f" and bool((np.trunc(given) == given).all()))
         if not fits or bool((np.abs(given, dtype=np.float64) >= MOST).any()):

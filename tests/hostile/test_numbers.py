@@ -96,3 +96,22 @@ def test_what_validates_stays_in_the_observation_space(column: str, value: float
             seen, *_ = env.step(np.zeros(4, np.int64))
     finally:
         tree.column(column)[:] = kept
+
+
+@pytest.mark.parametrize("odd", [5, 1.5, "x", b"x", [1], (0,), np.arange(3), object()])
+@pytest.mark.parametrize("env_id", ["TokenTree-v0", "CandidateSelection-v0", "TestTimeCompute-v0"])
+def test_options_and_seeds_that_are_none(env_id: str, odd: Any) -> None:
+    """A table of options, a seed or one per lane: anything else is told, not run into."""
+    for env in (gym.make(env_id), gym.make_vec(env_id, num_envs=2)):
+        with pytest.raises(ConfigError, match="options are"):
+            env.reset(seed=0, options=odd)
+    if not isinstance(odd, int):
+        with pytest.raises(ConfigError, match="seed"):
+            gym.make_vec(env_id, num_envs=2).reset(seed=odd)
+
+
+def test_lists_of_different_lengths_are_no_actions() -> None:
+    for env in (gym.make("TokenTree-v0"), gym.make_vec("TokenTree-v0", num_envs=2)):
+        env.reset(seed=0)
+        with pytest.raises(ConfigError, match="whole numbers were expected"):
+            env.step([[0], [0, 1]])
