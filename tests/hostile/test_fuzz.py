@@ -13,6 +13,8 @@ import pytest
 
 SEED = os.environ.get("TREEGYM_HOSTILE_SEED", "0")
 COUNT = int(os.environ.get("TREEGYM_HOSTILE_COUNT", "2000"))
+MINUTES = os.environ.get("TREEGYM_HOSTILE_MINUTES", "55")
+KERNELS = ("tree", "checkpoint ppo", "checkpoint zero", "search", "search joined", "search of lanes")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,7 +30,7 @@ def fuzzed(*words: str, seconds: float, **environment: str) -> dict[str, Any]:
 def check(found: dict[str, Any], count: int) -> None:
     for name, tally in found["formats"].items():
         assert tally["failed"] == [], name
-        assert tally["tried"] == count
+        assert tally["tried"] == count or (count > 100 and tally["tried"] > 100), name  # where the time was over
         assert tally["refused"], name
     assert found["grown_mib"] < 1024
 
@@ -40,21 +42,23 @@ def test_a_few_damaged_files_of_every_format() -> None:
 @pytest.mark.hostile
 @pytest.mark.timeout(4000)
 def test_many_damaged_files_of_every_format() -> None:
-    check(fuzzed("--count", str(COUNT), seconds=3600), COUNT)
+    check(fuzzed("--count", str(COUNT), "--minutes", MINUTES, seconds=3900), COUNT)
+
+
+def test_the_worst_cases_are_refused() -> None:
+    """Files that crashed, hung, leaked or lied once; what is found later goes into `corpus.py`."""
+    found = fuzzed("--corpus", seconds=400)
+    for name, tally in found["formats"].items():
+        assert tally["failed"] == [], name
+        assert tally["tried"] == tally["refused"]
+        assert tally["most_mib"] < 200, name
+    assert sum(tally["tried"] for tally in found["formats"].values()) > 100
 
 
 @pytest.mark.hostile
 @pytest.mark.timeout(4000)
 def test_kernels_stay_within_their_arrays(tmp_path: Path) -> None:
     """The formats that kernels walk, with every index of a kernel checked (compiled anew: this takes minutes)."""
-    words = [
-        "--count",
-        str(COUNT // 10),
-        "--format",
-        "tree",
-        "--format",
-        "checkpoint ppo",
-        "--format",
-        "checkpoint zero",
-    ]
+    formats = [word for name in KERNELS for word in ("--format", name)]
+    words = ["--count", str(COUNT // 10), "--minutes", "15", *formats]
     check(fuzzed(*words, seconds=3600, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path)), COUNT // 10)
