@@ -17,7 +17,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams, trail_of
+from treegym.search.paths import CheckedWorld, Tally, found_on, log_policy, root_streams, trail_of
 from treegym.search.posteriors import Mixed, Prior, Scores, mixed_draws
 from treegym.search.simulator import Evaluation, SearchResult, Simulator
 from treegym.search.states import StateStore, count
@@ -185,7 +185,7 @@ def ab_mcts(
             worth = float(judged.value[at]) if open_ and judged is not None else 0.0
             tally.evaluations[b] += int(open_)
             _learn(way, child, by_arm[b].of(arm), worth, discount, tally, b)
-    return tally.result(log_prior, answers=trail and trail.answers(answers, discount))
+    return tally.result(log_prior, answers=found_on(trail, answers, discount))
 
 
 def _learn(

@@ -24,10 +24,12 @@ class Trail:
 
     def __init__(self, states: Any, value: np.ndarray) -> None:
         size = count(states)
-        self._states = [states]
-        self._parent = [np.full(size, -1)]
-        self._action, self._reward = [np.zeros(size, np.int32)], [np.zeros(size)]
-        self._ended, self._worth = [np.zeros(size, np.bool_)], [np.asarray(value, np.float64)]
+        self._states: list[Any] = [states]
+        self._parent: list[np.ndarray] = [np.full(size, -1)]
+        self._action: list[np.ndarray] = [np.zeros(size, np.int32)]
+        self._reward: list[np.ndarray] = [np.zeros(size)]
+        self._ended: list[np.ndarray] = [np.zeros(size, np.bool_)]
+        self._worth: list[np.ndarray] = [np.asarray(value, np.float64)]
         self._size, self.roots = size, size
 
     def add(self, parents: np.ndarray, actions: np.ndarray, moved: Transition, worth: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, log_policy, trail_of
+from treegym.search.paths import CheckedWorld, Tally, found_on, log_policy, trail_of
 from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
@@ -121,8 +121,8 @@ def frontier_search(
         log_priors = log_policy(judged) if judged is not None else np.zeros((0, actions))
         row = np.cumsum(~ended) - 1
         if trail is not None:
-            worth = np.zeros(len(rounds)) if judged is None else np.where(ended, 0.0, judged.value[np.maximum(row, 0)])
-            trail.add(np.array([node.number for _, node, _ in rounds]), chosen, moved, worth)
+            worths = np.zeros(len(rounds)) if judged is None else np.where(ended, 0.0, judged.value[np.maximum(row, 0)])
+            trail.add(np.array([node.number for _, node, _ in rounds]), chosen, moved, worths)
         for i, (b, node, action) in enumerate(rounds):
             gained = node.gained + node.weight * float(moved.reward[i])
             weight = node.weight * discount
@@ -144,7 +144,7 @@ def frontier_search(
         for node in (*fronts[b], *waiting[b]):
             if node.first >= 0:
                 tally.best[b, node.first] = max(tally.best[b, node.first], node.score)
-    return tally.result(prior, answers=trail and trail.answers(answers, discount))
+    return tally.result(prior, answers=found_on(trail, answers, discount))
 
 
 beam, best_first, depth_first = (partial(frontier_search, order=order) for order in ORDERS)

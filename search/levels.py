@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams, trail_of
+from treegym.search.paths import CheckedWorld, Tally, found_on, log_policy, root_streams, trail_of
 from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import StateStore, count
 
@@ -52,7 +52,7 @@ def level_search(
     seconds: float | None,
     answers: int,
 ) -> SearchResult:
-    """Goes down by a rule until the budget is spent or every path has ended; plays the move of the best path found.
+    """Goes down by a rule until the budget is spent; plays the move of the best path that ended.
 
     Paths that ended before the budget are followed by new ones from the root, with other draws.
     """
@@ -122,6 +122,8 @@ def level_search(
                 fronts[b].append(Stand(int(numbers[i]), first, group, gained, weight, score, log_priors[i]))
         for b in {b for b, *_ in rounds}:
             fronts[b] = level.keep(fronts[b], finished[b])
+    unfinished = np.isneginf(tally.best).all(1)
     for b, first, score in hopes.values():
-        tally.best[b, first] = max(tally.best[b, first], score)
-    return tally.result(prior, answers=trail and trail.answers(answers, discount))
+        if unfinished[b]:  # what states look like decides only where no path has ended
+            tally.best[b, first] = max(tally.best[b, first], score)
+    return tally.result(prior, answers=found_on(trail, answers, discount))

@@ -16,7 +16,7 @@ from treegym.search.output import root_ids_of
 from treegym.search.settings import seed_bits
 from treegym.search.simulator import Answers, Evaluation, SearchResult, Simulator, Transition
 
-__all__ = ["CheckedWorld", "Tally", "log_policy", "root_streams", "trail_of"]
+__all__ = ["CheckedWorld", "Tally", "found_on", "log_policy", "root_streams", "trail_of"]
 
 
 class CheckedWorld:
@@ -85,6 +85,11 @@ def root_streams(seed: int, root_ids: Any, size: int) -> list[np.random.Generato
 def trail_of(answers: Any, states: Any, given: Evaluation) -> Trail | None:
     """Returns where to note what a search comes to, if so many answers (0: none) are asked for."""
     return Trail(states, given.value) if whole("answers", answers, low=0) else None
+
+
+def found_on(trail: Trail | None, most: int, discount: float) -> Answers | None:
+    """Returns the best answers on a trail, None where there is none."""
+    return None if trail is None else trail.answers(most, discount)
 
 
 class Tally:

@@ -12,7 +12,7 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.answers import Trail
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, log_policy, root_streams, trail_of
+from treegym.search.paths import CheckedWorld, Tally, found_on, log_policy, root_streams, trail_of
 from treegym.search.simulator import SearchResult, Simulator
 from treegym.search.states import take
 
@@ -35,7 +35,7 @@ def greedy(
         np.full(shape, np.nan, np.float32),
         given.value.copy(),
         0,
-        trail and trail.answers(answers, 1.0),
+        found_on(trail, answers, 1.0),
     )
 
 
@@ -146,7 +146,7 @@ def best_of_n(
             for s, f in zip(scores, firsts, strict=True)
         ]
     )
-    return tally.result(prior, policy, trail and trail.answers(answers, discount))
+    return tally.result(prior, policy, found_on(trail, answers, discount))
 
 
 def lookahead(
@@ -197,7 +197,7 @@ def lookahead(
             total[owner, action] += value
     seen = tally.visits > 0
     tally.best = np.where(seen, total / np.maximum(tally.visits, 1), -np.inf)
-    return tally.result(prior, answers=trail and trail.answers(answers, discount))
+    return tally.result(prior, answers=found_on(trail, answers, discount))
 
 
 class Walked:
