@@ -35,7 +35,7 @@ class Job:
     stops_text: Callable[[list[int]], bool] | None = None  # whether the text so far holds a stop string
     top: int | None = None  # log-probabilities wanted per position; None wants not even the token's own
     echo: bool = False  # score the prompt itself
-    on_token: Callable[[Position], None] | None = None  # for streaming; called from the batcher's thread
+    on_token: Callable[[Position | None], None] | None = None  # for streaming, from the batcher's thread; None: notes
 
     generated: list[Position] = field(default_factory=list)
     scored: list[Position] | None = None

@@ -41,6 +41,7 @@ async def events(
 ) -> AsyncIterator[bytes]:
     """Yields the events of one job; a failure in mid-stream is told as an error event."""
     sent, told = 0, 0  # characters, positions
+    noted = None  # what a search has said of itself
     chat = kind.startswith("chat")
     while True:
         await queue.get()
@@ -53,13 +54,17 @@ async def events(
         text = _settled(speaker.text(job, asked), asked, finished)
         positions = job.generated[told : len(job.generated)]
         delta, sent, told = text[sent:], max(sent, len(text)), told + len(positions)
-        if delta or positions or finished:
+        notes = job.notes
+        news = notes is not None and notes is not noted
+        if delta or positions or finished or news:
             choice: dict[str, Any] = {"index": 0, "finish_reason": job.finish_reason if finished else None}
             choice |= {"delta": {"content": delta}} if chat else {"text": delta}
             if asked.logprobs and not chat:
                 choice["logprobs"] = speaker.logprobs(positions, asked.by_id)
             if asked.list_ids:
                 choice["token_ids"] = [p.token for p in positions]
+            if news or (finished and notes is not None):
+                choice["search"] = noted = notes
             answer = speaker.answer("chat.completion.chunk" if chat else kind, [job], [choice])
             yield b"data: " + json.dumps(answer, allow_nan=False).encode() + b"\n\n"
         if finished:

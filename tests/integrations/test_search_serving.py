@@ -68,16 +68,19 @@ def test_search_finds_what_pays_more_and_says_what_it_cost(model: Any, method: s
 
 
 def test_a_stream_and_a_chat_are_served_too(model: Any) -> None:
-    with _serving(model, "best_of_n", 4) as served:
+    with _serving(model, "best_of_n", 16) as served:
         whole = _ask(served.url, PROMPTS[0])["choices"][0]["text"]
         body = {"prompt": PROMPTS[0], "max_tokens": 24, "temperature": 1.0, "seed": 3, "stream": True}
         with httpx.stream("POST", f"{served.url}/completions", json=body, timeout=60) as stream:
             events = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
         pieces = [json.loads(event) for event in events if event != "[DONE]"]
         assert "".join(piece["choices"][0].get("text", "") for piece in pieces if piece["choices"]) == whole
+        told = [choice["search"] for piece in pieces for choice in piece["choices"] if "search" in choice]
+        assert (told[0]["answers"], told[-1]["answers"]) == (8, 16)  # how far it is, and the winner
+        assert told[-1]["score"] == whole.count("5")
         chat = {"messages": [{"role": "user", "content": PROMPTS[0]}], "max_tokens": 8, "seed": 1}
         answer = httpx.post(f"{served.url}/chat/completions", json=chat, timeout=60).json()
-        assert answer["choices"][0]["search"]["answers"] == 4
+        assert answer["choices"][0]["search"]["answers"] == 16
 
 
 def test_bad_settings_are_one_sentence(model: Any) -> None:

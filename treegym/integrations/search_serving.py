@@ -25,6 +25,7 @@ __all__ = ["METHODS", "SearchingBatcher"]
 METHODS = ("best_of_n", "beam", "puct")
 WIDTH = 4  # children that PUCT considers at a node
 C_PUCT = 1.25
+SIDE_BY_SIDE = 8  # samples of best_of_n between two words of progress
 
 
 @dataclass
@@ -111,8 +112,7 @@ class SearchingBatcher:
             search = _Search(self._inner, job)
             found = getattr(self, f"_{self._method}")(search)
             best = max(found, key=lambda answer: (answer.score, answer.logprob))
-            job.notes = {"method": self._method, "budget": self.budget, "score": best.score, "answers": len(found),
-                         "tokens": search.tokens, "logprob": best.logprob}  # fmt: skip
+            job.notes = {**self._notes(search, found), "logprob": best.logprob}
             for position in best.positions:
                 job.generated.append(position)
                 if job.on_token is not None:
@@ -121,6 +121,20 @@ class SearchingBatcher:
             job.done.set_result(job)
         except Exception as error:  # noqa: BLE001 (handed to whoever waits for the job)
             job.done.set_exception(error)
+
+    def _notes(self, search: _Search, answers: Sequence[_Found]) -> dict[str, Any]:
+        """What is told of a search; a score that is not known is None."""
+        best = max((answer.score for answer in answers), default=-math.inf)
+        return {
+            "method": self._method, "budget": self.budget, "answers": len(answers), "tokens": search.tokens,
+            "score": best if math.isfinite(best) else None,
+        }  # fmt: skip
+
+    def _tell(self, search: _Search, answers: Sequence[_Found]) -> None:
+        """Tells whoever reads the answer as a stream how far the search has come."""
+        if search.job.on_token is not None:
+            search.job.notes = self._notes(search, answers)
+            search.job.on_token(None)
 
     def _scored(self, search: _Search, answers: list[_Found]) -> list[_Found]:
         """Fills in the rewards; an answer that could not be scored counts as the worst."""
@@ -139,8 +153,12 @@ class SearchingBatcher:
         return answers
 
     def _best_of_n(self, search: _Search) -> list[_Found]:
-        answers = search.extend([[]] * self.budget, search.job.max_tokens, sampled=True)
-        return self._scored(search, answers)
+        found: list[_Found] = []
+        for _ in range(0, self.budget, SIDE_BY_SIDE):
+            count = min(SIDE_BY_SIDE, self.budget - len(found))
+            found += self._scored(search, search.extend([[]] * count, search.job.max_tokens, sampled=True))
+            self._tell(search, found)
+        return found
 
     def _beam(self, search: _Search) -> list[_Found]:
         beams = [_Found([])]
@@ -158,6 +176,7 @@ class SearchingBatcher:
                 ended = search.is_end(beam.positions)
                 beam.finish_reason = "stop" if ended else ""
                 (whole_ones if ended else beams).append(beam)
+            self._tell(search, whole_ones)
             if not beams or len(whole_ones) >= self.budget:
                 break
         for beam in beams if not whole_ones else []:
@@ -187,6 +206,7 @@ class SearchingBatcher:
                     for t, lp in zip(first.top_ids, first.top_logprobs, strict=True)
                 ]
             answers.append(answer)
+            self._tell(search, answers)
             for passed in path:
                 passed.visits += 1
                 passed.total += answer.score if math.isfinite(answer.score) else 0.0
