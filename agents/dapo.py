@@ -55,17 +55,21 @@ class GroupSampling(PolicyGradient):
         return rollout
 
     def sample_groups(self, collector: Collector, count: int, first_group: int) -> Trajectories:
-        """Returns `count` groups of `group_size` episodes, their roots drawn at random."""
+        """Returns `count` groups of `group_size` episodes, their roots drawn at random.
+
+        Where an environment cannot be reset to a root, the episodes of a group begin with the same seed: alike, and
+        where the environment itself draws, with the same draws.
+        """
         assert self.world is not None
+        size = self.settings.group_size
         roots = self.world.roots()
+        starts: dict[str, np.ndarray] = {}
         if roots is None:
-            raise ConfigError(
-                f"{type(self).__name__} needs groups of episodes from one root, and this environment cannot be reset "
-                "to a root (env.unwrapped.roots is missing); use PPO, or an environment with roots"
-            )
-        chosen = self.rng.choice(roots, size=count, replace=count > len(roots))
-        groups = np.repeat(np.arange(first_group, first_group + count), self.settings.group_size)
-        return collector.episodes(len(groups), np.repeat(chosen, self.settings.group_size), groups)
+            starts["seeds"] = np.repeat(self.rng.integers(2**31, size=count), size)
+        else:
+            starts["roots"] = np.repeat(self.rng.choice(roots, size=count, replace=count > len(roots)), size)
+        groups = np.repeat(np.arange(first_group, first_group + count), size)
+        return collector.episodes(len(groups), groups=groups, group_size=size, enough=self.enough_steps(), **starts)
 
     def punishment(self, rollout: Trajectories) -> np.ndarray:
         """Returns what each episode's return is lowered by for its length, ``[E] float32``, at most 0."""
@@ -128,16 +132,20 @@ class DAPO(GroupSampling):
         collector = self.collector(callback)
         wanted = max(1, s.n_episodes // s.group_size)
         kept: list[Trajectories] = []
-        groups = rounds = sampled = 0
+        groups = rounds = sampled = steps = 0
+        last = self.num_timesteps + self.steps_left()
         while groups < wanted and rounds < (s.max_resamples if s.dynamic_sampling else 1):
-            part = self.sample_groups(collector, wanted, sampled)
-            sampled += wanted
+            if steps >= s.rollout_steps or self.num_timesteps >= last:
+                break
+            part = self.sample_groups(collector, wanted, rounds * wanted)
+            sampled += part.episodes // s.group_size
             rounds += 1
             self.note_episodes(collector, part)
             if s.dynamic_sampling:
                 part = part.select(informative_groups(part.returns, part.groups, part.correctness))
             if part.episodes:
                 kept.append(part)
+                steps += part.steps
                 groups += len(np.unique(part.groups))
         self.logger.record("rollout/groups_sampled", sampled)
         self.logger.record("rollout/groups_kept", min(groups, wanted))

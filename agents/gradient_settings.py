@@ -16,6 +16,7 @@ class GradientSettings(Settings):
     """Switches of every policy-gradient learner; names as in SB3 where SB3 has them."""
 
     n_episodes: int = 256  # whole episodes per rollout
+    rollout_steps: int = 8192  # but no further episode begins once a rollout has taken so many steps
     n_steps: int | None = None  # steps per lane and rollout instead (SB3's way); episodes are cut and bootstrapped
     learning_rate: Schedule = 3e-4
     n_epochs: int = 4

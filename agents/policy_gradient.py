@@ -30,6 +30,8 @@ from treegym.errors import LossIsNaN
 
 __all__ = ["PolicyGradient", "adapted_beta"]
 
+FEWEST_STEPS = 2048  # SB3's rollout: a budget that is nearly spent is overrun by so many rather than learned from badly
+
 
 class PolicyGradient(Agent):
     """Collects, weighs, steps. See the module's docstring."""
@@ -75,7 +77,7 @@ class PolicyGradient(Agent):
         if self.settings.n_steps is not None:
             rollout = collector.pieces(self.settings.n_steps)
         else:
-            rollout = collector.episodes(self.settings.n_episodes)
+            rollout = collector.episodes(self.settings.n_episodes, enough=self.enough_steps())
         self.note_episodes(collector, rollout)
         return rollout
 
@@ -256,6 +258,15 @@ class PolicyGradient(Agent):
         return rollout
 
     # ------------------------------------------------------------------ helpers and state
+
+    def enough_steps(self) -> int:
+        """Returns after how many steps a rollout begins no further episodes: what is set, or left of the budget."""
+        return min(self.settings.rollout_steps, self.steps_left())
+
+    def steps_left(self) -> int:
+        """Returns how many steps of the budget are left to this process; never fewer than an update can learn from."""
+        left = -(-(self._total_timesteps - self.num_timesteps) // self.processes.count)
+        return max(left, FEWEST_STEPS)
 
     def collector(self, callback: BaseCallback) -> Collector:
         assert self.world is not None

@@ -38,7 +38,7 @@ class Settings:
 LARGEST = 2**31  # of whole numbers: as many lanes, steps or positions fit into no memory
 SIZES = frozenset({
     "n_envs", "n_steps", "n_episodes", "n_epochs", "batch_size", "micro_batch", "buffer_size", "num_simulations",
-    "predict_simulations", "group_size", "n_step", "kl_horizon",
+    "predict_simulations", "group_size", "n_step", "kl_horizon", "rollout_steps",
 })  # at least 1 # fmt: skip
 _FITS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (lambda value: is_whole(value) and 0 <= value < LARGEST, f"a whole number from 0 to {LARGEST - 1:,}"),

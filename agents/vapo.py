@@ -77,7 +77,7 @@ class VAPO(GroupSampling):
         if self.settings.group_sampling:
             return super().collect(callback)
         collector = self.collector(callback)
-        rollout = collector.episodes(self.settings.n_episodes)
+        rollout = collector.episodes(self.settings.n_episodes, enough=self.enough_steps())
         self.note_episodes(collector, rollout)
         return rollout
 

@@ -229,7 +229,7 @@ class _Timing:
         waits = (self.pauses[CANDIDATE] - self.pauses[ORIGINAL]) / max(1, self.calls)  # more than the original's
         if self.clocks.both and waits > PAUSES and wall.high < speed.low:
             speed = wall
-        elif self.clocks.both and waits < -PAUSES and wall.low > speed.high:
+        elif self.clocks.both and waits < -PAUSES and wall.value > speed.value:
             speed = Interval(*(min(1.0, end) for end in (speed.value, speed.low, speed.high)))
         return speed, wall, cpu
 

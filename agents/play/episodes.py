@@ -49,13 +49,17 @@ class Episodes(NamedTuple):
         return np.concatenate(parts)[self.order]
 
 
-def begin(world: World, size: int, roots: np.ndarray | None, seed: int) -> None:
-    """Resets all lanes, the first `size` to ``roots [size]`` if given."""
-    padded = None
-    if roots is not None:
-        padded = np.full(world.num_envs, roots[0], np.int64)
-        padded[:size] = roots
-    world.reset(np.ones(world.num_envs, np.bool_), roots=padded, seed=seed)
+def begin(world: World, size: int, roots: np.ndarray | None, seed: int | np.ndarray) -> None:
+    """Resets all lanes, the first `size` to ``roots [size]`` if given; lanes of equal ``seed [size]`` start alike."""
+
+    def padded(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, np.full(world.num_envs - size, values[0], np.int64)])
+
+    world.reset(
+        np.ones(world.num_envs, np.bool_),
+        roots=None if roots is None else padded(roots),
+        seed=padded(seed) if isinstance(seed, np.ndarray) else seed,
+    )
 
 
 def play(

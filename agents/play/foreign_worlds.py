@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from treegym.agents.play.world import PlayStep, Rows, discrete, roots_of, rows_of, scalar_reward, take
+from treegym.agents.play.world import PlayStep, Rows, Seed, discrete, roots_of, rows_of, scalar_reward, take
 from treegym.agents.schema import Expected, check_arrays
 from treegym.errors import ConfigError, DataError
 
@@ -38,10 +38,13 @@ class ListWorld:
         self._seeds = np.full(self.num_envs, -1, np.int64)
         self._played: list[list[int]] = [[] for _ in range(self.num_envs)]
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: Seed = None) -> None:
         for lane in np.flatnonzero(which).tolist():
             options = None if roots is None else {"root": int(roots[lane])}
-            lane_seed = None if seed is None else (seed + int(lane)) % 2**31
+            if isinstance(seed, np.ndarray):
+                lane_seed = int(seed[lane])
+            else:
+                lane_seed = None if seed is None else (seed + lane) % 2**31
             self._seeds[lane] = -1 if lane_seed is None else lane_seed
             self._played[lane] = []
             observation, _ = self.envs[lane].reset(seed=lane_seed, options=options)
@@ -119,9 +122,13 @@ class VecEnvWorld:
         self._rows: Rows = {}  # the same, but those that ended still at their end
         self._running = False
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: Seed = None) -> None:
         if roots is not None:
             raise ConfigError("an SB3 VecEnv cannot be reset to a root; pass the Gymnasium environment itself")
+        if isinstance(seed, np.ndarray):
+            raise ConfigError(
+                "an SB3 VecEnv cannot start two episodes alike, which groups need; pass the Gymnasium environment itself"
+            )
         if which.all() or not self._running:
             if seed is not None:
                 self.env.seed(seed % 2**31)

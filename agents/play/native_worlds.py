@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from treegym.agents.play.world import PlayStep, Rows, discrete, roots_of, rows_of, take
+from treegym.agents.play.world import PlayStep, Rows, Seed, discrete, roots_of, rows_of, take
 from treegym.envs.lanes import Lanes
 from treegym.envs.token_tree.world import TreeWorld
 
@@ -26,12 +26,13 @@ class NativeWorld:
         self._done = np.zeros(self.num_envs, np.bool_)
         self._rows: Rows = {}
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: Seed = None) -> None:
         options: dict[str, Any] = {} if which.all() else {"reset_mask": which}
         if roots is not None:
             options["roots"] = np.asarray(roots)
         # A seed starts all lanes' randomness anew, so it goes with a reset of all lanes only.
-        observation, _ = self.env.reset(seed=seed if which.all() else None, options=options or None)
+        seeds = seed.tolist() if isinstance(seed, np.ndarray) else seed
+        observation, _ = self.env.reset(seed=seeds if which.all() else None, options=options or None)
         self._done = self._done & ~which
         self._rows = rows_of(observation)
 
@@ -88,7 +89,7 @@ class LanesWorld:
         """The token tree that is walked, if it is one."""
         return self.lanes.world if isinstance(self.lanes.world, TreeWorld) else None
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: Seed = None) -> None:
         if which.all() and (seed is not None or not self.lanes.key.any()):  # all-zero keys were never seeded
             self.lanes.seed(np.random.default_rng(seed).integers(1, 2**63, size=self.num_envs).astype(np.uint64))
         self.lanes.begin(which, roots)

@@ -131,23 +131,52 @@ class Collector:
         self._return = np.zeros(world.num_envs)
         self._length = np.zeros(world.num_envs, np.int64)
 
-    def episodes(self, count: int, roots: np.ndarray | None = None, groups: np.ndarray | None = None) -> Trajectories:
-        """Plays `count` whole episodes, at ``roots [count]`` if given, in as many rounds as the lanes need."""
+    def episodes(
+        self,
+        count: int,
+        roots: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        *,
+        seeds: np.ndarray | None = None,
+        group_size: int = 1,
+        enough: int | None = None,
+    ) -> Trajectories:
+        """Plays `count` whole episodes, in as many rounds as the lanes need.
+
+        Args:
+            count: how many.
+            roots: where each starts ``[count]``; None leaves it to the world.
+            groups: the group of each ``[count]``; None: every episode is one of its own.
+            seeds: what each is reset with ``[count]``, where episodes are to start alike without roots.
+            group_size: how many neighbours make a group, which is played whole.
+            enough: how many steps are enough: after these no further round begins.
+        """
         lanes = self.world.num_envs
         self.running = False  # lanes are reset: a piece could not go on
-        parts = []
+        parts: list[Trajectories] = []
+        steps = 0
         for first in range(0, count, lanes):
+            if enough is not None and steps >= enough and first % group_size == 0:
+                break
             size = min(lanes, count - first)
-            part = None if roots is None else roots[first : first + size]
-            group = np.arange(first, first + size) if groups is None else groups[first : first + size]
-            parts.append(self._round(size, part, group))
+            of_round = slice(first, first + size)
+            part = self._round(
+                size,
+                None if roots is None else roots[of_round],
+                np.arange(first, first + size) if groups is None else groups[of_round],
+                None if seeds is None else seeds[of_round],
+            )
+            parts.append(part)
+            steps += part.steps
         return join(parts)
 
-    def _round(self, size: int, roots: np.ndarray | None, groups: np.ndarray) -> Trajectories:
+    def _round(
+        self, size: int, roots: np.ndarray | None, groups: np.ndarray, seeds: np.ndarray | None
+    ) -> Trajectories:
         """Plays one episode in each of the first `size` lanes."""
         # A seed for every round: where the environment goes from here depends on our own generator alone, so a run
         # that resumes from a checkpoint needs nothing that is inside the environment.
-        begin(self.world, size, roots, int(self.rng.integers(2**31)))
+        begin(self.world, size, roots, int(self.rng.integers(2**31)) if seeds is None else seeds)
         seen: list[Rows] = []
         acted: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         bootstrap = np.zeros(self.world.num_envs, np.float32)

@@ -13,9 +13,10 @@ from gymnasium import spaces
 
 from treegym.errors import ConfigError
 
-__all__ = ["PlayStep", "Rows", "World", "discrete", "roots_of", "rows_of", "scalar_reward", "take"]
+__all__ = ["PlayStep", "Rows", "Seed", "World", "discrete", "roots_of", "rows_of", "scalar_reward", "take"]
 
 Rows = dict[str, np.ndarray]  # each [B, ...]
+Seed = int | np.ndarray | None  # of all lanes together, or one for each of them [B] int64
 
 
 class PlayStep(NamedTuple):
@@ -36,8 +37,11 @@ class World(Protocol):
     action_space: spaces.Discrete
     env: Any  # what it was made of
 
-    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: int | None = None) -> None:
-        """Starts an episode in the lanes of ``which [B] bool``, at ``roots [B] int`` if given."""
+    def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: Seed = None) -> None:
+        """Starts an episode in the lanes of ``which [B] bool``, at ``roots [B] int`` if given.
+
+        Lanes whose own ``seed [B] int64`` are equal start alike; one seed for all makes them differ.
+        """
         ...
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> PlayStep:

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from treegym.agents import DAPO, GRPO, ORZPPO, PPO, RLOO, VAPO, AlphaZero, DrGRPO, ReinforcePlusPlus
@@ -151,9 +152,33 @@ def test_bad_switches_get_one_sentence(identity: Any, kind: Any, switches: dict[
     assert "\n" not in str(caught.value)
 
 
-def test_groups_need_roots(identity: Any) -> None:
-    with pytest.raises(ConfigError, match="cannot be reset to a root"):
-        DAPO("ChildPolicy", identity(rooted=False)).learn(10)
+def test_without_roots_the_episodes_of_a_group_begin_alike() -> None:
+    agent = DAPO("MlpPolicy", gym.make("CartPole-v1"), seed=0, n_envs=8)
+    rollout = agent.sample_groups(agent.collector(_Silent()), 3, 0)
+    first = rollout.rows["observations"][rollout.starts]  # [12, 4] where each episode began
+    np.testing.assert_array_equal(first, np.repeat(first[::4], 4, axis=0))
+    assert len(np.unique(first, axis=0)) == 3
+
+
+def test_lanes_that_start_by_themselves_cannot_make_groups() -> None:
+    env = make_vec_env("CartPole-v1", 4)
+    with pytest.raises(ConfigError, match="cannot start two episodes alike"):
+        DAPO("MlpPolicy", env).learn(10)
+
+
+def test_a_budget_is_overrun_by_less_than_a_rollout() -> None:
+    """Two hundred and fifty-six episodes of CartPole take six thousand steps even when every one of them fails soon."""
+    for kind in (PPO, DAPO, VAPO):
+        agent = kind("MlpPolicy", gym.make("CartPole-v1"), seed=0, n_envs=4)
+        agent.learn(3000, log_interval=0)
+        assert 3000 <= agent.num_timesteps < 3000 + 4 * 4 * 500  # a round of groups at most, of 500 steps at most
+
+
+def test_a_rollout_of_long_episodes_ends_early() -> None:
+    agent = PPO("MlpPolicy", gym.make("CartPole-v1"), seed=0, n_envs=4, rollout_steps=40)
+    rollout = agent.learn(1, log_interval=0).collector(_Silent()).episodes(256, enough=40)
+    assert 40 <= rollout.steps < 40 + 4 * 500
+    assert rollout.episodes < 256
 
 
 def test_continuous_actions_are_refused() -> None:
