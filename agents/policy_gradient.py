@@ -273,8 +273,9 @@ class PolicyGradient(Agent):
         self.backward()  # from the first step on: a resumed run must round as the first one did
         if self._collector is None:
             self._collector = Collector(
-                self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=self.stepper(callback)
-            )
+                self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=self.stepper(callback),
+                exploring_starts=self.settings.exploring_starts,
+            )  # fmt: skip
         self._collector.policy, self._collector.on_step = self.scorer, self.stepper(callback)
         return self._collector
 

@@ -15,6 +15,7 @@ from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.planning.memory import path_memory
 from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner
 from treegym.agents.play.episodes import play
+from treegym.agents.play.exploring import InnerStarts
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.world import PlayStep, World
 from treegym.agents.policies.base import MEMORY, ChildScorer
@@ -57,6 +58,7 @@ class SelfPlay:
         self.world, self.planner, self.scorer, self.rng, self.settings = world, planner, scorer, rng, settings
         self.on_step = on_step
         self._going: Session | None = None  # searches that go on from move to move
+        self._starts: InnerStarts | None = None
 
     def round(self, size: int, policy: Any) -> Searched:
         """Plays one episode in each of the first `size` lanes; `policy` is what the planner asks."""
@@ -68,7 +70,8 @@ class SelfPlay:
             chosen = self.rng.choice(roots, size=lanes, replace=lanes > len(roots))
         world.reset(np.ones(lanes, np.bool_), roots=chosen, seed=int(self.rng.integers(2**31)))
         if isinstance(planner, ClosedPlanner) and s.exploring_starts:
-            self._scatter(planner, size)
+            self._starts = self._starts or InnerStarts(world)
+            self._starts.scatter(size, s.exploring_starts, self.rng)
         planner.prepare(policy, None if chosen is None else chosen[:size])
         self._going = None
         seen: list[dict[str, np.ndarray]] = []
@@ -139,21 +142,6 @@ class SelfPlay:
         if stay.any():
             states = self.planner.states(who[stay])
             self.planner.move(self._going, actions, stay, states, seed=int(self.rng.integers(2**31)))
-
-    def _scatter(self, planner: ClosedPlanner, size: int) -> None:
-        """Moves a share of the lanes to random inner nodes of their roots' trees: positions play would hardly reach."""
-        assert self.world is not None
-        tree, state = planner.world.tree, self.world.state()
-        inner = np.flatnonzero(~planner.terminal)
-        root = planner.world.tables.root_index[inner]  # ascending, as nodes are stored tree by tree or level by level
-        order = np.argsort(root, kind="stable")
-        inner, root = inner[order], root[order]
-        moved = np.flatnonzero(self.rng.random(size) < self.settings.exploring_starts)
-        own = planner.world.tables.root_index[state["node"][moved]]
-        first, last = np.searchsorted(root, own), np.searchsorted(root, own, side="right")
-        node = inner[first + (self.rng.random(len(moved)) * (last - first)).astype(np.int64)]
-        state["node"][moved], state["steps"][moved] = node, tree.depth[node]
-        self.world.set_state(state)
 
     def _targets(
         self, rewards: np.ndarray, searched: np.ndarray, lengths: np.ndarray, behind: np.ndarray

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from treegym.agents.play.episodes import begin, play
+from treegym.agents.play.exploring import InnerStarts
 from treegym.agents.play.world import PlayStep, Rows, World
 from treegym.agents.policies.base import ChildScorer
 
@@ -113,6 +114,7 @@ class Collector:
         with_value: whether to ask the critic.
         on_step: called after every step of the lanes with the number of active lanes and what came of it; may raise
             `Stopped`.
+        exploring_starts: the share of whole episodes (of groups, where they are played) that begin at an inner node.
     """
 
     def __init__(
@@ -123,8 +125,11 @@ class Collector:
         *,
         with_value: bool,
         on_step: Callable[[int, PlayStep], None],
+        exploring_starts: float = 0.0,
     ) -> None:
         self.world, self.policy, self.rng = world, policy, rng
+        self.exploring_starts = exploring_starts
+        self._starts = InnerStarts(world) if exploring_starts else None
         self.with_value, self.on_step = with_value, on_step
         self.running = False  # whether the lanes are in the middle of pieces
         self.finished: list[tuple[float, int]] = []  # return and length of every finished episode since last asked
@@ -165,18 +170,21 @@ class Collector:
                 None if roots is None else roots[of_round],
                 np.arange(first, first + size) if groups is None else groups[of_round],
                 None if seeds is None else seeds[of_round],
+                group_size,
             )
             parts.append(part)
             steps += part.steps
         return join(parts)
 
     def _round(
-        self, size: int, roots: np.ndarray | None, groups: np.ndarray, seeds: np.ndarray | None
+        self, size: int, roots: np.ndarray | None, groups: np.ndarray, seeds: np.ndarray | None, group_size: int
     ) -> Trajectories:
         """Plays one episode in each of the first `size` lanes."""
         # A seed for every round: where the environment goes from here depends on our own generator alone, so a run
         # that resumes from a checkpoint needs nothing that is inside the environment.
         begin(self.world, size, roots, int(self.rng.integers(2**31)) if seeds is None else seeds)
+        if self._starts is not None:
+            self._starts.scatter(size, self.exploring_starts, self.rng, group_size=group_size)
         seen: list[Rows] = []
         acted: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         bootstrap = np.zeros(self.world.num_envs, np.float32)
