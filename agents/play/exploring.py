@@ -21,7 +21,7 @@ class InnerStarts:
     def __init__(self, world: World) -> None:
         tree = world.tree_world if isinstance(world, LanesWorld) else None
         if tree is None:
-            raise ConfigError("exploring_starts needs a closed token tree; elsewhere nobody knows where one could begin")
+            raise ConfigError("exploring_starts needs a closed token tree: elsewhere no inner nodes are known")
         self.world = world
         self._depth, self._root_index = tree.tree.depth, tree.tables.root_index
         inner = np.flatnonzero(~(tree.tables.ends | tree.tables.cut_off | (tree.tables.child_count == 0)))

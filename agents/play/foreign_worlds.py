@@ -127,7 +127,7 @@ class VecEnvWorld:
             raise ConfigError("an SB3 VecEnv cannot be reset to a root; pass the Gymnasium environment itself")
         if isinstance(seed, np.ndarray):
             raise ConfigError(
-                "an SB3 VecEnv cannot start two episodes alike, which groups need; pass the Gymnasium environment itself"
+                "an SB3 VecEnv cannot start two episodes alike, as groups need; pass the Gymnasium environment itself"
             )
         if which.all() or not self._running:
             if seed is not None:
