@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -55,7 +55,7 @@ class Agent(Acting, BaseAlgorithm):
         device: where the policy's network lives.
         tensorboard_log: a directory for TensorBoard, or None.
         stats_window_size: over how many episodes progress is averaged.
-        **switches: the fields of `settings_class`.
+        **switches: the fields of `settings_class`; those not given are what suits the policy, or the field's default.
     """
 
     settings_class: ClassVar[type[Settings]] = Settings
@@ -80,7 +80,7 @@ class Agent(Acting, BaseAlgorithm):
         _spaces: tuple[Any, Any] | None = None,
         **switches: Any,
     ) -> None:
-        self.settings = self.settings_class.of(type(self).__name__, switches)
+        self.settings = self.settings_class.of(type(self).__name__, {**self.suited(policy_class(policy)), **switches})
         self.policy_name = policy if isinstance(policy, str) else policy_path(policy)
         self.processes = Processes(join=self.joint)
         world = None if env is None else make_world(env, num_envs=self.settings.n_envs)
@@ -110,6 +110,11 @@ class Agent(Acting, BaseAlgorithm):
         self._setup_model()
         self.carry(self.costs)
         self.rng = self.processes.generator(self.rng)
+
+    @classmethod
+    def suited(cls, policy: type) -> Mapping[str, Any]:
+        """Returns the switches that a policy should be learned with unless the user says otherwise."""
+        return {}
 
     def carry(self, costs: Costs) -> None:
         super().carry(costs)

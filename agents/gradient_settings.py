@@ -17,7 +17,7 @@ class GradientSettings(Settings):
 
     n_episodes: int = 256  # whole episodes per rollout
     rollout_steps: int = 8192  # but no further episode begins once a rollout has taken so many steps
-    exploring_starts: float = 0.0  # share of episodes (or groups) that begin at a random inner node (token trees)
+    exploring_starts: float = 0.0  # share of episodes (or groups) that begin at a random inner node of a closed tree
     n_steps: int | None = None  # steps per lane and rollout instead (SB3's way); episodes are cut and bootstrapped
     learning_rate: Schedule = 3e-4
     n_epochs: int = 4
@@ -49,8 +49,6 @@ class GradientSettings(Settings):
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
         if not 0.0 <= self.exploring_starts <= 1.0:
             raise ConfigError(f"exploring_starts must be between 0 and 1, got {self.exploring_starts!r}")
-        if self.exploring_starts and self.n_steps is not None:
-            raise ConfigError("exploring_starts moves whole episodes; n_steps must be None")
         if not 0.0 <= self.gamma <= 1.0:
             raise ConfigError(f"gamma must be between 0 and 1, got {self.gamma!r}")
         for name, choices in (

@@ -6,7 +6,7 @@ written out once, in `losses.loss`. Letters: N steps (tokens), E episodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from treegym.agents.fast.passes import Perceptron, fastest
 from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.lesson import FIGURES, NOTHING, Lesson, Whole, episode_batches
 from treegym.agents.losses import kl_estimate
+from treegym.agents.play.exploring import InnerStarts
 from treegym.agents.play.rollout import Collector, Trajectories, uncounted
 from treegym.agents.policies.base import ChildScorer
 from treegym.agents.schedules import as_schedule
@@ -68,6 +69,10 @@ class PolicyGradient(Agent):
     def _let_go(self) -> None:
         if self._collector is not None:
             self._collector.on_step = uncounted
+
+    @classmethod
+    def suited(cls, policy: type) -> Mapping[str, Any]:
+        return getattr(policy, "suits", {})
 
     # ------------------------------------------------------------------ the three things to differ in
 
@@ -274,7 +279,7 @@ class PolicyGradient(Agent):
         if self._collector is None:
             self._collector = Collector(
                 self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=self.stepper(callback),
-                exploring_starts=self.settings.exploring_starts,
+                exploring_starts=self.settings.exploring_starts if InnerStarts.known(self.world) else 0.0,
             )  # fmt: skip
         self._collector.policy, self._collector.on_step = self.scorer, self.stepper(callback)
         return self._collector

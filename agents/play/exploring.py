@@ -10,7 +10,7 @@ import numpy as np
 
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.world import World
-from treegym.errors import ConfigError
+from treegym.envs.token_tree.world import TreeWorld
 
 __all__ = ["InnerStarts"]
 
@@ -19,15 +19,24 @@ class InnerStarts:
     """The inner nodes of a closed token tree, root by root."""
 
     def __init__(self, world: World) -> None:
-        tree = world.tree_world if isinstance(world, LanesWorld) else None
-        if tree is None:
-            raise ConfigError("exploring_starts needs a closed token tree: elsewhere no inner nodes are known")
+        tree = self.tree_of(world)
+        assert tree is not None
         self.world = world
         self._depth, self._root_index = tree.tree.depth, tree.tables.root_index
         inner = np.flatnonzero(~(tree.tables.ends | tree.tables.cut_off | (tree.tables.child_count == 0)))
         order = np.argsort(self._root_index[inner], kind="stable")
         self._inner = inner[order]  # [n] nodes, those of one root side by side
         self._root = self._root_index[self._inner]  # [n] ascending
+
+    @staticmethod
+    def tree_of(world: World) -> TreeWorld | None:
+        """Returns the closed token tree that is walked; elsewhere no inner nodes are known."""
+        tree = world.tree_world if isinstance(world, LanesWorld) else None
+        return tree if tree is not None and tree.grower is None else None
+
+    @classmethod
+    def known(cls, world: World) -> bool:
+        return cls.tree_of(world) is not None
 
     def scatter(self, size: int, share: float, rng: np.random.Generator, *, group_size: int = 1) -> None:
         """Moves about `share` of the first `size` lanes to random inner nodes; lanes of one group go together."""

@@ -41,10 +41,9 @@ class ListWorld:
     def reset(self, which: np.ndarray, *, roots: np.ndarray | None = None, seed: Seed = None) -> None:
         for lane in np.flatnonzero(which).tolist():
             options = None if roots is None else {"root": int(roots[lane])}
-            if isinstance(seed, np.ndarray):
-                lane_seed = int(seed[lane])
-            else:
-                lane_seed = None if seed is None else (seed + lane) % 2**31
+            lane_seed = None
+            if seed is not None:
+                lane_seed = int(seed[lane]) if isinstance(seed, np.ndarray) else (seed + lane) % 2**31
             self._seeds[lane] = -1 if lane_seed is None else lane_seed
             self._played[lane] = []
             observation, _ = self.envs[lane].reset(seed=lane_seed, options=options)

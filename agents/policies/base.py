@@ -13,6 +13,7 @@ To add one: subclass ``ChildScorer, BasePolicy``, implement `logits` and `values
   they end; a sequence model can then score an episode in one forward pass (`evaluate`). The default is ``"step"``.
 - ``needs``: observation keys it reads; others are not stored.
 - ``layout_needed``: whether it must be told the observation's layout.
+- ``suits``: the switches that policy-gradient learners begin with, where their own defaults do not suit it.
 - ``takes_memory``: whether its constructor takes ``memory=``, the size of what its critic reads under "memory".
 """
 
@@ -83,6 +84,7 @@ class ChildScorer(nn.Module):
     layout_needed: ClassVar[bool] = False
     takes_memory: ClassVar[bool] = False
     loads_models: ClassVar[bool] = False  # takes `local_files_only`, which forbids to ask a hub for a model
+    suits: ClassVar[Mapping[str, Any]] = {}  # switches that policy-gradient learners take unless told otherwise
     plain_perceptron: ClassVar[bool] = False  # SB3's actor-critic perceptron and nothing else: may be learned by hand
     needs: tuple[str, ...] | None = None  # None: all of the observation
 

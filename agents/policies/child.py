@@ -18,7 +18,7 @@ The linear term l starts as the primary's own log-probability, so that learning 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -78,6 +78,10 @@ class ChildPolicy(ChildScorer, BasePolicy):
     """
 
     layout_needed = True
+    # Chosen on generated worlds (benchmarks/robust_defaults.py); the algorithms' own defaults are for larger networks.
+    suits: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": "linear:0.003:0.0003", "n_epochs": 8, "ent_coef": 0.01, "exploring_starts": 0.5,
+    }  # fmt: skip
     takes_memory = True
     needs = ("observations", MASK)
 
