@@ -59,6 +59,7 @@ class Agent(Acting, BaseAlgorithm):
     """
 
     settings_class: ClassVar[type[Settings]] = Settings
+    papers: ClassVar[Mapping[str, Any]] = {}  # the switches of the paper that names it
     joint: ClassVar[bool] = False  # whether several processes can learn together
     settings: Any
     policy_kwargs: dict[str, Any]
@@ -110,6 +111,16 @@ class Agent(Acting, BaseAlgorithm):
         self._setup_model()
         self.carry(self.costs)
         self.rng = self.processes.generator(self.rng)
+
+    @classmethod
+    def paper(cls, policy: str | type, env: Any, **switches: Any) -> Self:
+        """Returns this agent with the switches of the paper that names it, where `switches` do not say otherwise.
+
+        What still differs is listed in docs/algorithms.md.
+        """
+        if not cls.papers:
+            raise ConfigError(f"{cls.__name__} has no preset of a paper; its defaults are described in its docstring")
+        return cls(policy, env, **{**cls.papers, **switches})
 
     @classmethod
     def suited(cls, policy: type) -> Mapping[str, Any]:

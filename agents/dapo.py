@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -91,7 +92,7 @@ class GroupSampling(PolicyGradient):
 
 @dataclass(frozen=True)
 class DAPOSettings(GroupSettings):
-    """DAPO's switches; with all at their defaults it is the paper's method, at our environments' sizes."""
+    """DAPO's switches; `DAPO.paper` sets them as the paper does."""
 
     gamma: float = 1.0  # returns are not discounted
     clip_range_high: float | None = 0.28  # clip-higher
@@ -126,6 +127,10 @@ class DAPO(GroupSampling):
     settings_class = DAPOSettings
     settings: DAPOSettings
     uses_critic: ClassVar[bool] = False
+    papers: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 1e-6, "n_epochs": 1, "n_episodes": 8192, "group_size": 16, "batches": "episodes",
+        "ent_coef": 0.0, "exploring_starts": 0.0, "overlong_max": 48, "rollout_steps": 2**30,
+    }  # fmt: skip
 
     def collect(self, callback: BaseCallback) -> Trajectories:
         s = self.settings

@@ -22,6 +22,7 @@ class GradientSettings(Settings):
     learning_rate: Schedule = 3e-4
     n_epochs: int = 4
     batch_size: int = 512  # steps per gradient step (episodes count by their steps)
+    batches: str = "steps"  # what a gradient step is made of: shuffled steps, or whole episodes
     micro_batch: int | None = None  # steps per backward pass; gradients add up to the same
     clip_range: Schedule = 0.2  # how far below 1 the ratio may fall
     clip_range_high: float | None = None  # how far above; None: as far as below
@@ -53,6 +54,7 @@ class GradientSettings(Settings):
             raise ConfigError(f"gamma must be between 0 and 1, got {self.gamma!r}")
         for name, choices in (
             ("aggregation", ("token", "sample", "constant")),
+            ("batches", ("steps", "episodes")),
             ("kl_in", ("reward", "loss")),
             ("kl_estimator", ("k1", "k3")),
         ):

@@ -211,8 +211,8 @@ class PolicyGradient(Agent):
         )
 
     def minibatches(self, lesson: Lesson) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the steps of each update batch in random order (or, for sequence policies, its whole episodes)."""
-        if self.scorer.unit == "episode":
+        """Yields the steps of each update batch in random order, or (always for sequence policies) whole episodes."""
+        if self.scorer.unit == "episode" or self.settings.batches == "episodes":
             yield from episode_batches(lesson.lengths, self.settings.batch_size, self.rng)
             return
         order = self.rng.permutation(len(lesson.actions))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +36,10 @@ class GRPO(DAPO):
     """GRPO: what DAPO started from."""
 
     settings_class = GRPOSettings
+    papers: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 1e-6, "n_epochs": 1, "n_episodes": 1024, "group_size": 64, "batches": "episodes",
+        "ent_coef": 0.0, "exploring_starts": 0.0, "rollout_steps": 2**30,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,12 @@ class RLOOSettings(DAPOSettings):
 
 
 class RLOO(DAPO):
-    """RLOO: one pass over each rollout, so the ratio stays near 1 and the clip hardly acts."""
+    """RLOO. In one pass over a rollout (`RLOO.paper`) the ratio stays near 1 and the clip hardly acts."""
 
     settings_class = RLOOSettings
+    papers: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 1e-6, "n_epochs": 1, "batches": "episodes", "ent_coef": 0.0, "exploring_starts": 0.0,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2504.05118
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ __all__ = ["VAPO", "VAPOSettings", "explained_variance"]
 
 @dataclass(frozen=True)
 class VAPOSettings(GroupSettings):
-    """VAPO's switches; all on is the paper's method, at our environments' sizes."""
+    """VAPO's switches; `VAPO.paper` sets them as the paper does."""
 
     gamma: float = 1.0
     clip_range_high: float | None = 0.28
@@ -60,6 +61,10 @@ class VAPO(GroupSampling):
     settings_class = VAPOSettings
     settings: VAPOSettings
     uses_critic: ClassVar[bool] = True
+    papers: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 1e-6, "n_epochs": 1, "n_episodes": 8192, "group_size": 16, "batches": "episodes",
+        "alpha": 0.05, "ent_coef": 0.0, "exploring_starts": 0.0, "normalize_advantage": False, "rollout_steps": 2**30,
+    }  # fmt: skip
 
     def _setup_learning(self) -> None:
         super()._setup_learning()

@@ -16,7 +16,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from treegym.agents import DAPO, GRPO, ORZPPO, PPO, RLOO, VAPO, AlphaZero, DrGRPO, ReinforcePlusPlus
 from treegym.agents.callbacks import CheckpointCallback
+from treegym.agents.play.episodes import begin
 from treegym.agents.play.evaluation import play_roots
+from treegym.agents.play.exploring import InnerStarts
 from treegym.agents.policy_gradient import adapted_beta
 from treegym.agents.vapo import explained_variance
 from treegym.errors import ConfigError
@@ -179,6 +181,49 @@ def test_a_rollout_of_long_episodes_ends_early() -> None:
     rollout = agent.learn(1, log_interval=0).collector(_Silent()).episodes(256, enough=40)
     assert 40 <= rollout.steps < 40 + 4 * 500
     assert rollout.episodes < 256
+
+
+@pytest.mark.parametrize("kind", [DAPO, VAPO, GRPO, RLOO])
+def test_a_papers_preset_yields_to_what_is_said(kind: Any, tree_env: gym.Env) -> None:
+    settings = kind.paper("ChildPolicy", tree_env, seed=0, learning_rate=0.1).settings_dict()
+    assert settings["learning_rate"] == 0.1
+    assert settings["exploring_starts"] == 0.0
+    assert settings["batches"] == "episodes"
+    assert settings["n_epochs"] == 1
+
+
+def test_without_a_paper_there_is_no_preset(tree_env: gym.Env) -> None:
+    with pytest.raises(ConfigError, match="has no preset of a paper"):
+        PPO.paper("ChildPolicy", tree_env)
+
+
+def test_minibatches_of_whole_episodes(tree_env: gym.Env) -> None:
+    agent = PPO("ChildPolicy", tree_env, seed=0, n_envs=4, batches="episodes", batch_size=1)
+    rollout = agent.collector(_Silent()).episodes(6)
+    starts = {tuple(range(s, s + n)) for s, n in zip(rollout.starts.tolist(), rollout.lengths.tolist(), strict=True)}
+    assert {tuple(index.tolist()) for index, _ in agent.minibatches(agent.lesson(rollout))} == starts
+
+
+def test_exploring_starts_begin_at_inner_nodes_of_the_same_root(tree_env: gym.Env) -> None:
+    env = gym.make_vec("TokenTree-v0", num_envs=8, tree="synthetic:roots=4,depth=6,seed=3")
+    agent = DAPO("ChildPolicy", env, seed=0, exploring_starts=1.0)
+    world = agent.world
+    tables, tree = world.tree_world.tables, world.tree_world.tree
+    begin(world, 8, np.repeat(world.roots()[:2], 4), 0)
+    roots = tables.root_index[world.state()["node"]]
+    InnerStarts(world).scatter(8, 1.0, np.random.default_rng(0), group_size=4)
+    state = world.state()
+    np.testing.assert_array_equal(tables.root_index[state["node"]], roots)
+    np.testing.assert_array_equal(state["node"], np.repeat(state["node"][::4], 4))  # groups stay together
+    np.testing.assert_array_equal(state["steps"], tree.depth[state["node"]])
+    assert (tables.child_count[state["node"]] > 0).all()
+    assert (state["steps"] > 0).any()
+
+
+def test_what_suits_a_policy_comes_before_defaults_and_after_what_is_said(tree_env: gym.Env) -> None:
+    assert PPO("ChildPolicy", tree_env, ent_coef=0.5).settings_dict()["ent_coef"] == 0.5
+    assert PPO("ChildPolicy", tree_env).settings_dict()["n_epochs"] == 8
+    assert PPO("MultiInputPolicy", tree_env).settings_dict()["n_epochs"] == 4
 
 
 def test_continuous_actions_are_refused() -> None:
