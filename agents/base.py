@@ -249,6 +249,10 @@ class Agent(Acting, BaseAlgorithm):
         callbacks.on_training_end()
         return self
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """Schedules end where the budget does: the last rollout may run past it, and no rate goes below its end."""
+        self._current_progress_remaining = max(0.0, 1.0 - num_timesteps / total_timesteps)
+
     def _let_go(self) -> None:
         """Drops what holds on to the callbacks of a `learn` that is over, and through them to this agent."""
 

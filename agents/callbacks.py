@@ -1,4 +1,4 @@
-"""Callbacks for `learn`: checkpoints along the way, and the best of them by validation."""
+"""Callbacks for `learn`: checkpoints, the best agent by validation, and an end where nothing improves any more."""
 
 from __future__ import annotations
 
@@ -12,11 +12,87 @@ from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
 from treegym.agents.processes import writes
 from treegym.agents.schema import check_json
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
+from treegym.shape import COUNT
 from treegym.untrusted import read_json
 
-__all__ = ["CheckpointCallback", "StepsBar", "latest_checkpoint"]
+__all__ = ["CheckpointCallback", "StepsBar", "ValidationCallback", "latest_checkpoint"]
+
+
+class ValidationCallback(BaseCallback):
+    """Validates every so many steps, keeps the best agent, and ends training that no longer improves.
+
+    A run that is resumed in the same folder goes on with its validations up to there.
+
+    Args:
+        folder: where ``validation.json`` (all steps and scores), ``best.zip`` and ``best.json`` go.
+        every: steps between validations.
+        validate: a score of the agent, higher is better.
+        patience: training ends after so many validations in a row without a better score; None: it does not.
+        tell: called after each validation with the steps and scores so far.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        every: int,
+        validate: Callable[[Any], float],
+        patience: int | None = None,
+        tell: Callable[[list[int], list[float]], None] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("every", every), ("patience", patience)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        self.folder, self.every, self.validate = Path(folder), every, validate
+        self.patience, self.tell = patience, tell
+        self.steps: list[int] = []
+        self.scores: list[float] = []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last `patience` validations brought nothing better."""
+        if self.patience is None or not self.scores:
+            return False
+        return len(self.scores) - 1 - self.scores.index(max(self.scores)) >= self.patience
+
+    def _on_training_start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "validation.json"
+        if not file.is_file():
+            return
+        found = read_json(file)
+        check_json(found, {"steps": [COUNT], "scores": [float]}, str(file))
+        if len(found["steps"]) != len(found["scores"]):
+            raise DataError(f"{file}: steps and scores are not of one length; the file is damaged")
+        known = [steps for steps in found["steps"] if steps <= self.model.num_timesteps]
+        self.steps, self.scores = known, found["scores"][: len(known)]
+
+    def _on_step(self) -> bool:
+        return not self.exhausted
+
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps - (self.steps[-1] if self.steps else 0) >= self.every:
+            self.note()
+
+    def _on_training_end(self) -> None:
+        if not self.exhausted and (not self.steps or self.model.num_timesteps > self.steps[-1]):
+            self.note()
+
+    def note(self) -> None:
+        """Validates now, and keeps the agent apart if it is the best so far."""
+        score, steps = float(self.validate(self.model)), int(self.model.num_timesteps)
+        better = score > max(self.scores, default=float("-inf"))
+        self.steps.append(steps)
+        self.scores.append(score)
+        if better:
+            self.model.save(self.folder / "best.zip")
+            atomic_write(self.folder / "best.json", json.dumps({"score": score, "steps": steps}))
+        atomic_write(self.folder / "validation.json", json.dumps({"steps": self.steps, "scores": self.scores}))
+        if self.tell is not None:
+            self.tell(self.steps, self.scores)
 
 
 class CheckpointCallback(BaseCallback):
@@ -26,10 +102,10 @@ class CheckpointCallback(BaseCallback):
     not, on the CPU.
 
     Args:
-        folder: where ``step-000001000.zip``, ``best.zip`` and ``best.json`` go.
+        folder: where ``step-000001000.zip`` and so on go.
         every: steps between checkpoints.
         keep: how many of the latest to keep; None keeps all.
-        validate: a score of the agent, higher is better; the best by it is kept as ``best.zip``.
+        validate: a score of the agent, taken with every checkpoint (`ValidationCallback`).
     """
 
     def __init__(
@@ -43,12 +119,21 @@ class CheckpointCallback(BaseCallback):
         super().__init__()
         if every < 1 or (keep is not None and keep < 1):
             raise ConfigError(f"every and keep must be at least 1, got every={every}, keep={keep}")
-        self.folder, self.every, self.keep, self.validate = Path(folder), every, keep, validate
+        self.folder, self.every, self.keep = Path(folder), every, keep
+        self.validation = None if validate is None else ValidationCallback(folder, every=every, validate=validate)
         self._last = 0
 
+    def _init_callback(self) -> None:
+        if self.validation is not None:
+            self.validation.init_callback(self.model)
+
     def _on_training_start(self) -> None:
-        if self.validate is not None and self.model.processes.sharded:
-            raise ConfigError("with layers in shards every process must save, but one alone validates: leave it out")
+        if self.validation is not None:
+            if self.model.processes.sharded:
+                raise ConfigError(
+                    "with layers in shards every process must save, but one alone validates: leave it out"
+                )
+            self.validation.on_training_start(self.locals, self.globals)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._last = self.num_timesteps
 
@@ -73,20 +158,8 @@ class CheckpointCallback(BaseCallback):
         if self.keep is not None:
             for old in sorted(self.folder.glob("step-*.zip"))[: -self.keep]:
                 old.unlink()
-        if self.validate is not None:
-            score = float(self.validate(self.model))
-            if score > self._best():
-                self.model.save(self.folder / "best.zip")
-                atomic_write(self.folder / "best.json", json.dumps({"score": score, "steps": steps}))
-
-    def _best(self) -> float:
-        """Returns the best score so far, also of the run before an interruption."""
-        file = self.folder / "best.json"
-        if not file.is_file():
-            return float("-inf")
-        found = read_json(file)
-        check_json(found, {"score": float}, str(file))
-        return float(found["score"])
+        if self.validation is not None:
+            self.validation.note()
 
 
 class StepsBar(ProgressBarCallback):

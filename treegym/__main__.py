@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("treegym.commands.bench", "compare agents: leaderboard, plots, HTML report"),
     "train": ("treegym.commands.train", "train one agent on one environment"),
     "eval": ("treegym.commands.eval", "evaluate a checkpoint on a split, or on your own prompts"),
+    "compare": (
+        "treegym.commands.compare",
+        "two agents or checkpoints on the same prompts: who is ahead, and how surely",
+    ),
     "forge": ("treegym.commands.forge", "train the bundled tiny language models from scratch"),
     "leaderboard": ("treegym.commands.leaderboard", "verify a shared benchmark run, and add it to a leaderboard"),
     "grow": ("treegym.commands.grow", "grow a token tree with teacher models"),
@@ -76,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser(command)
         args = parser.parse_args(arguments)
+        args.words = arguments  # for commands that start themselves again
         if command is None:
             parser.print_help()
             return 0

@@ -176,6 +176,13 @@ def test_a_budget_is_overrun_by_less_than_a_rollout() -> None:
         assert 3000 <= agent.num_timesteps < 3000 + 4 * 4 * 500  # a round of groups at most, of 500 steps at most
 
 
+def test_no_rate_falls_below_its_end_when_the_last_rollout_runs_over(tree_env: gym.Env) -> None:
+    agent = PPO("ChildPolicy", tree_env, seed=0, n_episodes=64, learning_rate="linear:0.003:0.0003")
+    agent.learn(10, log_interval=0)
+    assert agent.num_timesteps > 20
+    assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(0.0003)
+
+
 def test_a_rollout_of_long_episodes_ends_early() -> None:
     agent = PPO("MlpPolicy", gym.make("CartPole-v1"), seed=0, n_envs=4, rollout_steps=40)
     rollout = agent.learn(1, log_interval=0).collector(_Silent()).episodes(256, enough=40)

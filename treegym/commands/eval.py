@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 from treegym.commands.eval_prompts import configure_prompts, run_prompts
-from treegym.commands.train import parse_switches
+from treegym.commands.switches import parse_switches
 from treegym.display import say
 from treegym.errors import ConfigError
 from treegym.registry import hearsay
 
-__all__ = ["bootstrap_interval", "configure", "run"]
+__all__ = ["agent_of", "bootstrap_interval", "configure", "run", "world_of"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     from treegym.agents.play.evaluation import play_roots
 
-    world, name, split = _world(args)
-    agent = _agent(args, world)
+    world, name, split = world_of(args)
+    agent = agent_of(args, world)
     roots = world.roots()
     if roots is not None and args.episodes is not None:
         roots = roots[np.linspace(0, len(roots) - 1, min(args.episodes, len(roots))).astype(int)]
@@ -85,7 +85,7 @@ def bootstrap_interval(values: Any, *, seed: int, resamples: int = 2000) -> tupl
     return float(low), float(high)
 
 
-def _world(args: argparse.Namespace) -> tuple[Any, str, str | None]:
+def world_of(args: argparse.Namespace) -> tuple[Any, str, str | None]:
     """Returns the world to play in, its id, and the split where it has any."""
     from treegym.agents.checkpoint import describe
     from treegym.agents.registry import is_ours
@@ -122,7 +122,7 @@ def _made(args: argparse.Namespace, env_id: str, kwargs: dict[str, Any]) -> tupl
         raise ConfigError(f"--env {env_id}: {error}") from error
 
 
-def _agent(args: argparse.Namespace, world: Any) -> Any:
+def agent_of(args: argparse.Namespace, world: Any) -> Any:
     """Returns the agent of a checkpoint, or a baseline by name."""
     from treegym.agents.registry import agent_class, is_ours, make_agent
 

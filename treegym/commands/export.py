@@ -56,7 +56,7 @@ def _minari(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--episodes is {args.episodes}; it must be at least 1")
     import gymnasium as gym
 
-    from treegym.commands.train import parse_switches
+    from treegym.commands.switches import parse_switches
     from treegym.integrations.minari import export, walks_of
 
     world = {**parse_switches(args.env_arg, "--env-arg"), "split": args.split}

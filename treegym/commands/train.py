@@ -1,55 +1,69 @@
-"""`treegym train`: one agent on one environment, with checkpoints, resumable."""
+"""`treegym train`: one agent on one environment, with checkpoints and validation, resumable, from one or several seeds.
+
+Settings may stand in a TOML file (``--config``) under the names of the flags::
+
+    agent = "ppo"
+    env = "TokenTree-v0"
+    steps = 60000
+    eval_every = 5000
+    patience = 4
+    env_args = { view = "features" }
+    switches = { gamma = 1.0 }
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from treegym.display import say
+from treegym.commands.train_seeds import run_seeds
+from treegym.commands.train_settings import DEFAULTS, fill
+from treegym.commands.validation import validation
+from treegym.display import curve, say
 from treegym.errors import ConfigError
 from treegym.files import told_by
 from treegym.locks import LOCK, held
 from treegym.tree.curriculum import CURRICULA
 
-__all__ = ["configure", "parse_switches", "run"]
+__all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym train`."""
-    parser.add_argument(
-        "agent",
-        nargs="?",
-        default="ppo",
-        help="a name in `treegym agents`, or my_module:MyAgent (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--env", default="TokenTree-v0", help="environment id, or my_module:MyEnv-v0 (default: %(default)s)"
-    )
-    parser.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
-    parser.add_argument(
-        "--curriculum", choices=CURRICULA, help="practise where the tree's primary is right now and then"
-    )
-    parser.add_argument("--policy", default=None, help="policy: a name or my_module:MyPolicy (default: what suits)")
-    parser.add_argument("--steps", type=int, default=100_000, help="environment steps in all (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--every", type=int, default=20_000, help="steps between checkpoints (default: %(default)s)")
-    parser.add_argument("--keep", type=int, default=3, help="how many checkpoints to keep (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
-    parser.add_argument("--tensorboard", type=Path, default=None, help="folder for TensorBoard")
-    parser.add_argument("--track", metavar="NAME", help="a tracker of runs: trackio, wandb, mlflow or tensorboard")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="SWITCH=VALUE", dest="switches",
-                        help="a switch of the agent; see `treegym agents --switches AGENT`")  # fmt: skip
+    default = {name: f"(default: {value})" for name, value in DEFAULTS.items()}
+    add = parser.add_argument
+    add("agent", nargs="?", help=f"a name in `treegym agents`, or my_module:MyAgent {default['agent']}")
+    add("--config", type=Path, help="a TOML file of settings under the names of the flags; flags go first")
+    add("--env", help=f"environment id, or my_module:MyEnv-v0 {default['env']}")
+    add("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
+    add("--curriculum", choices=CURRICULA, help="practise where the tree's primary is right now and then")
+    add("--policy", help="policy: a name or my_module:MyPolicy (default: what suits)")
+    add("--steps", type=int, help=f"environment steps in all {default['steps']}")
+    add("--out", type=Path, required=True, help="folder for checkpoints")
+    add("--every", type=int, help=f"steps between checkpoints {default['every']}")
+    add("--keep", type=int, help=f"how many checkpoints to keep {default['keep']}")
+    add("--eval-every", type=int, help="steps between validations; the best agent is kept as best.zip")
+    add("--patience", type=int, help="end after so many validations without a better one")
+    add("--seeds", help="several seeds at once, as in 0,1,2: each in a process and a folder of its own")
+    add("--jobs", type=int, help="how many of them at a time (default: one per core)")
+    add("--resume", action="store_true", help="go on from the latest checkpoint in --out")
+    add("--tensorboard", type=Path, help="folder for TensorBoard")
+    add("--track", metavar="NAME", help="a tracker of runs: trackio, wandb, mlflow or tensorboard")
+    add("--threads", type=int, help=f"threads of torch {default['threads']}")
+    add("--set", action="append", default=[], metavar="SWITCH=VALUE", dest="switches",
+        help="a switch of the agent; see `treegym agents --switches AGENT`")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, saves, and prints where the result is."""
-    if args.steps < 1 or args.threads < 1:
-        raise ConfigError(f"--steps and --threads must be at least 1, got {args.steps} and {args.threads}")
+    if args.seeds:
+        return run_seeds(args)
+    fill(args)
     import gymnasium as gym
     import torch
 
@@ -63,24 +77,23 @@ def run(args: argparse.Namespace) -> int:
     if not callable(getattr(found, "save", None)):
         raise ConfigError(f"{args.agent} has no method `save`, so nothing would be left of it: train it within a bench")
     try:
-        given = parse_switches(args.env_arg, "--env-arg")
-        chosen = {} if args.curriculum is None else {"curriculum": args.curriculum}
-        env = gym.make(find_spec(args.env, where="--env"), **{**given, **chosen})
+        env = gym.make(find_spec(args.env, where="--env"), **args.env_args)
+        validate = None if args.eval_every is None else validation(args.env, args.env_args)
     except gym.error.Error as error:
         raise ConfigError(f"--env {args.env}: {error}") from error
-    switches = parse_switches(args.switches, "--set")
     with told_by(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     with held(args.out / LOCK, what=f"the folder {args.out}"):
-        return _train(args, env, found, switches)
+        return _train(args, env, found, validate)
 
 
-def _train(args: argparse.Namespace, env: Any, found: Any, switches: dict[str, Any]) -> int:
+def _train(args: argparse.Namespace, env: Any, found: Any, validate: Callable[[Any], float] | None) -> int:
     """Trains in a folder of its own."""
-    from treegym.agents.callbacks import CheckpointCallback, latest_checkpoint
+    from treegym.agents.callbacks import CheckpointCallback, ValidationCallback, latest_checkpoint
     from treegym.agents.registry import is_ours, make_agent, policy_first
     from treegym.integrations.trackers import open_tracker, track_agent
 
+    switches = args.switches
     latest = latest_checkpoint(args.out)
     if latest is not None and not args.resume:
         raise ConfigError(f"{args.out} holds checkpoints already; add --resume to go on, or choose another --out")
@@ -96,13 +109,16 @@ def _train(args: argparse.Namespace, env: Any, found: Any, switches: dict[str, A
     kept = "the checkpoints in there are kept: make room and give the same command again with --resume"
     with told_by(args.out, kept=kept):
         if remaining > 0:
-            checkpoints: list[Any] = [CheckpointCallback(args.out, every=args.every, keep=args.keep)]
+            callbacks: list[Any] = [CheckpointCallback(args.out, every=args.every, keep=args.keep)]
+            if validate is not None:
+                asked = {"every": args.eval_every, "validate": validate, "patience": args.patience}
+                callbacks.append(ValidationCallback(args.out, **asked, tell=None if args.json else _tell))
             told = {"agent": args.agent, "env": args.env, "seed": args.seed, **switches}
             tracker = open_tracker(args.track, run=f"{args.agent}-{args.seed}", folder=args.out, config=told)
             with closing(tracker):
                 agent.learn(
                     remaining,
-                    callback=[*checkpoints, *([track_agent(tracker)] if args.track else [])],
+                    callback=[*callbacks, *([track_agent(tracker)] if args.track else [])],
                     reset_num_timesteps=False,
                     progress_bar=sys.stderr.isatty() and not args.json,
                 )
@@ -124,18 +140,9 @@ def _finish(args: argparse.Namespace, agent: Any, steps: int) -> int:
     return 0
 
 
-def parse_switches(pairs: list[str], flag: str) -> dict[str, Any]:
-    """Returns ``NAME=VALUE`` arguments as a dict; values are read as JSON where they are JSON, else as text."""
-    switches: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator or not name:
-            raise ConfigError(f"{flag} {pair!r}: expected NAME=VALUE")
-        try:
-            switches[name.replace("-", "_")] = json.loads(value)
-        except (ValueError, RecursionError):
-            switches[name.replace("-", "_")] = value
-    return switches
+def _tell(steps: list[int], scores: list[float]) -> None:
+    said = f"{steps[-1]:>9} steps  validation {scores[-1]:.3f}  best {max(scores):.3f}  {curve(scores)}"
+    say(said, file=sys.stderr)
 
 
 def _text(path: Path | None) -> str | None:
