@@ -131,6 +131,8 @@ class GymClient(GenericEnvClient):
     and the next one begins with a reset.
     """
 
+    _ws: Any  # the connection, None while there is none
+
     async def _send_and_receive(self, message: dict[str, Any]) -> dict[str, Any]:
         try:
             return await super()._send_and_receive(message)
