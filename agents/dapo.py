@@ -129,7 +129,7 @@ class DAPO(GroupSampling):
     uses_critic: ClassVar[bool] = False
     papers: ClassVar[Mapping[str, Any]] = {
         "learning_rate": 1e-6, "n_epochs": 1, "n_episodes": 8192, "group_size": 16, "batches": "episodes",
-        "ent_coef": 0.0, "exploring_starts": 0.0, "overlong_max": 48, "rollout_steps": 2**30,
+        "ent_coef": 0.0, "exploring_starts": 0.0, "dynamic_sampling": True, "overlong_max": 48, "rollout_steps": 2**30,
     }  # fmt: skip
 
     def collect(self, callback: BaseCallback) -> Trajectories:

@@ -7,6 +7,7 @@ written out once, in `losses.loss`. Letters: N steps (tokens), E episodes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,7 +73,8 @@ class PolicyGradient(Agent):
 
     @classmethod
     def suited(cls, policy: type) -> Mapping[str, Any]:
-        return getattr(policy, "suits", {})
+        known = {field.name for field in fields(cls.settings_class)}
+        return {name: value for name, value in getattr(policy, "suits", {}).items() if name in known}
 
     # ------------------------------------------------------------------ the three things to differ in
 

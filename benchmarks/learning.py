@@ -22,13 +22,16 @@ from treegym.agents.registry import agent_class, make_agent
 SEEDS = (0, 1, 2, 3, 4)
 STEPS = 100_000
 ENTROPY = "linear:0.05:0.005"
+FROM_ROOTS = {"exploring_starts": 0.0}
 SWITCHES: dict[str, dict[str, Any]] = {
-    "ppo": {"learning_rate": "linear:0.002:0.0002", "ent_coef": "linear:0.1:0.005"},
+    "ppo": {"learning_rate": "linear:0.002:0.0002", "ent_coef": "linear:0.1:0.005", "n_epochs": 4, **FROM_ROOTS},
     "dapo": {
         "learning_rate": "linear:0.0015:0.0001", "ent_coef": ENTROPY, "group_size": 4, "n_episodes": 128,
-        "batch_size": 256, "n_epochs": 8,
+        "batch_size": 256, "n_epochs": 8, "dynamic_sampling": True, **FROM_ROOTS,
     },
-    "vapo": {"learning_rate": 1e-3, "ent_coef": ENTROPY, "group_size": 4, "n_episodes": 256},
+    "vapo": {
+        "learning_rate": 1e-3, "ent_coef": ENTROPY, "group_size": 4, "n_episodes": 256, "n_epochs": 4, **FROM_ROOTS,
+    },
     "alphazero": {"learning_rate": "linear:0.002:0.0003", "search_options": {"normalise": False}},
 }  # fmt: skip
 # what switches a component off, and what the paper says that costs (AIME24, points)

@@ -20,7 +20,7 @@ def linear(first: float, last: float) -> str:
 
 
 START: dict[str, dict[str, Any]] = {
-    "ppo": {"learning_rate": 1e-3, "ent_coef": linear(0.05, 0.005)},
+    "ppo": {**SWITCHES["ppo"], "learning_rate": 1e-3, "ent_coef": linear(0.05, 0.005)},
     "dapo": {**SWITCHES["dapo"], "n_epochs": 4},
     "vapo": SWITCHES["vapo"],
     "alphazero": SWITCHES["alphazero"],

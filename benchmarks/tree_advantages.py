@@ -174,7 +174,9 @@ def learned(seeds: int, steps: int) -> list[dict[str, object]]:
         reached = []
         for seed in range(seeds):
             env = gym.make("TokenTree-v0")
-            agent = DAPO("ChildPolicy", env, advantage=name, seed=seed, group_size=16, n_episodes=256)
+            # groups are judged as the trees they make, from their roots on; what is uninformative is drawn again
+            switches = {"exploring_starts": 0.0, "dynamic_sampling": True}
+            agent = DAPO("ChildPolicy", env, advantage=name, seed=seed, group_size=16, n_episodes=256, **switches)
             agent.learn(steps)
             held = gym.make_vec("TokenTree-v0", num_envs=400, split="test")
             seen, _ = held.reset(seed=seed, options={"roots": held.unwrapped.world.pool})

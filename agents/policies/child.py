@@ -81,6 +81,7 @@ class ChildPolicy(ChildScorer, BasePolicy):
     # Chosen on generated worlds (benchmarks/robust_defaults.py); the algorithms' own defaults are for larger networks.
     suits: ClassVar[Mapping[str, Any]] = {
         "learning_rate": "linear:0.003:0.0003", "n_epochs": 8, "ent_coef": 0.01, "exploring_starts": 0.5,
+        "dynamic_sampling": False,
     }  # fmt: skip
     takes_memory = True
     needs = ("observations", MASK)

@@ -57,7 +57,9 @@ def test_a_learner_nobody_holds_is_gone_at_once(kind: Any, tree_env: gym.Env, tm
 
 def test_dynamic_sampling_ends_and_its_cost_is_counted(identity: Any, capsys: pytest.CaptureFixture[str]) -> None:
     env = gym.vector.SyncVectorEnv([lambda: identity(solvable=False)] * 8)
-    agent = DAPO("ChildPolicy", env, seed=0, n_episodes=16, group_size=4, max_resamples=3, verbose=1)
+    agent = DAPO(
+        "ChildPolicy", env, seed=0, n_episodes=16, group_size=4, max_resamples=3, dynamic_sampling=True, verbose=1
+    )
     before = [p.clone() for p in agent.policy.parameters()]
     agent.learn(1, log_interval=0)
     # 3 rounds of 16 episodes of 2 steps, every one thrown away, every one counted
@@ -67,7 +69,7 @@ def test_dynamic_sampling_ends_and_its_cost_is_counted(identity: Any, capsys: py
 
 
 def test_kept_groups_hold_right_and_wrong_and_start_at_one_root(tree_env: gym.Env) -> None:
-    agent = DAPO("ChildPolicy", tree_env, n_envs=64, n_episodes=32, group_size=8, seed=0)
+    agent = DAPO("ChildPolicy", tree_env, n_envs=64, n_episodes=32, group_size=8, dynamic_sampling=True, seed=0)
     seen: list[Any] = []
     update = agent.update
     agent.update = lambda rollout: (seen.append(rollout), update(rollout))[1]  # type: ignore[method-assign]
