@@ -136,7 +136,9 @@ def test_judge_calls_and_discarded_groups_are_charged(tmp_path: Path, small_tabl
         {**bundled, "name": "judged", "kwargs": {"reward": {"judge": 1.0}}},
         {**bundled, "name": "verified", "kwargs": {"reward": {"verifier": 1.0}}},
     ]
-    small_table["agents"] = [{"name": "DAPO", "agent": "dapo", "kwargs": {"n_episodes": 32, "group_size": 4}}]
+    small_table["agents"] = [
+        {"name": "DAPO", "agent": "dapo", "kwargs": {"n_episodes": 32, "group_size": 4, "dynamic_sampling": True}}
+    ]
     small_table["evaluation"] = {"episodes": 5}
     assert run_suite(parse_suite(small_table, where="test"), tmp_path / "out", workers=2).failed == {}
     costs = {run["env"]: run["cost"] for run in ResultFolder(tmp_path / "out").summaries()}
