@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench test check format lint types unit test-slow test-hostile test-real test-browser test-vllm test-rllib benchmarks \
-        real tree forge record docs peers dist package extras workflows lock test-doors clean
+        real tree english forge record docs peers dist package extras workflows lock test-doors clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -105,6 +105,9 @@ forge: setup  ## train the bundled language models from scratch (about half an h
 
 tree: setup  ## grow the bundled tree again
 	$(BIN)/treegym grow --out tree/data/bundled.tree --overwrite --threads 1 --device cpu
+
+english: real  ## grow the bundled tree of English again, with pretrained models (about half an hour of one core)
+	OMP_NUM_THREADS=1 .venvs/real/bin/treegym grow --recipe english --out tree/data/english.tree --overwrite --threads 1
 
 record: setup  ## measure the bundled table of module optimisations again
 	$(BIN)/python -m treegym.optimize.record

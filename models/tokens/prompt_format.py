@@ -89,6 +89,20 @@ class PromptFormat:
     def to_dict(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(self)))
 
+    @classmethod
+    def from_dict(cls, told: Any) -> PromptFormat:
+        """Returns the format that `to_dict` wrote; raises DataError for anything else."""
+        try:
+            texts = {name: told[name] for name in ("form", "template", "between", "separator")}
+            system, stops, examples = told["system"], told["stops"], told["examples"]
+            pairs = tuple((question, answer) for question, answer in examples)
+            known = [*texts.values(), *stops, *(text for pair in pairs for text in pair)]
+            if not all(isinstance(text, str) for text in known) or not isinstance(system, str | None):
+                raise TypeError("something that is not text")
+            return cls(**texts, system=system, stops=tuple(stops), examples=pairs)
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise DataError(f"a form of prompts is damaged: {error}; grow the tree anew") from error
+
 
 def read_examples(path: str | Path) -> tuple[tuple[str, str], ...]:
     """Returns questions and answers of a JSONL file with ``prompt`` and ``answer`` in every line."""

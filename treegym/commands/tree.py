@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             implementation.configure(sub)
             sub.set_defaults(act=implementation.run)
         else:
-            sub.add_argument("file", nargs="?", help="a .tree file (default: the bundled tree), or synthetic:...")
+            sub.add_argument("file", nargs="?", help="a .tree file, bundled, bundled:english or synthetic:...")
             sub.set_defaults(act=module)
             if name in _OPTIONS:
                 _OPTIONS[name](sub)
@@ -61,10 +61,7 @@ def _figure(value: Any) -> str:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from treegym.tree.token_tree import BUNDLED, TokenTree
-
-    tree = TokenTree.open(args.file or BUNDLED)
-    tree.validate()
+    tree = _load(args)  # validated
     found = {"nodes": tree.size, "roots": tree.num_roots, "closed": tree.is_closed}
     closed = "closed" if tree.is_closed else "live: some paths have no end yet"
     say(json.dumps(found) if args.json else f"sound: {tree.num_roots:,} roots, {tree.size:,} nodes, {closed}")

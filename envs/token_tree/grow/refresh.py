@@ -9,6 +9,7 @@ from treegym.envs.token_tree.grow.voices import make_voices
 from treegym.errors import ConfigError
 from treegym.models.base import LanguageModel
 from treegym.models.embeddings import Embedder
+from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["refresh"]
@@ -37,13 +38,22 @@ def refresh(
         wanted = f"the embedder {described['name']!r}" if described else "the primary's hidden states"
         raise ConfigError(f"the tree's contexts are described by {wanted}; refresh it with the same")
     tree.make_writable()
-    [voice] = make_voices(model, [], chat=bool(tree.header.get("chat", True)))
+    [voice] = make_voices(model, [], chat=bool(tree.header.get("chat", True)), form=_form(tree))
     states = ContextStates(voice, embedder)
     basis = _basis(tree, states)
     for start in range(0, tree.num_roots, roots_at_once):
         fill_primary(tree, states, basis, range(start, min(start + roots_at_once, tree.num_roots)))
     tree.header["primary"] = {"name": model.name, "fingerprint": model.fingerprint()}
     return tree
+
+
+def _form(tree: TokenTree) -> PromptFormat | None:
+    """Returns how prompts were put to the primary when the tree was grown, None where nobody said."""
+    forms, primary = tree.header.get("forms"), tree.header.get("primary")
+    if isinstance(forms, dict) and isinstance(primary, dict) and primary.get("name") in forms:
+        return PromptFormat.from_dict(forms[primary["name"]])
+    told = tree.header.get("form")
+    return None if told is None else PromptFormat.from_dict(told)
 
 
 def _basis(tree: TokenTree, states: ContextStates) -> ContextBasis | None:

@@ -10,8 +10,9 @@ import pytest
 from treegym.envs.token_tree.grow.growing import grow
 from treegym.envs.token_tree.grow.refresh import refresh
 from treegym.envs.token_tree.grow.settings import GrowSettings
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, DataError
 from treegym.models.local.fake import FakeLanguageModel, FakeTokenizer
+from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.tree.token_tree import Root, TokenTree
 
 
@@ -49,3 +50,17 @@ def test_a_model_of_another_vocabulary_or_width_is_refused(tree: TokenTree) -> N
         refresh(tree, FakeLanguageModel(tokenizer=FakeTokenizer("12+=")))
     with pytest.raises(ConfigError, match="describes contexts by 7 numbers"):
         refresh(tree, FakeLanguageModel(width=7))
+
+
+def test_prompts_are_put_as_they_were_when_the_tree_was_grown(tmp_path: Path) -> None:
+    out = tmp_path / "asked.tree"
+    model = FakeLanguageModel()
+    form = PromptFormat(form="raw", template="ask {prompt} ")
+    settings = GrowSettings(max_tokens=6, max_nodes=20, max_children=4, right=4, wrong=2)
+    grow([Root("ab", "a")], primary=model, out=out, settings=settings, forms={model.name: form})
+    grown = TokenTree.open(out)
+    again = refresh(TokenTree.open(out), model)
+    np.testing.assert_array_equal(again.prior, grown.prior)
+    again.header["forms"][model.name]["stops"] = [7]
+    with pytest.raises(DataError, match="a form of prompts is damaged"):
+        refresh(again, model)
