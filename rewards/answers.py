@@ -1,8 +1,8 @@
 """Whether a text gives the reference answer: the one matcher of every room.
 
 A rule first finds what a text gives as its answer, by a named extractor, and then compares: numbers by value (thousands
-separators, currency signs and units are looked through), other texts without regard to case, spaces and punctuation at
-the ends. Extractors that take an argument have it after a colon: ``after:Answer:``, ``json:result.value``.
+separators, currency signs and units are looked through; "twelve" is 12), other texts without regard to case, spaces and
+punctuation at the ends. Extractors that take an argument have it after a colon: ``after:Answer:``, ``json:result.value``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from treegym.errors import ConfigError, suggest
 from treegym.rewards.matching import NUMBER, BoundedRegex, to_number
+from treegym.rewards.number_words import in_figures
 
 __all__ = ["EXTRACTORS", "AnswerRule", "agrees", "majority", "stated_answer"]
 
@@ -159,8 +160,11 @@ EXTRACTORS: dict[str, tuple[Callable[[str, str], str | None], bool, str]] = {  #
 def _measure(text: str) -> tuple[float, str] | None:
     """Returns value and unit of a text that is one number, else None."""
     match = _MEASURE.fullmatch(plain(text))
-    value = None if match is None else to_number(match[1])
-    return None if match is None or value is None else (value, plain(match[2]))
+    if match is None:
+        written = in_figures(plain(text))
+        return None if written is None else (float(written), "")
+    value = to_number(match[1])
+    return None if value is None else (value, plain(match[2]))
 
 
 def _same(given: str, wanted: str) -> bool:

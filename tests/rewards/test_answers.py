@@ -4,6 +4,7 @@ import pytest
 
 from treegym.errors import ConfigError
 from treegym.rewards.answers import EXTRACTORS, AnswerRule, majority
+from treegym.rewards.number_words import in_figures
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,36 @@ def test_majority_groups_numbers_by_value() -> None:
     assert majority(["7", "12", None, "12.0", "7"]) == 0  # a tie: the first seen
     assert majority(["7", "12", "12.0"]) == 1
     assert majority([None, None]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("zero", 0),
+        ("Twelve", 12),
+        ("forty-two", 42),
+        ("forty two", 42),
+        ("one hundred", 100),
+        ("one hundred and five", 105),
+        ("two thousand and three", 2003),
+        ("nine hundred thousand one hundred ninety-nine", 900_199),
+        ("three million", 3_000_000),
+        ("", None),
+        ("hundred", None),
+        ("forty twelve", None),
+        ("twelve apples", None),
+        ("thousand two million", None),
+        ("one two", None),
+        ("one hundred and zero", None),
+    ],
+)
+def test_numbers_in_words_have_a_value(text, value) -> None:
+    assert in_figures(text) == value
+
+
+def test_figures_and_words_are_the_same_number() -> None:
+    rule = AnswerRule("after: is ")
+    assert rule.right("Three times two is 6.", "six")
+    assert rule.right("It is forty-two.", "42")
+    assert not rule.right("It is forty-three.", "42")
+    assert majority(["6", "seven", "six"]) == 0

@@ -20,7 +20,7 @@ from treegym.tree.token_tree import TokenTree
 
 __all__ = ["SETTINGS", "grow_english", "taught_model"]
 
-SETTINGS = GrowSettings(max_tokens=20, max_children=8, right=12, wrong=4, max_nodes=80, shard=24)
+SETTINGS = GrowSettings(max_tokens=20, max_children=8, right=12, wrong=4, max_nodes=64, shard=24)
 
 Report = Callable[[str], None]
 
