@@ -2,7 +2,8 @@
 
 A rule first finds what a text gives as its answer, by a named extractor, and then compares: numbers by value (thousands
 separators, currency signs and units are looked through; "twelve" is 12), other texts without regard to case, spaces and
-punctuation at the ends. Extractors that take an argument have it after a colon: ``after:Answer:``, ``json:result.value``.
+punctuation at the ends. Extractors that take an argument have it after a colon: ``after:Answer:``,
+``json:result.value``.
 """
 
 from __future__ import annotations

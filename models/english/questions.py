@@ -11,9 +11,13 @@ from treegym.errors import require
 from treegym.models.english.forms import EXAMPLES
 from treegym.models.english.kinds import KINDS, Question
 
-__all__ = ["COUNTS", "TAUGHT", "practice", "questions"]
+__all__ = ["BLOCK", "PLACES", "TAUGHT", "fitted_on", "practice", "questions"]
 
-COUNTS = {"train": 50, "validation": 13, "test": 15}  # questions of each kind
+DRAWN = 78  # questions of each kind: 50 to train on, 13 to validate, 15 to test
+# Of these the tree takes so many, in blocks of three as they are grown; the others are for a larger tree.
+PLACES = {"train": (0, 3, 6, 15, 18, 21, 30, 39), "validation": (51,), "test": (69, 72, 75)}
+BLOCK = 3
+FITTED = 32  # questions of each kind on which contexts' components are fitted, whichever of them are grown
 TAUGHT = ("arithmetic", "story")  # the kinds that the teacher of one's own is trained on
 GYM = "chain_sum"  # the kind that comes from reasoning-gym
 SHOWN = {prompt for prompt, _ in EXAMPLES.values()}
@@ -21,21 +25,25 @@ SHOWN = {prompt for prompt, _ in EXAMPLES.values()}
 
 def questions(seed: int = 0) -> list[tuple[str, Question]]:
     """Returns the questions of the tree with their splits, all different, the kinds in turn within a split."""
-    drawn = {
-        name: _different(name, sum(COUNTS.values()), np.random.default_rng((seed, number)))
-        for number, name in enumerate(KINDS)
-    }
-    drawn[GYM] = _gym(sum(COUNTS.values()), seed)
-    found, start = [], 0
-    for split, count in COUNTS.items():
-        found += [(split, rows[place]) for place in range(start, start + count) for rows in drawn.values()]
-        start += count
-    return found
+    drawn = _drawn(seed)
+    return [
+        (split, rows[first + place])
+        for split, blocks in PLACES.items()
+        for first in blocks
+        for place in range(BLOCK)
+        for rows in drawn.values()
+    ]
+
+
+def fitted_on(seed: int = 0) -> list[str]:
+    """Returns the prompts on which the components that describe contexts are fitted."""
+    drawn = _drawn(seed)
+    return [rows[place].prompt for place in range(FITTED) for rows in drawn.values()]
 
 
 def practice(seed: int = 0) -> Iterator[Question]:
     """Yields questions of the taught kinds in turn, without end, none of which is in the tree."""
-    held_out = {question.prompt for _, question in questions(seed)} | SHOWN
+    held_out = {question.prompt for rows in _drawn(seed).values() for question in rows} | SHOWN
     rng = np.random.default_rng((seed, len(KINDS)))
     while True:
         for name in TAUGHT:
@@ -43,6 +51,12 @@ def practice(seed: int = 0) -> Iterator[Question]:
             while question.prompt in held_out:
                 question = KINDS[name].draw(rng)
             yield question
+
+
+def _drawn(seed: int) -> dict[str, list[Question]]:
+    """Returns so many questions of each kind."""
+    drawn = {name: _different(name, DRAWN, np.random.default_rng((seed, number))) for number, name in enumerate(KINDS)}
+    return drawn | {GYM: _gym(DRAWN, seed)}
 
 
 def _different(name: str, count: int, rng: np.random.Generator) -> list[Question]:

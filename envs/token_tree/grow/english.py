@@ -13,6 +13,7 @@ from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.locks import held
 from treegym.models.english.forms import PRIMARY, TAUGHT_FORM, TEACHERS, Speaker
+from treegym.models.english.questions import fitted_on
 from treegym.models.loading import load_model
 from treegym.models.local.gguf_conversion import cache_directory
 from treegym.models.local.transformers_model import TransformersModel
@@ -61,6 +62,7 @@ def grow_english(
         settings=settings,
         verify=prompts.verify,
         forms={speaker.name: speaker.form for speaker in speakers},
+        fitted_on=fitted_on(),
         work=work,
         overwrite=overwrite,
         source=prompts.source,

@@ -54,6 +54,7 @@ def grow(
     chat: bool = True,
     form: PromptFormat | None = None,
     forms: Mapping[str, PromptFormat] | None = None,
+    fitted_on: Sequence[str] | None = None,
     work: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     source: str = "",
@@ -74,6 +75,7 @@ def grow(
         chat: ask models that have a chat template, instead of letting them go on with the bare prompt.
         form: how prompts are put to all models, and where answers are over; goes before `chat`.
         forms: how prompts are put to some models, by their names; goes before `form`.
+        fitted_on: prompts on which the components that describe contexts are fitted, by default the first 256.
         work: where shards are kept until the tree is finished, by default ``OUT.growing``.
         overwrite: replace an existing `out`.
         source: where the prompts came from, for the file's header.
@@ -105,12 +107,12 @@ def grow(
     asked |= {"embedder": described, "chat": chat}
     put: dict[str, Any] = {} if form is None else {"form": form.to_dict()}
     put |= {"forms": {name: own.to_dict() for name, own in forms.items()}} if forms else {}
+    put |= {"fitted_on": list(fitted_on)} if fitted_on else {}
     plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked, **put}
     store = WorkDirectory(directory, plan)
     states = ContextStates(voices[PRIMARY], embedder)
-    basis = store.basis(
-        lambda: fit_basis(states, [root.prompt for root in prompts[:BASIS_PROMPTS]], max_tokens=settings.max_tokens)
-    )
+    fitted = fitted_on or [root.prompt for root in prompts[:BASIS_PROMPTS]]
+    basis = store.basis(lambda: fit_basis(states, fitted, max_tokens=settings.max_tokens))
     for notice in notices:
         warnings.warn(notice, stacklevel=2)
     shards = [prompts[start : start + settings.shard] for start in range(0, len(prompts), settings.shard)]

@@ -9,7 +9,7 @@ import pytest
 from treegym.models.english.facts import CAPITALS, CONTINENTS, PLURALS, SYMBOLS
 from treegym.models.english.forms import EXAMPLES
 from treegym.models.english.kinds import KINDS, ONES, in_words
-from treegym.models.english.questions import COUNTS, TAUGHT, practice, questions
+from treegym.models.english.questions import BLOCK, PLACES, TAUGHT, practice, questions
 from treegym.rewards.answers import AnswerRule
 
 
@@ -54,7 +54,7 @@ def test_questions_differ_and_the_teacher_practises_none_of_them() -> None:
     pytest.importorskip("reasoning_gym")
     found = questions()
     prompts = [question.prompt for _, question in found]
-    assert len(set(prompts)) == len(prompts) == sum(COUNTS.values()) * (len(KINDS) + 1) >= 600
+    assert len(set(prompts)) == len(prompts) == BLOCK * sum(map(len, PLACES.values())) * (len(KINDS) + 1)
     assert found == questions()
     assert not {prompt for prompt, _ in EXAMPLES.values()} & set(prompts)
     practised = list(itertools.islice(practice(), 400))
