@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from treegym.models.base import TokenIds, context_length
 from treegym.models.local.network import Network
+from treegym.models.local.tree_attention import additive_masks
 
 __all__ = ["RowCache"]
 
@@ -112,12 +113,23 @@ class RowCache:
         limit = int((self.position + count).max())
         if (length := context_length(self.model)) is not None:  # proposals beyond the end are never kept
             limit = min(limit, length - 1)
-        self.mask = torch.cat([self.mask, (columns < count).long().expand(ids.shape)], dim=1)
+        positions = new.clamp(max=limit)
+        old, self.mask = self.mask, torch.cat([self.mask, (columns < count).long().expand(ids.shape)], dim=1)
         self.position = self.position + count
-        states = self.model.hidden(ids, positions=new.clamp(max=limit), mask=self.mask, cache=self.cache)
+        masks = self._masks(old, positions) if self.model.supports_tree_attention else self.mask
+        states = self.model.hidden(ids, positions=positions, mask=masks, cache=self.cache)
         if lengths is not None:
             self._settle()
         return states
+
+    def _masks(self, old: torch.Tensor, positions: torch.Tensor) -> Any:
+        """Returns what new tokens may see, as layers take it; worked out by the layers themselves it costs more."""
+        new = positions.shape[1]
+        visible = self.mask.bool()[:, None, :].repeat(1, new, 1)  # [B, T, P + T]
+        visible[:, :, -new:] &= torch.ones((new, new), dtype=torch.bool, device=visible.device).tril()
+        visible[:, :, -new:] |= torch.eye(new, dtype=torch.bool, device=visible.device)  # padding sees itself
+        keys = torch.cat([(old.cumsum(dim=1) - 1).clamp(min=0), positions], dim=1)
+        return additive_masks(self.model, visible, positions, keys)
 
     def take_back(self, dropped: torch.Tensor) -> None:
         """Takes the last ``dropped[b]`` tokens of each row back; `state` is no longer valid."""
