@@ -134,8 +134,8 @@ class FreeTextVectorEnv(VectorEnv):
 
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         actions = whole_actions(actions)
-        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= self.single_action_space.n:
-            last = int(self.single_action_space.n) - 1
+        last = int(self.single_action_space.n) - 1  # type: ignore[attr-defined] # it is Discrete
+        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > last:
             raise ConfigError(f"actions must be {self.num_envs} tokens from 0 to {last}; got {str(actions)[:80]}")
         if self._done.any():
             raise ConfigError(f"lane {int(np.flatnonzero(self._done)[0])} has ended; reset it with a reset_mask first")
