@@ -27,7 +27,7 @@ from torch import nn
 from treegym.agents.fast.llama import Llama, fits
 from treegym.agents.fast.llama_walk import LlamaWalk
 from treegym.agents.fast.masters import MasterAdamW
-from treegym.agents.fast.vocabulary import Head, Said, draw, token_log_probs
+from treegym.agents.fast.vocabulary import Head, Said, draw, likeliest, token_log_probs
 from treegym.agents.masking import MASK, masked_entropy, masked_log_softmax
 from treegym.agents.policies.base import ChildScorer, Judged, Observations
 from treegym.agents.policies.lm_anchor import anchored
@@ -335,6 +335,14 @@ class LMPolicy(ChildScorer, BasePolicy):
         tokens, log_probs = draw(states, self.head(), torch.from_numpy(uniform).to(states.device))
         values = self._values_there(rows["context"], states, with_value=with_value)
         return tokens.cpu().numpy(), log_probs.float().cpu().numpy(), values
+
+    @torch.no_grad()
+    def best(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Returns the likeliest child of each row ``[B] int64``, or on free text the likeliest token."""
+        if self.free is None:
+            return super().best(rows)
+        self.count(len(rows["context"]))
+        return likeliest(self._walked(rows["context"]), self.head()).cpu().numpy()
 
     def _walked(self, contexts: np.ndarray) -> torch.Tensor:
         """Returns the states ``[B, D]`` after contexts; their keys and values are kept for the step after."""

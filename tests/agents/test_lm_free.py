@@ -96,6 +96,19 @@ def test_agents_learn_from_contexts_alone(kind: Any, monkeypatch: pytest.MonkeyP
     assert any(not torch.equal(a, b) for a, b in zip(before, agent.policy.lm.parameters(), strict=True))
 
 
+def test_the_likeliest_token_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ends together are one token: two that are second and third may be first."""
+    monkeypatch.setattr(lm_checks, "FEW", 0)
+    model = load_model("tiny-primary")
+    first = model.tokenizer.encode("12")[0]
+    agent = _agent(_env(ends=(model.tokenizer.eos_id, first)))
+    rows, _ = _env().reset(seed=0)
+    p = np.exp(model.next_logprobs([row[row >= 0].tolist() for row in rows["context"]]).astype(np.float64))
+    p[:, model.tokenizer.eos_id] += p[:, first]
+    p[:, [first, model.tokenizer.pad_id]] = 0.0
+    assert agent.predict(rows, deterministic=True)[0].tolist() == p.argmax(1).tolist()
+
+
 def _written(env: FreeTextVectorEnv, text: str) -> tuple[float, bool, bool, str]:
     """Returns reward, termination, truncation and text of the first lane, all lanes writing a text after prompt 0."""
     env.reset(seed=0, options={"roots": [0] * env.num_envs})
