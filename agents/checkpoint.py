@@ -70,7 +70,9 @@ def save(agent: Any, path: Any) -> None:
 
 def describe(path: Any) -> dict[str, Any]:
     """Returns what a checkpoint says of itself: algorithm, settings, env, counters."""
-    return read(path)[0]
+    data = read(path)[0]
+    check_json(data, DATA, str(path))
+    return data
 
 
 def load(cls: type[Any], path: Any, *, env: Any, device: Any, overrides: dict[str, Any]) -> Any:

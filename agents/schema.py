@@ -39,7 +39,7 @@ GENERATOR = {
 }
 DATA = {
     "algorithm": str, "policy": str, "policy_kwargs": {}, "settings": {}, "functions": [str], "seed": _seed,
-    "spaces": lambda value: isinstance(value, list) and len(value) == 2, "env": (None, {"id": str}),
+    "spaces": lambda value: isinstance(value, list) and len(value) == 2, "env": (None, {"id": str, "kwargs": {}}),
     "counters": dict.fromkeys(("num_timesteps", "total_timesteps", "episodes", "iteration", "updates"), COUNT),
     "log": {"episodes": [{"r": float, "l": float}], "successes": [float], "window": _window},
     "rng": GENERATOR, "state": {},

@@ -152,3 +152,16 @@ def test_a_settings_number_is_of_its_kind(case: Any, apart: Any) -> None:
         bad = apart(path)
         bad.data["settings"][key] = junk
         refused(kind, bad.written(), env)
+
+
+@pytest.mark.parametrize("env", [5, [], {"id": 5, "kwargs": {}}, {"id": "TokenTree-v0"}, {"id": [], "kwargs": None}])
+def test_what_a_checkpoint_says_of_its_environment_is_checked_before_it_is_used(
+    case: Any, apart: Any, env: Any, capsys: Any
+) -> None:
+    from treegym.__main__ import main
+
+    _, path, _ = case
+    bad = apart(path)
+    bad.data["env"] = env
+    assert main(["eval", str(bad.written())]) == 1
+    assert "treegym: " in capsys.readouterr().err
