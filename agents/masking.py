@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numba import njit
 
+from treegym.errors import DataError
+
 __all__ = [
     "EMPTY_MASK",
     "MASK",
@@ -34,7 +36,7 @@ def masked_log_softmax(logits: torch.Tensor, mask: torch.Tensor | None) -> torch
         return torch.log_softmax(logits, dim=-1)
     mask = mask.bool()
     if not bool(mask.any(dim=-1).all()):
-        raise ValueError(EMPTY_MASK)
+        raise DataError(EMPTY_MASK)
     return torch.log_softmax(logits.masked_fill(~mask, -math.inf), dim=-1)
 
 
@@ -70,7 +72,7 @@ def choose(logits: np.ndarray, mask: np.ndarray, uniform: np.ndarray) -> tuple[n
     """
     actions, log_probs, empty = _choose(logits, mask, uniform)
     if empty >= 0:
-        raise ValueError(EMPTY_MASK)
+        raise DataError(EMPTY_MASK)
     return actions, log_probs
 
 
@@ -83,7 +85,7 @@ def greedy(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def require_legal(mask: np.ndarray) -> None:
     """Raises ValueError if a row of ``[B, K]`` has no legal child."""
     if not mask.any(axis=-1).all():
-        raise ValueError(EMPTY_MASK)
+        raise DataError(EMPTY_MASK)
 
 
 @njit(cache=True)

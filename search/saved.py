@@ -17,8 +17,8 @@ from treegym.search.tree import EMPTY, PLAYER, SOLVED, TERMINAL, Nodes
 
 __all__ = ["check_known", "check_room", "check_roots", "check_trees", "depths"]
 
-MOST_VISITS = 2**30  # of a node or slot; counters have 32 bits, and a search may add as many again
-MOST_CARRIED = 2**22  # visits that a root came with: tables by visits are made for so many
+MOST_VISITS = 2**22  # of a node or slot: tables by visits are made for so many, and counters have 32 bits
+MOST_CARRIED = 2**22  # visits that a root came with
 ONE = 1.001  # a probability may be rounded up
 MOST_LEAVES = 2**12  # that wait together, where a search has fewer simulations
 

@@ -21,6 +21,7 @@ from numba import njit
 from treegym.agents.gradient_settings import GradientSettings
 from treegym.agents.lesson import FIGURES, Lesson, Whole
 from treegym.agents.masking import EMPTY_MASK
+from treegym.errors import DataError
 
 __all__ = ["Coefficients", "adam_step", "coefficients", "loss_by_kernel", "loss_gradients", "token_weights"]
 
@@ -86,7 +87,7 @@ def loss_by_kernel(
         by_logits, by_values,
     )  # fmt: skip
     if empty >= 0:
-        raise ValueError(EMPTY_MASK)
+        raise DataError(EMPTY_MASK)
     return by_logits, by_values, dict(zip(FIGURES, figures, strict=True))
 
 

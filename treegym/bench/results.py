@@ -242,6 +242,8 @@ def _summary(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is not a run of format {FORMAT}")
     summary.setdefault("failed_rewards", None)  # older runs did not count them
     summary.setdefault("samples", [])  # nor keep answers to be read
+    if not isinstance(summary.get("world"), str | None):
+        raise DataError(f"{path} is damaged: world is not what it should be")
     if (fault := misfit(summary, SUMMARY)) is not None:
         raise DataError(f"{path} is damaged: {fault.lstrip('.')} is missing or not what it should be")
     if len(summary["final"]["prompts"]) != len(summary["final"]["scores"]) or not summary["curve"]:
