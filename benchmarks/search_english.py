@@ -21,10 +21,10 @@ import torch
 from common import emit, parse, peer_absent, table
 from search_quality import optimum
 
-from treegym.envs.token_tree.grow.judge import ModelJudge
 from treegym.iterate.evaluate import wilson_interval
 from treegym.models.loading import load_model
 from treegym.rewards.answers import AnswerRule, majority
+from treegym.rewards.judge.local import ModelJudge
 from treegym.search.closed import ClosedTree
 from treegym.tree.opening import load_tree
 from treegym.tree.token_tree import TokenTree
