@@ -65,9 +65,10 @@ def test_without_locks_of_the_file_system_host_and_process_decide(
         (["train", "ppo", "--env", "TokenTree-v0", "--out", "{}", "--steps", "8"], LOCK),
         (["bench", "--suite", "quick", "--out", "{}"], LOCK),
         (["iterate", "--out", "{}", "--rounds", "1"], LOCK),
+        (["optimize", "zoo:mlp/0", "--no-history", "--out", "{}"], LOCK),
         (["grow", "--prompts", "bundled:train=1,test=1", "--out", "{}/x.tree", "--quiet"], ".x.tree.lock"),
     ],
-    ids=["train", "bench", "iterate", "grow"],
+    ids=["train", "bench", "iterate", "optimize", "grow"],
 )
 def test_two_commands_never_share_a_folder(tmp_path: Path, words: list[str], lock: str, capsys: Any) -> None:
     folder = tmp_path / "out"
