@@ -17,6 +17,7 @@ from treegym.search.states import count, differing
 __all__ = [
     "FINITE",
     "PROBLEMS",
+    "Checked",
     "as_array",
     "budget",
     "check_evaluation",
@@ -54,6 +55,8 @@ def first_beyond(numbers: np.ndarray) -> int:
 
 def as_array(name: str, given: Any, dtype: type) -> np.ndarray:
     """Returns what a simulator gave as a contiguous array; tensors come without their history, from any device."""
+    if type(given) is np.ndarray and given.dtype == dtype:  # nearly always, and in the inner loop of a search
+        return given if given.flags.c_contiguous else np.ascontiguousarray(given)
     if hasattr(given, "detach"):
         given = given.detach().to("cpu")
         if given.dtype.is_floating_point:
@@ -63,6 +66,12 @@ def as_array(name: str, given: Any, dtype: type) -> np.ndarray:
             return np.ascontiguousarray(given, dtype)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the simulator's {name} cannot be made an array of {np.dtype(dtype)} ({error})") from error
+
+
+class Checked(Evaluation):
+    """An evaluation that was checked."""
+
+    __slots__ = ()
 
 
 def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str) -> Evaluation:
@@ -79,7 +88,7 @@ def check_evaluation(evaluation: Evaluation, rows: int, actions: int, what: str)
             raise ConfigError(f"{what}: the simulator's {name} has shape {array.shape}; expected {shape}")
     if (row := first_beyond(value)) >= 0:
         raise ConfigError(f"{what}: the simulator's value of row {row} is {value[row]}; {FINITE}")
-    return Evaluation(logits, value, legal, getattr(evaluation, "to_play", None))
+    return Checked(logits, value, legal, getattr(evaluation, "to_play", None))
 
 
 def second_to_play(given: Any, rows: int, players: int, what: str) -> np.ndarray:
@@ -234,5 +243,8 @@ def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transitio
 
 
 def _arrays(moved: Any) -> Transition:
-    reward, ended = as_array("reward", moved.reward, np.float64), as_array("terminated", moved.terminated, np.bool_)
+    reward = moved.reward
+    if type(reward) is not np.ndarray or reward.dtype != np.float32:
+        reward = as_array("reward", reward, np.float64)
+    ended = as_array("terminated", moved.terminated, np.bool_)
     return Transition(moved.states, reward, ended, getattr(moved, "to_play", None))

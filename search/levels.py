@@ -122,7 +122,7 @@ def level_search(
                 fronts[b].append(Stand(int(numbers[i]), first, group, gained, weight, score, log_priors[i]))
         for b in {b for b, *_ in rounds}:
             fronts[b] = level.keep(fronts[b], finished[b])
-    unfinished: np.ndarray = np.isneginf(tally.best).all(1)
+    unfinished = [bool(np.isneginf(row).all()) for row in tally.best]
     for b, first, score in hopes.values():
         if unfinished[b]:  # what states look like decides only where no path has ended
             tally.best[b, first] = max(tally.best[b, first], score)

@@ -15,10 +15,22 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.checks import whole_numbers
 from treegym.search.kernels.numeric import gamma_draws
+from treegym.search.kernels.walk import Root
 from treegym.search.settings import Options
 from treegym.search.simulator import SearchResult
 
-__all__ = ["Noise", "Out", "call", "in_parts", "new_out", "part_of", "root_ids_of", "root_noise", "scratch"]
+__all__ = [
+    "Noise",
+    "Out",
+    "call",
+    "in_parts",
+    "new_out",
+    "new_roots",
+    "part_of",
+    "root_ids_of",
+    "root_noise",
+    "scratch",
+]
 
 
 class Out(NamedTuple):
@@ -36,6 +48,17 @@ class Out(NamedTuple):
         return SearchResult(
             self.action, self.policy, self.visits, self.q, self.value, int(self.evaluations.max(initial=0))
         )
+
+
+def new_roots(ids: np.ndarray, slots: int) -> Root:
+    size = len(ids)
+    return Root(
+        done=np.zeros((size, 1), np.int32),
+        noisy=np.zeros((size, slots), np.float32),
+        before=np.zeros((size, slots), np.int32),
+        stream=np.ascontiguousarray(ids.reshape(size, 1)),
+        draws=np.full((size, 1), 1 << 20, np.int64),
+    )
 
 
 class Noise(NamedTuple):

@@ -10,6 +10,7 @@ from treegym.errors import ConfigError
 from treegym.search.checks import (
     FINITE,
     PROBLEMS,
+    Checked,
     as_array,
     check_evaluation,
     check_width,
@@ -21,13 +22,13 @@ from treegym.search.checks import (
 from treegym.search.kernels import batch, summary
 from treegym.search.kernels.codes import INSTEAD, MODE_PLAIN, MODE_RAW, MODE_SORTED
 from treegym.search.kernels.walk import Root, Settings
-from treegym.search.output import new_out, root_ids_of, root_noise
+from treegym.search.output import call, new_out, new_roots, root_ids_of, root_noise
 from treegym.search.saved import check_room, check_roots, check_trees
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult
 from treegym.search.tree import TERMINAL, Nodes, allocate
 
-__all__ = ["Leaves", "Planner", "new_roots"]
+__all__ = ["Leaves", "Planner"]
 
 SLOT = (1 << INSTEAD) - 1  # of an entry of a path, the slot that was walked
 
@@ -146,7 +147,8 @@ class Planner:
         most = self.size * options.leaves
         depth = min(self.capacity, options.max_depth or self.capacity) + 1
         self._way = _Way(np.zeros((2, most, depth), np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
-        self._owners = self._way.owners
+        self._owners, self._plain = self._way.owners, is_plain(self.settings)
+        self._count = np.zeros(1, np.int64)
         self._waiting = 0
         self._buffer: _Told | None = None
         self.evaluations = np.zeros(self.size, np.int64)  # [B], evaluations told so far, the root's not counted
@@ -161,15 +163,11 @@ class Planner:
         if self._waiting:
             raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
         self._draws = self.roots.draws.copy()
-        count = self._waiting = batch.gather(self.settings.rule, is_plain(self.settings))(
-            self.trees,
-            self.roots,
-            self.settings,
-            self.budget,
-            self.options.leaves,
-            self._scores,
-            self._way,
-        )
+        most = self.options.leaves
+        gather = batch.gather(self.settings.rule, self._plain)
+        given = (self.trees, self.roots, self.settings, self.budget, most, self._scores, self._way, self._count)
+        call(gather, "planner", *given)
+        count = self._waiting = int(self._count[0])
         rows, way = np.arange(count), self._way
         last = way.lengths[:count] - 1
         owners = self._owners[:count]
@@ -217,13 +215,18 @@ class Planner:
                 return np.zeros(0, np.int64)
             told, count = joined, self._waiting
         numbers = np.empty(count, np.int64)
-        batch.scatter(
-            self.trees, self.settings, self.options.leaves, self._way, told, self._mode, self._problems, numbers
-        )
+        most = self.options.leaves
+        call(
+            batch.scatter, "planner", self.trees, self.settings, most, self._way, told, self._mode, self._problems,
+            numbers,
+        )  # fmt: skip
         self._waiting = 0
         charged = told.row >= 0
         owners = self._owners[:count]
-        self.evaluations += np.bincount(owners, weights=charged, minlength=self.size).astype(np.int64)
+        if most == 1:  # no root twice
+            self.evaluations[owners] += charged
+        else:
+            self.evaluations += np.bincount(owners, weights=charged, minlength=self.size).astype(np.int64)
         self._raise_problem(count, "a state below root", self._owners)
         return np.where(numbers < 0, -1, owners.astype(np.int64) * self.capacity + numbers)
 
@@ -245,11 +248,11 @@ class Planner:
         number = int(judged.sum())
         if number and evaluation is None:
             raise ConfigError(f"{number} leaves are not terminal and were told without an evaluation")
-        rows = np.where(judged, np.cumsum(judged) - 1, -1)
+        rows = np.arange(count) if number == count else np.where(judged, np.cumsum(judged) - 1, -1)
         if evaluation is None or not number:
             shape = (1, self.num_actions)
             evaluation = Evaluation(np.zeros(shape, np.float32), np.zeros(1, np.float32), np.ones(shape, np.bool_))
-        else:
+        elif type(evaluation) is not Checked or len(evaluation.value) != number:
             evaluation = check_evaluation(evaluation, number, self.num_actions, "below the roots")
         return _Told(
             reward, terminated, second, rows, linked, evaluation.prior_logits, evaluation.value, evaluation.legal
@@ -394,14 +397,3 @@ class Planner:
         summary.summarise(self.trees, self.roots, self.settings, float(self.options.temperature), self._scores, out)
         out.evaluations[:] = self.evaluations
         return out.result()
-
-
-def new_roots(ids: np.ndarray, slots: int) -> Root:
-    size = len(ids)
-    return Root(
-        done=np.zeros((size, 1), np.int32),
-        noisy=np.zeros((size, slots), np.float32),
-        before=np.zeros((size, slots), np.int32),
-        stream=np.ascontiguousarray(ids.reshape(size, 1)),
-        draws=np.full((size, 1), 1 << 20, np.int64),
-    )

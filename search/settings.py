@@ -121,11 +121,11 @@ def make_options(changes: dict[str, Any]) -> Options:
         hash(given)
     except TypeError:  # a list or an array is not a setting of any kind, and is told so
         return _options.__wrapped__(given)
-    return _options(given)
+    return _options(given, tuple(type(value) for _, value in given))  # True is 1 to a cache
 
 
 @functools.lru_cache(maxsize=64)
-def _options(changes: tuple[tuple[str, Any], ...]) -> Options:
+def _options(changes: tuple[tuple[str, Any], ...], types: tuple[type, ...] = ()) -> Options:
     known = {field.name for field in dataclasses.fields(Options)}
     for name, _ in changes:
         if name not in known:

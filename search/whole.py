@@ -12,8 +12,7 @@ from treegym.search.checks import check_width, positive
 from treegym.search.kernels import codes, whole
 from treegym.search.kernels.simd import abreast
 from treegym.search.kernels.simd.rows import WIDE
-from treegym.search.output import Out, call, in_parts, new_out, part_of, root_ids_of, root_noise, scratch
-from treegym.search.planner import new_roots
+from treegym.search.output import Out, call, in_parts, new_out, new_roots, part_of, root_ids_of, root_noise, scratch
 from treegym.search.settings import Options, is_plain, kernel_settings
 from treegym.search.tree import allocate
 

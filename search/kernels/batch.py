@@ -147,11 +147,11 @@ def gather(rule: int, plain: bool) -> Any:
     visit on its way (so that the next one of the same root goes elsewhere), and one more each time it is come upon
     again; `scatter` takes that back. Row i of ``way.paths``
     [2, B * each, D] holds the way to leaf i, ``way.lengths[i]`` its length, ``way.owners[i]`` its root,
-    ``way.again[i]`` how often it was come upon again. Returns how many wait.
+    ``way.again[i]`` how often it was come upon again. Writes how many wait into `count` [1].
     """
 
     @kernel
-    def gather_kernel(trees, roots, settings, budget, each, scores, way):
+    def gather_kernel(trees, roots, settings, budget, each, scores, way, count):
         waiting = 0
         for b in range(len(budget)):
             tree, root = tree_of(trees, b), root_of(roots, b)
@@ -183,7 +183,7 @@ def gather(rule: int, plain: bool) -> Any:
                 root.done[0] += 1
                 waiting += 1
                 mine += 1
-        return waiting
+        count[0] = waiting
 
     return gather_kernel
 
