@@ -39,7 +39,11 @@ def test_texts_are_never_cut(method: str, roots: Any) -> None:
     extra = {"horizon": 7} if method == "lookahead" else {}
     result = search(world, roots, method=method, num_simulations=300, **extra)
     assert world.form is type(roots)
-    if method not in ("lookahead", "best_of_n"):  # these draw, and may miss the one text of 64 that pays
+    if method not in (
+        "lookahead",
+        "best_of_n",
+        "dvts",
+    ):  # these draw or follow values, and may miss the one text of 64 that pays
         assert result.action[0] == 0
         assert result.value[0] > 0.0
 
