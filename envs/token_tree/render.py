@@ -83,7 +83,8 @@ def _draw_path(world: TreeWorld, node: int, draw: Any, fonts: dict[int, Any]) ->
         draw.line([(at[0], at[1] + 15), below], fill=BAR, width=3)
         _node(draw, below, _label(world, here), MARK if world.tables.ends[here] else BAR, fonts)
         at = below
-    spacing = min(56, (WIDTH - 80) / max(len(children), 1))
+    widest = max((draw.textlength(_label(world, int(child)), font=fonts[13]) for child in children), default=0.0)
+    spacing = min(max(56, widest + 24), (WIDTH - 80) / max(len(children), 1))
     for action, child in enumerate(children):
         _draw_child(world, int(child), at, (middle + (action - (len(children) - 1) / 2) * spacing, 470.0), draw, fonts)
 
@@ -110,5 +111,6 @@ def _draw_child(
 
 def _node(draw: Any, at: tuple[float, float], label: str, colour: str, fonts: dict[int, Any]) -> None:
     (x, y), font = at, fonts[16 if len(label) < 3 else 13]
-    draw.ellipse((x - 15, y - 15, x + 15, y + 15), fill=PAPER, outline=colour, width=2)
+    half = max(15.0, draw.textlength(label, font=font) / 2 + 8)  # a word is wider than a letter
+    draw.rounded_rectangle((x - half, y - 15, x + half, y + 15), 15, fill=PAPER, outline=colour, width=2)
     draw.text((x, y), label, fill=colour, font=font, anchor="mm")

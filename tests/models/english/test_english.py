@@ -13,7 +13,7 @@ from treegym.models.english.questions import BLOCK, PLACES, TAUGHT, practice, qu
 from treegym.rewards.answers import AnswerRule
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_sentence_gives_its_answer_and_no_other_sentence_does(kind) -> None:
     rng = np.random.default_rng(0)
     drawn = [kind.draw(rng) for _ in range(60)]
