@@ -91,6 +91,17 @@ def test_a_leaderboard_that_does_not_follow_is_noticed(folder: Path) -> None:
     ]
 
 
+def test_a_tree_that_would_take_the_machine_is_not_made(folder: Path) -> None:
+    path = folder / "suite.json"
+    told = json.loads(path.read_text())
+    for env in told["suite"]["envs"]:
+        env["kwargs"]["tree"] = "synthetic:roots=1000000,depth=500,width=900"
+    path.write_text(json.dumps(told))
+    found = verify(folder)
+    assert not found.sound
+    assert any("asks for a synthetic tree of up to 1,803,600,000,000 nodes" in problem for problem in found.problems)
+
+
 def test_submitting_verifies_and_replaces_older_entries(folder: Path, tmp_path: Path) -> None:
     board = tmp_path / "board.json"
     assert submit(folder, board, by="ada") == 2

@@ -29,9 +29,11 @@ from treegym.errors import DataError, TreeGymError
 from treegym.files import atomic_write
 from treegym.registry import hearsay
 from treegym.shape import misfit
+from treegym.tree.synthetic import parse_synthetic
 
 __all__ = ["Verification", "submit", "verify"]
 
+MOST_NODES = 2**23  # of a tree that a stranger's folder may have us make: some seconds of work
 _ENTRY = {"suite": str, "suite_fingerprint": str, "agent": str, "by": str, "iqm": [(float, None)], "*": None}
 
 
@@ -73,6 +75,12 @@ def _verified(folder: ResultFolder, *, replay: bool, rerun: int, seed: int, trus
         found.problems += check_claims(file.stem, summary, job)
         found.problems += _check_run(folder, file.stem, summary, job.env.metric, found)
         if replay:
+            if job.env.name not in arenas and not trust and (claimed := _nodes_asked(job.env)) > MOST_NODES:
+                found.problems.append(
+                    f"{job.env.name} asks for a synthetic tree of up to {claimed:,} nodes, so it was not made and its "
+                    "episodes were not checked; add --trust (trust=True) if you trust who wrote it"
+                )
+                arenas[job.env.name] = schools[job.env.name] = None
             if job.env.name not in arenas:
                 arenas[job.env.name] = _arena(job.env, suite, found)
             arena = arenas[job.env.name]
@@ -142,6 +150,17 @@ def _check_training(folder: ResultFolder, name: str, summary: Mapping[str, Any],
     if not inside or (np.diff(episodes.env_steps, append=charged) < 0).any():
         yield f"{name}: the steps of the training episodes are not those that were charged"
     yield from _check_failures(name, summary, "training", episodes.with_failures)
+
+
+def _nodes_asked(env: EnvEntry) -> int:
+    """Returns how many nodes the synthetic trees that an environment asks for have at most; 0 for other trees."""
+    most = 0
+    for kwargs in (env.kwargs, env.evaluation):
+        tree = kwargs.get("tree")
+        if isinstance(tree, str) and tree.startswith("synthetic"):
+            shape = parse_synthetic(tree)
+            most = max(most, shape.roots * shape.width * shape.branching * (shape.depth + 1))
+    return most
 
 
 def _arena(env: EnvEntry, suite: Suite, found: Verification) -> Arena | None:
