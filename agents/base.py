@@ -250,8 +250,13 @@ class Agent(Acting, BaseAlgorithm):
         return self
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        """Schedules end where the budget does: the last rollout may run past it, and no rate goes below its end."""
-        self._current_progress_remaining = max(0.0, 1.0 - num_timesteps / total_timesteps)
+        """Tells schedules how much is left; a rollout that ran past the budget counts as half of what it began with.
+
+        Left to itself a falling rate would be negative there, and one cut at nothing would waste a short run's only
+        rollout.
+        """
+        left = 1.0 - num_timesteps / total_timesteps
+        self._current_progress_remaining = left if left > 0.0 else self._current_progress_remaining / 2
 
     def _let_go(self) -> None:
         """Drops what holds on to the callbacks of a `learn` that is over, and through them to this agent."""

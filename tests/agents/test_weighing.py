@@ -94,7 +94,7 @@ def test_what_is_imitated_is_right_not_merely_rewarded(identity: Any) -> None:
         (VAPO, {"clip_range_high": 0.28, "aggregation": "token", "lambda_critic": 1.0, "nll_weight": 0.1}),
         (GRPO, {"clip_range_high": None, "aggregation": "sample", "kl_in": "loss", "kl_estimator": "k3"}),
         (DrGRPO, {"aggregation": "constant", "horizon": 48, "kl_coef": 0.0}),
-        (RLOO, {"n_epochs": 1, "dynamic_sampling": False}),
+        (RLOO, {"advantage": "leave_one_out", "clip_range_high": None, "dynamic_sampling": False}),
         (ReinforcePlusPlus, {"gamma": 1.0, "kl_in": "reward", "kl_coef": 0.01}),
         (ORZPPO, {"gamma": 1.0, "gae_lambda": 1.0, "kl_coef": 0.0}),
     ],

@@ -80,11 +80,11 @@ def test_training_ends_when_nothing_improves_and_goes_on_where_it_was(tmp_path: 
     assert agent.num_timesteps < 100_000
     assert json.loads((tmp_path / "best.json").read_text()) == {"score": 0.5, "steps": validated.steps[0]}
     agent.save(tmp_path / "last.zip")
-    again = ValidationCallback(tmp_path, every=1, validate=Scripted([0.6]), patience=3)
+    again = ValidationCallback(tmp_path, every=1, validate=Scripted([0.6, 0.5]), patience=3)
     resumed = PPO.load(tmp_path / "last.zip", env=env)
     resumed.learn(1, callback=again, reset_num_timesteps=False, log_interval=0)
     assert again.scores[:3] == [0.5, 0.4, 0.5]
-    assert PPO.load(tmp_path / "best.zip").num_timesteps == again.steps[-1]
+    assert PPO.load(tmp_path / "best.zip").num_timesteps == again.steps[3]
 
 
 def test_several_seeds_each_in_a_folder_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
