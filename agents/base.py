@@ -64,6 +64,7 @@ class Agent(Acting, BaseAlgorithm):
     settings: Any
     policy_kwargs: dict[str, Any]
     num_timesteps: int
+    _current_progress_remaining: float
     ep_info_buffer: deque[dict[str, float]] | None
     ep_success_buffer: deque[float] | None
 
