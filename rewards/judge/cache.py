@@ -84,17 +84,23 @@ class JudgeCache:
                 connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
             except OSError as error:
                 raise DataError(f"{self.path}: cannot be opened: {error.strerror or error}") from error
-            connection.execute("PRAGMA trusted_schema=OFF")
-            connection.execute("PRAGMA cell_size_check=ON")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(_TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
-            held = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 2").fetchall()
-            if held != [(_TABLE,)]:  # a view or a trigger could compute for ever, or make numbers out of nothing
-                connection.close()
-                raise DataError(f"{self.path}: not a cache of judgements; delete it or name another")
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()  # left to itself it would keep the file locked
+                raise
             self._connection, self._owner = connection, os.getpid()
         return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA cell_size_check=ON")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(_TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
+        held = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT 2").fetchall()
+        if held != [(_TABLE,)]:  # a view or a trigger could compute for ever, or make numbers out of nothing
+            raise DataError(f"{self.path}: not a cache of judgements; delete it or name another")
 
     def _sound(self, row: tuple[Any, Any]) -> tuple[str, float]:
         key, score = row

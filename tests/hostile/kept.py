@@ -123,6 +123,8 @@ def _caches(folder: Path, env: Any) -> dict[str, Any]:
         assert all(0.0 <= score <= 1.0 for score in scores.values())
 
     def rows(path: Path, rng: np.random.Generator) -> None:
+        for beside in ("-wal", "-shm"):  # of the cache that lay here before
+            path.with_name(path.name + beside).unlink(missing_ok=True)
         if rng.random() < 0.7:
             path.write_bytes(bytes_of(path.read_bytes(), rng))
             return
