@@ -65,6 +65,8 @@ def test_the_page_says_what_self_play_is_given(ran: Any) -> None:
     [remark] = [line for line in board["remarks"] if "are told the verdict" in line]
     assert remark.startswith("told: its searches in training are told the verdict of every end they reach")
     assert "of its episodes begin at inner nodes" in remark
+    [others] = [line for line in board["remarks"] if line.startswith("Episodes of training begin at inner nodes, too")]
+    assert "plain (" in others
     page = as_html(board)
     assert "told: its searches in training" in page
     assert 'data-label="verdicts"' in page

@@ -56,23 +56,35 @@ def warnings(
 def told(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Mapping[str, AgentRuns]]) -> list[str]:
     """Returns what agents are given in training that others are not: verdicts within searches, exploring starts."""
     said = []
+    exploring = []
     least = min((row["cost"]["forward_passes"] for row in rows if row["cost"]["forward_passes"]), default=None)
     for row in rows:
         everyone = [
             run for env in row["envs"] for run in runs[env][row["name"]].summaries if run["training"] is not None
         ]
-        if not everyone or not any(run["hyperparameters"].get("selfplay_sees") == "verifier" for run in everyone):
+        share = _inner_share(everyone)
+        if not any(run["hyperparameters"].get("selfplay_sees") == "verifier" for run in everyone):
+            if share:
+                exploring.append(f"{row['name']} ({share:.0%})")
             continue
         passes, asked = row["cost"]["forward_passes"], row["cost"].get("verdicts")
         line = f"{row['name']}: its searches in training are told the verdict of every end they reach"
         line += f" (up to {asked:,.0f} per run)" if asked else ""
-        if all("exploring_starts" in run["training"] for run in everyone):  # older runs did not count them
-            inner, count = (sum(run["training"][key] for run in everyone) for key in ("exploring_starts", "count"))
-            line += f", {inner / max(count, 1):.0%} of its episodes begin at inner nodes"
+        line += f", {share:.0%} of its episodes begin at inner nodes" if share is not None else ""
         if passes and least:
             line += f", and it makes {passes / least:.1f} times the forward passes of the cheapest learner"
         said.append(line + ".")
+    if exploring:
+        said.append(f"Episodes of training begin at inner nodes, too, of {', '.join(exploring)}.")
     return said
+
+
+def _inner_share(everyone: Sequence[Mapping[str, Any]]) -> float | None:
+    """Returns the share of training episodes that began at inner nodes; None where older runs did not count them."""
+    if not everyone or not all("exploring_starts" in run["training"] for run in everyone):
+        return None
+    inner, count = (sum(run["training"][key] for run in everyone) for key in ("exploring_starts", "count"))
+    return float(inner / max(count, 1))
 
 
 def turns(rows: Sequence[Mapping[str, Any]], suite: Suite) -> list[str]:
