@@ -59,7 +59,7 @@ class Agent(Acting, BaseAlgorithm):
     """
 
     settings_class: ClassVar[type[Settings]] = Settings
-    papers: ClassVar[Mapping[str, Any]] = {}  # the switches of the paper that names it
+    papers: ClassVar[Mapping[str, Any]]  # the switches of the paper that names it, where there is a preset
     joint: ClassVar[bool] = False  # whether several processes can learn together
     settings: Any
     policy_kwargs: dict[str, Any]
@@ -119,7 +119,7 @@ class Agent(Acting, BaseAlgorithm):
 
         What still differs is listed in docs/algorithms.md.
         """
-        if not cls.papers:
+        if "papers" not in vars(cls):  # a relative's paper is another one
             raise ConfigError(f"{cls.__name__} has no preset of a paper; its defaults are described in its docstring")
         return cls(policy, env, **{**cls.papers, **switches})
 

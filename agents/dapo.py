@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from treegym.agents.gradient_settings import GradientSettings
+from treegym.agents.gradient_settings import OF_PAPERS, GradientSettings
 from treegym.agents.groups import (
     group_centred,
     group_leave_one_out,
@@ -128,8 +128,8 @@ class DAPO(GroupSampling):
     settings: DAPOSettings
     uses_critic: ClassVar[bool] = False
     papers: ClassVar[Mapping[str, Any]] = {
-        "learning_rate": 1e-6, "n_epochs": 1, "n_episodes": 8192, "group_size": 16, "batches": "episodes",
-        "ent_coef": 0.0, "exploring_starts": 0.0, "dynamic_sampling": True, "overlong_max": 48, "rollout_steps": 2**30,
+        **OF_PAPERS, "n_episodes": 8192, "group_size": 16, "dynamic_sampling": True, "overlong_max": 48,
+        "rollout_steps": 2**30,
     }  # fmt: skip
 
     def collect(self, callback: BaseCallback) -> Trajectories:

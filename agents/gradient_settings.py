@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from treegym.agents.schedules import Schedule
 from treegym.agents.settings import Settings
 from treegym.errors import ConfigError
 
-__all__ = ["GradientSettings"]
+__all__ = ["OF_PAPERS", "GradientSettings"]
+
+# What the papers on language models have in common: one pass over whole answers from their prompts on.
+OF_PAPERS: Mapping[str, Any] = {
+    "learning_rate": 1e-6, "n_epochs": 1, "batches": "episodes", "ent_coef": 0.0, "exploring_starts": 0.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

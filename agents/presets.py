@@ -10,7 +10,7 @@ import numpy as np
 
 from treegym.agents.advantages import discounted_returns, whiten
 from treegym.agents.dapo import DAPO, DAPOSettings
-from treegym.agents.gradient_settings import GradientSettings
+from treegym.agents.gradient_settings import OF_PAPERS, GradientSettings
 from treegym.agents.play.rollout import Trajectories
 from treegym.agents.policy_gradient import PolicyGradient
 from treegym.agents.ppo import PPO, PPOSettings
@@ -36,10 +36,7 @@ class GRPO(DAPO):
     """GRPO: what DAPO started from."""
 
     settings_class = GRPOSettings
-    papers: ClassVar[Mapping[str, Any]] = {
-        "learning_rate": 1e-6, "n_epochs": 1, "n_episodes": 1024, "group_size": 64, "batches": "episodes",
-        "ent_coef": 0.0, "exploring_starts": 0.0, "rollout_steps": 2**30,
-    }  # fmt: skip
+    papers: ClassVar[Mapping[str, Any]] = {**OF_PAPERS, "n_episodes": 1024, "group_size": 64, "rollout_steps": 2**30}
 
 
 @dataclass(frozen=True)
@@ -74,9 +71,7 @@ class RLOO(DAPO):
     """RLOO. In one pass over a rollout (`RLOO.paper`) the ratio stays near 1 and the clip hardly acts."""
 
     settings_class = RLOOSettings
-    papers: ClassVar[Mapping[str, Any]] = {
-        "learning_rate": 1e-6, "n_epochs": 1, "batches": "episodes", "ent_coef": 0.0, "exploring_starts": 0.0,
-    }  # fmt: skip
+    papers: ClassVar[Mapping[str, Any]] = OF_PAPERS
 
 
 @dataclass(frozen=True)

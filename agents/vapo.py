@@ -15,6 +15,7 @@ import torch
 
 from treegym.agents.advantages import discounted_returns, gae, lambda_for_length
 from treegym.agents.dapo import GroupSampling, GroupSettings
+from treegym.agents.gradient_settings import OF_PAPERS
 from treegym.agents.lesson import NOTHING, Lesson
 from treegym.agents.play.rollout import Trajectories
 from treegym.agents.schema import check_json
@@ -62,8 +63,8 @@ class VAPO(GroupSampling):
     settings: VAPOSettings
     uses_critic: ClassVar[bool] = True
     papers: ClassVar[Mapping[str, Any]] = {
-        "learning_rate": 1e-6, "n_epochs": 1, "n_episodes": 8192, "group_size": 16, "batches": "episodes",
-        "alpha": 0.05, "ent_coef": 0.0, "exploring_starts": 0.0, "normalize_advantage": False, "rollout_steps": 2**30,
+        **OF_PAPERS, "n_episodes": 8192, "group_size": 16, "alpha": 0.05, "normalize_advantage": False,
+        "rollout_steps": 2**30,
     }  # fmt: skip
 
     def _setup_learning(self) -> None:

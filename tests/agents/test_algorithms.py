@@ -202,9 +202,10 @@ def test_a_papers_preset_yields_to_what_is_said(kind: Any, tree_env: gym.Env) ->
     assert settings["n_epochs"] == 1
 
 
-def test_without_a_paper_there_is_no_preset(tree_env: gym.Env) -> None:
+@pytest.mark.parametrize("kind", [PPO, DrGRPO])  # Dr. GRPO is made of DAPO, whose paper is not its own
+def test_without_a_paper_there_is_no_preset(tree_env: gym.Env, kind: Any) -> None:
     with pytest.raises(ConfigError, match="has no preset of a paper"):
-        PPO.paper("ChildPolicy", tree_env)
+        kind.paper("ChildPolicy", tree_env)
 
 
 def test_minibatches_of_whole_episodes(tree_env: gym.Env) -> None:
