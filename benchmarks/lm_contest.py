@@ -8,15 +8,14 @@ size, completion length, batch, learning rate, optimizer settings and number of 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from sides import serve
+
 GROUP, COMPLETIONS, LENGTH = 8, 64, 24
 Problem = tuple[str, str]  # prompt and answer
 
@@ -136,19 +135,5 @@ def _tokenizer(model: str, kind: Any) -> Any:
     return kind(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", padding_side="left")
 
 
-def main() -> None:
-    """Serves one side; what libraries print goes to standard error, and is not an answer."""
-    import torch
-
-    torch.set_num_threads(1)
-    sys.path.insert(0, str(ROOT))
-    answers, sys.stdout = sys.stdout, sys.stderr
-    run = {"ours": ours, "theirs": theirs}[sys.argv[1]]
-    for line in sys.stdin:
-        found = run(**json.loads(line))
-        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(found), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(ours=ours, theirs=theirs)

@@ -13,7 +13,6 @@ TRL lives in `.venvs/trl`, ours in `.venvs/lm` (``make .venvs/trl/.done`` makes 
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -24,42 +23,21 @@ from typing import Any
 
 import numpy as np
 from common import emit, mean_interval, parse, peer_absent, table
+from sides import ROOT, Side
 
 SIZES = {  # hidden, intermediate, layers
     "108k": (64, 192, 2),
     "800k": (128, 344, 4),
 }
 RATE, LEARNING_RATE = 1e-4, 2e-4
+JOB: dict[str, Any] = {"reward": "digits", "rate": RATE, "seed": 0, "out": None}  # where speed alone is asked about
 LENGTHS = (16, 32, 64, 128, 256)
-ROOT = Path(__file__).resolve().parents[1]
 PEER, OWN = (ROOT / ".venvs" / name / "bin" / "python" for name in ("trl", "lm"))
 
 
-class Side:
-    """A contestant in a process of its own."""
-
-    def __init__(self, which: str, log: Any) -> None:
-        python = PEER if which == "theirs" else OWN if OWN.is_file() else Path(sys.executable)
-        self.process = subprocess.Popen(
-            [str(python), str(ROOT / "benchmarks" / "lm_contest.py"), which],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
-        )  # fmt: skip
-
-    def run(self, **job: Any) -> dict[str, float]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"reward": "digits", "rate": RATE, "seed": 0, "out": None, **job}) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.process.args!r} ended without an answer; its messages are in the log above")
-        found: dict[str, float] = json.loads(line)
-        return found
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+def started(which: str, log: Any) -> Side:
+    python = PEER if which == "theirs" else OWN if OWN.is_file() else Path(sys.executable)
+    return Side("lm_contest.py", which, python=python, log=log)
 
 
 def make_model(size: str, folder: Path, *, places: int = 64) -> tuple[str, int]:
@@ -85,8 +63,8 @@ def make_model(size: str, folder: Path, *, places: int = 64) -> tuple[str, int]:
 
 def compile_kernels(folder: Path, log: Any) -> None:
     """Learns a step in a process of its own, so that compiled kernels are in the cache."""
-    side = Side("ours", log)
-    side.run(model=make_model("108k", folder)[0], problems=[("12+34=", "46")], updates=1)
+    side = started("ours", log)
+    side.run(**JOB, model=make_model("108k", folder)[0], problems=[("12+34=", "46")], updates=1)
     side.close()
 
 
@@ -95,8 +73,8 @@ def speed(size: str, folder: Path, log: Any, *, rounds: int, updates: int) -> li
     from treegym.models.tasks import problems
 
     model, parameters = make_model(size, folder)
-    job = {"model": model, "problems": [(p.prompt, p.answer) for p in problems("train", 256, seed=5)]}
-    sides = {"ours": Side("ours", log), "theirs": Side("theirs", log)}
+    job = {**JOB, "model": model, "problems": [(p.prompt, p.answer) for p in problems("train", 256, seed=5)]}
+    sides = {"ours": started("ours", log), "theirs": started("theirs", log)}
     rows = []
     try:
         for side in sides.values():
@@ -129,7 +107,7 @@ def learning(folder: Path, log: Any, *, seeds: int, updates: int, prompts: int) 
     start = load_model("tiny-primary")
     save_model(start.model, start.tokenizer, folder / "primary")
     held_out = load_prompts(f"bundled:test={prompts}", seed=77_000)
-    sides = {"ours": Side("ours", log), "theirs": Side("theirs", log)}
+    sides = {"ours": started("ours", log), "theirs": started("theirs", log)}
     rows = []
     try:
         for seed in range(seeds):

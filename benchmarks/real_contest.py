@@ -7,16 +7,13 @@ and learn all weights, or adapters of the same rank at the same layers. TRL's si
 
 from __future__ import annotations
 
-import json
-import resource
 import statistics
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from sides import serve
+
 GROUP, COMPLETIONS, LENGTH, RATE = 8, 32, 26, 1e-6
 
 
@@ -103,19 +100,5 @@ def _adapters(rank: int | None) -> Any:
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def main() -> None:
-    """Serves one side; what libraries print goes to standard error, and is not an answer."""
-    import torch
-
-    torch.set_num_threads(1)
-    sys.path.insert(0, str(ROOT))
-    answers, sys.stdout = sys.stdout, sys.stderr
-    run = {"ours": ours, "theirs": theirs}[sys.argv[1]]
-    for line in sys.stdin:
-        found = run(**json.loads(line))
-        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(found), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(ours=ours, theirs=theirs)

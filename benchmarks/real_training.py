@@ -15,7 +15,6 @@ SmolLM2 is what ``make real`` installs, TRL lives in `.venvs/trl` (``make .venvs
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import statistics
 import subprocess
@@ -25,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from common import emit, parse, peer_absent, table
+from sides import ROOT, Side
 
-ROOT = Path(__file__).resolve().parents[1]
 PEER = Path(os.environ.get("TREEGYM_TRL_PYTHON", ROOT / ".venvs" / "trl" / "bin" / "python"))
 JOBS: dict[str, dict[str, Any]] = {
     "": {"dtype": "float32", "rank": None},
@@ -35,32 +34,10 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 
-class Side:
-    """A contestant in a process of its own."""
-
-    def __init__(self, which: str, log: Any) -> None:
-        python = str(PEER) if which == "theirs" else sys.executable
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self.process = subprocess.Popen(
-            [python, str(ROOT / "benchmarks" / "real_contest.py"), which],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=environment,
-        )  # fmt: skip
-
-    def run(self, **job: Any) -> dict[str, float]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.process.args!r} ended without an answer; its messages are in the log above")
-        found: dict[str, float] = json.loads(line)
-        return found
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+def started(which: str, log: Any) -> Side:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    python = PEER if which == "theirs" else Path(sys.executable)
+    return Side("real_contest.py", which, python=python, log=log, environment=environment)
 
 
 def training_cells(*, quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -91,7 +68,7 @@ def _contest(model: str, job: dict[str, Any], *, rounds: int, updates: int) -> l
     prompts = [f"Question: What is {a} plus {b}?\nAnswer:" for a in range(21, 99, 7) for b in range(13, 99, 11)]
     rows = []
     with tempfile.TemporaryFile("w+") as log:
-        sides = {name: Side(name, log) for name in ("ours", "theirs")}
+        sides = {name: started(name, log) for name in ("ours", "theirs")}
         try:
             job = {"model": model, "prompts": prompts, **job}
             for side in sides.values():
