@@ -78,10 +78,17 @@ def try_one(form: Format, path: Path, tally: Tally, what: str) -> None:
     tally.most_mib = max(tally.most_mib, held_at_most() - before)
 
 
+def chosen(args: argparse.Namespace, known: dict[str, Format]) -> list[str]:
+    """Returns the names of the formats to damage."""
+    part, parts = map(int, args.part.split("/"))
+    names = [name for name in known if not args.format or name in args.format]
+    return names[part - 1 :: parts]
+
+
 def mutations(args: argparse.Namespace, known: dict[str, Format], folder: Path) -> Iterator[tuple[str, str, Path]]:
     """Yields the format, the name and the path of each mutation, whichever format has taken the least time so far."""
     begun = time.monotonic()
-    spent = {name: 0.0 for name in known if not args.format or name in args.format}
+    spent = dict.fromkeys(chosen(args, known), 0.0)
     numbers = dict.fromkeys(spent, args.first)
     places = {name: place for place, name in enumerate(known)}
     while numbers and (args.minutes is None or time.monotonic() - begun < 60 * args.minutes):
@@ -114,6 +121,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="stop after so many; formats share them evenly")
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--format", action="append", help="only this format")
+    parser.add_argument("--part", default="1/1", help="2/3: the second of three processes that share the formats")
     parser.add_argument("--corpus", action="store_true", help="the worst cases instead, each of which must be refused")
     parser.add_argument("--now", default=os.devnull, help="a file that names the mutation under way, should all end")
     args = parser.parse_args()
@@ -135,7 +143,7 @@ def main() -> int:
             path = folder / f"sound{form.suffix}"
             form.put(path)
             form.use(path)
-        tallies = {name: Tally() for name in known if not args.format or name in args.format}
+        tallies = {name: Tally() for name in chosen(args, known)}
         cases = worst(known, folder) if args.corpus else mutations(args, known, folder)
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, held + ROOM))

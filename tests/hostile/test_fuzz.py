@@ -41,8 +41,9 @@ def test_a_few_damaged_files_of_every_format() -> None:
 
 @pytest.mark.hostile
 @pytest.mark.timeout(4000)
-def test_many_damaged_files_of_every_format() -> None:
-    check(fuzzed("--count", str(COUNT), "--minutes", MINUTES, seconds=3900), COUNT)
+@pytest.mark.parametrize("part", ["1/2", "2/2"])  # a process for each of two cores
+def test_many_damaged_files_of_every_format(part: str) -> None:
+    check(fuzzed("--count", str(COUNT), "--minutes", MINUTES, "--part", part, seconds=3900), COUNT)
 
 
 def test_the_worst_cases_are_refused() -> None:
