@@ -38,10 +38,21 @@ def pull(shared: Shared, out: Path, *, overwrite: bool = False) -> Path:
         if not kind.looks_like(whole):
             raise DataError(f"{shared.name} calls itself a {kind.noun}, and its files are none")
         kind.examine(whole)
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
-        whole.replace(place)
+        _put(whole, place, Path(staging) / "before")
     return place
+
+
+def _put(whole: Path, place: Path, before: Path) -> None:
+    """Moves what was fetched to its place; what was there is kept until the new is, since a folder replaces no other."""
+    had_folder = place.is_dir() and not place.is_symlink()
+    if had_folder:
+        place.replace(before)
+    try:
+        whole.replace(place)
+    except OSError:
+        if had_folder:
+            before.replace(place)
+        raise
 
 
 def _room(out: Path, size: int) -> None:
