@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from treegym.search.planner import Planner
     from treegym.search.session import Session
     from treegym.search.settings import Options
-    from treegym.search.simulator import Evaluation, SearchResult, Simulator, Transition
+    from treegym.search.simulator import Evaluation, Outcomes, SearchResult, Simulator, Transition
 
 __all__ = [
     "Evaluation",
     "Options",
+    "Outcomes",
     "Planner",
     "SearchResult",
     "Session",
@@ -39,6 +40,7 @@ __getattr__, __dir__ = lazy_face(
     {
         "Evaluation": "simulator",
         "Options": "settings",
+        "Outcomes": "simulator",
         "Planner": "planner",
         "SearchResult": "simulator",
         "Session": "session",

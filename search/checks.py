@@ -221,12 +221,14 @@ def check_steady(simulator: Simulator, states: Any, actions: np.ndarray, moved: 
         raise ConfigError(
             f"the simulator stepped twice from the same state by the same action {int(actions[row])} and came to "
             f"different ends (row {row}); search keeps one outcome of a step for good, so let what is drawn follow "
-            "from the state"
+            "from the state, or offer `outcomes` with their probabilities in the place of `step`"
         )
 
 
 def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transition:
     """Returns what the simulator's step gives, one new state for each action."""
+    if hasattr(simulator, "outcomes"):
+        raise ConfigError("chance decides the simulator's steps (`outcomes`): use a tree method, such as 'puct'")
     try:
         moved = simulator.step(states, actions)
     except IndexError as error:

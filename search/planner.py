@@ -2,66 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.checks import (
-    FINITE,
     PROBLEMS,
-    Checked,
     as_array,
     check_evaluation,
     check_width,
-    first_beyond,
     positive,
     second_to_play,
     whole_numbers,
 )
 from treegym.search.kernels import batch, summary
-from treegym.search.kernels.codes import INSTEAD, MODE_PLAIN, MODE_RAW, MODE_SORTED
+from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import call, new_out, new_roots, root_ids_of, root_noise
 from treegym.search.saved import check_room, check_roots, check_trees
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult
-from treegym.search.tree import TERMINAL, Nodes, allocate
+from treegym.search.told import SLOT, UNTOLD, Chances, Leaves, Told, Way, checked, join, with_chances
+from treegym.search.tree import CHANCE, TERMINAL, Nodes, allocate
 
-__all__ = ["Leaves", "Planner"]
-
-SLOT = (1 << INSTEAD) - 1  # of an entry of a path, the slot that was walked
-
-
-class Leaves(NamedTuple):
-    """Leaves that wait for the world and the evaluator: step ``parents`` by ``actions``, judge what comes out."""
-
-    roots: np.ndarray  # [L] int32, row of the batch the leaf belongs to
-    parents: np.ndarray  # [L] int64, number of the parent's state: root * capacity + node
-    actions: np.ndarray  # [L] int32
-    depths: np.ndarray  # [L] int32, steps from the root
-
-
-class _Way(NamedTuple):
-    """How the leaves were reached."""
-
-    paths: np.ndarray  # [2, L, D] int32, nodes and slots
-    lengths: np.ndarray  # [L] int32
-    owners: np.ndarray  # [L] int32
-    again: np.ndarray  # [L] int32, how often each was come upon while it waited
-
-
-class _Told(NamedTuple):
-    """What became of the leaves."""
-
-    reward: np.ndarray  # [L] float32
-    terminal: np.ndarray  # [L] bool
-    second: np.ndarray  # [L] bool, the second player is to move
-    row: np.ndarray  # [L] int64, row of the evaluation below, -1 where there is none
-    link: np.ndarray  # [L] int32
-    logits: np.ndarray  # [E, A] float32
-    value: np.ndarray  # [E] float32
-    legal: np.ndarray  # [E, A] bool
+__all__ = ["Planner"]
 
 
 class Planner:
@@ -101,15 +64,24 @@ class Planner:
         root = check_evaluation(evaluation, self.size, self.num_actions, "at the roots")
         self.method, self.options, self.seed = method, options or Options(), seed_bits(seed)
         self.root_ids = root_ids_of(root_ids, self.size)
-        self.capacity = self.num_simulations + 1
-        self.trees: Nodes = allocate(self.size, self.capacity, self.num_actions)
+        self.capacity = self._most_new + 1
+        self.trees: Nodes = allocate(self.size, self.capacity, self._slots)
         self.roots = new_roots(self.root_ids, self.num_actions)
         self._prepare()
         self.plant(np.arange(self.size), root)
         self.start()
 
+    @property
+    def _slots(self) -> int:
+        return max(self.num_actions, self.options.outcomes)
+
+    @property
+    def _most_new(self) -> int:
+        """Nodes that a search adds at most: where chance decides, a move and what came of it are two."""
+        return self.num_simulations * (2 if self.options.outcomes else 1)
+
     def _prepare(self) -> None:
-        self._scores = np.empty(self.num_actions, np.float32)
+        self._scores = np.empty(self._slots, np.float32)
         self._problems = np.zeros(self.size * self.options.leaves, np.int32)
 
     def plant(self, rows: np.ndarray, evaluation: Evaluation) -> None:
@@ -145,12 +117,12 @@ class Planner:
         )
         self.budget = np.full(self.size, self.num_simulations, np.int32)
         most = self.size * options.leaves
-        depth = min(self.capacity, options.max_depth or self.capacity) + 1
-        self._way = _Way(np.zeros((2, most, depth), np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
+        depth = min(self.capacity, self.settings.max_depth) + 2
+        self._way = Way(np.zeros((2, most, depth), np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
         self._owners, self._plain = self._way.owners, is_plain(self.settings)
         self._count = np.zeros(1, np.int64)
         self._waiting = 0
-        self._buffer: _Told | None = None
+        self._buffer: Told | None = None
         self.evaluations = np.zeros(self.size, np.int64)  # [B], evaluations told so far, the root's not counted
 
     @property
@@ -173,11 +145,17 @@ class Planner:
         owners = self._owners[:count]
         node, slot = way.paths[0, rows, last], way.paths[1, rows, last] & SLOT
         self._buffer = None
+        outcomes = np.full(count, -1, np.int32)
+        if self.options.outcomes:  # below a move made before, the step is that move's
+            made = self.trees.status[owners, node] & CHANCE > 0
+            outcomes[made] = slot[made]
+            node, slot = way.paths[0, rows, last - made], way.paths[1, rows, last - made] & SLOT
         return Leaves(
             roots=owners.copy(),
             parents=owners.astype(np.int64) * self.capacity + node,
             actions=self.trees.action[owners, node, slot].astype(np.int32),
             depths=way.lengths[:count].copy(),
+            outcomes=outcomes,
         )
 
     def tell(
@@ -189,6 +167,7 @@ class Planner:
         leaves: np.ndarray | None = None,
         link: np.ndarray | None = None,
         to_play: np.ndarray | None = None,
+        chances: Chances | None = None,
     ) -> np.ndarray:
         """Takes what became of leaves: all of them in the order of `ask`, or some of them in any order.
 
@@ -201,6 +180,7 @@ class Planner:
             leaves: int [L], which leaves these are; all unless given.
             to_play: int [L], with two players: 0 or 1, who is to move next.
             link: int [L], a node of the same tree with the same state and the same reward; else -1.
+            chances: where chance decides, the probabilities of the outcomes; then all leaves are told at once.
 
         Returns:
             int64 [L], the number under which `ask` will name the new state (``root * capacity + node``), -1 where none
@@ -208,12 +188,16 @@ class Planner:
         """
         count = self._waiting if leaves is None else len(leaves)
         second = second_to_play(to_play, count, self.options.players, "below the roots")
-        told = self._checked(count, reward, terminated, evaluation, link, second)
+        told = checked(count, self._owners, self.num_actions, reward, terminated, second, evaluation, link, self.trees)
+        if (chances is None) != (self.options.outcomes == 0) or not (chances is None or leaves is None):
+            raise ConfigError("chances are told where steps have outcomes (`Options.outcomes`), of all leaves at once")
+        if chances is not None:
+            told = with_chances(told, chances, self.trees, self._way)
         if leaves is not None:
-            joined = self._join(np.asarray(leaves), told)
-            if joined is None:
+            self._buffer = join(self._buffer, self._waiting, np.asarray(leaves), told)
+            if (self._buffer.row == UNTOLD).any():
                 return np.zeros(0, np.int64)
-            told, count = joined, self._waiting
+            told, count, self._buffer = self._buffer, self._waiting, None
         numbers = np.empty(count, np.int64)
         most = self.options.leaves
         call(
@@ -229,59 +213,6 @@ class Planner:
             self.evaluations += np.bincount(owners, weights=charged, minlength=self.size).astype(np.int64)
         self._raise_problem(count, "a state below root", self._owners)
         return np.where(numbers < 0, -1, owners.astype(np.int64) * self.capacity + numbers)
-
-    def _checked(
-        self, count: int, reward: Any, terminated: Any, evaluation: Evaluation | None, link: Any, second: np.ndarray
-    ) -> _Told:
-        """Returns what was told as arrays a kernel may read, or raises `ConfigError`."""
-        reward = as_array("reward", reward, np.float32)
-        terminated = as_array("terminated", terminated, np.bool_)
-        linked = np.full(count, -1, np.int32) if link is None else np.ascontiguousarray(link, np.int32)
-        for name, array in (("reward", reward), ("terminated", terminated), ("link", linked)):
-            if array.shape != (count,):
-                raise ConfigError(f"the simulator's {name} has shape {array.shape}; expected {(count,)}")
-        if (row := first_beyond(reward)) >= 0:
-            raise ConfigError(f"the reward of leaf {row} (root {self._owners[row]}) is {reward[row]}; {FINITE}")
-        if link is not None and count and (linked >= self.trees.size[self._owners[:count], 0]).any():
-            raise ConfigError("a leaf is linked to a node that its tree does not have")
-        judged = ~terminated & (linked < 0)
-        number = int(judged.sum())
-        if number and evaluation is None:
-            raise ConfigError(f"{number} leaves are not terminal and were told without an evaluation")
-        rows = np.arange(count) if number == count else np.where(judged, np.cumsum(judged) - 1, -1)
-        if evaluation is None or not number:
-            shape = (1, self.num_actions)
-            evaluation = Evaluation(np.zeros(shape, np.float32), np.zeros(1, np.float32), np.ones(shape, np.bool_))
-        elif type(evaluation) is not Checked or len(evaluation.value) != number:
-            evaluation = check_evaluation(evaluation, number, self.num_actions, "below the roots")
-        return _Told(
-            reward, terminated, second, rows, linked, evaluation.prior_logits, evaluation.value, evaluation.legal
-        )
-
-    def _join(self, leaves: np.ndarray, told: _Told) -> _Told | None:
-        """Keeps some leaves' evaluations; returns all of them in the order of `ask` once the last is there."""
-        count, shape = self._waiting, (self._waiting, self.num_actions)
-        if self._buffer is None:
-            self._buffer = _Told(
-                np.zeros(count, np.float32), np.zeros(count, np.bool_), np.zeros(count, np.bool_),
-                np.full(count, -2, np.int64),
-                np.full(count, -1, np.int32), np.zeros(shape, np.float32), np.zeros(count, np.float32),
-                np.ones(shape, np.bool_),
-            )  # fmt: skip
-        kept = self._buffer
-        if len(leaves) and not (leaves.min() >= 0 and leaves.max() < count):
-            raise ConfigError(f"a leaf told is out of range; {count} leaves were asked for")
-        if len(np.unique(leaves)) != len(leaves) or (kept.row[leaves] != -2).any():
-            raise ConfigError("a leaf was told twice")
-        judged = told.row >= 0
-        at, rows = leaves[judged], told.row[judged]
-        kept.reward[leaves], kept.terminal[leaves], kept.link[leaves] = told.reward, told.terminal, told.link
-        kept.row[leaves], kept.second[leaves] = np.where(judged, leaves, -1), told.second
-        kept.logits[at], kept.value[at], kept.legal[at] = told.logits[rows], told.value[rows], told.legal[rows]
-        if (kept.row == -2).any():
-            return None
-        self._buffer = None
-        return kept
 
     def _raise_problem(self, count: int, what: str, names: np.ndarray) -> None:
         wrong = np.flatnonzero(self._problems[:count])
@@ -311,8 +242,8 @@ class Planner:
         """Does what `advance` does for nodes, int32 [B], EMPTY where nothing is to be kept; returns the new numbers."""
         old = self.trees
         most = int(old.size.max())
-        self.capacity = most + self.num_simulations + 1
-        self.trees = allocate(self.size, self.capacity, self.num_actions)
+        self.capacity = most + self._most_new + 1
+        self.trees = allocate(self.size, self.capacity, self._slots)
         renumber = np.empty((self.size, old.width.shape[1]), np.int32)
         batch.move_roots(old, self.trees, kept, renumber, np.empty(old.width.shape[1], np.int32))
         self.trees.reward[:, 0] = 0.0
@@ -369,7 +300,7 @@ class Planner:
         planner.size = len(planner.root_ids)
         check_room(capacity, num_simulations, options)
         planner.trees, planner.roots = (
-            allocate(planner.size, capacity, num_actions),
+            allocate(planner.size, capacity, planner._slots),
             new_roots(planner.root_ids, num_actions),
         )
         sizes = arrays["tree.size"]

@@ -42,7 +42,7 @@ def tree_search(
     plain = settings.leaves == 1 and not settings.transpositions and settings.widen_factor == 0
     whole("answers", answers, low=0)
     plain = plain and not answers  # a kernel that runs whole searches keeps no tree
-    plain = plain and settings.players == 1  # a compiled model does not say whose turn it is
+    plain = plain and settings.players == 1 and not settings.outcomes  # a compiled model does not say whose turn it is
     if hasattr(simulator, "model") and unlimited and plain:
         return compiled_search(
             cast(CompiledSimulator, simulator),

@@ -13,7 +13,7 @@ from treegym.search.checks import positive
 from treegym.search.kernels.numeric import LARGEST
 from treegym.search.kernels.walk import Root
 from treegym.search.settings import Options
-from treegym.search.tree import EMPTY, PLAYER, SOLVED, TERMINAL, Nodes
+from treegym.search.tree import CHANCE, EMPTY, PLAYER, SOLVED, TERMINAL, Nodes
 
 __all__ = ["check_known", "check_room", "check_roots", "check_trees", "depths"]
 
@@ -46,15 +46,18 @@ def check_trees(tree: Nodes, used: int, actions: int, *, raw: bool) -> None:
     child, action = tree.child[:, :used], tree.action[:, :used]
     if (valid & ((child < EMPTY) | (child >= sizes))).any():
         raise ValueError("a child lies outside its tree")
-    if (valid & ((action < 0) | (action >= actions))).any():
+    status = np.where(there, tree.status[:, :used], 0)
+    chance = status & CHANCE > 0
+    if chance[:, 0].any() or (valid & chance[:, :, None] & _below(chance, np.where(valid, child, EMPTY))).any():
+        raise ValueError("a root or an outcome is a move")
+    if (valid & ((action < 0) | ((action >= actions) & ~chance[:, :, None]))).any():
         raise ValueError("an action is out of range")
     visits, seen = np.where(valid, tree.visits[:, :used], 0), np.where(there, tree.seen[:, :used], 1)
     if visits.min(initial=0) < 0 or seen.min(initial=1) < 1:
         raise ValueError("a visit count is negative")
     if max(visits.max(initial=0), seen.max(initial=0)) > MOST_VISITS:
         raise ValueError("a visit count is beyond what a search can reach")
-    status = np.where(there, tree.status[:, :used], 0)
-    if (status > TERMINAL | SOLVED | PLAYER).any() or (there & (width == 0) & (status & TERMINAL == 0)).any():
+    if (status > TERMINAL | SOLVED | PLAYER | CHANCE).any() or (there & (width == 0) & (status & TERMINAL == 0)).any():
         raise ValueError("a node has no children and does not end")
     if not (width[:, 0] > 0).all():
         raise ValueError("a root has no children")
@@ -71,6 +74,12 @@ def check_trees(tree: Nodes, used: int, actions: int, *, raw: bool) -> None:
     if not raw and (valid & ((prior <= 0) | (prior > ONE))).any():
         raise ValueError("a prior is not a probability")
     depths(tree, used)
+
+
+def _below(marked: np.ndarray, child: np.ndarray) -> np.ndarray:
+    """Returns which slots, bool [B, N, W], lead to a marked node."""
+    there = np.take_along_axis(marked, np.maximum(child, 0).reshape(len(child), -1), 1)
+    return there.reshape(child.shape) & (child >= 0)
 
 
 def depths(tree: Nodes, used: int) -> np.ndarray:

@@ -13,12 +13,14 @@ import numpy as np
 from treegym.errors import ConfigError, DataError
 from treegym.files import read_arrays, write_arrays
 from treegym.search.answers import of_trees
+from treegym.search.chance import draw, most_outcomes
 from treegym.search.checks import budget, check_range, expanded, positive, stepped
-from treegym.search.planner import Leaves, Planner
+from treegym.search.planner import Planner
 from treegym.search.saved import check_known
 from treegym.search.settings import Options, seed_bits
 from treegym.search.simulator import Answers, Evaluation, SearchResult, Simulator
-from treegym.search.states import StateStore, count, differing, restore, take
+from treegym.search.states import StateStore, count, differing, names_of, restore, take
+from treegym.search.told import Leaves
 from treegym.search.tree import EMPTY
 from treegym.untrusted import json_of
 
@@ -43,7 +45,9 @@ class Session:
         options: Options | None = None,
     ) -> None:
         """Judges the roots; `run` does the rest. See `Planner` for the arguments."""
-        self.simulator = simulator
+        self.simulator, options = simulator, options or Options()
+        if most := most_outcomes(simulator):
+            options = dataclasses.replace(options, outcomes=most)
         self.planner = Planner(
             expanded(simulator, states, "at the roots"),
             method=method,
@@ -89,6 +93,8 @@ class Session:
     def answers(self, most: int = 1) -> Answers:
         """Returns the best paths found so far, at most so many of each root; they are for one player."""
         planner = self.planner
+        if planner.options.outcomes:
+            raise ConfigError("answers are paths to follow, and here chance decides; ask for the move to play")
         if planner.options.players > 1 or planner.options.discount < 0:
             raise ConfigError("answers are paths that one player takes; with two, ask for the moves of both in turn")
         return of_trees(planner.trees, planner.capacity, self._store.get, most, float(planner.options.discount))
@@ -106,7 +112,11 @@ class Session:
 
     def _evaluate(self, leaves: Leaves) -> int:
         planner, simulator = self.planner, self.simulator
-        moved = stepped(simulator, self._store.get(leaves.parents), leaves.actions)
+        chances = None
+        if planner.options.outcomes:
+            moved, chances = draw(simulator, self._store.get(leaves.parents), leaves.actions, leaves.outcomes)
+        else:
+            moved = stepped(simulator, self._store.get(leaves.parents), leaves.actions)
         terminated = np.ascontiguousarray(moved.terminated, np.bool_)
         link = self._links(leaves, moved, terminated) if planner.options.transpositions else None
         fresh = ~terminated if link is None else ~terminated & (link < 0)
@@ -116,7 +126,7 @@ class Session:
             self.calls += 1
             below = moved.states if len(alive) == len(fresh) else take(moved.states, alive)
             evaluation = expanded(simulator, below, "below the roots")
-        numbers = planner.tell(moved.reward, terminated, evaluation, link=link, to_play=moved.to_play)
+        numbers = planner.tell(moved.reward, terminated, evaluation, link=link, to_play=moved.to_play, chances=chances)
         if link is None:
             self._store.put(numbers, moved.states)
         else:
@@ -191,13 +201,15 @@ class Session:
             states: the B states they led to (a move that was never visited is judged afresh).
             seed: seeds the noise from here on; the seed stays unless given.
             strict: a state that is not the one in the tree is an error; else that root begins anew, as after a step
-                that chance decided.
+                that chance decided. Of outcomes with probabilities, the one that came about is looked for in the tree.
         """
         planner = self.planner
         before = planner.capacity
         if count(states) != planner.size:
             raise ConfigError(f"{count(states)} states were given for {planner.size} roots; one for each is expected")
         kept_nodes = planner.children(actions)
+        if planner.options.outcomes:
+            kept_nodes = self._came_about(kept_nodes, states)
         surprised = self._elsewhere(kept_nodes, states)
         if strict and len(surprised):
             raise ConfigError(
@@ -225,6 +237,18 @@ class Session:
         kept = np.ones(planner.size, np.bool_)
         kept[fresh] = False
         return kept
+
+    def _came_about(self, moves: np.ndarray, states: Any) -> np.ndarray:
+        """Returns the node of the outcome that each move came to, int32 [B], EMPTY where the tree does not have it."""
+        trees, found = self.planner.trees, np.full(len(moves), EMPTY, np.int32)
+        names = names_of(states)
+        for b in np.flatnonzero(moves >= 0).tolist():
+            children = trees.child[b, moves[b], : trees.width[b, moves[b]]]
+            children = children[children >= 0]
+            known = names_of(self._store.get(b * self.planner.capacity + children))
+            if names[b] in known:
+                found[b] = children[known.index(names[b])]
+        return found
 
     def _elsewhere(self, nodes: np.ndarray, states: Any) -> np.ndarray:
         """Returns the roots for which a state is not the one that the tree has below the move, int64."""
@@ -264,6 +288,10 @@ class Session:
                     f"{path}: has {note['num_actions']!r} actions, the simulator {int(simulator.num_actions)}"
                 )
             options = Options(**note["options"])
+            if options.outcomes != most_outcomes(simulator):
+                raise DataError(
+                    f"{path}: has {options.outcomes!r} outcomes of a step, the simulator {most_outcomes(simulator)}"
+                )
             size, capacity = len(arrays["root_ids"]), positive("capacity", note["capacity"])
             session = cls.__new__(cls)
             session.simulator, session.calls = simulator, positive("calls", note["calls"])

@@ -73,6 +73,7 @@ class Options:
     widen_factor: float = 0.0  # progressive widening: ceil(factor * N ** power) children, best priors first; 0: off
     widen_power: float = 0.5
     players: int = 1  # 2: whose turn it is, the simulator says (`to_play`), and need not alternate
+    outcomes: int = 0  # most outcomes of a step where chance decides (a simulator's `num_outcomes` sets it); 0: none
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` naming the first setting that cannot be used; takes NumPy's numbers as Python's."""
@@ -104,6 +105,9 @@ class Options:
         for name in ("leaves", "max_considered"):
             whole(name, getattr(self, name), low=1, high=_MOST)
         whole("players", self.players, low=1, high=2)
+        whole("outcomes", self.outcomes, low=0, high=np.iinfo(np.int16).max)
+        if self.outcomes and self.transpositions:
+            raise ConfigError("transpositions join states of equal depth, and chance keeps none; leave one of them")
         if self.max_depth is not None:
             whole("max_depth", self.max_depth, low=1, high=_MOST)
         if self.dirichlet_alpha is not None and number("dirichlet_alpha", self.dirichlet_alpha) <= 0:
@@ -207,7 +211,8 @@ def _settings(method: str, options: Options, simulations: int, visits: int, acti
         widen_power=float(options.widen_power),
         solve=bool(options.solve),
         players=int(options.players),
-        max_depth=int(options.max_depth or _NO_LIMIT),
+        max_depth=int(options.max_depth or _NO_LIMIT) * (2 if options.outcomes else 1),  # a move, then what came of it
+        outcomes=int(options.outcomes),
         seed=0,
         explore=explore.astype(np.float32),
         halving=halving_table(considered if gumbel else 0, simulations if gumbel else 0),
@@ -222,6 +227,7 @@ def is_plain(settings: Settings) -> bool:
         and settings.backup == codes.BACKUP_MEAN
         and not settings.solve
         and settings.players == 1
+        and settings.outcomes == 0
         and settings.widen_factor == 0
         and settings.max_depth >= _NO_LIMIT
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-__all__ = ["Answer", "Answers", "Evaluation", "SearchResult", "Simulator", "Transition"]
+__all__ = ["Answer", "Answers", "Evaluation", "Outcomes", "SearchResult", "Simulator", "Transition"]
 
 
 class Evaluation(NamedTuple):
@@ -27,10 +27,23 @@ class Transition(NamedTuple):
     to_play: np.ndarray | None = None  # [B] int, 0 or 1: who is to move next, where there are two players
 
 
+class Outcomes(NamedTuple):
+    """What L moves can come to, C outcomes in all, those of the first move first; rewards are the mover's."""
+
+    states: Any  # [C]
+    reward: np.ndarray  # [C] float32
+    terminated: np.ndarray  # [C] bool
+    probability: np.ndarray  # [C], above 0; sums to 1 over the outcomes of a move
+    row: np.ndarray  # [C] int, which of the moves each belongs to, in rising order
+    to_play: np.ndarray | None = None  # [C] int, as in `Transition`
+
+
 class Simulator(Protocol):
     """A world that can be stepped from any state, in batches. States support ``states[index_array]``.
 
-    A simulator whose states are numbers may say how many there are (``num_states``); they are then checked.
+    A simulator whose states are numbers may say how many there are (``num_states``); they are then checked. Where
+    chance decides, ``outcomes(states, actions) -> Outcomes`` takes the place of `step`, and ``num_outcomes`` says how
+    many a step has at most.
     """
 
     num_actions: int

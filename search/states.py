@@ -12,7 +12,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 
-__all__ = ["StateStore", "count", "differing", "restore", "take"]
+__all__ = ["StateStore", "count", "differing", "names_of", "restore", "take"]
 
 
 def count(states: Any) -> int:
@@ -66,6 +66,18 @@ def _differing_rows(first: Any, second: Any) -> np.ndarray:
     else:
         same = first == second
     return np.flatnonzero(~same.reshape(len(first), -1).all(1))
+
+
+def names_of(states: Any) -> list[Any]:
+    """Returns what tells states apart, row by row: equal for equal ones; objects of unknown kinds are all different."""
+    if isinstance(states, (dict, tuple)):
+        parts = states.values() if isinstance(states, dict) else states
+        return list(zip(*map(names_of, parts), strict=True))
+    if hasattr(states, "detach"):
+        states = states.detach().to("cpu").double().numpy()
+    if isinstance(states, np.ndarray) and not states.dtype.hasobject:
+        return states.tolist() if states.ndim == 1 else [row.tobytes() for row in states]
+    return [state if isinstance(state, (str, bytes, int, float)) else id(state) for state in states]
 
 
 class StateStore:

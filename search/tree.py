@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["EMPTY", "PENDING", "PLAYER", "SOLVED", "TERMINAL", "Nodes", "aligned", "allocate", "bytes_used"]
+__all__ = ["CHANCE", "EMPTY", "PENDING", "PLAYER", "SOLVED", "TERMINAL", "Nodes", "aligned", "allocate", "bytes_used"]
 
 EMPTY = -1  # child of a slot that was never visited
 PENDING = -2  # child of a slot whose evaluation was asked for and not told yet
@@ -19,6 +19,7 @@ TERMINAL = 1  # status bit: the episode ends here, value 0, never descended
 _LINE = 64  # bytes
 SOLVED = 2  # status bit: the value is exact, nothing below can change it
 PLAYER = 4  # status bit: the second of two players is to move
+CHANCE = 8  # status bit: not a state but a move just made; its slots are the outcomes, their priors the probabilities
 
 
 class Nodes(NamedTuple):
@@ -34,7 +35,7 @@ class Nodes(NamedTuple):
     value: np.ndarray  # [B, N] float32, what search thinks of the node
     raw: np.ndarray  # [B, N] float32, what the evaluator thought of it
     reward: np.ndarray  # [B, N] float32, credited on entering the node
-    status: np.ndarray  # [B, N] uint8, TERMINAL | SOLVED | PLAYER
+    status: np.ndarray  # [B, N] uint8, TERMINAL | SOLVED | PLAYER | CHANCE
     size: np.ndarray  # [B, 1] int32, nodes in use
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from treegym.search.kernels.codes import NOTHING_WRONG, RULE_GUMBEL
 from treegym.search.kernels.numeric import inlined, kernel
-from treegym.search.kernels.walk import Root, attach, backup, counted, descend, fill_dense, walked
+from treegym.search.kernels.walk import Root, attach, attach_chance, backup, counted, descend, fill_dense, walked
 from treegym.search.tree import EMPTY, PENDING, PLAYER, SOLVED, Nodes
 
 __all__ = ["gather", "move_roots", "plant", "scatter", "take_back", "tree_of", "with_size"]
@@ -194,7 +194,9 @@ def scatter(trees, settings, each, way, told, mode, problems, numbers):
 
     `way` holds the paths, lengths and owners of `gather`; `told` what became of each leaf: ``row[i]`` is the row of
     leaf i in `logits`, `value` and `legal` (terminal leaves have none: -1), ``link[i]`` a node of the same tree that
-    stands for the same state, or -1. Writes the number of each new node into `numbers` (-1 for a linked leaf).
+    stands for the same state, or -1; ``outcomes[i]``, if not 0, how many outcomes a move made for the first time has,
+    with their probabilities in `chances` from ``first[i]`` on, and ``outcome[i]`` the one that the leaf is. Writes
+    the number of each new node into `numbers` (-1 for a linked leaf).
     """
     waiting = len(told.reward)
     if each > 1:
@@ -206,6 +208,11 @@ def scatter(trees, settings, each, way, told, mode, problems, numbers):
         node, slot = way.paths[0, i, depth - 1], walked(np.int64(way.paths[1, i, depth - 1]))
         link, ended, row = told.link[i], told.terminal[i], told.row[i]
         problems[i] = NOTHING_WRONG
+        if told.outcomes[i] > 0:  # the move was made for the first time: it comes first, then what came of it
+            node = attach_chance(tree, node, slot, told.chances[told.first[i] : told.first[i] + told.outcomes[i]])
+            slot = told.outcome[i]
+            way.paths[0, i, depth], way.paths[1, i, depth] = node, slot
+            depth += 1
         if link >= 0:
             tree.child[node, slot] = link
             numbers[i] = -1

@@ -21,7 +21,7 @@ from treegym.search.kernels.numeric import EPSILON, FAR, argmax, exp32, inlined,
 from treegym.search.kernels.simd import narrow
 from treegym.search.tree import PENDING, SOLVED
 
-__all__ = ["completed", "considered_next", "gumbel_root", "select", "select_narrow"]
+__all__ = ["chance_slot", "completed", "considered_next", "gumbel_root", "select", "select_narrow"]
 
 
 @inlined
@@ -227,6 +227,34 @@ def open_slot(rule, tree, settings, node, width):
         if score > best:
             best, found = score, k
     return found
+
+
+@inlined
+def chance_slot(tree, node):
+    """Returns the outcome that is furthest behind its probability: argmax P (1 + N) - n.
+
+    Over outcomes that are not solved, P brought to sum 1 and N the sum of n: what is known exactly needs no visit.
+    Nothing is drawn: visits keep in step with the probabilities, more closely than draws would.
+    """
+    mass, total = np.float32(0.0), np.float32(1.0)
+    for k in range(tree.width[node]):
+        if not _is_known(tree, node, k):
+            mass += tree.prior[node, k]
+            total += np.float32(tree.visits[node, k])
+    best, found = -FAR, 0
+    for k in range(tree.width[node]):
+        if not _is_known(tree, node, k):
+            behind = tree.prior[node, k] / mass * total - np.float32(tree.visits[node, k])
+            if behind > best:
+                best, found = behind, k
+    return found
+
+
+@inlined
+def _is_known(tree, node, slot):
+    """Returns whether the outcome in a slot is solved."""
+    child = tree.child[node, slot]
+    return child >= 0 and tree.status[child] & SOLVED != 0
 
 
 @inlined

@@ -21,10 +21,22 @@ from treegym.search.kernels.codes import (
     UNUSABLE_LOGIT,
 )
 from treegym.search.kernels.numeric import FAR, LEAST, POSITIVE, exp32, inlined, unusable
-from treegym.search.kernels.rules import select, select_narrow
-from treegym.search.tree import EMPTY, PLAYER, SOLVED, TERMINAL
+from treegym.search.kernels.rules import chance_slot, select, select_narrow
+from treegym.search.tree import CHANCE, EMPTY, PLAYER, SOLVED, TERMINAL
 
-__all__ = ["Root", "Settings", "attach", "backup", "counted", "descend", "exact_q", "fill_dense", "is_solved", "walked"]
+__all__ = [
+    "Root",
+    "Settings",
+    "attach",
+    "attach_chance",
+    "backup",
+    "counted",
+    "descend",
+    "exact_q",
+    "fill_dense",
+    "is_solved",
+    "walked",
+]
 
 
 class Settings(NamedTuple):
@@ -48,6 +60,7 @@ class Settings(NamedTuple):
     solve: bool
     players: int
     max_depth: int
+    outcomes: int
     seed: int
     explore: np.ndarray  # [S + 2] float32, sqrt(N) C(N) of PUCT by visits of the node
     halving: np.ndarray  # [M + 1, S] int32, visits considered by (actions considered, simulation)
@@ -78,6 +91,8 @@ def descend(rule, plain, narrow, tree, settings, root, scores, path_node, path_s
             root.draws[0] += 1
         if narrow:
             slot = np.int64(select_narrow(rule, tree, settings, root, node)) & POSITIVE
+        elif not plain and tree.status[node] & CHANCE:
+            slot = np.int64(chance_slot(tree, node)) & POSITIVE
         else:
             slot = np.int64(select(rule, plain, tree, settings, root, node, scores, draw)) & POSITIVE
         path_node[depth] = node
@@ -108,6 +123,21 @@ def attach(tree, node, slot, reward, value, terminal):
     tree.status[new] = np.uint8(TERMINAL | SOLVED if terminal else 0)
     if node >= 0:
         tree.child[node, slot] = new
+    return new
+
+
+@inlined
+def attach_chance(tree, node, slot, probability):
+    """Adds what a move comes to: a node whose slots are the outcomes, in the order given; returns its number."""
+    new = attach(tree, node, slot, np.float32(0.0), np.float32(0.0), False)
+    tree.status[new] = np.uint8(CHANCE | (tree.status[node] & PLAYER))
+    for k in range(len(probability)):
+        tree.prior[new, k] = probability[k]
+        tree.action[new, k] = k
+        tree.visits[new, k] = 0
+        tree.q[new, k] = np.float32(0.0)
+        tree.child[new, k] = EMPTY
+    tree.width[new] = len(probability)
     return new
 
 
@@ -209,7 +239,9 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):
             value = tree.q[node, instead]
         count = tree.seen[node]
         tree.seen[node] = count + 1
-        if plain or settings.backup == BACKUP_MEAN:
+        if not plain and tree.status[node] & CHANCE:
+            value = tree.value[node] = _expected(tree, node)
+        elif plain or settings.backup == BACKUP_MEAN:
             tree.value[node] = (tree.value[node] * np.float32(count) + value) / np.float32(count + 1)
         elif settings.backup == BACKUP_MAX:
             tree.value[node] = _best_value(tree, node)
@@ -223,9 +255,12 @@ def backup(plain, tree, settings, path_node, path_slot, depth, value):
 def onward(plain, tree, settings, node, child):
     """Returns what a child's value is multiplied by to count for its parent: the discount, less than 0 for opponents.
 
-    Rewards are those of the player who moved, values those of the player to move.
+    Rewards are those of the player who moved, values those of the player to move. Between a move and what comes of it
+    no time passes: the outcome is discounted, not the move.
     """
     discount = np.float32(settings.discount)
+    if not plain and tree.status[child] & CHANCE:
+        return np.float32(1.0)
     if not plain and (tree.status[node] ^ tree.status[child]) & PLAYER:
         return -discount
     return discount
@@ -266,6 +301,17 @@ def _best_value(tree, node):
 
 
 @inlined
+def _expected(tree, node):
+    """Returns sum P Q / sum P over the visited outcomes of a move: its expectation, once there is one of each."""
+    mass, weighted = np.float32(0.0), np.float32(0.0)
+    for k in range(tree.width[node]):
+        if tree.visits[node, k] > 0:
+            mass += tree.prior[node, k]
+            weighted += tree.prior[node, k] * tree.q[node, k]
+    return weighted / mass
+
+
+@inlined
 def _soft_value(tree, settings, node):
     """Returns tau ln sum P exp(Q / tau) (RENTS; P uniform 1 for MENTS); an unvisited child is worth `raw`."""
     tau = np.float32(settings.temperature)
@@ -302,12 +348,17 @@ def is_solved(tree, node, slot):
 
 @inlined
 def _close(tree, settings, node):
-    """Marks `node` solved, with the value of its best child, once every child is solved; returns whether it is."""
-    best = -FAR
+    """Marks `node` solved, with the value of its best child, once every child is solved; returns whether it is.
+
+    A move whose outcomes are all solved is worth their expectation.
+    """
+    chance = tree.status[node] & CHANCE
+    best = np.float32(0.0) if chance else -FAR
     for k in range(tree.width[node]):
         if not is_solved(tree, node, k):
             return False
-        best = max(best, exact_q(tree, settings, node, k))
+        known = exact_q(tree, settings, node, k)
+        best = best + tree.prior[node, k] * known if chance else max(best, known)
     if settings.backup == BACKUP_SOFT:
         tree.raw[node] = best
     else:
