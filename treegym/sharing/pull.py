@@ -43,7 +43,7 @@ def pull(shared: Shared, out: Path, *, overwrite: bool = False) -> Path:
 
 
 def _put(whole: Path, place: Path, before: Path) -> None:
-    """Moves what was fetched to its place; what was there is kept until the new is, since a folder replaces no other."""
+    """Moves what was fetched to its place; what was there is kept until the new is, as no folder replaces another."""
     had_folder = place.is_dir() and not place.is_symlink()
     if had_folder:
         place.replace(before)
