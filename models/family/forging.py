@@ -99,6 +99,7 @@ class _Worker(threading.Thread):
                 except queue.Empty:
                     break
                 if not self._train(process, spec):
+                    process.stdin.close()  # it may be waiting for another name
                     process.wait()
                     listener.join()
                     last = complaints[-1].strip() if complaints else "it said nothing"

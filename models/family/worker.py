@@ -27,6 +27,7 @@ def main() -> int:
 
     import torch
 
+    from treegym.files import told_by
     from treegym.models.family.specs import FAMILY, quick
     from treegym.models.family.training import forge_model
 
@@ -44,11 +45,13 @@ def main() -> int:
                 _report({"name": name, "step": step, "loss": loss})
 
         try:
-            _report({"name": name, "card": forge_model(specs[name], args.out, seed=args.seed, progress=progress)})
+            with told_by(args.out):
+                card = forge_model(specs[name], args.out, seed=args.seed, progress=progress)
+            _report({"name": name, "card": card})
+        except BrokenPipeError:
+            return 1
         except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                return 1
-            _report({"name": name, "error": f"{error.strerror or error} ({error.filename or args.out})"})
+            _report({"name": name, "error": str(error)})
     return 0
 
 

@@ -60,6 +60,7 @@ SLOW = {
     "tree explore": ["tree", "explore", "--export", "{to}/x.html"],
     "tree score --store": ["tree", "score", "--reward", "length", "--store", "verdict", "--out", "{to}/x.tree"],
     "tree refresh": ["tree", "refresh", "{from}/t.tree", "--out", "{to}/x.tree"],
+    "forge": ["forge", "--quick", "--out", "{to}/forge", "--workers", "1"],
     "bench submit": ["bench", "submit", "{from}/bench", "{to}/board.json"],
 }  # fmt: skip
 
@@ -131,7 +132,7 @@ def test_a_full_disk_is_told_as_that(
         assert not any("Traceback" in line for line in said), said
         assert not [path for path in place.rglob("*") if path.suffix == ".tmp" or path.name == ".treegym.lock"]
         now = state(place)
-        if name in ("train", "grow", "iterate", "bench"):  # which go on from what is there
+        if name in ("train", "grow", "iterate", "bench", "forge"):  # which go on from what is there
             assert len(now) <= len(before) or "kept" in said[-1] or "nothing is lost" in said[-1], said
         else:
             assert {path: now.get(path) for path in before if "/bench/" not in path}.items() <= before.items()

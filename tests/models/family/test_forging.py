@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from treegym.errors import BackendError
+from treegym.models.family.forging import forge
 from treegym.models.family.specs import FAMILY
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,6 +30,12 @@ def test_an_output_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "file: cannot be written to" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_place_where_nothing_can_be_written_ends_the_forging(tmp_path: Path) -> None:
+    (tmp_path / ".forge").write_text("")  # where the models under way would lie
+    with pytest.raises(BackendError, match=r"forging stopped: .*\.forge.*models that were finished are kept"):
+        forge(tmp_path, is_quick=True, workers=1)
 
 
 @pytest.mark.slow
