@@ -27,6 +27,7 @@ def main() -> int:
 
     import torch
 
+    from treegym.errors import StorageError
     from treegym.files import told_by
     from treegym.models.family.specs import FAMILY, quick
     from treegym.models.family.training import forge_model
@@ -50,8 +51,10 @@ def main() -> int:
             _report({"name": name, "card": card})
         except BrokenPipeError:
             return 1
-        except OSError as error:
+        except StorageError as error:
             _report({"name": name, "error": str(error)})
+        except OSError as error:
+            _report({"name": name, "error": f"{args.out} could not be written: {error.strerror or error}"})
     return 0
 
 
