@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from treegym.__main__ import main
@@ -58,6 +59,34 @@ def test_a_plateau_needs_validation_prompts(tmp_path: Path, capsys: pytest.Captu
     assert main(["train", "--out", str(tmp_path / "run"), *asked]) == 1
     assert "has no roots in split 'validation'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("env", [[], ["--env", "CartPole-v1", "--set", "n_envs=2"]], ids=["tree", "cart"])
+def test_walks_are_drawn_as_pictures_that_move(tmp_path: Path, env: list[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    tree = ["--env-arg", "tree=synthetic:roots=30,depth=3,branching=2,difficulty=0.1,seed=1"] if not env else []
+    words = ["--steps", "96", "--walks-every", "48", "--set", "n_episodes=16", "--set", "n_epochs=1", *env, *tree]
+    assert main(["train", "ppo", *words, "--out", str(tmp_path / "run")]) == 0
+    drawn = sorted((tmp_path / "run" / "walks").iterdir())
+    assert drawn[0].name == "step-000000000000.gif"  # before anything is learned
+    assert len(drawn) >= 2
+    assert all(path.suffix == ".gif" for path in drawn)
+    with image.open(drawn[-1]) as picture:
+        assert 2 <= picture.n_frames <= 5 if not env else picture.n_frames > 5  # three tokens and an end; many pushes
+
+
+class Unseen(gym.Env):
+    """A world that draws nothing."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+
+def test_a_world_that_draws_nothing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gym.register("Unseen-v0", entry_point=Unseen)
+    assert main(["train", "--env", "Unseen-v0", "--walks-every", "9", "--out", str(tmp_path / "run")]) == 1
+    assert "Unseen-v0 draws no pictures (its render modes: none)" in capsys.readouterr().err
+    gym.registry.pop("Unseen-v0")
 
 
 class Scripted:

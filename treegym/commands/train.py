@@ -32,6 +32,8 @@ from treegym.tree.curriculum import CURRICULA
 
 __all__ = ["configure", "run"]
 
+Walk = Callable[[Any, Path, int], None]  # draws a numbered episode of an agent into a file
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym train`."""
@@ -49,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--keep", type=int, help=f"how many checkpoints to keep {default['keep']}")
     add("--eval-every", type=int, help="steps between validations; the best agent is kept as best.zip")
     add("--patience", type=int, help="end after so many validations without a better one")
+    add("--walks-every", type=int, help="steps between walks drawn as pictures that move, in walks/")
     add("--seeds", help="several seeds at once, as in 0,1,2: each in a process and a folder of its own")
     add("--jobs", type=int, help="how many of them at a time (default: one per core)")
     add("--resume", action="store_true", help="go on from the latest checkpoint in --out")
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from treegym.agents.registry import agent_class
+    from treegym.commands.walks import walker
     from treegym.registration import find_spec
 
     torch.set_num_threads(args.threads)
@@ -79,18 +83,22 @@ def run(args: argparse.Namespace) -> int:
     try:
         env = gym.make(find_spec(args.env, where="--env"), **args.env_args)
         validate = None if args.eval_every is None else validation(args.env, args.env_args)
+        walk = None if args.walks_every is None else walker(args.env, args.env_args)
     except gym.error.Error as error:
         raise ConfigError(f"--env {args.env}: {error}") from error
     with told_by(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     with held(args.out / LOCK, what=f"the folder {args.out}"):
-        return _train(args, env, found, validate)
+        return _train(args, env, found, validate, walk)
 
 
-def _train(args: argparse.Namespace, env: Any, found: Any, validate: Callable[[Any], float] | None) -> int:
+def _train(
+    args: argparse.Namespace, env: Any, found: Any, validate: Callable[[Any], float] | None, walk: Walk | None
+) -> int:
     """Trains in a folder of its own."""
     from treegym.agents.callbacks import CheckpointCallback, ValidationCallback, latest_checkpoint
     from treegym.agents.registry import is_ours, make_agent, policy_first
+    from treegym.commands.walks import WalkCallback
     from treegym.integrations.trackers import open_tracker, track_agent
 
     switches = args.switches
@@ -113,6 +121,8 @@ def _train(args: argparse.Namespace, env: Any, found: Any, validate: Callable[[A
             if validate is not None:
                 asked = {"every": args.eval_every, "validate": validate, "patience": args.patience}
                 callbacks.append(ValidationCallback(args.out, **asked, tell=None if args.json else _tell))
+            if walk is not None:
+                callbacks.append(WalkCallback(args.out, every=args.walks_every, walk=walk))
             told = {"agent": args.agent, "env": args.env, "seed": args.seed, **switches}
             tracker = open_tracker(args.track, run=f"{args.agent}-{args.seed}", folder=args.out, config=told)
             with closing(tracker):

@@ -14,10 +14,11 @@ __all__ = ["DEFAULTS", "fill"]
 DEFAULTS: dict[str, Any] = {
     "agent": "ppo", "env": "TokenTree-v0", "steps": 100_000, "every": 20_000, "keep": 3, "threads": 1,
 }  # fmt: skip
+_COUNTS = ("steps", "every", "keep", "threads", "eval_every", "patience", "walks_every")
 _KINDS: dict[str, tuple[type, str]] = {
     "agent": (str, "a text"), "env": (str, "a text"), "policy": (str, "a text"), "curriculum": (str, "a text"),
     "env_args": (dict, "a table"), "switches": (dict, "a table"),
-    **dict.fromkeys(("steps", "every", "keep", "threads", "eval_every", "patience"), (int, "a whole number")),
+    **dict.fromkeys(_COUNTS, (int, "a whole number")),
 }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def fill(args: argparse.Namespace) -> None:
     if args.curriculum is not None:
         args.env_args["curriculum"] = args.curriculum
     args.switches = {**values.get("switches", {}), **parse_switches(args.switches, "--set")}
-    for name in ("steps", "threads", "every", "keep", "eval_every", "patience"):
+    for name in _COUNTS:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -34,7 +34,9 @@ def test_an_output_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:
 
 def test_a_place_where_nothing_can_be_written_ends_the_forging(tmp_path: Path) -> None:
     (tmp_path / ".forge").write_text("")  # where the models under way would lie
-    with pytest.raises(BackendError, match=r"could not be written: Not a directory; models that were finished are kept"):
+    with pytest.raises(
+        BackendError, match=r"could not be written: Not a directory; models that were finished are kept"
+    ):
         forge(tmp_path, is_quick=True, workers=1)
 
 
