@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check format lint types unit test-slow test-hostile test-real test-browser test-vllm test-rllib benchmarks \
+.PHONY: help setup bench test check format lint types unit test-slow test-ray test-hostile test-real test-browser test-vllm test-rllib benchmarks \
         real tree english forge record docs peers dist package extras workflows lock test-doors clean
 
 help:  ## list the commands
@@ -47,6 +47,10 @@ test-slow: setup  ## the tests that take minutes
 
 test-browser: setup  ## the tests that need Chromium (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser
+
+test-ray: setup  ## the tests on a Ray cluster of several nodes on this machine
+	$(BIN)/pip install -q -c constraints.txt -e ".[ray]"
+	$(BIN)/pytest -m ray
 
 test-hostile: setup  ## damaged files for an hour, then every write point and hostile server (TREEGYM_HOSTILE_SEED)
 	TREEGYM_HOSTILE_ALL=1 TREEGYM_HOSTILE_EVERY=1 TREEGYM_HOSTILE_CASES=400 TREEGYM_HOSTILE_COUNT=20000 TREEGYM_HOSTILE_MINUTES=55 \

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,12 +33,13 @@ from treegym.files import FULL, told_by
 from treegym.locks import LOCK, held
 from treegym.registration import find_spec
 
-__all__ = ["SuiteOutcome", "check_names", "run_again", "run_suite"]
+__all__ = ["Doing", "SuiteOutcome", "check_names", "run_again", "run_suite"]
 
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
+Doing = Callable[[Sequence[Job], ResultFolder], Generator[tuple[Job, dict[str, Any]]]]  # yields as jobs end
 _GRACE = 2.0  # seconds a worker has to end by itself
 
 
@@ -85,6 +86,7 @@ def run_suite(
     *,
     workers: int | None = None,
     progress: Callable[[Job, dict[str, Any]], None] | None = None,
+    doing: Doing | None = None,
 ) -> SuiteOutcome:
     """Runs every job of `suite` that is not finished in `out` yet, and of the suite that `out` holds already.
 
@@ -96,6 +98,7 @@ def run_suite(
         out: the result folder; created if need be.
         workers: how many processes; by default one per core.
         progress: called with each job and its answer as it ends.
+        doing: does the jobs in the folder instead of processes on this machine, such as `treegym.scale.runs`.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}")
@@ -105,11 +108,20 @@ def run_suite(
     with told_by(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     with held(folder.path / LOCK, what=f"the result folder {folder.path}"):  # before anything in it is changed
-        return _run_missing(folder.prepare(suite), folder, workers, progress)
+        return _run_missing(folder.prepare(suite), folder, doing or _processes(workers), progress)
+
+
+def _processes(workers: int | None) -> Doing:
+    def doing(jobs: Sequence[Job], folder: ResultFolder) -> Generator[tuple[Job, dict[str, Any]]]:
+        count = min(cores() if workers is None else workers, len(jobs))
+        with _Pool(count, folder) as pool:
+            yield from pool.run(jobs)
+
+    return doing
 
 
 def _run_missing(
-    suite: Suite, folder: ResultFolder, workers: int | None, progress: Callable[[Job, dict[str, Any]], None] | None
+    suite: Suite, folder: ResultFolder, doing: Doing, progress: Callable[[Job, dict[str, Any]], None] | None
 ) -> SuiteOutcome:
     """Runs the jobs that a folder lacks, alone in it."""
     outcome = SuiteOutcome()
@@ -125,9 +137,8 @@ def _run_missing(
         chain.append(folder.path, kept)  # a kill may have come between a run's end and its line
     if not waiting:
         return outcome
-    count = min(cores() if workers is None else workers, len(waiting))
-    with _interruptible(), _Pool(count, folder) as pool:
-        for job, answer in pool.run(waiting):
+    with _interruptible(), contextlib.closing(doing(waiting, folder)) as answers:
+        for job, answer in answers:
             if "error" not in answer:
                 outcome.finished += 1
                 if chained:

@@ -22,7 +22,7 @@ from typing import Any
 from treegym.files import FULL, leave_at_once
 from treegym.registry import hearsay
 
-__all__ = ["main"]
+__all__ = ["answer_to", "main"]
 
 
 def main() -> None:
@@ -34,8 +34,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     while True:
         request = json.loads(jobs.get())
-        for answer in _answers(request):
-            answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(answer_to(request)) + "\n")
 
 
 def _listen(jobs: queue.SimpleQueue[str]) -> None:
@@ -44,7 +43,8 @@ def _listen(jobs: queue.SimpleQueue[str]) -> None:
     leave_at_once(0)
 
 
-def _answers(request: dict[str, Any]) -> list[dict[str, Any]]:
+def answer_to(request: dict[str, Any]) -> dict[str, Any]:
+    """Executes the job of a request; what goes wrong is an answer, too."""
     from treegym.bench.execute import execute
     from treegym.bench.suite import Job
     from treegym.errors import StorageError, TreeGymError
@@ -55,19 +55,19 @@ def _answers(request: dict[str, Any]) -> list[dict[str, Any]]:
         source = request.get("source")
         with hearsay(source or "", request["job"] if source else None):
             summary = execute(job, out=Path(request["out"]))
-        return [{"id": job.id, "score": summary["final"]["score"], "cost": summary["cost"]}]
+        return {"id": job.id, "score": summary["final"]["score"], "cost": summary["cost"]}
     except StorageError as error:  # no other run could be saved either
         reason = getattr(error.__cause__, "strerror", None) or str(error)
-        return [{"id": job.id, "error": reason, "disk": True}]
+        return {"id": job.id, "error": reason, "disk": True}
     except TreeGymError as error:
-        return [{"id": job.id, "error": str(error)}]
+        return {"id": job.id, "error": str(error)}
     except OSError as error:
         _log_error()
         fatal = error.errno in FULL
-        return [{"id": job.id, "error": f"{error.strerror or error}", "disk": fatal}]
+        return {"id": job.id, "error": f"{error.strerror or error}", "disk": fatal}
     except Exception as error:  # noqa: BLE001 - a user's agent may raise anything; the run is reported as failed
         _log_error()
-        return [{"id": job.id, "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}]
+        return {"id": job.id, "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
 
 
 def _log_error() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from treegym.display import say
 from treegym.errors import ConfigError, TreeGymError
+from treegym.scale.cluster import add_ray_options
 
 __all__ = ["configure", "run", "submit_run", "verify_run"]
 
@@ -47,12 +48,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs/bench", help="result folder (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds to use instead of the suite's")
     parser.add_argument("--track", metavar="NAME", help="a tracker of runs: trackio, wandb, mlflow or tensorboard")
-    parser.add_argument("--workers", type=int, help="worker processes (default: one per core)")
+    parser.add_argument("--workers", type=int, help="worker processes (default: one per core, of a cluster too)")
     parser.add_argument("--by", default="anonymous", help="submit: who hands the results in")
     parser.add_argument("--rerun", type=int, default=0, metavar="N", help="verify: repeat N runs and compare them")
     parser.add_argument(
         "--trust", action="store_true", help="verify, submit: import modules and ask servers that the folder names"
     )
+    add_ray_options(parser)
     parser.add_argument("--no-replay", action="store_true", help="verify: do not look episodes up in their trees")
 
 
@@ -98,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
         tracker.log(progress.count, {f"{job.env.name}/{job.agent.name}/score": answer.get("score", math.nan)})
 
     with closing(tracker):
-        outcome = run_suite(suite, args.out, workers=args.workers, progress=finished)
+        outcome = run_suite(suite, args.out, workers=args.workers, progress=finished, doing=_on_cluster(args))
     for line in _failures(outcome.failed):
         say(f"treegym bench: {line}", file=sys.stderr)
     if outcome.finished + outcome.kept == 0:
@@ -112,6 +114,15 @@ def _run(args: argparse.Namespace) -> int:
     else:
         say(f"\n{as_text(board)}\n\nReport: {paths[-1]}")
     return 0 if outcome.complete else 1
+
+
+def _on_cluster(args: argparse.Namespace) -> Any:
+    """Returns what does the runs on a cluster; None where they are done here."""
+    if args.ray is None:
+        return None
+    from treegym.scale.runs import on_cluster
+
+    return on_cluster(args)
 
 
 def _failures(failed: Mapping[str, str]) -> list[str]:

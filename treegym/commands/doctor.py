@@ -48,6 +48,7 @@ EXTRAS: dict[str, Extra] = {
     "hub": Extra(("huggingface_hub",), "sharing trees, agents and runs: `treegym push` and `treegym pull`"),
     "minari": Extra(("minari",), "walks as offline datasets"),
     "optuna": Extra(("optuna",), "search for settings, with a space published per agent"),
+    "ray": Extra(("ray",), "bench and grow on the nodes of a Ray cluster"),
     "trackio": Extra(("trackio",), "`--track trackio`"),
     "wandb": Extra(("wandb",), "`--track wandb`"),
     "mlflow": Extra(("mlflow-skinny",), "`--track mlflow`"),

@@ -1,0 +1,1 @@
+"""Beyond one machine: the same work as jobs on a Ray cluster."""
