@@ -9,23 +9,22 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from treegym.commands import grow_samples
-from treegym.commands.prompting import answer_rule, configure_prompting, prompt_format
+from treegym.commands.grow_models import form_of, open_models, use_threads
+from treegym.commands.prompting import answer_rule, configure_prompting
 from treegym.display import say
 from treegym.errors import ConfigError
 from treegym.locks import held
+from treegym.scale.cluster import add_ray_options
 
 if TYPE_CHECKING:
-    from treegym.envs.token_tree.grow.growing import GrowSettings
+    from treegym.envs.token_tree.grow.growing import Elsewhere, GrowSettings
     from treegym.envs.token_tree.grow.sample_settings import SampleSettings
-    from treegym.models.base import Generates, LanguageModel
-    from treegym.models.embeddings import Embedder
-    from treegym.models.tokens.prompt_format import PromptFormat
-    from treegym.rewards.judge.local import ModelJudge
+    from treegym.envs.token_tree.grow.settings import Verifier
+    from treegym.models.base import Generates
     from treegym.tree.token_tree import TokenTree
 
 __all__ = ["configure", "run"]
@@ -92,29 +91,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     grow_samples.configure(parser)
     configure_prompting(parser)
+    parser.add_argument("--workers", type=int, help="on a cluster: workers at most (default: as many as fit)")
+    add_ray_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.recipe is not None:
+        if args.ray is not None:
+            raise ConfigError("a recipe is grown on this machine; leave --ray out, or give models and prompts yourself")
         return _run_recipe(args)
     from treegym.envs.token_tree.grow.growing import grow
     from treegym.envs.token_tree.grow.voices import make_voices, room_for_answers
     from treegym.envs.token_tree.prompts import load_prompts
-    from treegym.models.family.bundled import BUNDLED_TEACHERS
 
     out = Path(args.out)
-    form = _form(args)
+    form = form_of(args)
     prompts = load_prompts(
         args.prompts, seed=args.seed, limit=args.limit, shares=_shares(args.splits), rule=answer_rule(args)
     )
     settings = _settings(args, prompts.max_tokens or LONGEST)
-    _use_threads(args.threads)
-    primary = cast("LanguageModel", _load(args.primary, args))  # `grow` says what it lacks
-    usual = () if args.mode in grow_samples.MODES else BUNDLED_TEACHERS  # who is sampled from is asked for by name
-    teachers = [_load(name, args, primary) for name in (args.teacher or usual)]
-    if args.draft is not None:
-        draft = _load(args.draft, args)
-        primary, *teachers = [_drafted(model, draft) for model in (primary, *teachers)]
+    use_threads(args.threads)
+    bundled = prompts.source == "bundled"
+    primary, teachers, judge, embedder = open_models(args, bundled=bundled)
     if args.max_tokens is None and prompts.max_tokens is None:
         voices = make_voices(primary, teachers, chat=not args.no_chat, form=form)
         settings = _settings(args, room_for_answers(voices, prompts.roots, most=LONGEST))
@@ -127,16 +125,26 @@ def run(args: argparse.Namespace) -> int:
             out=out,
             settings=settings,
             verify=prompts.verify,
-            judge=_judge(args, bundled=prompts.source == "bundled"),
-            embedder=_embedder(args.embedder),
+            judge=judge,
+            embedder=embedder,
             chat=not args.no_chat,
             form=form,
             work=args.work,
             overwrite=args.overwrite,
             source=prompts.source,
             progress=not args.quiet,
+            elsewhere=_on_cluster(args, prompts.verify, bundled=bundled),
         )
     return _told(args, out, tree, [primary, *teachers], time.perf_counter() - start)
+
+
+def _on_cluster(args: argparse.Namespace, verify: Verifier, *, bundled: bool) -> Elsewhere | None:
+    """Returns what grows the shards on a cluster; None where they are grown here."""
+    if args.ray is None:
+        return None
+    from treegym.commands.grow_cluster import on_cluster
+
+    return on_cluster(args, verify, bundled=bundled)
 
 
 def _run_recipe(args: argparse.Namespace) -> int:
@@ -144,7 +152,7 @@ def _run_recipe(args: argparse.Namespace) -> int:
     from treegym.envs.token_tree.grow.english import grow_english
 
     out = Path(args.out)
-    _use_threads(args.threads)
+    use_threads(args.threads)
     start = time.perf_counter()
     with _warnings_as_sentences(), held(out.with_name(f".{out.name}.lock"), what=f"the growth of {out}"):
         tree = grow_english(
@@ -188,18 +196,6 @@ def _told(args: argparse.Namespace, out: Path, tree: TokenTree, models: Sequence
     return 0
 
 
-def _form(args: argparse.Namespace) -> PromptFormat | None:
-    """Returns how prompts are put, None where no flag says so: then --no-chat decides."""
-    from treegym.models.tokens.prompt_format import PromptFormat
-
-    form = prompt_format(args)
-    if form == PromptFormat():
-        return None
-    if args.no_chat and form.form != "auto":
-        raise ConfigError(f"--no-chat and --format {args.prompt_form} say two things; leave one of them out")
-    return replace(form, form="few-shot" if form.examples else "raw") if args.no_chat else form
-
-
 def _settings(args: argparse.Namespace, max_tokens: int) -> GrowSettings | SampleSettings:
     """Returns what the options ask for, with paths of at most `max_tokens`, and nodes enough for them."""
     from treegym.envs.token_tree.grow.growing import GrowSettings
@@ -225,58 +221,6 @@ def _warnings_as_sentences() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"treegym: {message}", file=sys.stderr)
         yield
-
-
-def _judge(args: argparse.Namespace, *, bundled: bool) -> ModelJudge | None:
-    name = args.judge or ("tiny-judge" if bundled else "none")
-    if name == "none":
-        return None
-    from treegym.models.base import Scores, needed
-    from treegym.rewards.judge.local import ModelJudge
-
-    return ModelJudge(needed(_load(name, args), Scores), template=args.judge_template)
-
-
-def _embedder(name: str | None) -> Embedder | None:
-    if name is None:
-        return None
-    from treegym.models.embeddings import load_embedder
-
-    return load_embedder(name)
-
-
-def _load(name: str, args: argparse.Namespace, primary: LanguageModel | None = None) -> Generates:
-    from treegym.models.backends import open_model
-
-    return open_model(
-        name,
-        primary=primary,
-        device=args.device,
-        dtype=args.dtype,
-        attention=args.attention,
-        local_files_only=args.local_files_only,
-    )
-
-
-def _drafted(model: Any, draft: Generates) -> Any:
-    """Returns the model generating with the help of the draft, where both run here and share a vocabulary."""
-    from treegym.models.local.speculative import SpeculativeModel
-    from treegym.models.local.transformers_model import TransformersModel
-
-    here = isinstance(model, TransformersModel) and isinstance(draft, TransformersModel)
-    if not here or model.tokenizer.fingerprint() != draft.tokenizer.fingerprint():
-        return model
-    assert isinstance(draft, TransformersModel)
-    return SpeculativeModel(draft, model)
-
-
-def _use_threads(threads: int | None) -> None:
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads is {threads}; it must be at least 1")
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def _shares(text: str | None) -> list[float] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,14 @@ from treegym.models.tree_scores import Known, Reading
 from treegym.tree.flags import GREEDY
 from treegym.tree.token_tree import Root, TokenTree
 
-__all__ = ["GrowSettings", "grow", "grow_shard"]
+__all__ = ["Elsewhere", "GrowSettings", "grow", "grow_shard"]
 
+# Grows shards on other machines: the missing ones by number, how to grow, what describes contexts, and which models
+# they must have (names and fingerprints); yields number and shard as they come, in any order.
+Elsewhere = Callable[
+    [Mapping[int, Sequence[Root]], GrowSettings | SampleSettings, ContextBasis, Mapping[str, Any]],
+    Iterator[tuple[int, TokenTree]],
+]
 BASIS_PROMPTS = 256  # prompts on whose greedy answers the context basis is fitted
 
 
@@ -59,6 +65,7 @@ def grow(
     overwrite: bool = False,
     source: str = "",
     progress: bool = False,
+    elsewhere: Elsewhere | None = None,
 ) -> TokenTree:
     """Grows a closed tree and writes it to a file; a growth that was interrupted goes on where it stopped.
 
@@ -80,6 +87,7 @@ def grow(
         overwrite: replace an existing `out`.
         source: where the prompts came from, for the file's header.
         progress: show a progress bar, if standard error is a terminal.
+        elsewhere: grows the shards that are missing instead of this process, such as `treegym.commands.grow_cluster`.
     """
     settings = settings or GrowSettings()
     target = Path(out)
@@ -116,10 +124,14 @@ def grow(
     for notice in notices:
         warnings.warn(notice, stacklevel=2)
     shards = [prompts[start : start + settings.shard] for start in range(0, len(prompts), settings.shard)]
-    for number, shard in _shown(list(enumerate(shards)), progress):
-        if not store.has(number):
-            grown = grow_shard(shard, voices, settings, basis=basis, states=states, verify=verify, judge=judge)
+    missing = {number: shard for number, shard in enumerate(shards) if not store.has(number)}
+    if elsewhere is not None:
+        for number, grown in _shown(elsewhere(missing, settings, basis, models), progress, len(missing)):
             store.save_shard(number, grown)
+        missing = {}
+    for number, shard in _shown(missing.items(), progress, len(missing)):
+        grown = grow_shard(shard, voices, settings, basis=basis, states=states, verify=verify, judge=judge)
+        store.save_shard(number, grown)
     header = {
         "growth": settings.to_dict(),
         "seed": settings.seed,
@@ -205,9 +217,9 @@ def lay_out(
     return tree
 
 
-def _shown(items: list[Any], progress: bool) -> Iterable[Any]:
+def _shown(items: Iterable[Any], progress: bool, total: int) -> Iterable[Any]:
     if not (progress and sys.stderr.isatty()):
         return items
     from tqdm import tqdm
 
-    return tqdm(items, desc="growing", unit="shard")
+    return tqdm(items, desc="growing", unit="shard", total=total)
