@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from treegym import hub
-from treegym.errors import ConfigError, suggest
+from treegym.errors import ConfigError, DataError, suggest
+from treegym.tree.forest import is_forest
 from treegym.tree.synthetic import parse_synthetic, synthetic_tree
 from treegym.tree.token_tree import BUNDLED, ENGLISH, TokenTree
 
@@ -34,6 +35,11 @@ def load_tree(tree: str | TokenTree | None) -> TokenTree:
             "a TokenTree"
         )
     path = _path("bundled" if tree is None else str(tree))
+    if is_forest(path):
+        raise DataError(
+            f"{path} is a forest, and one tree is needed here: name a .tree file in it, or join them with "
+            f"`treegym tree export {path} --out one.tree`"
+        )
     changed = path.stat().st_mtime_ns if path.is_file() else 0
     return _remembered(f"{path.resolve()} {changed}", lambda: TokenTree.open(path))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from treegym.envs.single import RENDER_MODES, NativeEnv, check_keywords, checked_render_mode, whole_action
 from treegym.envs.token_tree import render
-from treegym.envs.token_tree.lanes import Lane
+from treegym.envs.token_tree.forest import make_lane
 from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError, RewardError
 from treegym.tree.token_tree import TokenTree
@@ -27,7 +27,7 @@ class TokenTreeEnv(NativeEnv):
     """Walks a tree of tokens: an action chooses one of the children that language models proposed.
 
     Keyword arguments (all JSON-serialisable):
-        tree: a `.tree` file, ``"synthetic:roots=64,depth=8,..."``, or None for the bundled tree.
+        tree: a `.tree` file, a forest's folder, ``"synthetic:roots=64,depth=8,..."``, or None for the bundled tree.
         split: which prompts: train, validation, test or all.
         reward: reward terms by name, with weights; None is ``{"verifier": 1.0}``.
         terminal: what ends a text: "eos", "punctuation", ... or a composition.
@@ -53,9 +53,9 @@ class TokenTreeEnv(NativeEnv):
     ) -> None:
         check_keywords(self.NAME, (name for name in settings if name != "grower"), KEYWORDS)
         self.render_mode = checked_render_mode(render_mode)
-        self.world = TreeWorld(tree, **settings)
+        self.lanes = make_lane(tree, **settings)
+        self.world: TreeWorld = self.lanes.world  # in a forest that of the episode's tree
         self.multi_objective = multi_objective
-        self.lanes = Lane(self.world)
         self.layout = self.world.layout
         self.observation_space = self.world.observation_space
         self.action_space = self.world.action_space
@@ -83,7 +83,7 @@ class TokenTreeEnv(NativeEnv):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Starts an episode at a random prompt of the split, or at ``options={"root": i}``."""
         seen = self._begin(seed, options)
-        self._root = int(self.world.tables.root_index[self.node])
+        self.world, self._root = self.lanes.world, int(self.lanes.roots()[0])
         self._text = b""
         return seen, self._info(seen, np.zeros(len(self._names), np.float32), False, False)
 
@@ -111,7 +111,7 @@ class TokenTreeEnv(NativeEnv):
     ) -> dict[str, Any]:
         failed = stepped and self.lanes.failed[0]
         # In the table a failure is NaN, never a score.
-        raw = self.world.table.terms[self.lanes.at[0]] if failed else vector
+        raw = self.world.raw_terms(self.lanes.node)[0] if failed else vector
         info = {
             "action_mask": seen["action_mask"].copy(),
             "root": self._root,
@@ -126,13 +126,13 @@ class TokenTreeEnv(NativeEnv):
             "vector_reward": vector,
         }
         if self._shaped:
-            paid = self.world.table.raw(self.lanes.node)[0] if stepped and not illegal else 0.0
+            paid = self.world.raw(self.lanes.node)[0] if stepped and not illegal else 0.0
             info["raw_reward"] = float(paid) - self.world.illegal_penalty * illegal
         return info
 
     def set_progress(self, progress: float) -> None:
         """Tells annealed reward terms how far training is, from 0 to 1."""
-        self.world.set_progress(progress)
+        self.lanes.over.set_progress(progress)
 
     def clone_state(self) -> dict[str, Any]:
         """Returns the state of the episode, for planners to come back to."""
@@ -142,7 +142,7 @@ class TokenTreeEnv(NativeEnv):
         """Goes back to a cloned state and returns its observation."""
         self.lanes.restore(state)
         self._text = state["text"]
-        self._root = int(self.world.tables.root_index[self.node])
+        self.world, self._root = self.lanes.world, int(self.lanes.roots()[0])
         return self._see()
 
     def _drawing(self) -> tuple[Any, int]:

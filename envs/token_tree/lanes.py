@@ -50,6 +50,15 @@ class Lanes:
         self._everyone = np.ones(count, bool)
         self._unforced = np.full(count, -1, np.int64)
 
+    @property
+    def over(self) -> TreeWorld:
+        """The world that lanes walk from episode to episode."""
+        return self.world
+
+    def roots(self) -> np.ndarray:
+        """Returns which prompt each lane is under ``[B] int32``."""
+        return self.world.tables.root_index[self.node]
+
     def seed(self, keys: np.ndarray) -> None:
         """Gives every lane its key ``[B] uint64``: the whole of its randomness."""
         self.key[:] = keys

@@ -12,8 +12,8 @@ from treegym.envs.native import NativeVectorEnv
 from treegym.envs.single import RENDER_MODES, check_keywords
 from treegym.envs.token_tree import render
 from treegym.envs.token_tree.env import KEYWORDS
-from treegym.envs.token_tree.lanes import Lanes, TreeStep
-from treegym.envs.token_tree.world import TreeWorld
+from treegym.envs.token_tree.forest import make_lanes
+from treegym.envs.token_tree.lanes import TreeStep
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["TokenTreeVectorEnv"]
@@ -28,7 +28,8 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         autoreset_mode: "NextStep" (default), "SameStep" or "Disabled".
     """
 
-    lanes: Lanes
+    world: Any  # of a tree, or of a forest
+    lanes: Any
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 (copied per instance)
     NAME: ClassVar = "TokenTree"
     KEYWORDS: ClassVar = (*KEYWORDS, "num_envs", "max_episode_steps", "autoreset_mode")
@@ -46,9 +47,8 @@ class TokenTreeVectorEnv(NativeVectorEnv):
     ) -> None:
         check_keywords(self.NAME, (name for name in settings if name != "grower"), self.KEYWORDS)
         self._take_arguments(num_envs, max_episode_steps, autoreset_mode, render_mode)
-        self.world = TreeWorld(tree, **settings)
+        self.world, self.lanes = make_lanes(tree, num_envs, max_steps=max_episode_steps, **settings)
         self.layout = self.world.layout
-        self.lanes = Lanes(self.world, num_envs, max_steps=max_episode_steps)
         self.multi_objective = multi_objective
         self.single_observation_space = self.world.observation_space
         self.single_action_space = self.world.action_space
@@ -79,7 +79,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         self.lanes.begin(which, roots)
         seen = self.lanes.observe()
         flags = np.zeros((2, self.num_envs), bool)
-        root = self.world.tables.root_index[self.lanes.node]
+        root = self.lanes.roots()
         vector = np.zeros((self.num_envs, len(self.world.table.names)), np.float32)
         return seen, self._info(seen, vector, flags[0], flags[1], root)
 
@@ -108,7 +108,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         final_obs = self._final_observations(done, last)
         # The step's reward and flags belong to the step, whichever episode its lane is in now; success to the ended.
         none = np.zeros(self.num_envs, bool)
-        root, failed = self.world.tables.root_index[self.lanes.node], outcome.failed.copy()
+        root, failed = self.lanes.roots(), outcome.failed.copy()
         info = self._info(seen, outcome.vector.copy(), none, outcome.illegal.copy(), root, failed, stepped)
         info |= {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done.copy()}
         return seen, info
@@ -129,7 +129,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
         if failed is None or stepped is None:
             failed = np.zeros(self.num_envs, bool)
         elif failed.any():
-            raw[:, failed] = table.terms[stepped[failed]].T  # there a failure is NaN, never a score
+            raw[:, failed] = self.world.raw_terms(stepped[failed]).T
         info = {
             "action_mask": seen["action_mask"].copy(),
             "root": root,
@@ -143,7 +143,7 @@ class TokenTreeVectorEnv(NativeVectorEnv):
             },
         }
         if self._shaped:
-            paid = np.zeros(self.num_envs) if stepped is None else np.where(illegal, 0.0, table.raw(stepped))
+            paid = np.zeros(self.num_envs) if stepped is None else np.where(illegal, 0.0, self.world.raw(stepped))
             info["raw_reward"] = paid - self.world.illegal_penalty * illegal
         present = np.ones((len(info), self.num_envs), bool)
         return info | {f"_{name}": row for name, row in zip(info, present, strict=True)}

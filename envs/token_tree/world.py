@@ -222,6 +222,14 @@ class TreeWorld(Spaces):
 
     # ---------------------------------------------------------------- judging
 
+    def raw(self, nodes: np.ndarray) -> np.ndarray:
+        """Returns what coming to nodes pays before it is shaped ``[b]``."""
+        return self.table.raw(nodes)
+
+    def raw_terms(self, nodes: np.ndarray) -> np.ndarray:
+        """Returns the reward terms in the table at nodes ``[b, T]``: a failure is NaN, never a score."""
+        return self.table.terms[nodes]
+
     def correct(self, nodes: np.ndarray) -> np.ndarray:
         """Returns whether each node is a correct end ``[B] bool``."""
         if self.tables.unjudged[nodes].any():

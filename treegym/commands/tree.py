@@ -27,7 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
             implementation.configure(sub)
             sub.set_defaults(act=implementation.run)
         else:
-            sub.add_argument("file", nargs="?", help="a .tree file, bundled, bundled:english or synthetic:...")
+            sub.add_argument(
+                "file",
+                nargs="?",
+                help="a .tree file, the folder of a forest, bundled, bundled:english or synthetic:...",
+            )
             sub.set_defaults(act=module)
             if name in _OPTIONS:
                 _OPTIONS[name](sub)
@@ -45,8 +49,9 @@ def _load(args: argparse.Namespace) -> Any:
 
 def _stats(args: argparse.Namespace) -> int:
     from treegym.tree.editing import statistics
+    from treegym.tree.forest import Forest, is_forest
 
-    counted = statistics(_load(args))
+    counted = Forest.open(args.file).statistics() if is_forest(args.file) else statistics(_load(args))
     if args.json:
         say(json.dumps(counted))
         return 0
@@ -61,10 +66,25 @@ def _figure(value: Any) -> str:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    tree = _load(args)  # validated
+    from treegym.tree.forest import Forest, is_forest
+
+    tree = Forest.open(args.file) if is_forest(args.file) else _load(args)
+    tree.validate()
     found = {"nodes": tree.size, "roots": tree.num_roots, "closed": tree.is_closed}
     closed = "closed" if tree.is_closed else "live: some paths have no end yet"
     say(json.dumps(found) if args.json else f"sound: {tree.num_roots:,} roots, {tree.size:,} nodes, {closed}")
+    return 0
+
+
+def _gather(args: argparse.Namespace) -> int:
+    from treegym.tree.forest import Forest
+
+    if args.file is None:
+        raise ConfigError("tree gather makes a forest of the trees in a folder, and no folder came")
+    forest = Forest.gather(args.file)
+    found = {"trees": len(forest.parts), "roots": forest.num_roots, "nodes": forest.size}
+    shown = f"{args.file}: {found['trees']:,} trees, {found['roots']:,} roots, {found['nodes']:,} nodes, all sound"
+    say(json.dumps(found) if args.json else shown)
     return 0
 
 
@@ -117,8 +137,17 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
 def _export(args: argparse.Namespace) -> int:
     from treegym.files import atomic_write
     from treegym.tree.editing import merge, select_roots
+    from treegym.tree.forest import Forest, is_forest
     from treegym.tree.opening import load_tree
 
+    if (
+        is_forest(args.file)
+        and args.out.endswith(".tree")
+        and (args.split, args.roots, args.merge) == ("all", None, [])
+    ):
+        Forest.open(args.file).save(args.out)
+        say(json.dumps({"out": args.out}) if args.json else f"wrote {args.out}")
+        return 0
     tree = merge([load_tree(name) for name in [args.file, *args.merge]]) if args.merge else _load(args)
     if args.split != "all" or args.roots:
         tree = select_roots(tree, tree.roots_in(args.split)[: args.roots])
@@ -152,6 +181,7 @@ ACTIONS: dict[str, tuple[str | Callable[[argparse.Namespace], int], str]] = {
     "show": (_show, "print a prompt's tree with its children, priors and proposers"),
     "stats": (_stats, "print sizes, shape, shares of the teachers and correct leaves"),
     "verify": (_verify, "check every invariant of a file"),
+    "gather": (_gather, "make one forest of the trees in a folder"),
     "export": (_export, "write a part of a tree, a merge of trees, or the texts of its ends"),
     "score": ("treegym.commands.tree_score", "score or rescore a tree or stored rollouts with reward terms"),
     "refresh": ("treegym.commands.tree_refresh", "recompute the primary's columns after it changed"),

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from treegym.envs.token_tree.grow.basis import ContextBasis
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, read_arrays, write_arrays
+from treegym.tree.joining import join
 from treegym.tree.token_tree import Root, TokenTree
 from treegym.untrusted import read_json
 
 __all__ = ["WorkDirectory", "digest_of"]
-
-LINKS = ("parent", "first_child")  # columns that hold node ids
 
 
 def digest_of(roots: Sequence[Root]) -> str:
@@ -87,37 +83,13 @@ class WorkDirectory:
         trees = [TokenTree.open(self.shard(number)) for number in range(shards)]
         for number, tree in enumerate(trees):
             self._check_shard(number, tree, trees[0])
-        size = sum(tree.size for tree in trees)
-        arrays: dict[str, np.ndarray] = {}
-        for name in trees[0].column_names:
-            first = trees[0].column(name)
-            file = self.path / f"column-{name}.bin"
-            merged = self._mapped(file, first.dtype, (size, *first.shape[1:]))
-            start = 0
-            for tree in trees:
-                part = tree.column(name)
-                if name in LINKS:
-                    part = np.where(part >= 0, part + np.int32(start), part)
-                merged[start : start + tree.size] = part
-                start += tree.size
-            arrays[name] = merged
-        starts = np.cumsum([0, *(tree.size for tree in trees[:-1])])
-        root_node = np.concatenate([tree.root_node + start for tree, start in zip(trees, starts, strict=True)])
-        roots = [root for tree in trees for root in tree.roots]
-        full = {**trees[0].header, **header}
-        return TokenTree(arrays, header=full, root_node=root_node.astype(np.int32), roots=roots, size=size)
+        joined: TokenTree = self._writing(lambda: join(trees, self.path, header))
+        return joined
 
     def _check_shard(self, number: int, tree: TokenTree, first: TokenTree) -> None:
         forms = [{n: (t.column(n).dtype, t.column(n).shape[1:]) for n in t.column_names} for t in (tree, first)]
         if forms[0] != forms[1]:
             raise DataError(f"{self.shard(number)}: has other columns than the first shard; remove it to grow it again")
-
-    def _mapped(self, file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        if not int(np.prod(shape)):
-            return np.empty(shape, dtype)
-        size = int(np.prod(shape)) * dtype.itemsize
-        self._writing(lambda: _reserve(file, size))
-        return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))
 
     def save(self, tree: TokenTree, out: Path) -> None:
         self._writing(lambda: tree.save(out))
@@ -136,12 +108,3 @@ class WorkDirectory:
                 f"growing stopped: writing to {self.path.parent} failed ({error.strerror or error}); the {done} shards "
                 f"grown so far are kept in {self.path}: make room and run the same command again"
             ) from error
-
-
-def _reserve(file: Path, size: int) -> None:
-    """Makes a file with all its room on disk: a full disk kills whoever writes to the map of a file with holes."""
-    with open(file, "wb") as handle:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle.fileno(), 0, size)
-        else:
-            handle.truncate(size)
