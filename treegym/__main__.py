@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "grow": ("treegym.commands.grow", "grow a token tree with teacher models"),
     "tree": ("treegym.commands.tree", "show, verify, score, export or explore a tree"),
     "iterate": ("treegym.commands.iterate", "grow, search, reward, train the primary model, repeat"),
+    "data": ("treegym.commands.data", "prompts, revisions and preferences that models make themselves"),
     "optimize": ("treegym.commands.optimize", "pick and apply the best optimisation for a torch module"),
     "serve": ("treegym.commands.serve", "serve a model over an OpenAI-compatible protocol"),
     "train-reward": ("treegym.commands.train_reward", "train a reward model on preference pairs"),

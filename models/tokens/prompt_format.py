@@ -67,21 +67,27 @@ class PromptFormat:
             raise ConfigError(f"{model.name!r} is a base model without a chat template; ask it in few-shot or raw form")
         return self.form
 
-    def text(self, prompt: str) -> str:
-        """Returns the text before an answer in raw and few-shot form."""
+    def text(self, prompt: str, *, before: str = "") -> str:
+        """Returns the text before an answer in raw and few-shot form; `before` is read just before the prompt's own."""
         shown = [f"{self._filled(question)}{self.between}{answer}" for question, answer in self.examples]
-        return self.separator.join([*shown, self._filled(prompt)])
+        return self.separator.join([*shown, before + self._filled(prompt)])
 
-    def begin(self, model: Speaker) -> Begin:
-        """Returns how a model's texts begin: a prompt -> token ids."""
-        form = self.form_for(model)
+    def begin(self, model: Speaker, *, before: Callable[[str], str] | None = None) -> Begin:
+        """Returns how a model's texts begin: a prompt -> token ids.
+
+        Args:
+            model: who is asked.
+            before: a prompt -> what is read just before it, such as passages; by default nothing.
+        """
+        form, told = self.form_for(model), before or _nothing
         if form == "chat":
             examples = [(self._filled(question), answer) for question, answer in self.examples]
             asked = chat_beginning(model, system=self.system or None, examples=examples)
-            return lambda prompt: asked(self._filled(prompt))
-        before = prefix_ids(model.tokenizer)
-        write = self.text if form == "few-shot" else self._filled
-        return lambda prompt: (*before, *model.tokenizer.encode(write(prompt)))
+            return lambda prompt: asked(told(prompt) + self._filled(prompt))
+        start, encode = prefix_ids(model.tokenizer), model.tokenizer.encode
+        if form == "few-shot":
+            return lambda prompt: (*start, *encode(self.text(prompt, before=told(prompt))))
+        return lambda prompt: (*start, *encode(told(prompt) + self._filled(prompt)))
 
     def _filled(self, prompt: str) -> str:
         return self.template.replace("{prompt}", prompt)
@@ -102,6 +108,10 @@ class PromptFormat:
             return cls(**texts, system=system, stops=tuple(stops), examples=pairs)
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError(f"a form of prompts is damaged: {error}; grow the tree anew") from error
+
+
+def _nothing(prompt: str) -> str:
+    return ""
 
 
 def read_examples(path: str | Path) -> tuple[tuple[str, str], ...]:

@@ -175,6 +175,15 @@ class Judge(Term):
         Equal cases are asked once. A case with a rival is asked in both orders; its score is the mean of "the first is
         better" and of 1 - "the second is better", 1/2 where the judge only follows the position.
         """
+        found, why = self.orders(cases)
+        means = [None if both is None else sum(both) / len(both) for both in found]
+        return means, why
+
+    def orders(self, cases: Sequence[Case]) -> tuple[list[tuple[float, ...] | None], dict[int, str]]:
+        """Judges any cases and tells the orders apart: the answer's score in each, None for a failure.
+
+        A case without a rival is asked in one order.
+        """
         wanted: dict[Case, None] = {}
         for case in cases:
             wanted[case] = None
@@ -183,7 +192,7 @@ class Judge(Term):
         unique = list(wanted)
         found, reasons = self._asked(unique)
         position = {case: i for i, case in enumerate(unique)}
-        scores: list[float | None] = []
+        scores: list[tuple[float, ...] | None] = []
         why: dict[int, str] = {}
         for i, case in enumerate(cases):
             both = [position[case]] + ([position[case.swapped()]] if case.rival is not None else [])
@@ -191,12 +200,9 @@ class Judge(Term):
             if failed:
                 scores.append(None)
                 why[i] = reasons.get(failed[0], "the judge gave no score")
-            else:
-                first = found[both[0]]
-                second = found[both[-1]]
-                assert first is not None
-                assert second is not None
-                scores.append(first if len(both) == 1 else (first + 1.0 - second) / 2.0)
+                continue
+            first, *second = [score for at in both if (score := found[at]) is not None]
+            scores.append((first, *(1.0 - other for other in second)))
         return scores, why
 
     def _asked(self, cases: Sequence[Case]) -> tuple[list[float | None], dict[int, str]]:

@@ -44,6 +44,8 @@ EXTRAS: dict[str, Extra] = {
     "render": Extra(("pillow", "pygame"), "episodes as images and in a window"),
     "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
     "bench": Extra(("openskill", "shtab"), "skill ratings in benchmarks, shell completion"),
+    "retrieval": Extra(("faiss-cpu",), "passages for teachers, beyond a million"),
+    "rouge": Extra(("rouge-score",), "likeness of prompts by ROUGE-L"),
     "parquet": Extra(("pyarrow",), "benchmark episodes as one Parquet file"),
     "hub": Extra(("huggingface_hub",), "sharing trees, agents and runs: `treegym push` and `treegym pull`"),
     "minari": Extra(("minari",), "walks as offline datasets"),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treegym.commands import grow_samples
+from treegym.commands import grow_passages, grow_samples
 from treegym.commands.grow_models import form_of, open_models, use_threads
 from treegym.commands.prompting import answer_rule, configure_prompting
 from treegym.display import say
@@ -90,6 +90,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-files-only", action="store_true", help="never ask the network for a model")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     grow_samples.configure(parser)
+    grow_passages.configure(parser)
     configure_prompting(parser)
     parser.add_argument("--workers", type=int, help="on a cluster: workers at most (default: as many as fit)")
     add_ray_options(parser)
@@ -111,10 +112,12 @@ def run(args: argparse.Namespace) -> int:
     )
     settings = _settings(args, prompts.max_tokens or LONGEST)
     use_threads(args.threads)
+    retrieval = grow_passages.retrieval_of(args)
     bundled = prompts.source == "bundled"
     primary, teachers, judge, embedder = open_models(args, bundled=bundled)
     if args.max_tokens is None and prompts.max_tokens is None:
-        voices = make_voices(primary, teachers, chat=not args.no_chat, form=form)
+        read = retrieval.before if retrieval is not None else None
+        voices = make_voices(primary, teachers, chat=not args.no_chat, form=form, before=read)
         settings = _settings(args, room_for_answers(voices, prompts.roots, most=LONGEST))
     start = time.perf_counter()
     with _warnings_as_sentences(), held(out.with_name(f".{out.name}.lock"), what=f"the growth of {out}"):
@@ -129,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
             embedder=embedder,
             chat=not args.no_chat,
             form=form,
+            retrieval=retrieval,
             work=args.work,
             overwrite=args.overwrite,
             source=prompts.source,

@@ -20,6 +20,7 @@ import numpy as np
 from treegym.envs.token_tree.grow.basis import ContextBasis, fit_basis
 from treegym.envs.token_tree.grow.closing import PRIMARY
 from treegym.envs.token_tree.grow.columns import ending_tokens, fill_ends, fill_primary, fill_teacher, vocabulary
+from treegym.envs.token_tree.grow.retrieving import Retrieval
 from treegym.envs.token_tree.grow.sample_settings import SampleSettings
 from treegym.envs.token_tree.grow.sampling import fill_samples, sample_sprouts
 from treegym.envs.token_tree.grow.settings import GrowSettings, Judge, Verifier, Voice
@@ -61,6 +62,7 @@ def grow(
     form: PromptFormat | None = None,
     forms: Mapping[str, PromptFormat] | None = None,
     fitted_on: Sequence[str] | None = None,
+    retrieval: Retrieval | None = None,
     work: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     source: str = "",
@@ -83,6 +85,7 @@ def grow(
         form: how prompts are put to all models, and where answers are over; goes before `chat`.
         forms: how prompts are put to some models, by their names; goes before `form`.
         fitted_on: prompts on which the components that describe contexts are fitted, by default the first 256.
+        retrieval: the passages that teachers read before the prompts; each root notes its own.
         work: where shards are kept until the tree is finished, by default ``OUT.growing``.
         overwrite: replace an existing `out`.
         source: where the prompts came from, for the file's header.
@@ -100,7 +103,14 @@ def grow(
         raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent} is no directory; make it first")
-    voices = make_voices(primary, teachers, chat=chat, form=form, forms=forms)
+    before = None
+    if retrieval is not None:
+        if not teachers:
+            raise ConfigError("passages are for teachers, and there is none; name a teacher, or leave retrieval out")
+        if elsewhere is not None:
+            raise ConfigError("passages are read on this machine only; leave out either retrieval or the cluster")
+        prompts, before = retrieval.noted(prompts), retrieval.before
+    voices = make_voices(primary, teachers, chat=chat, form=form, forms=forms, before=before)
     check_prompts(voices, prompts, max_tokens=settings.max_tokens)
     notices: list[str] = []
     if isinstance(settings, GrowSettings):
@@ -115,6 +125,7 @@ def grow(
     asked |= {"embedder": described, "chat": chat}
     put: dict[str, Any] = {} if form is None else {"form": form.to_dict()}
     put |= {"forms": {name: own.to_dict() for name, own in forms.items()}} if forms else {}
+    put |= {} if retrieval is None else {"retrieval": retrieval.to_dict()}
     put |= {"fitted_on": list(fitted_on)} if fitted_on else {}
     plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked, **put}
     store = WorkDirectory(directory, plan)

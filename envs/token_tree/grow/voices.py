@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from treegym.envs.token_tree.grow.settings import GrowSettings, Voice
@@ -33,6 +33,7 @@ def make_voices(
     chat: bool = True,
     form: PromptFormat | None = None,
     forms: Mapping[str, PromptFormat] | None = None,
+    before: Callable[[str], str] | None = None,
 ) -> list[Voice]:
     """Returns the voices, the primary first.
 
@@ -43,23 +44,27 @@ def make_voices(
             model goes on with the bare prompt.
         form: how prompts are put to all models, and where answers are over; goes before `chat`.
         forms: how prompts are put to some models, by their names; goes before `form`.
+        before: what teachers, and they alone, read before a prompt.
     """
     names = [model.name for model in teachers]
     if len(set(names)) != len(names):
         raise ConfigError(f"two teachers carry the same name: {', '.join(names)}; give them different ones")
     form = form or PromptFormat(form="auto" if chat else "raw")
     own = forms or {}
-    return [_voice(model, primary, own.get(model.name, form)) for model in (primary, *teachers)]
+    first = _voice(primary, primary, own.get(primary.name, form))
+    return [first, *(_voice(model, primary, own.get(model.name, form), before) for model in teachers)]
 
 
-def _voice(model: Generates, primary: LanguageModel, form: PromptFormat) -> Voice:
+def _voice(
+    model: Generates, primary: LanguageModel, form: PromptFormat, before: Callable[[str], str] | None = None
+) -> Voice:
     ending: Generates = ending_at(model, form.stops)
     spoken = in_vocabulary_of(ending, primary.tokenizer)
-    asked = form.begin(model)
+    asked = form.begin(model, before=before)
     if not isinstance(spoken, Retokenized):
         return Voice(spoken, asked)
     foreign, plain = spoken, plain_beginning(spoken)
-    if form.form_for(model) == "raw" and form.text("") == "":
+    if before is None and form.form_for(model) == "raw" and form.text("") == "":
         return Voice(foreign, plain)  # the bare prompt is read as one text with what follows it
 
     def begin(prompt: str) -> tuple[int, ...]:
@@ -86,16 +91,21 @@ def check_prompts(voices: Sequence[Voice], prompts: Sequence[Root], *, max_token
             if left is not None and left < max_tokens:
                 raise DataError(
                     f"{who} has no room for an answer of {max_tokens} tokens after {root.prompt[:80]!r}, which leaves "
-                    f"{max(left, 0)}; allow shorter answers (max_tokens), or leave the prompt out"
+                    f"{max(left, 0)}; allow shorter answers (max_tokens), {_fewer(root)}or leave the prompt out"
                 )
+
+
+def _fewer(root: Root) -> str:
+    return "show fewer or shorter passages, " if root.extra.get("passages") else ""
 
 
 def _room_left(voice: Voice, prompt: str) -> int | None:
     """Returns how many of the primary's tokens fit into the model's context after a prompt, None if it does not say."""
     if isinstance(voice.model, Retokenized):
         length = context_length(voice.model.inner)
-        theirs = voice.model.inner.tokenizer.encode(prompt)
-        return None if length is None else int((length - len(theirs)) / voice.model.stretch)
+        voice.model.inner.tokenizer.encode(prompt)  # says so where it cannot be expressed
+        read = voice.model.teacher_context(voice.begin(prompt))
+        return None if length is None or read is None else int((length - len(read[0])) / voice.model.stretch)
     length = context_length(voice.model)
     return None if length is None else length - len(voice.begin(prompt))
 

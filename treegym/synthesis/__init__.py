@@ -1,0 +1,8 @@
+"""Data that models make for themselves: new prompts, critiques and revisions, judged pairs."""
+
+from treegym.synthesis.constitution import constitution
+from treegym.synthesis.preferences import preferences
+from treegym.synthesis.self_instruct import InstructSettings, self_instruct
+from treegym.synthesis.writer import Writer
+
+__all__ = ["InstructSettings", "Writer", "constitution", "preferences", "self_instruct"]
