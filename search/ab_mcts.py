@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, found_on, log_policy, root_streams, trail_of
+from treegym.search.paths import Tally
+from treegym.search.plan import Limits, Plan
 from treegym.search.posteriors import Mixed, Prior, Scores, mixed_draws
-from treegym.search.simulator import Evaluation, SearchResult, Simulator
-from treegym.search.states import StateStore, count
+from treegym.search.simulator import SearchResult, Simulator
 
 __all__ = ["ab_mcts", "ab_mcts_m"]
 
@@ -101,42 +100,26 @@ def ab_mcts(
     states: Any,
     *,
     num_simulations: int,
-    seed: int = 0,
-    root_ids: np.ndarray | None = None,
-    discount: float = 1.0,
     arms: Callable[[Any], np.ndarray] | None = None,
     prior: Prior | Mixed = Prior(),  # noqa: B008 - it cannot be changed
-    model_calls: int | None = None,
-    seconds: float | None = None,
-    answers: int = 0,
+    **limits: Unpack[Limits],
 ) -> SearchResult:
     """Searches with AB-MCTS; scores are rewards on the way + value of the new state, best in about [0, 1].
 
     Args:
         arms: ``arms(states) -> int [B, A]`` says which arm (teacher) each action belongs to; one arm unless given.
         prior: what is assumed of scores: a `Prior` (AB-MCTS-A) or a `Mixed` model (AB-MCTS-M).
-        model_calls: calls of the simulator's `expand` at most, the roots' not counted.
-        seconds: wall-clock time; a round under way is finished.
-        answers: how many of the best paths to return with the result.
+        **limits: see `treegym.search.plan.Limits`.
     """
-    budget, discount = positive("num_simulations", num_simulations), from_zero("discount", discount, 1.0)
     if not isinstance(prior, (Prior, Mixed)):
         raise ConfigError(f"prior is {prior!r}; it must be a treegym.search.posteriors.Prior, or Mixed")
     prior = prior.checked()
-    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
-    given = world.roots(states)
-    log_prior = log_policy(given)
-    size, actions = log_prior.shape
-    streams = root_streams(seed, root_ids, size)
-    tally, trail = Tally(size, actions), trail_of(answers, states, given)
-    store = StateStore(states, size * (budget + 1))
-    store.put(np.arange(count(states)), states)
+    plan = Plan(simulator, states, num_simulations, **limits)
     table = arms(states) if arms is not None else None
-    roots = [_Node(b, log_prior[b], None if table is None else table[b], 0.0, prior) for b in range(size)]
-    by_arm = [_Arms(prior) for _ in range(size)]
-    used = size
-    for _ in range(budget):
-        if world.spent:
+    roots = [_Node(b, plan.prior[b], None if table is None else table[b], 0.0, prior) for b in range(plan.size)]
+    by_arm = [_Arms(prior) for _ in roots]
+    for _ in range(plan.budget):
+        if plan.world.spent:
             break
         asked: list[tuple[int, list[tuple[_Node, int]], int]] = []  # root, way to the parent, arm
         for b, root in enumerate(roots):
@@ -145,7 +128,7 @@ def ab_mcts(
             node = root
             way: list[tuple[_Node, int]] = []
             while True:
-                kind, which = node.choose(by_arm[b], streams[b])
+                kind, which = node.choose(by_arm[b], plan.streams[b])
                 if kind == "generate":
                     action = node.untried[which].pop(0)
                     asked.append((b, [*way, (node, action)], which))
@@ -156,36 +139,22 @@ def ab_mcts(
             break
         parents = np.array([way[-1][0].number for _, way, _ in asked])
         chosen = np.array([way[-1][1] for _, way, _ in asked], np.int32)
-        moved = world.step(store.get(parents), chosen)
-        ended = moved.terminated
-        numbers = np.arange(used, used + len(asked))
-        used += len(asked)
-        store.put(numbers, moved.states)
-        alive = np.flatnonzero(~ended)
-        judged: Evaluation | None = None
-        if len(alive):
-            below = store.get(numbers[alive])
-            judged = world.expand(below)
-            below_prior = log_policy(judged)
-            table = arms(below) if arms is not None else None
-        row = np.cumsum(~ended) - 1
-        if trail is not None:
-            worths = np.zeros(len(asked)) if judged is None else np.where(ended, 0.0, judged.value[np.maximum(row, 0)])
-            trail.add(parents, chosen, moved, worths)
+        grown = plan.grow(parents, chosen)
+        alive = np.flatnonzero(~grown.ended)
+        table = arms(plan.states(grown.numbers[alive])) if arms is not None and len(alive) else None
+        row = np.cumsum(~grown.ended) - 1
         for i, (b, way, arm) in enumerate(asked):
-            open_ = judged is not None and not ended[i]
-            at = int(row[i])
+            open_ = not grown.ended[i]
             child = _Node(
-                int(numbers[i]),
-                below_prior[at] if open_ else None,
-                table[at] if open_ and table is not None else None,
-                float(moved.reward[i]),
+                int(grown.numbers[i]),
+                grown.log_prior[i] if open_ else None,
+                table[row[i]] if open_ and table is not None else None,
+                float(grown.reward[i]),
                 prior,
             )
-            worth = float(judged.value[at]) if open_ and judged is not None else 0.0
-            tally.evaluations[b] += int(open_)
-            _learn(way, child, by_arm[b].of(arm), worth, discount, tally, b)
-    return tally.result(log_prior, answers=found_on(trail, answers, discount))
+            plan.tally.evaluations[b] += int(open_)
+            _learn(way, child, by_arm[b].of(arm), float(grown.worth[i]), plan.discount, plan.tally, b)
+    return plan.result()
 
 
 def _learn(

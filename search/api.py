@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_args, get_type_hints
 
 from treegym.errors import ConfigError, suggest
 from treegym.registry import Registry
+from treegym.search.plan import Limits
 from treegym.search.simulator import SearchResult, Simulator
 
 __all__ = ["METHODS", "Method", "load", "names", "register", "search"]
@@ -44,6 +45,11 @@ METHODS = Registry(
         "depth_first": (f"{_HERE}.frontier:depth_first", "the deepest states first"),
         "rebase": (f"{_HERE}.rebase:rebase", "level by level, children shared out by what states look like"),
         "dvts": (f"{_HERE}.dvts:dvts", "the best of its own children in each of several subtrees"),
+        "lats": (f"{_HERE}.lats:lats", "a tree of sampled children, each walked to its end, with reflection"),
+        "self_refine": (
+            f"{_HERE}.self_refine:self_refine",
+            "refines any answer found so far, the most promising first",
+        ),
         "ab_mcts": (f"{_HERE}.ab_mcts:ab_mcts", "wider or deeper, by Thompson sampling"),
         "ab_mcts_m": (f"{_HERE}.ab_mcts:ab_mcts_m", "the same, children as groups of a mixed model"),
     },
@@ -77,9 +83,14 @@ def load(name: str) -> Method:
 def _accepted(method: Callable[..., SearchResult]) -> frozenset[str] | None:
     """Returns the settings that a method takes by name, None for one that looks at them itself."""
     parameters = inspect.signature(method).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return frozenset(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+    named = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    for rest in (parameter for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD):
+        function = method.func if isinstance(method, functools.partial) else method
+        (limits,) = get_args(get_type_hints(function).get(rest.name)) or (None,)
+        if limits is not Limits:
+            return None
+        named |= Limits.__annotations__.keys()
+    return frozenset(named)
 
 
 def search(

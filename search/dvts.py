@@ -7,12 +7,13 @@ poor one or many paths the subtrees do, because they do not all follow one mista
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from treegym.search.checks import positive
 from treegym.search.levels import Level, Stand, level_search
+from treegym.search.plan import Limits, Plan
 from treegym.search.simulator import SearchResult, Simulator
 
 __all__ = ["dvts"]
@@ -23,23 +24,16 @@ def dvts(
     states: Any,
     *,
     num_simulations: int,
-    seed: int = 0,
-    root_ids: np.ndarray | None = None,
-    discount: float = 1.0,
     subtrees: int = 4,
     branching: int = 4,
-    model_calls: int | None = None,
-    seconds: float | None = None,
-    answers: int = 0,
+    **limits: Unpack[Limits],
 ) -> SearchResult:
     """Searches with DVTS; plays the move that leads to the best path found.
 
     Args:
         subtrees: how many are searched side by side; fewer where the root has fewer moves.
         branching: children of a state, of which the best goes on.
-        model_calls: calls of the simulator's `expand` at most, the roots' not counted.
-        seconds: wall-clock time; a round under way is finished.
-        answers: how many of the best paths to return with the result.
+        **limits: see `treegym.search.plan.Limits`.
     """
     subtrees, branching = positive("subtrees", subtrees), positive("branching", branching)
 
@@ -56,7 +50,4 @@ def dvts(
                 best[child.group] = child
         return [child for group, child in best.items() if group not in finished]
 
-    return level_search(
-        simulator, states, Level(allot, group, keep), num_simulations=num_simulations, seed=seed, root_ids=root_ids,
-        discount=discount, model_calls=model_calls, seconds=seconds, answers=answers,
-    )  # fmt: skip
+    return level_search(Plan(simulator, states, num_simulations, **limits), Level(allot, group, keep))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, found_on, log_policy, trail_of
+from treegym.search.checks import positive
+from treegym.search.plan import Limits, Plan
 from treegym.search.simulator import SearchResult, Simulator
-from treegym.search.states import StateStore, count
 
 __all__ = ["beam", "best_first", "depth_first", "frontier_search"]
 
@@ -45,16 +44,11 @@ def frontier_search(
     states: Any,
     *,
     num_simulations: int,
-    seed: int = 0,
     order: str = "beam",
-    discount: float = 1.0,
     width: int = 4,
     branching: int | None = None,
     likelihood_weight: float = 0.0,
-    root_ids: np.ndarray | None = None,
-    model_calls: int | None = None,
-    seconds: float | None = None,
-    answers: int = 0,
+    **limits: Unpack[Limits],
 ) -> SearchResult:
     """Searches by frontier; plays the move that leads to the best return found.
 
@@ -66,31 +60,22 @@ def frontier_search(
             budget is spent), "best" (best first) or "depth" (deepest first).
         width: states per round.
         branching: children judged of each, the likeliest first; all unless given.
-        model_calls: calls of the simulator's `expand` at most, the roots' not counted.
-        seconds: wall-clock time; a round under way is finished.
-        answers: how many of the best paths to return with the result.
+        **limits: see `treegym.search.plan.Limits`.
     """
     if order not in ORDERS:
         raise ConfigError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}")
-    budget, width = positive("num_simulations", num_simulations), positive("width", width)
-    discount = from_zero("discount", discount, 1.0)
-    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
-    given = world.roots(states)
-    prior = log_policy(given)
-    size, actions = prior.shape
-    branching = actions if branching is None else positive("branching", branching)
-    tally, trail = Tally(size, actions), trail_of(answers, states, given)
-    store = StateStore(states, size * (budget + 1))
-    store.put(np.arange(count(states)), states)
-    used = size
-    fronts = [[_Open((0.0,), b, -1, 0.0, 0.0, 1.0, 0, prior[b])] for b in range(size)]
+    width = positive("width", width)
+    plan = Plan(simulator, states, num_simulations, **limits)
+    size, tally = plan.size, plan.tally
+    branching = plan.actions if branching is None else positive("branching", branching)
+    fronts = [[_Open((0.0,), b, -1, 0.0, 0.0, 1.0, 0, plan.prior[b])] for b in range(size)]
     waiting: list[list[_Open]] = [[] for _ in range(size)]  # what the beam left behind
     likelihood: dict[int, float] = dict.fromkeys(range(size), 0.0)
     rounds: list[tuple[int, _Open, int]] = []
-    while not world.spent:
+    while not plan.world.spent:
         rounds.clear()
         for b, front in enumerate(fronts):
-            room = budget - int(tally.evaluations[b])
+            room = plan.room(b)
             if room == 0:
                 continue
             if not front:
@@ -111,40 +96,27 @@ def frontier_search(
         if not rounds:
             break
         chosen = np.array([a for _, _, a in rounds], np.int32)
-        moved = world.step(store.get(np.array([node.number for _, node, _ in rounds])), chosen)
-        ended = moved.terminated
-        numbers = np.arange(used, used + len(rounds))
-        used += len(rounds)
-        store.put(numbers, moved.states)
-        alive = np.flatnonzero(~ended)
-        judged = world.expand(store.get(numbers[alive])) if len(alive) else None
-        log_priors = log_policy(judged) if judged is not None else np.zeros((0, actions))
-        row = np.cumsum(~ended) - 1
-        if trail is not None:
-            worths = np.zeros(len(rounds)) if judged is None else np.where(ended, 0.0, judged.value[np.maximum(row, 0)])
-            trail.add(np.array([node.number for _, node, _ in rounds]), chosen, moved, worths)
+        grown = plan.grow(np.array([node.number for _, node, _ in rounds]), chosen)
         for i, (b, node, action) in enumerate(rounds):
-            gained = node.gained + node.weight * float(moved.reward[i])
-            weight = node.weight * discount
+            gained = node.gained + node.weight * float(grown.reward[i])
+            weight = node.weight * plan.discount
             first = action if node.first < 0 else node.first
-            worth = 0.0 if judged is None or ended[i] else float(judged.value[row[i]])
-            score = gained + weight * worth
-            if ended[i]:
+            score = gained + weight * float(grown.worth[i])
+            if grown.ended[i]:
                 tally.add(b, first, score)
             else:
                 tally.visits[b, first] += 1
                 path = likelihood[node.number] + float(node.log_prior[action])
-                likelihood[int(numbers[i])] = path
+                number = int(grown.numbers[i])
+                likelihood[number] = path
                 worthy = score + likelihood_weight * path
                 rank = (-node.depth - 1.0, -worthy, -path) if order == "depth" else (-worthy, -path)
-                fronts[b].append(
-                    _Open(rank, int(numbers[i]), first, gained, score, weight, node.depth + 1, log_priors[row[i]])
-                )
+                fronts[b].append(_Open(rank, number, first, gained, score, weight, node.depth + 1, grown.log_prior[i]))
     for b in range(size):  # the estimate of a state whose children were judged counts no longer
         for node in (*fronts[b], *waiting[b]):
             if node.first >= 0:
                 tally.best[b, node.first] = max(tally.best[b, node.first], node.score)
-    return tally.result(prior, answers=found_on(trail, answers, discount))
+    return plan.result()
 
 
 beam, best_first, depth_first = (partial(frontier_search, order=order) for order in ORDERS)

@@ -7,14 +7,12 @@ many, and which of the children go on. Letters: B roots, A actions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, found_on, log_policy, root_streams, trail_of
-from treegym.search.simulator import SearchResult, Simulator
-from treegym.search.states import StateStore, count
+from treegym.search.plan import Plan
+from treegym.search.simulator import SearchResult
 
 __all__ = ["Level", "Stand", "level_search"]
 
@@ -39,42 +37,21 @@ class Level(NamedTuple):
     keep: Callable[[list[Stand], set[int]], list[Stand]]  # (children that go on, subtrees finished) -> those kept
 
 
-def level_search(
-    simulator: Simulator,
-    states: Any,
-    level: Level,
-    *,
-    num_simulations: int,
-    seed: int,
-    root_ids: np.ndarray | None,
-    discount: float,
-    model_calls: int | None,
-    seconds: float | None,
-    answers: int,
-) -> SearchResult:
+def level_search(plan: Plan, level: Level) -> SearchResult:
     """Goes down by a rule until the budget is spent; plays the move of the best path that ended.
 
     Paths that ended before the budget are followed by new ones from the root, with other draws.
     """
-    budget, discount = positive("num_simulations", num_simulations), from_zero("discount", discount, 1.0)
-    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
-    given = world.roots(states)
-    prior = log_policy(given)
-    size, actions = prior.shape
-    streams = root_streams(seed, root_ids, size)
-    tally, trail = Tally(size, actions), trail_of(answers, states, given)
-    store = StateStore(states, size * (budget + 1))
-    store.put(np.arange(count(states)), states)
-    starts = [Stand(b, -1, 0, 0.0, 1.0, float(given.value[b]), prior[b]) for b in range(size)]
+    tally = plan.tally
+    starts = [Stand(b, -1, 0, 0.0, 1.0, float(plan.given.value[b]), plan.prior[b]) for b in range(plan.size)]
     fronts = [[start] for start in starts]
-    finished: list[set[int]] = [set() for _ in range(size)]
-    ended_paths = [0] * size
+    finished: list[set[int]] = [set() for _ in starts]
+    ended_paths = [0] * plan.size
     hopes: dict[int, tuple[int, int, float]] = {}  # what states look like that were not looked beyond
-    used = size
-    while not world.spent:
+    while not plan.world.spent:
         rounds: list[tuple[int, Stand, int, int]] = []  # root, parent, action, subtree
         for b, front in enumerate(fronts):
-            room = budget - int(tally.evaluations[b])
+            room = plan.room(b)
             if room <= 0:
                 fronts[b] = []
                 continue
@@ -82,9 +59,7 @@ def level_search(
                 front, finished[b], ended_paths[b] = [starts[b]], set(), 0
             pairs = []
             for stand, width in zip(front, level.allot(front, ended_paths[b]).tolist(), strict=True):
-                noisy = stand.log_prior + streams[b].gumbel(size=actions)
-                drawn = np.argsort(-noisy, kind="stable")[:width]
-                for k, action in enumerate(drawn[np.isfinite(stand.log_prior[drawn])].tolist()):
+                for k, action in enumerate(plan.drawn(b, stand.log_prior, width)):
                     pairs.append((b, stand, action, level.group(stand, k)))
             rounds += pairs[:room]
             tally.evaluations[b] += len(pairs[:room])  # charged as planned, ended or not
@@ -92,38 +67,26 @@ def level_search(
         if not rounds:
             break
         parents = np.array([stand.number for _, stand, _, _ in rounds])
-        chosen = np.array([action for _, _, action, _ in rounds], np.int32)
-        moved = world.step(store.get(parents), chosen)
-        ended = moved.terminated
-        numbers = np.arange(used, used + len(rounds))
-        used += len(rounds)
-        store.put(numbers, moved.states)
-        alive = np.flatnonzero(~ended)
-        worth = np.zeros(len(rounds))
-        log_priors = np.zeros((len(rounds), actions))
-        if len(alive):
-            judged = world.expand(store.get(numbers[alive]))
-            worth[alive], log_priors[alive] = judged.value, log_policy(judged)
-        if trail is not None:
-            trail.add(parents, chosen, moved, worth)
+        grown = plan.grow(parents, np.array([action for _, _, action, _ in rounds], np.int32))
         for i, (b, stand, action, group) in enumerate(rounds):
-            gained = stand.gained + stand.weight * float(moved.reward[i])
-            weight = stand.weight * discount
+            gained = stand.gained + stand.weight * float(grown.reward[i])
+            weight = stand.weight * plan.discount
             first = action if stand.first < 0 else stand.first
-            score = gained + weight * float(worth[i])
+            score = gained + weight * float(grown.worth[i])
             hopes.pop(stand.number, None)
-            if ended[i]:
+            if grown.ended[i]:
                 tally.add(b, first, score)
                 finished[b].add(group)
                 ended_paths[b] += 1
             else:
+                number = int(grown.numbers[i])
                 tally.visits[b, first] += 1
-                hopes[int(numbers[i])] = (b, first, score)
-                fronts[b].append(Stand(int(numbers[i]), first, group, gained, weight, score, log_priors[i]))
+                hopes[number] = (b, first, score)
+                fronts[b].append(Stand(number, first, group, gained, weight, score, grown.log_prior[i]))
         for b in {b for b, *_ in rounds}:
             fronts[b] = level.keep(fronts[b], finished[b])
     unfinished = [bool(np.isneginf(row).all()) for row in tally.best]
     for b, first, score in hopes.values():
         if unfinished[b]:  # what states look like decides only where no path has ended
             tally.best[b, first] = max(tally.best[b, first], score)
-    return tally.result(prior, answers=found_on(trail, answers, discount))
+    return plan.result()

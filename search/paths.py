@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from treegym.checks import whole
 from treegym.errors import ConfigError
-from treegym.search.answers import Trail
 from treegym.search.checks import FINITE, budget, expanded, first_beyond, stepped
-from treegym.search.output import root_ids_of
-from treegym.search.settings import seed_bits
 from treegym.search.simulator import Answers, Evaluation, SearchResult, Simulator, Transition
 
-__all__ = ["CheckedWorld", "Tally", "found_on", "log_policy", "root_streams", "trail_of"]
+__all__ = ["CheckedWorld", "Tally", "log_policy"]
 
 
 class CheckedWorld:
@@ -74,22 +70,6 @@ def log_policy(given: Evaluation) -> np.ndarray:
         raise ConfigError(f"state {row} has no legal action, or prior logits of -inf for all of them")
     shifted = logits - high
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-
-
-def root_streams(seed: int, root_ids: Any, size: int) -> list[np.random.Generator]:
-    """Returns one generator per root, a function of (seed, root id) alone."""
-    ids = root_ids_of(root_ids, size).astype(np.uint64)  # generators take no negative numbers
-    return [np.random.default_rng([seed_bits(seed) % 2**64, int(name)]) for name in ids]
-
-
-def trail_of(answers: Any, states: Any, given: Evaluation) -> Trail | None:
-    """Returns where to note what a search comes to, if so many answers (0: none) are asked for."""
-    return Trail(states, given.value) if whole("answers", answers, low=0) else None
-
-
-def found_on(trail: Trail | None, most: int, discount: float) -> Answers | None:
-    """Returns the best answers on a trail, None where there is none."""
-    return None if trail is None else trail.answers(most, discount)
 
 
 class Tally:

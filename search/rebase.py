@@ -7,7 +7,7 @@ Paths that ended take their child with them: the next level has that many fewer.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from treegym.checks import number
 from treegym.errors import ConfigError
 from treegym.search.checks import positive
 from treegym.search.levels import Level, Stand, level_search
+from treegym.search.plan import Limits, Plan
 from treegym.search.simulator import SearchResult, Simulator
 
 __all__ = ["rebase", "shares"]
@@ -38,23 +39,16 @@ def rebase(
     states: Any,
     *,
     num_simulations: int,
-    seed: int = 0,
-    root_ids: np.ndarray | None = None,
-    discount: float = 1.0,
     width: int = 16,
     balance: float = 0.1,
-    model_calls: int | None = None,
-    seconds: float | None = None,
-    answers: int = 0,
+    **limits: Unpack[Limits],
 ) -> SearchResult:
     """Searches with REBASE; plays the move that leads to the best path found.
 
     Args:
         width: children of a level.
         balance: temperature of the shares: near 0 all children go to the best state, far above 1 all get as many.
-        model_calls: calls of the simulator's `expand` at most, the roots' not counted.
-        seconds: wall-clock time; a round under way is finished.
-        answers: how many of the best paths to return with the result.
+        **limits: see `treegym.search.plan.Limits`.
     """
     width = positive("width", width)
     if number("balance", balance) <= 0:
@@ -64,7 +58,4 @@ def rebase(
         return shares(np.array([stand.score for stand in front]), max(width - finished, 1), balance)
 
     level = Level(allot, group=lambda parent, child: 0, keep=lambda children, finished: children)
-    return level_search(
-        simulator, states, level, num_simulations=num_simulations, seed=seed, root_ids=root_ids, discount=discount,
-        model_calls=model_calls, seconds=seconds, answers=answers,
-    )  # fmt: skip
+    return level_search(Plan(simulator, states, num_simulations, **limits), level)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from math import comb
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from treegym.errors import ConfigError
-from treegym.search.answers import Trail
 from treegym.search.checks import from_zero, positive
-from treegym.search.paths import CheckedWorld, Tally, found_on, log_policy, root_streams, trail_of
+from treegym.search.paths import log_policy
+from treegym.search.plan import Limits, Plan
 from treegym.search.simulator import SearchResult, Simulator
-from treegym.search.states import take
+from treegym.search.states import StateStore, take
 
 __all__ = ["best_of_n", "best_of_policy", "greedy", "lookahead", "sample"]
 
@@ -23,20 +23,9 @@ def greedy(
     simulator: Simulator, states: Any, *, num_simulations: int = 1, seed: int = 0, answers: int = 0, **_: Any
 ) -> SearchResult:
     """Plays the most likely move; judges nothing but the root, so that its one answer is to stay there."""
-    positive("num_simulations", num_simulations)
-    given = CheckedWorld(simulator).roots(states)
-    trail = trail_of(answers, states, given)
-    prior = log_policy(given)
-    shape = prior.shape
-    return SearchResult(
-        prior.argmax(1).astype(np.int32),
-        np.exp(prior).astype(np.float32),
-        np.zeros(shape, np.int32),
-        np.full(shape, np.nan, np.float32),
-        given.value.copy(),
-        0,
-        found_on(trail, answers, 1.0),
-    )
+    plan = Plan(simulator, states, num_simulations, answers=answers)
+    found = plan.result(np.exp(plan.prior))
+    return found._replace(value=plan.given.value.copy())
 
 
 def sample(
@@ -54,10 +43,9 @@ def sample(
     found = greedy(simulator, states, num_simulations=num_simulations, answers=answers)
     if from_zero("temperature", temperature, math.inf) == 0:
         return found
-    prior = log_policy(CheckedWorld(simulator).roots(states)) / temperature
-    streams = root_streams(seed, root_ids, len(prior))
-    noise = np.stack([stream.gumbel(size=prior.shape[1]) for stream in streams])
-    return found._replace(action=(prior + noise).argmax(1).astype(np.int32))
+    plan = Plan(simulator, states, num_simulations, seed=seed, root_ids=root_ids)
+    noise = np.stack([stream.gumbel(size=plan.actions) for stream in plan.streams])
+    return found._replace(action=(plan.prior / temperature + noise).argmax(1).astype(np.int32))
 
 
 def best_of_policy(scores: np.ndarray, actions: np.ndarray, *, best_of: int, num_actions: int) -> np.ndarray:
@@ -82,17 +70,12 @@ def best_of_n(
     states: Any,
     *,
     num_simulations: int,
-    seed: int = 0,
-    root_ids: np.ndarray | None = None,
-    discount: float = 1.0,
     temperature: float = 1.0,
     lanes: int = 8,
     horizon: int = 256,
     best_of: int | None = None,
     rerank: Callable[[Any, np.ndarray], np.ndarray] | None = None,
-    model_calls: int | None = None,
-    seconds: float | None = None,
-    answers: int = 0,
+    **limits: Unpack[Limits],
 ) -> SearchResult:
     """Samples paths with the policy until `num_simulations` states per root were judged; plays the best path's move.
 
@@ -103,36 +86,23 @@ def best_of_n(
         horizon: longest path.
         best_of: k of the target policy (see `best_of_policy`); all samples unless given.
         rerank: ``rerank(last states, returns) -> scores`` ranks finished paths by something else than their return.
-        model_calls: calls of the simulator's `expand` at most, the roots' not counted.
-        seconds: wall-clock time; a step under way is finished.
-        answers: how many of the best paths to return with the result.
+        **limits: see `treegym.search.plan.Limits`.
     """
-    budget, lanes, horizon = (
-        positive("num_simulations", num_simulations),
-        positive("lanes", lanes),
-        positive("horizon", horizon),
-    )
-    discount, temperature = from_zero("discount", discount, 1.0), from_zero("temperature", temperature, math.inf)
-    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
-    given = world.roots(states)
-    prior = log_policy(given)
-    size, actions = prior.shape
-    streams = root_streams(seed, root_ids, size)
-    tally, trail = Tally(size, actions), trail_of(answers, states, given)
+    lanes, horizon = positive("lanes", lanes), positive("horizon", horizon)
+    temperature = from_zero("temperature", temperature, math.inf)
+    plan = Plan(simulator, states, num_simulations, **limits)
+    size, budget, tally = plan.size, plan.budget, plan.tally
     scores: list[list[float]] = [[] for _ in range(size)]
     firsts: list[list[int]] = [[] for _ in range(size)]
     while (tally.evaluations < budget).any() and sum(map(len, scores)) < size * budget:
-        if world.spent and scores[0]:  # every root has at least one path
+        if plan.world.spent and scores[0]:  # every root has at least one path
             break
         # a step costs one evaluation at most, and a path that ends at once none: both bounds are kept
         room = np.minimum(np.minimum(budget - tally.evaluations, budget - np.array([len(s) for s in scores])), lanes)
         owners = np.repeat(np.arange(size), np.maximum(room, 0))
         if not len(owners):
             break
-        walked = walk(
-            world, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
-            budget=budget, horizon=horizon, discount=discount, temperature=temperature, trail=trail,
-        )  # fmt: skip
+        walked = walk(plan, take(states, owners), owners, horizon=horizon, temperature=temperature)
         ranked = walked.returns if rerank is None else np.asarray(rerank(walked.states, walked.returns), np.float64)
         if ranked.shape != walked.returns.shape or np.isnan(ranked).any():
             raise ConfigError(f"rerank gave shape {ranked.shape} or NaN; expected {walked.returns.shape} numbers")
@@ -142,11 +112,11 @@ def best_of_n(
             tally.add(int(owner), int(first), float(score))
     policy = np.stack(
         [
-            best_of_policy(np.array(s), np.array(f), best_of=best_of or len(s), num_actions=actions)
+            best_of_policy(np.array(s), np.array(f), best_of=best_of or len(s), num_actions=plan.actions)
             for s, f in zip(scores, firsts, strict=True)
         ]
     )
-    return tally.result(prior, policy, found_on(trail, answers, discount))
+    return plan.result(policy)
 
 
 def lookahead(
@@ -154,50 +124,37 @@ def lookahead(
     states: Any,
     *,
     num_simulations: int,
-    seed: int = 0,
-    root_ids: np.ndarray | None = None,
-    discount: float = 1.0,
     temperature: float = 0.0,
     horizon: int = 8,
     candidates: int = 16,
-    model_calls: int | None = None,
-    seconds: float | None = None,
-    answers: int = 0,
+    **limits: Unpack[Limits],
 ) -> SearchResult:
     """Simulates each candidate move for `horizon` steps of the policy and takes the one that is worth the most.
 
     A candidate is worth its rewards and the value of where it was at the horizon; with a temperature, the mean of as
-    many such walks as the budget allows. `model_calls`, `seconds` and `answers` as in `best_of_n`.
+    many such walks as the budget allows. `limits` as in `treegym.search.plan.Limits`.
     """
-    budget, horizon = positive("num_simulations", num_simulations), positive("horizon", horizon)
-    discount, temperature = from_zero("discount", discount, 1.0), from_zero("temperature", temperature, math.inf)
-    world = CheckedWorld(simulator, model_calls=model_calls, seconds=seconds)
-    given = world.roots(states)
-    prior = log_policy(given)
-    size, actions = prior.shape
-    streams = root_streams(seed, root_ids, size)
-    tally, trail = Tally(size, actions), trail_of(answers, states, given)
-    total = np.zeros((size, actions))
-    order = np.argsort(-prior, axis=1, kind="stable")[:, : min(positive("candidates", candidates), actions)]
-    open_ = np.isfinite(np.take_along_axis(prior, order, 1))
+    horizon, temperature = positive("horizon", horizon), from_zero("temperature", temperature, math.inf)
+    plan = Plan(simulator, states, num_simulations, **limits)
+    budget, tally, actions = plan.budget, plan.tally, plan.actions
+    total = np.zeros((plan.size, actions))
+    order = np.argsort(-plan.prior, axis=1, kind="stable")[:, : min(positive("candidates", candidates), actions)]
+    open_ = np.isfinite(np.take_along_axis(plan.prior, order, 1))
     rounds = 0
     while (tally.evaluations < budget).any() and (rounds == 0 or temperature > 0) and rounds < budget:
-        if world.spent and rounds:
+        if plan.world.spent and rounds:
             break
         rounds += 1
         within = open_.cumsum(1) <= (budget - tally.evaluations)[:, None]  # a step costs one evaluation at most
         owners, column = np.nonzero(open_ & within)
         forced = order[owners, column]
-        walked = walk(
-            world, take(states, owners), prior[owners], given.value[owners], owners, streams, tally.evaluations,
-            budget=budget, horizon=horizon, discount=discount, temperature=temperature, first=forced, trail=trail,
-        )  # fmt: skip
+        walked = walk(plan, take(states, owners), owners, horizon=horizon, temperature=temperature, first=forced)
         for owner, action, value in zip(owners, walked.first, walked.returns, strict=True):
             tally.visits[owner, action] += 1
             total[owner, action] += value
     seen = tally.visits > 0
     tally.best = np.where(seen, total / np.maximum(tally.visits, 1), -np.inf)
-    return tally.result(prior, answers=found_on(trail, answers, discount))
+    return plan.result()
 
 
 class Walked:
@@ -208,43 +165,34 @@ class Walked:
 
 
 def walk(
-    world: CheckedWorld,
+    plan: Plan,
     states: Any,
-    prior: np.ndarray,
-    value: np.ndarray,
     owners: np.ndarray,
-    streams: list[np.random.Generator],
-    evaluations: np.ndarray,
     *,
-    budget: int,
     horizon: int,
-    discount: float,
     temperature: float,
     first: np.ndarray | None = None,
-    trail: Trail | None = None,
 ) -> Walked:
-    """Walks L paths with the policy until they end; each new state costs its owner one of `budget` evaluations.
+    """Walks L paths from roots with the policy until they end; each new state costs its owner one evaluation.
 
-    `evaluations` [B] is counted up. An owner that cannot pay a further step of all its walks has the last of them
+    An owner that cannot pay a further step of all its walks has the last of them
     stopped where they are; it must be able to pay the first one.
     """
-    from treegym.search.states import StateStore
-
-    lanes = len(owners)
+    world, evaluations, lanes = plan.world, plan.tally.evaluations, len(owners)
     store = StateStore(states, lanes)
     store.put(np.arange(lanes), states)
     returns, weight = np.zeros(lanes), np.ones(lanes)
-    worth = value.astype(np.float64).copy()  # value of where each walk stands, 0 once it ended
+    worth = plan.given.value[owners].astype(np.float64)  # value of where each walk stands, 0 once it ended
     moves = np.full(lanes, -1, np.int64)
-    policy = prior.copy()
+    policy = plan.prior[owners]
     alive, at = np.arange(lanes), owners.copy()  # [L], numbers of where they are on the trail
     for depth in range(horizon):
         if depth:
-            alive = alive[_rank(owners[alive]) < (budget - evaluations)[owners[alive]]]
+            alive = alive[_rank(owners[alive]) < (plan.budget - evaluations)[owners[alive]]]
             if not len(alive):
                 break
         if depth or first is None:
-            noise = np.stack([streams[owners[i]].gumbel(size=policy.shape[1]) for i in alive]) if temperature else 0.0
+            noise = np.stack([plan.streams[owners[i]].gumbel(size=plan.actions) for i in alive]) if temperature else 0.0
             chosen = (policy[alive] / (temperature or 1.0) + noise).argmax(1)
         else:
             chosen = first[alive]
@@ -254,15 +202,15 @@ def walk(
         ended = moved.terminated
         store.put(alive, moved.states)
         returns[alive] += weight[alive] * moved.reward
-        weight[alive] *= discount
+        weight[alive] *= plan.discount
         worth[alive[ended]] = 0.0
         gone, alive = alive, alive[~ended]
         given = world.expand(store.get(alive)) if len(alive) else None
-        if trail is not None:
+        if plan.trail is not None:
             found = np.zeros(len(gone))
             if given is not None:
                 found[~ended] = given.value
-            at[gone] = trail.add(at[gone], chosen, moved, found)
+            at[gone] = plan.trail.add(at[gone], chosen, moved, found)
         if given is None:
             break
         np.add.at(evaluations, owners[alive], 1)

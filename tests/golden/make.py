@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 WORLDS, STATES, ACTIONS = 64, 48, 7
 SIMULATIONS = 50
 DISCOUNT = 0.95
+TURNS = -1.0  # two players in turn, as mctx has it: rewards and values are the mover's
 
 
 def tables(seed: int = 0) -> dict[str, np.ndarray]:
@@ -39,7 +40,7 @@ def tables(seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def mctx_results(world: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def mctx_results(world: dict[str, np.ndarray], discount: float = DISCOUNT) -> dict[str, np.ndarray]:
     """Returns what mctx finds: visits, values, targets and actions, and the Gumbel noise it drew."""
     import jax
     import jax.numpy as jnp
@@ -55,7 +56,7 @@ def mctx_results(world: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         ended = terminal[rows, after]
         step = mctx.RecurrentFnOutput(
             reward=reward[rows, state, action],
-            discount=jnp.where(ended, 0.0, DISCOUNT),
+            discount=jnp.where(ended, 0.0, discount),
             prior_logits=logits[rows, after],
             value=jnp.where(ended, 0.0, value[rows, after]),
         )
@@ -82,7 +83,8 @@ def main() -> None:
     """Writes ``mctx.safetensors`` beside this file."""
     world = tables()
     note = {"simulations": str(SIMULATIONS), "discount": str(DISCOUNT), "considered": "4", "made by": "mctx 0.0.71"}
-    write_arrays(HERE / "mctx.safetensors", {**world, **mctx_results(world)}, note)
+    turns = {f"turns.{name}": array for name, array in mctx_results(world, TURNS).items()}
+    write_arrays(HERE / "mctx.safetensors", {**world, **mctx_results(world), **turns}, note)
 
 
 if __name__ == "__main__":
