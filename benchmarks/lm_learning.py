@@ -6,6 +6,10 @@ nothing trained on. Problems longer than any trained on (four numbers instead of
 are answered too. Forgetting and transfer are explained in `lm_sequence.py`; `forgetting_*` is a method's share of plain
 fine-tuning's.
 
+Preferences are compared with PPO and DAPO at equal tokens that the primary wrote (`equal_*`): on free text, and on
+trees of sixteen of its own answers to each prompt, whose siblings are compared (`siblings`). All switches are those of
+`treegym iterate`.
+
 Every cell (an algorithm or a method, and a seed) is independent of the others. With ``--cells FOLDER`` a finished cell
 is kept there and not run again, ``--only ppo-3`` runs that cell alone, and ``--minutes 10`` begins none after so long:
 the whole can be done piece by piece.
@@ -33,10 +37,14 @@ from treegym.envs.token_tree.prompts import PromptSet, load_prompts
 from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.settings import DEFAULTS
 from treegym.models import load_model, tasks
-from treegym.tree.token_tree import Root
+from treegym.tree.token_tree import Root, TokenTree
 
 STEPS = {"ppo": 500_000, "dapo": 1_400_000, "vapo": 800_000}  # tokens; settings are those of `treegym iterate`
 SEEDS, MAX_ANSWER = 5, 24
+EQUAL = 100_000  # tokens of those that are compared at equal ones
+EQUALS = ("ppo", "dapo", "dpo", "ipo", "simpo", "siblings")
+ANSWER = 9  # tokens of one, roughly: what was written is counted
+CHAINS, ROUNDS = 16, 4  # of `siblings`: answers to each prompt, and trees that are grown one after the other
 
 
 def reinforce(algorithm: str, seed: int, steps: int, held_out: PromptSet, longer: PromptSet) -> dict[str, Any]:
@@ -71,6 +79,29 @@ def distil(seed: int, *, rounds: int, prompts: int, held_out: PromptSet, longer:
         model = load_model(f"{folder}/round-{rounds:03d}/model")
     spent = time.process_time() - before
     return {"algorithm": "distilled", "seed": seed, **_judged(model, start, held_out, longer), "cpu_s": spent}
+
+
+def equal(algorithm: str, seed: int, tokens: int, *, held_out: PromptSet, longer: PromptSet) -> dict[str, Any]:
+    """Trains the bundled primary until it has written so many tokens; returns its accuracy before and after."""
+    start = evaluate_model(load_model("tiny-primary"), held_out)
+    common: dict[str, Any] = {"seed": seed, "evaluate": "bundled:validation=100"}
+    before = time.process_time()
+    if algorithm == "siblings":
+        prompts = round(tokens / ROUNDS / CHAINS / ANSWER)
+        settings = IterateSettings(
+            algorithm="dpo", ground="tree", grow=True, growth="samples", samples=CHAINS, rounds=ROUNDS,
+            prompts=f"bundled:train={prompts}", **common,
+        )  # fmt: skip
+    else:
+        settings = IterateSettings(algorithm=algorithm, rounds=1, steps=tokens, prompts="bundled:train=3500", **common)
+    with tempfile.TemporaryDirectory() as folder:
+        iterate(settings, folder)
+        trees = [TokenTree.open(path) for path in Path(folder).glob("round-*/tree.tree")]
+        written = sum(int(tree.column("sampled").sum()) for tree in trees) or tokens
+        model = load_model(f"{folder}/round-{settings.rounds:03d}/model")
+    spent = time.process_time() - before
+    found = _judged(model, start, held_out, longer)
+    return {"equal": algorithm, "seed": seed, "tokens": written, **found, "cpu_s": spent}
 
 
 def _judged(model: Any, start: dict[str, Any], held_out: PromptSet, longer: PromptSet) -> dict[str, Any]:
@@ -109,6 +140,10 @@ def cells(*, quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
         plan[f"distilled-{seed}"] = partial(
             distil, seed, rounds=1 if quick else 3, prompts=200 if quick else 2000, held_out=held_out, longer=longer
         )
+        for algorithm in EQUALS:
+            plan[f"equal-{algorithm}-{seed}"] = partial(
+                equal, algorithm, seed, 10_000 if quick else EQUAL, held_out=held_out, longer=longer
+            )
         for name in ("fine_tuning", "ewc", "si") if quick else METHODS:
             plan[f"{name}-{seed}"] = partial(
                 sequence, name, seed, steps=60 if quick else 200, prompts=40 if quick else 100
@@ -130,6 +165,12 @@ def summary(found: list[dict[str, Any]]) -> dict[str, float]:
         if len(mine) == SEEDS:
             low, high = mean_interval(accuracies)
             figures |= {f"accuracy_{algorithm}_low": low, f"accuracy_{algorithm}_high": high}
+    alike = [cell for cell in found if "equal" in cell]
+    for algorithm in dict.fromkeys(cell["equal"] for cell in alike):
+        accuracies = [cell["accuracy"] for cell in alike if cell["equal"] == algorithm]
+        figures[f"equal_{algorithm}"] = statistics.mean(accuracies)
+        if len(accuracies) == SEEDS:
+            figures[f"equal_{algorithm}_low"], figures[f"equal_{algorithm}_high"] = mean_interval(accuracies)
     stages = [cell for cell in found if "method" in cell]
     for name in dict.fromkeys(cell["method"] for cell in stages):
         for figure in ("forgetting", "transfer", "at_end"):
@@ -161,7 +202,8 @@ def main() -> None:
             if kept is not None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(found[-1]), encoding="utf-8")
-    print(table([cell for cell in found if "algorithm" in cell]))
+    for group in ("algorithm", "equal"):
+        print(table([cell for cell in found if group in cell]))
     stages = [cell for cell in found if "method" in cell]
     print(table([{k: v for k, v in cell.items() if k not in ("start", "stages")} for cell in stages]))
     for cell in stages:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from treegym.agents.fast.vocabulary import draw, token_log_probs
-from treegym.agents.policies.lm_parts import head_of, layers_below
+from treegym.agents.policies.lm_parts import Free, head_of, layers_below
 from treegym.agents.policies.lm_tree import Shape, tree_states
 from treegym.agents.policies.lm_walk import Layers
 from treegym.models.local.decoding_batch import SHARING_PAYS, shared_tokens
@@ -32,6 +32,13 @@ class LanguageProblem:
             )
         states, targets = _read(model, batch)
         return -token_log_probs(states, head_of(model, _vocabulary(model)), targets, entropy=False)[0].mean()
+
+    def answer_log_probs(self, model: nn.Module, batch: Sequence[Example], free: Free | None = None) -> torch.Tensor:
+        """Returns the log-probability of each answer, summed over its tokens ``[E]``; on free text by all its ends."""
+        states, targets = _read(model, batch)
+        said, _ = token_log_probs(states, head_of(model, _vocabulary(model), free), targets, entropy=False)
+        row = torch.repeat_interleave(torch.tensor([len(answer) for _, answer in batch]))
+        return said.new_zeros(len(batch)).index_add(0, row, said)
 
     def sampled_log_probs(
         self, model: nn.Module, batch: Sequence[Example], generator: torch.Generator

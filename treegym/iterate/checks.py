@@ -6,7 +6,7 @@ from pathlib import Path
 
 from treegym.errors import ConfigError
 from treegym.iterate.evaluate import load_answered
-from treegym.iterate.settings import DEFAULTS, IterateSettings
+from treegym.iterate.settings import DEFAULTS, PREFERENCES, IterateSettings
 from treegym.models.loading import resolve, stored_weights
 from treegym.models.local.memory import check_memory
 from treegym.models.local.precision import WIDTH, choose_dtype
@@ -18,7 +18,12 @@ NO_SWITCHES = ("verbose", "stats_window_size")  # of every learner, beside its s
 
 def check_learner(settings: IterateSettings) -> None:
     """Raises ConfigError for switches that the algorithm does not have, and a reward that cannot be built."""
-    if settings.algorithm != "expert":
+    if settings.algorithm in PREFERENCES:
+        from treegym.iterate.prefer import switches_of
+
+        if switches_of(settings).pairs == "siblings" and not settings.on_tree:
+            raise ConfigError("siblings are children of a tree, and ground 'text' walks none; use ground='tree'")
+    elif settings.algorithm != "expert":
         import treegym.agents as agents
 
         learner = getattr(agents, settings.algorithm.upper())

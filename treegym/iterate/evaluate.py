@@ -40,6 +40,7 @@ class Answered:
     ended: tuple[bool, ...]  # came to an end, rather than to the limit of tokens
     right: tuple[bool, ...]
     lengths: tuple[int, ...]  # tokens
+    ids: tuple[tuple[int, ...], ...] = ()  # the tokens themselves; none where a choice was scored
 
 
 def load_answered(source: str, *, seed: int, rule: AnswerRule | None = None) -> PromptSet:
@@ -104,7 +105,7 @@ def _judged(model: Generates, prompts: PromptSet, root: Root, made: Sequence[Seq
     texts = tuple(model.tokenizer.decode([token for token in ids if token != eos]) for ids in made)
     counts = [done or prompts.rule.cut_counts for done in ended]
     right = tuple(ok and prompts.verify(root, text) >= 0.5 for ok, text in zip(counts, texts, strict=True))
-    return Answered(root, texts, ended, right, tuple(len(ids) for ids in made))
+    return Answered(root, texts, ended, right, tuple(len(ids) for ids in made), tuple(tuple(ids) for ids in made))
 
 
 def _chosen(

@@ -25,9 +25,10 @@ from treegym.iterate.evaluate import evaluate_model, load_answered, prompts_of_r
 from treegym.iterate.experts import Played, play_by_search
 from treegym.iterate.ground import tree_of_round
 from treegym.iterate.imitate import Example, correct_paths, imitate, written_answers
+from treegym.iterate.prefer import prefer
 from treegym.iterate.primary import Source, keep, learnable, open_primary, source_of
 from treegym.iterate.reinforce import reinforce
-from treegym.iterate.settings import IterateSettings
+from treegym.iterate.settings import PREFERENCES, IterateSettings
 from treegym.iterate.watching import Clock, memory_as_sentence, write_scalars
 from treegym.locks import LOCK, held
 from treegym.models.tokens.prompt_format import PromptFormat
@@ -197,6 +198,9 @@ def _trained(
         assert world is not None
         played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)
         examples, network = played.examples(world.tree), learnable(settings, network)
+    elif settings.algorithm in PREFERENCES:
+        played, network, note = prefer(settings, model, learnable(settings, network), world, seed)
+        examples = []
     else:
         log = staging.parent / "tensorboard"
         played, network, note = reinforce(settings, source, staging / "tree.tree", seed, log=log)

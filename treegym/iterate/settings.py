@@ -12,9 +12,10 @@ from treegym.rewards.answers import AnswerRule
 from treegym.tree.curriculum import CURRICULA
 from treegym.untrusted import read_text, toml_of
 
-__all__ = ["ALGORITHMS", "DEFAULTS", "IterateSettings", "load_settings"]
+__all__ = ["ALGORITHMS", "DEFAULTS", "PREFERENCES", "IterateSettings", "load_settings"]
 
-ALGORITHMS = ("ppo", "dapo", "vapo", "expert")
+PREFERENCES = ("dpo", "ipo", "simpo")
+ALGORITHMS = ("ppo", "dapo", "vapo", *PREFERENCES, "expert")
 GROUNDS = ("tree", "text")
 GROWTHS = ("answers", "step", "mixed", "samples")
 SEARCHES = ("alphazero", "muzero", "mcts", "search", "expert-iteration", "expert_iteration", "exit")
@@ -43,7 +44,7 @@ class IterateSettings:
     """
 
     rounds: int = 3
-    algorithm: str = "dapo"  # ppo, dapo, vapo, or expert: search, then imitate what was found
+    algorithm: str = "dapo"  # ppo, dapo, vapo; dpo, ipo, simpo; or expert: search, then imitate what was found
     model: str = "tiny-primary"  # the primary to begin with
     ground: str | None = None  # "tree": choose among children; "text": any token; None: tree for expert, else text
     tree: str | None = None  # a .tree file; None: the bundled tree, or grown ones
@@ -52,11 +53,11 @@ class IterateSettings:
     samples: int = 16  # texts per prompt and model, where trees are sampled
     teachers: list[str] = field(default_factory=list)  # who proposes when trees are grown; empty: the bundled ones
     reward: Any = None  # reward terms; None: the verifier
-    steps: int = 40_000  # tokens per round for ppo, dapo and vapo
+    steps: int = 40_000  # tokens per round for all but expert; preferences on trees walk as the tree has prompts
     simulations: int = 64  # for expert: simulations a token
     epochs: int = 4  # for expert: passes over what was found
     batch: int = 64  # examples a supervised step
-    learning_rate: float | str | None = None  # a number or "lin_3e-4" (falling); of ppo, dapo, vapo; None: that one
+    learning_rate: float | str | None = None  # a number or "lin_3e-4" (falling), of all but expert; None: that one
     anchor: float = 0.3  # on trees: weight of the loss that keeps probability on the children; 0: off
     imitation_rate: float = 1e-3  # learning rate of supervised steps
     reference: int = 256  # examples mixed in after a round whose reward fell; 0: never
@@ -132,7 +133,7 @@ class IterateSettings:
     @property
     def warning(self) -> str | None:
         """What a run of these settings should be told, or None."""
-        if self.on_tree and self.algorithm != "expert" and not self.anchor:
+        if self.on_tree and self.algorithm not in (*PREFERENCES, "expert") and not self.anchor:
             return (
                 f"{self.algorithm} on a tree without an anchor: nothing holds down tokens that are no children, so "
                 "answers without a tree may get worse; use ground text, or anchor 0.3"
