@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from treegym.errors import ConfigError, suggest
+from treegym.models.base import context_length
 from treegym.rewards.base import Request, Term
 from treegym.rewards.local import local_model
 from treegym.tree.paths import ancestors, path_sums
@@ -63,7 +64,7 @@ class Perplexity(Term):
     Args:
         of: whose stored log-probabilities: ``"primary"`` or ``"teacher:NAME"``.
         model: a model to score with instead (bundled name, directory or hub name).
-        window: most tokens, prompt included, that the model sees at once.
+        window: most tokens, prompt included, that the model sees at once; its own positions, where it has fewer.
         stride: tokens by which the window moves; each token is scored once, with as much context as then fits.
         form: ``"perplexity"`` or ``"log"`` (its natural logarithm: milder, and the mean surprise per token).
     """
@@ -94,12 +95,14 @@ class Perplexity(Term):
             mean = self._stored_mean(source, asked.nodes)
         else:
             scorer = local_model(self.model)
+            window = min(self.window, context_length(scorer) or self.window)
+            stride = min(self.stride, max(1, window // 2)) if window < self.window else self.stride
             roots = np.asarray(source.root_of(asked.nodes))
             prompts = [scorer.tokenizer.encode(source.prompts[int(r)]) or [scorer.tokenizer.eos_id] for r in roots]
             texts = [scorer.tokenizer.encode(source.text(int(n))) for n in asked.nodes]
             mean = np.array(
                 [
-                    float(np.mean(sliding_window_logprobs(scorer.score, p, t, window=self.window, stride=self.stride)))
+                    float(np.mean(sliding_window_logprobs(scorer.score, p, t, window=window, stride=stride)))
                     if t
                     else 0.0
                     for p, t in zip(prompts, texts, strict=True)

@@ -15,6 +15,7 @@ from treegym.rewards.terms.kl import kl_estimate
 from treegym.rewards.terms.likelihood import perplexity, sliding_window_logprobs
 from treegym.rewards.terms.lmgt import advice
 from treegym.rewards.terms.overlong import soft_overlong
+from treegym.tree.token_tree import TokenTree
 
 
 def column(spec, tree, **options):
@@ -46,6 +47,22 @@ def test_perplexity_is_the_textbook_value(small):
     log = column({"perplexity": {"form": "log"}}, small)
     assert log[4] == pytest.approx(math.log(2.0))
     assert perplexity(np.log([0.5, 0.125])) == pytest.approx(4.0)  # (1/2 * 1/8)^(-1/2)
+
+
+def test_windows_are_no_longer_than_the_positions_of_the_model() -> None:
+    pytest.importorskip("transformers")
+    from treegym.models import load_model
+
+    model = load_model("tiny-primary", device="cpu")
+    tokenizer = model.tokenizer
+    tokens = tokenizer.encode("1+2=3." * 20)  # 120 of them after a prompt of 4; the model has 64 positions
+    tree = TokenTree.empty(tokens=[piece.decode("latin-1") for piece in tokenizer.pieces()], eos_id=tokenizer.eos_id)
+    node = tree.add_root("1+2=")
+    for token in [*tokens, tokenizer.eos_id]:
+        [node] = tree.add_children([node], [1], [token])
+    found = column({"perplexity": {"model": "tiny-primary"}}, tree)[node]
+    windows = sliding_window_logprobs(model.score, tokenizer.encode("1+2="), tokens, window=64, stride=32)
+    assert found == pytest.approx(perplexity(windows))
 
 
 def naive_windows(model, prompt, tokens, window, stride):

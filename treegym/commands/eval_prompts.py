@@ -27,6 +27,10 @@ def configure_prompts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=48, help="longest answer to --prompts (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=1, help="answers per prompt, for pass@k and majority")
     parser.add_argument("--temperature", type=float, default=None, help="of the samples (default: 0, or 1 for several)")
+    parser.add_argument(
+        "--beyond", default="refuse", choices=("refuse", "window"),
+        help="texts beyond a model's positions: refuse, or read their first and latest tokens (default: refuse)",
+    )  # fmt: skip
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print so many wrong answers")
     parser.add_argument("--device", help="cpu, cuda, cuda:N, for --prompts (default: cuda when there is one)")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16, for --prompts (default: auto)")
@@ -36,6 +40,8 @@ def configure_prompts(parser: argparse.ArgumentParser) -> None:
 def run_prompts(args: argparse.Namespace) -> int:
     """Prints accuracy with its interval, by kind, and what is worth knowing about the answers."""
     from treegym.iterate.evaluate import answer_prompts, load_answered, summary
+    from treegym.models.base import context_length
+    from treegym.models.windowed import Windowed
 
     for name, least in (("max_tokens", 1), ("samples", 1), ("show", 0)):
         if getattr(args, name) < least:
@@ -46,11 +52,20 @@ def run_prompts(args: argparse.Namespace) -> int:
     form, rule = prompt_format(args), answer_rule(args)
     prompts = load_answered(str(args.prompts), seed=args.seed, rule=rule)
     model = _language_model(args)
+    limit = context_length(model)
     answered = answer_prompts(
-        model, prompts, max_tokens=args.max_tokens, form=form, samples=args.samples, temperature=temperature,
+        Windowed(model) if args.beyond == "window" else model,
+        prompts,
+        max_tokens=args.max_tokens,
+        form=form,
+        samples=args.samples,
+        temperature=temperature,
         seed=args.seed,
-    )  # fmt: skip
+    )
     result = {"agent": args.agent, "prompts_file": str(args.prompts)} | summary(answered, rule)
+    lengths = [(done, size) for one in answered for done, size in zip(one.ended, one.lengths, strict=True)]
+    short = sum(not done and size < args.max_tokens for done, size in lengths)
+    result |= {"positions": limit, "cut_by_positions": short}
     result |= {"form": form.form_for(model), "temperature": temperature}
     wrong = [one for one in answered if not one.right[0]][: args.show]
     if args.json:
@@ -75,6 +90,12 @@ def _as_text(args: argparse.Namespace, result: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {result['cut']:.0%} of the answers were cut at {args.max_tokens} tokens and count as wrong: give a "
             "--stop or more --max-tokens, or judge them with --cut-counts"
+        )
+    if result["cut_by_positions"]:
+        ended, positions = result["cut_by_positions"], result["positions"]
+        lines.append(
+            f"  {ended} answers ended where the {positions} positions of {args.agent} do: give shorter prompts, or "
+            "--beyond window"
         )
     return lines
 
