@@ -50,6 +50,7 @@ EXTRAS: dict[str, Extra] = {
     "hub": Extra(("huggingface_hub",), "sharing trees, agents and runs: `treegym push` and `treegym pull`"),
     "minari": Extra(("minari",), "walks as offline datasets"),
     "optuna": Extra(("optuna",), "search for settings, with a space published per agent"),
+    "tune": Extra(("ray", "optuna"), "`treegym tune`: search for an agent's settings"),
     "ray": Extra(("ray",), "bench and grow on the nodes of a Ray cluster"),
     "trackio": Extra(("trackio",), "`--track trackio`"),
     "wandb": Extra(("wandb",), "`--track wandb`"),

@@ -79,6 +79,8 @@ def connected(address: str) -> Iterator[Any]:
         if "ersion mismatch" in said:
             raise ConfigError(f"the cluster at {address} runs another Ray or Python than we do: {said}") from error
         raise BackendError(f"Ray at {address} could not be joined: {_first_line(error)}") from error
+    except Exception as error:  # Ray has none of its own for a start that took too long
+        raise BackendError(f"Ray at {address} did not start: {_first_line(error)}") from error
     with redirect_stdout(sys.stderr):  # Ray tells there of lost nodes; standard output is for what a command answers
         try:
             yield ray
