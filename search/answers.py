@@ -13,7 +13,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 from treegym.search.simulator import Answer, Answers, Transition
-from treegym.search.states import count, take
+from treegym.search.states import count, joined, take
 from treegym.search.tree import TERMINAL, Nodes
 
 __all__ = ["Trail", "of_trees", "vote"]
@@ -53,7 +53,7 @@ class Trail:
 
         def states_of(path: np.ndarray) -> Any:
             batch = np.searchsorted(starts, path, side="right") - 1
-            return _joined([take(self._states[b], np.array([n - starts[b]])) for b, n in zip(batch, path, strict=True)])
+            return joined([take(self._states[b], np.array([n - starts[b]])) for b, n in zip(batch, path, strict=True)])
 
         return _best(
             np.concatenate(self._parent), np.concatenate(self._action), np.concatenate(self._reward),
@@ -150,24 +150,6 @@ def _distinct(
             states = states_of(numbers) if len(numbers) else None
             kept[moves.tobytes()] = Answer(moves, states, float(score[tip]), bool(ended[tip]))
     return list(kept.values())
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Returns single rows as rows of one lot."""
-    first = parts[0]
-    if isinstance(first, dict):
-        return {name: _joined([part[name] for part in parts]) for name in first}
-    if isinstance(first, tuple):
-        joined = [_joined([part[i] for part in parts]) for i in range(len(first))]
-        return type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
-    if isinstance(first, list):
-        return [row for part in parts for row in part]
-    if isinstance(first, np.ndarray):
-        return np.concatenate(parts)
-    whole = first.new_empty((len(parts), *first.shape[1:]))  # a tensor, without importing torch
-    for i, part in enumerate(parts):
-        whole[i] = part[0]
-    return whole
 
 
 def vote(

@@ -23,7 +23,7 @@ from treegym.search.checks import check_evaluation, positive, stepped
 from treegym.search.planner import Planner
 from treegym.search.settings import Options
 from treegym.search.simulator import Evaluation, SearchResult, Simulator, Transition
-from treegym.search.states import StateStore, count, take
+from treegym.search.states import StateStore, count, joined, take
 
 __all__ = ["Continuous", "Request", "drive"]
 
@@ -264,42 +264,58 @@ async def drive(
     evaluate: Callable[[Any], Awaitable[Evaluation | tuple[Evaluation, float]]],
     *,
     concurrency: int = 32,
+    together: int = 1,
 ) -> dict[int, SearchResult | None]:
     """Runs searches to their ends with an evaluator that is awaited, such as a client of a model server.
 
     Args:
         search: the searches, their roots added (more may be added while it runs).
-        evaluate: given one state (one row), returns its evaluation, or that and what it cost.
-        concurrency: states that are evaluated at a time.
+        evaluate: given states (as many rows as come together), returns their evaluations, or these and what they cost.
+        concurrency: calls of `evaluate` under way at a time.
+        together: states that one call is given at most; those that are there go at once, nobody waits for more.
     """
-    concurrency = positive("concurrency", concurrency)
-    tasks: dict[asyncio.Task[Any], int] = {}
+    concurrency, together = positive("concurrency", concurrency), positive("together", together)
+    tasks: dict[asyncio.Task[Any], list[int]] = {}
     try:
         while True:
-            for request in search.ask(concurrency - len(tasks)):
-                tasks[asyncio.ensure_future(_awaited(evaluate, request.states))] = request.ticket
+            while len(tasks) < concurrency and (requests := search.ask(together)):
+                states = joined([request.states for request in requests])
+                tasks[asyncio.ensure_future(_awaited(evaluate, states))] = [request.ticket for request in requests]
             if not tasks:
                 return search.results
             wait = None if math.isinf(search.deadline) else search.deadline
             done, _ = await asyncio.wait(tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                ticket, error = tasks.pop(task), task.exception()
+                tickets, error = tasks.pop(task), task.exception()
                 if isinstance(error, ConfigError):
                     raise error
-                if error is not None:
-                    search.fail(ticket, f"{type(error).__name__}: {error}")
-                    continue
-                given = task.result()
-                told, cost = given if not hasattr(given, "prior_logits") else (given, 0.0)
-                search.tell(ticket, told, cost=cost)
+                if error is None:
+                    _told(search, tickets, task.result())
+                else:
+                    for ticket in tickets:
+                        search.fail(ticket, f"{type(error).__name__}: {error}")
             waiting = search.waiting
-            for task, ticket in list(tasks.items()):
-                if ticket not in waiting:  # its root is done, or it took too long
+            for task, tickets in list(tasks.items()):
+                if waiting.isdisjoint(tickets):  # their roots are done, or it took too long
                     task.cancel()
                     del tasks[task]
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _told(search: Continuous, tickets: list[int], given: Any) -> None:
+    """Tells each state of a call its own row."""
+    evaluation, cost = given if not hasattr(given, "prior_logits") else (given, 0.0)
+    if len(tickets) == 1:
+        search.tell(tickets[0], evaluation, cost=cost)
+        return
+    rows = len(np.asarray(evaluation.value))
+    if rows != len(tickets):
+        raise ConfigError(f"the evaluator judged {rows} states and was asked for {len(tickets)}")
+    for row, ticket in enumerate(tickets):
+        one = [None if part is None else part[row : row + 1] for part in evaluation]
+        search.tell(ticket, Evaluation._make(one), cost=cost / rows)
 
 
 async def _awaited(evaluate: Callable[[Any], Awaitable[Any]], states: Any) -> Any:

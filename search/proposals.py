@@ -71,6 +71,14 @@ class ProposedWorld:
         new = [offer for offer in states if offer.actions is None]  # what was proposed once stays proposed
         if new:
             self._take(new, self.world.propose([offer.state for offer in new]))
+        return self._known(states)
+
+    def judged(self, states: list[Offer], given: Proposals) -> Evaluation:
+        """Takes what was proposed elsewhere, such as by a server that was awaited; returns it as an evaluation."""
+        self._take(states, given)
+        return self._known(states)
+
+    def _known(self, states: list[Offer]) -> Evaluation:
         shape = (len(states), self.num_actions)
         logits, legal = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
         value = np.zeros(len(states), np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 
 from treegym.errors import ConfigError
 
-__all__ = ["StateStore", "count", "differing", "names_of", "restore", "take"]
+__all__ = ["StateStore", "count", "differing", "joined", "names_of", "restore", "take"]
 
 
 def count(states: Any) -> int:
@@ -34,6 +34,26 @@ def take(states: Any, rows: np.ndarray) -> Any:
     if isinstance(states, list):
         return [states[row] for row in rows]
     return states[rows]
+
+
+def joined(parts: list[Any]) -> Any:
+    """Returns several lots of rows, of the same form, as one."""
+    first = parts[0]
+    if isinstance(first, dict):
+        return {name: joined([part[name] for part in parts]) for name in first}
+    if isinstance(first, tuple):
+        columns = [joined([part[i] for part in parts]) for i in range(len(first))]
+        return type(first)(*columns) if hasattr(first, "_fields") else tuple(columns)
+    if isinstance(first, list):
+        return [row for part in parts for row in part]
+    if isinstance(first, np.ndarray):
+        return np.concatenate(parts)
+    whole = first.new_empty((sum(map(len, parts)), *first.shape[1:]))  # a tensor, without importing torch
+    at = 0
+    for part in parts:
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
 
 
 _CLOSE = 1e-3  # relative: networks on a GPU do not round alike twice, chance differs by far more

@@ -193,6 +193,34 @@ def test_an_evaluator_that_is_awaited_answers_in_its_own_order(worlds: Any) -> N
         np.testing.assert_array_equal(result.visits[0], expected.visits[name])
 
 
+def test_states_that_are_there_together_are_evaluated_together(worlds: Any) -> None:
+    world, roots, running = start(worlds, places=6)
+    expected = search(world, roots, method="puct", num_simulations=20)
+    sizes: list[int] = []
+
+    async def evaluate(states: Any) -> tuple[Evaluation, float]:
+        sizes.append(len(states))
+        await asyncio.sleep(0)
+        if len(sizes) % 7 == 3:
+            raise ConnectionError("reset")  # all that were in the call are asked for again
+        return world.expand(states), 1.0
+
+    found = asyncio.run(drive(running, evaluate, concurrency=1, together=4))
+    assert max(sizes) == 4
+    assert np.mean(sizes) > 2
+    for name, result in found.items():
+        assert result is not None
+        np.testing.assert_array_equal(result.visits[0], expected.visits[name])
+
+    async def one_too_few(states: Any) -> Evaluation:
+        given = world.expand(states)
+        return Evaluation(given.prior_logits[1:], given.value[1:], given.legal[1:])
+
+    _, _, running = start(worlds)
+    with pytest.raises(ConfigError, match="the evaluator judged 2 states and was asked for 3"):
+        asyncio.run(drive(running, one_too_few, together=4))
+
+
 def test_an_evaluation_that_hangs_is_left_behind(worlds: Any) -> None:
     world, _, running = start(worlds, count=2, deadline=0.05)
     hung = 0
