@@ -24,7 +24,7 @@ class PreferenceSettings:
     """Switches of DPO, IPO and SimPO; names as in the policy-gradient learners where those have them."""
 
     loss: str = "dpo"
-    pairs: str = "answers"  # right over wrong answers, or siblings of a closed tree, weighted by the gap in value
+    pairs: str = "answers"  # right over wrong ones, siblings of a tree by the gap in value, or a file: PAIRS.jsonl
     beta: float = 0.1  # how much a difference counts; of DPO and IPO, what keeps to the reference
     margin: float = 0.0  # what a difference has to reach
     nll_coef: float = 0.0  # weight of the likelihood of preferred answers
@@ -37,7 +37,8 @@ class PreferenceSettings:
 
     def __post_init__(self) -> None:
         one_of("loss", self.loss, LOSSES)
-        one_of("pairs", self.pairs, PAIRS)
+        if not self.written:
+            one_of("pairs (where they are no .jsonl file)", self.pairs, PAIRS)
         if number("beta", self.beta) <= 0.0:
             raise ConfigError(f"beta is {self.beta}; it must be above 0")
         for name in ("margin", "nll_coef", "max_grad_norm"):
@@ -46,6 +47,11 @@ class PreferenceSettings:
             whole(name, getattr(self, name), low=1)
         whole("samples", self.samples, low=2)
         as_schedule(self.learning_rate, name="learning_rate")
+
+    @property
+    def written(self) -> bool:
+        """Whether pairs come from a file."""
+        return isinstance(self.pairs, str) and self.pairs.endswith(".jsonl")
 
     @classmethod
     def of(cls, loss: str, switches: dict[str, Any]) -> Self:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 import torch
 
 from treegym.envs.token_tree.world import TreeWorld
-from treegym.errors import ConfigError
+from treegym.errors import ConfigError, DataError
 from treegym.iterate import IterateSettings, iterate
 from treegym.iterate.experts import play_by_prior
-from treegym.iterate.pairs import Pair, answer_pairs, sibling_pairs, walk_pairs
+from treegym.iterate.pairs import Pair, answer_pairs, sibling_pairs, walk_pairs, written_pairs
 from treegym.models import load_model
 from treegym.tree.editing import select_roots
 from treegym.tree.token_tree import BUNDLED, TokenTree
@@ -73,6 +74,29 @@ def test_rounds_on_a_tree_learn_from_its_siblings(tmp_path: Path) -> None:
     assert rows[2]["reward"] > rows[1]["reward"] + 0.05  # what the primary comes to on the tree, before each round
     weights = TokenTree.open(tmp_path / "run" / "round-001" / "tree.tree").weight
     assert (weights > 0).all()
+
+
+def test_pairs_of_a_file_are_learned(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "12+30-5=", "chosen": "37.", "rejected": "12+30=42.42-5=37."}\n')
+    settings = IterateSettings(
+        algorithm="dpo", rounds=1, prompts="bundled:train=4", evaluate="bundled:test=4",
+        options={"pairs": str(file), "n_epochs": 10, "learning_rate": 1e-3},
+    )  # fmt: skip
+    rows = iterate(settings, tmp_path / "run")
+    assert rows[1]["reward"] is None  # nothing was answered
+    before, after = load_model("tiny-primary"), load_model(str(tmp_path / "run" / "round-001" / "model"))
+    [pair] = written_pairs(str(file), before, settings.form)
+    assert pair.chosen[-1] == before.tokenizer.eos_id
+    gaps = []
+    for model in (before, after):
+        chosen, rejected = model.score([pair.context] * 2, [pair.chosen, pair.rejected])
+        gaps.append(chosen.sum() - rejected.sum())
+    assert gaps[1] > gaps[0] + 1.0
+    with pytest.raises(ConfigError, match="are free texts; use ground='text'"):
+        iterate(replace(settings, ground="tree"), tmp_path / "other")
+    with pytest.raises(DataError, match="cannot be read"):
+        iterate(replace(settings, options={"pairs": str(tmp_path / "no.jsonl")}), tmp_path / "other")
 
 
 def test_a_round_without_pairs_says_so_and_changes_nothing(tmp_path: Path) -> None:

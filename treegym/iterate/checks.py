@@ -10,6 +10,7 @@ from treegym.iterate.settings import DEFAULTS, PREFERENCES, IterateSettings
 from treegym.models.loading import resolve, stored_weights
 from treegym.models.local.memory import check_memory
 from treegym.models.local.precision import WIDTH, choose_dtype
+from treegym.rewards.learned.preference import read_pairs
 
 __all__ = ["check_learner", "check_room", "check_sources"]
 
@@ -21,8 +22,13 @@ def check_learner(settings: IterateSettings) -> None:
     if settings.algorithm in PREFERENCES:
         from treegym.iterate.prefer import switches_of
 
-        if switches_of(settings).pairs == "siblings" and not settings.on_tree:
+        switches = switches_of(settings)
+        if switches.pairs == "siblings" and not settings.on_tree:
             raise ConfigError("siblings are children of a tree, and ground 'text' walks none; use ground='tree'")
+        if switches.written:
+            if settings.on_tree:
+                raise ConfigError(f"the pairs of {switches.pairs} are free texts; use ground='text'")
+            read_pairs(switches.pairs)  # refused here, if it cannot be read
     elif settings.algorithm != "expert":
         import treegym.agents as agents
 

@@ -1,4 +1,4 @@
-"""Pairs of answers of which one is better: right over wrong ones to a prompt, or siblings of a closed tree.
+"""Pairs of answers of which one is better: right over wrong ones to a prompt, siblings of a closed tree, or a file's.
 
 Letters: N nodes, P pairs.
 """
@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from treegym.models.base import Speaker
+from treegym.models.tokens.prompt_format import PromptFormat
+from treegym.rewards.learned.preference import read_pairs
 from treegym.tree.values import values
 
-__all__ = ["Pair", "answer_pairs", "sibling_pairs", "walk_pairs"]
+__all__ = ["Pair", "answer_pairs", "sibling_pairs", "walk_pairs", "written_pairs"]
 
 LEAST_GAP = 1e-3  # between two siblings: less is rounding, or no difference that is worth learning
 
@@ -91,3 +94,18 @@ def sibling_pairs(world: Any, roots: Sequence[int]) -> list[Pair]:
             if gap >= LEAST_GAP:
                 pairs.append(Pair(context, [int(tree.token[children[best]])], [int(tree.token[children[other]])], gap))
     return pairs
+
+
+def written_pairs(path: str, model: Speaker, form: PromptFormat) -> list[Pair]:
+    """Returns the pairs of a JSONL file, such as `treegym data preferences` writes, in a model's own tokens.
+
+    Args:
+        path: lines of ``prompt``, ``chosen`` and ``rejected``: whole answers, which end where they end.
+        model: whose tokens.
+        form: how prompts are put.
+    """
+    begin, encode, end = form.begin(model), model.tokenizer.encode, model.tokenizer.eos_id
+    return [
+        Pair(list(begin(pair.prompt)), [*encode(pair.chosen), end], [*encode(pair.rejected), end])
+        for pair in read_pairs(path)
+    ]

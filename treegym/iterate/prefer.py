@@ -2,7 +2,8 @@
 
 On free text the primary answers prompts, some thousand answers at a time; right ones are preferred to wrong ones, and
 the next answers come from what was learned (online DPO, Guo et al. 2024, https://arxiv.org/abs/2402.04792). A tree is
-walked once by its own probabilities, and passed over. The reference is the model that the round began with.
+walked once by its own probabilities, and passed over; so are the pairs of a file. The reference is the model that the
+round began with.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from treegym.iterate.curriculum import practised_prompts
 from treegym.iterate.evaluate import answer_prompts, prompts_of_round
 from treegym.iterate.experts import Played, play_by_prior
 from treegym.iterate.imitate import check_weights
-from treegym.iterate.pairs import Pair, answer_pairs, sibling_pairs, walk_pairs
+from treegym.iterate.pairs import Pair, answer_pairs, sibling_pairs, walk_pairs, written_pairs
 from treegym.iterate.settings import IterateSettings
 from treegym.models.tokens.ends import ending_at
 
@@ -58,7 +59,9 @@ def prefer(
     free = None if settings.on_tree else Free(ending.ends, ending.barred)
     learner = Preferrer(network, switches, free=free, seed=seed)
     played = Played()
-    if world is not None:
+    if switches.written:
+        learner.learn(written_pairs(switches.pairs, model, settings.form))
+    elif world is not None:
         walks = play_by_prior(world, np.repeat(world.pool, switches.samples), seed=seed)
         if switches.pairs == "siblings":
             pairs = sibling_pairs(world, world.pool)

@@ -55,7 +55,7 @@ def preferences(
 
     Args:
         prompts: one pair is made for each.
-        writer: answers them.
+        writer: answers them; answers that were cut at its longest are not compared.
         judge: compares the answers.
         temperatures: of the two answers.
         pairwise: show the judge both answers, in both orders; otherwise it scores each by itself.
@@ -75,7 +75,11 @@ def preferences(
         for place, temperature in enumerate(temperatures)
     ]
     answers = list(zip(*both, strict=True))
-    differ = [place for place, (first, second) in enumerate(answers) if first.text.strip() != second.text.strip()]
+    differ = [
+        place
+        for place, (first, second) in enumerate(answers)
+        if first.ended and second.ended and first.text.strip() != second.text.strip()
+    ]
     scores, why = compared([_case(asked[p], *answers[p]) for p in differ], judge, pairwise=pairwise)
     told = dict(zip(differ, zip(scores, range(len(differ)), strict=True), strict=True))
     pairs: list[Row] = []
@@ -83,7 +87,10 @@ def preferences(
     for place, (first, second) in enumerate(answers):
         row: Row = {"prompt": asked[place], "by": writer.model.name, "temperatures": list(temperatures), "seed": seed}
         score, number = told.get(place, (None, -1))
-        verdict = "equal answers" if number < 0 else why.get(number) or verdict_of(score or (), margin)
+        if not (first.ended and second.ended):
+            verdict = "cut"
+        else:
+            verdict = "equal answers" if number < 0 else why.get(number) or verdict_of(score or (), margin)
         if verdict in ("first", "second"):
             chosen, rejected = (first, second) if verdict == "first" else (second, first)
             row |= {"chosen": chosen.text, "rejected": rejected.text, "chosen_at": temperatures[chosen is second]}
