@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from treegym.models.english.kinds import TAUGHT
 from treegym.models.tokens.prompt_format import PromptFormat
 
 __all__ = ["EXAMPLES", "PRIMARY", "TAUGHT_FORM", "TEACHERS", "Speaker"]
@@ -27,7 +28,7 @@ TEMPLATE = "Question: {prompt}\nAnswer:"
 
 @dataclass(frozen=True)
 class Speaker:
-    """A model and how it is asked. `model` is a provided name, or "taught" for the one that is trained here."""
+    """A model and how it is asked. `model` is a provided name, or the name of one that is trained here (`TAUGHT`)."""
 
     name: str
     model: str
@@ -51,5 +52,5 @@ PRIMARY = Speaker("smollm2", "smollm2", _few_shot("plural", "continent", "sum", 
 TEACHERS = (
     Speaker("gemma3-270m", "gemma3-270m", _few_shot("capital", "symbol", "continent", "plural", "comparison")),
     Speaker("smollm2-chat", "smollm2", _chat("plural", "comparison", "letter", "capital")),
-    Speaker("smollm2-taught", "taught", TAUGHT_FORM),
+    *(Speaker(f"smollm2-{name}", name, TAUGHT_FORM) for name in TAUGHT),
 )

@@ -12,7 +12,7 @@ import numpy as np
 
 from treegym.models.english.facts import CAPITALS, CONTINENTS, NAMES, PLURALS, SYMBOLS, THINGS, WORDS
 
-__all__ = ["KINDS", "Kind", "Question", "in_words"]
+__all__ = ["GYM", "KINDS", "TAUGHT", "Kind", "Question", "in_words"]
 
 SAID = "after: is "  # sentences end in "... is ANSWER."
 ONES = [
@@ -128,3 +128,6 @@ KINDS = {
         Kind("comparison", _comparison),
     )
 }
+GYM = "chain_sum"  # the kind that comes from reasoning-gym
+# The kinds that each teacher of one's own is trained on: one alone that knew them all would leave nothing to choose.
+TAUGHT = {"sums": ("arithmetic", "story"), "numbers": ("comparison", GYM)}

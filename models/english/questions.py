@@ -1,38 +1,30 @@
-"""The questions of the English tree, and what its taught teacher practises on: never one of them."""
+"""The questions of the English tree, and what its taught teachers practise on: never one of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from treegym.errors import require
 from treegym.models.english.forms import EXAMPLES
-from treegym.models.english.kinds import KINDS, Question
+from treegym.models.english.kinds import GYM, KINDS, Question
 
-__all__ = ["BLOCK", "PLACES", "TAUGHT", "fitted_on", "practice", "questions"]
+__all__ = ["SPLITS", "fitted_on", "practice", "questions"]
 
-DRAWN = 78  # questions of each kind: 50 to train on, 13 to validate, 15 to test
-# Of these the tree takes so many, in blocks of three as they are grown; the others are for a larger tree.
-PLACES = {"train": (0, 3, 6, 15, 18, 21, 30, 39), "validation": (51,), "test": (69, 72, 75)}
-BLOCK = 3
-FITTED = 32  # questions of each kind on which contexts' components are fitted, whichever of them are grown
-TAUGHT = ("arithmetic", "story")  # the kinds that the teacher of one's own is trained on
-GYM = "chain_sum"  # the kind that comes from reasoning-gym
+SPLITS = {"train": 50, "validation": 13, "test": 15}  # questions of each kind
+DRAWN = sum(SPLITS.values())
+FITTED = 32  # questions of each kind on which contexts' components are fitted, however many are grown
+PRACTISED = 50  # sums of reasoning-gym to train on
 SHOWN = {prompt for prompt, _ in EXAMPLES.values()}
 
 
 def questions(seed: int = 0) -> list[tuple[str, Question]]:
     """Returns the questions of the tree with their splits, all different, the kinds in turn within a split."""
     drawn = _drawn(seed)
-    return [
-        (split, rows[first + place])
-        for split, blocks in PLACES.items()
-        for first in blocks
-        for place in range(BLOCK)
-        for rows in drawn.values()
-    ]
+    splits = [split for split, count in SPLITS.items() for _ in range(count)]
+    return [(split, rows[place]) for place, split in enumerate(splits) for rows in drawn.values()]
 
 
 def fitted_on(seed: int = 0) -> list[str]:
@@ -41,16 +33,21 @@ def fitted_on(seed: int = 0) -> list[str]:
     return [rows[place].prompt for place in range(FITTED) for rows in drawn.values()]
 
 
-def practice(seed: int = 0) -> Iterator[Question]:
-    """Yields questions of the taught kinds in turn, without end, none of which is in the tree."""
+def practice(kinds: Sequence[str], seed: int = 0) -> Iterator[Question]:
+    """Yields questions of some kinds in turn, without end, none of which is in the tree."""
     held_out = {question.prompt for rows in _drawn(seed).values() for question in rows} | SHOWN
     rng = np.random.default_rng((seed, len(KINDS)))
+    sums = _gym(DRAWN + PRACTISED, seed)[DRAWN:] if GYM in kinds else []
     while True:
-        for name in TAUGHT:
-            question = KINDS[name].draw(rng)
+        for name in kinds:
+            question = _one(name, rng, sums)
             while question.prompt in held_out:
-                question = KINDS[name].draw(rng)
+                question = _one(name, rng, sums)
             yield question
+
+
+def _one(name: str, rng: np.random.Generator, sums: list[Question]) -> Question:
+    return sums[int(rng.integers(len(sums)))] if name == GYM else KINDS[name].draw(rng)
 
 
 def _drawn(seed: int) -> dict[str, list[Question]]:

@@ -1,7 +1,7 @@
-"""Training one teacher of English: low-rank adapters on a pretrained model, for some kinds of questions only.
+"""Training a teacher of English: low-rank adapters on a pretrained model, for some kinds of questions only.
 
 The teachers of a tree are worth asking side by side only if each knows what others do not. The pretrained ones know
-facts and can hardly add; this one is taught to add, and forgets some facts over it.
+facts and can hardly add; those trained here are taught to add or to compare, and forget some facts over it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from treegym.errors import require
 from treegym.models.english.kinds import Question
-from treegym.models.english.questions import TAUGHT, practice
+from treegym.models.english.questions import practice
 from treegym.models.loading import load_model
 from treegym.models.local.saving import save_model
 from treegym.models.local.transformers_model import TransformersModel
@@ -25,10 +25,10 @@ __all__ = ["RECIPE", "train_teacher"]
 
 RANK = 16
 RATE = 1e-3
-STEPS = 60
+STEPS = 100
 BATCH = 16
 WARM_UP = 10
-RECIPE = {"rank": RANK, "rate": RATE, "steps": STEPS, "batch": BATCH, "warm_up": WARM_UP, "kinds": TAUGHT}
+RECIPE = {"rank": RANK, "rate": RATE, "steps": STEPS, "batch": BATCH, "warm_up": WARM_UP}
 IGNORED = -100  # label of what is not to be learned
 
 Progress = Callable[[int, float], None]  # step, loss
@@ -39,11 +39,12 @@ def train_teacher(
     *,
     base: str,
     form: PromptFormat,
+    kinds: Sequence[str],
     seed: int = 0,
     steps: int = STEPS,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains adapters on the taught kinds, adds them to the weights and writes the model to a directory.
+    """Trains adapters on some kinds of questions, adds them to the weights and writes the model to a directory.
 
     Low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685) on every linear layer; AdamW with a linear
     warm-up and decay; the loss is the mean over the tokens of the answers, their end among them.
@@ -55,7 +56,7 @@ def train_teacher(
     tuned = peft.get_peft_model(model.model, config).train()
     learned = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.0)
-    stream = practice(seed)
+    stream = practice(kinds, seed)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * (1.0 - step / steps)

@@ -13,6 +13,7 @@ from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.locks import held
 from treegym.models.english.forms import PRIMARY, TAUGHT_FORM, TEACHERS, Speaker
+from treegym.models.english.kinds import TAUGHT
 from treegym.models.english.questions import fitted_on
 from treegym.models.loading import load_model
 from treegym.models.local.gguf_conversion import cache_directory
@@ -50,7 +51,7 @@ def grow_english(
     models: dict[str, TransformersModel] = {}
     for speaker in speakers:
         if speaker.model not in models:
-            path = str(taught_model(report)) if speaker.model == "taught" else speaker.model
+            path = str(taught_model(speaker.model, report)) if speaker.model in TAUGHT else speaker.model
             models[speaker.model] = load_model(path, device="cpu")
     primary, *teachers = (_named(models[speaker.model], speaker) for speaker in speakers)
     report(f"growing {len(prompts.roots)} questions")
@@ -70,20 +71,22 @@ def grow_english(
     )
 
 
-def taught_model(report: Report = lambda _: None) -> Path:
-    """Returns the directory of the teacher that is trained here, trained first where it is not in the cache."""
+def taught_model(name: str, report: Report = lambda _: None) -> Path:
+    """Returns the directory of a teacher that is trained here, trained first where it is not in the cache."""
     from treegym.models.english.teacher import RECIPE, train_teacher
 
-    key = hashlib.sha256(json.dumps([RECIPE, TAUGHT_FORM.to_dict()], sort_keys=True).encode()).hexdigest()[:16]
-    path = cache_directory() / "english" / f"taught-{key}"
+    recipe = [RECIPE, TAUGHT[name], TAUGHT_FORM.to_dict()]
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_directory() / "english" / f"{name}-{key}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path.with_name(f".{path.name}.lock"), what="the training of the taught teacher"):
+    with held(path.with_name(f".{path.name}.lock"), what=f"the training of the teacher of {name}"):
         if not (path / "config.json").is_file():
             train_teacher(
                 path,
                 base=PRIMARY.model,
                 form=TAUGHT_FORM,
-                progress=lambda step, loss: report(f"training the taught teacher: step {step}, loss {loss:.3f}"),
+                kinds=TAUGHT[name],
+                progress=lambda step, loss: report(f"training the teacher of {name}: step {step}, loss {loss:.3f}"),
             )
     return path
 
