@@ -22,13 +22,13 @@ def check_learner(settings: IterateSettings) -> None:
     if settings.algorithm in PREFERENCES:
         from treegym.iterate.prefer import switches_of
 
-        switches = switches_of(settings)
-        if switches.pairs == "siblings" and not settings.on_tree:
+        preferred = switches_of(settings)
+        if preferred.pairs == "siblings" and not settings.on_tree:
             raise ConfigError("siblings are children of a tree, and ground 'text' walks none; use ground='tree'")
-        if switches.written:
+        if preferred.written:
             if settings.on_tree:
-                raise ConfigError(f"the pairs of {switches.pairs} are free texts; use ground='text'")
-            read_pairs(switches.pairs)  # refused here, if it cannot be read
+                raise ConfigError(f"the pairs of {preferred.pairs} are free texts; use ground='text'")
+            read_pairs(preferred.pairs)  # refused here, if it cannot be read
     elif settings.algorithm != "expert":
         import treegym.agents as agents
 
