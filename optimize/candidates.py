@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from treegym.errors import ConfigError
 from treegym.optimize.strategies import STRATEGIES, compatible, load, ordered
-from treegym.optimize.strategies.base import Arguments
+from treegym.optimize.strategies.base import Arguments, Given
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,16 +58,30 @@ def parse(name: str) -> Candidate:
     return Candidate(ordered(names))
 
 
-def apply(module: nn.Module, candidate: Candidate, sample: Arguments) -> nn.Module:
+def apply(module: nn.Module, candidate: Candidate, sample: Arguments, given: Given | None = None) -> nn.Module:
     """Returns an optimised deep copy in evaluation mode; the module itself is not touched.
+
+    A program of a back end that is in the folder of `given` already is taken from there, a new one is put there.
 
     Raises:
         NotApplicable: if one of the strategies finds nothing to do.
         ConfigError: if the module cannot be copied.
     """
+    from treegym.optimize.engines import BackEnd, Engine, read_program, write_program
+
+    given = given or Given()
+    last, kept = load(candidate.strategies[-1]) if candidate.strategies else None, None
+    if given.folder is not None and isinstance(last, BackEnd):
+        kept = given.folder / f"{SEPARATOR.join((*candidate.strategies[:-1], last.program or last.name))}.program"
+        if kept.exists():
+            return last.restore(read_program(kept), module, sample).eval()
     result = copied(module)
     for name in candidate.strategies:
-        result = load(name).apply(result, sample)
+        strategy = load(name)
+        strategy.given = given
+        result = strategy.apply(result, sample)
+    if kept is not None and isinstance(result, Engine):
+        write_program(kept, result.files())
     return result.eval().requires_grad_(False)
 
 

@@ -11,10 +11,11 @@ from treegym.errors import ConfigError, suggest
 from treegym.optimize.fitness import DEFAULT_WEIGHTS, weights_of
 from treegym.optimize.strategies import STRATEGIES, expand
 
-__all__ = ["FOUNDING", "SELECTIONS", "CoreConfig"]
+__all__ = ["FOUNDING", "SELECTIONS", "UNASKED", "CoreConfig"]
 
 SELECTIONS = ("tournament", "roulette", "rank", "rl")
-FOUNDING = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion")  # families that are tried unasked
+FOUNDING = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion")  # families of the founding document
+UNASKED = (*FOUNDING, "back_end")  # families that are tried unless others are named
 _ALIASES = {"hybrid_strategies": "optimization_strategies"}
 _WHOLE = ("tournament_size", "max_iterations", "megabytes", "rl_hidden_dim", "rl_max_episodes",
           "rl_max_steps_per_episode")  # fmt: skip
@@ -47,14 +48,16 @@ class CoreConfig:
     enable_vapo: bool = True
     enable_orz: bool = True  # reward zoning
     num_candidates: int | None = None  # None: 5, or 8 to 10 for large modules
-    optimization_strategies: tuple[str, ...] = FOUNDING  # names or families; these four: and all that are registered
+    optimization_strategies: tuple[str, ...] = UNASKED  # names or families; these: and all that are registered
     model_optimizations: Mapping[str, Sequence[str]] = field(default_factory=dict)  # kind or class of model -> the same
     performance_threshold: float = 0.8  # a fitness that is good enough to stop
     convergence_threshold: float = 0.01  # stop when two measurements in a row improve the best by less
     max_iterations: int = 10  # candidates measured at most
     max_accuracy_drop: float | None = 0.01  # hard limit on lost accuracy; None: only the fitness counts
     allow_slower: bool = False  # let a winner be slower than the original, for goals that memory drives
-    time_budget: float | None = None  # seconds after which no further candidate is measured; None: no limit
+    time_budget: float | None = (
+        None  # seconds for all of it, the last measurement of the winner included; None: no limit
+    )
     seconds_per_candidate: float = 2.0  # time for measuring one
     processes: int | None = None  # candidates tried and measured side by side; None: as there are processors
     timeout: float = 120.0  # after which a candidate is given up
@@ -128,7 +131,7 @@ class CoreConfig:
             if key == kind or key.replace("_", "").lower() in title:
                 return tuple(named)
         asked = self.optimization_strategies
-        return (*asked, *STRATEGIES.others()) if asked == FOUNDING else asked
+        return (*asked, *STRATEGIES.others()) if asked in (FOUNDING, UNASKED) else asked
 
     @property
     def selection(self) -> str:

@@ -6,6 +6,7 @@ surely better, a copy of the original comes back.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from treegym.optimize.config import CoreConfig
 from treegym.optimize.delivery import Delivery
 from treegym.optimize.features import kind_of
 from treegym.optimize.fitness import OBJECTIVES, weights_of
-from treegym.optimize.generate import applicable, count_for, propose
+from treegym.optimize.generate import applicable, count_for, propose, proven
 from treegym.optimize.inputs import Inputs, fresh_inputs, guessed_inputs
 from treegym.optimize.measure import Task, check_module
 from treegym.optimize.report import as_text, result_of
@@ -29,6 +30,8 @@ from treegym.optimize.tracker import StrategyTracker, default_path
 from treegym.optimize.trials import Evaluated, Trials
 
 __all__ = ["HybridOptimizationCore"]
+
+RESERVED = 8.0  # seconds of a budget that the last measurement of the winner takes
 
 
 class HybridOptimizationCore:
@@ -73,6 +76,7 @@ class HybridOptimizationCore:
         self.trials: Trials | None = None  # of the last module
         self.names: list[str] = []  # of the strategies that apply to it
         self.reasons: dict[str, str] = {}  # why others do not
+        self.first: list[Candidate] = []  # of the candidates: the short list, measured before the search
         self._result: dict[str, Any] = {}
 
     @property
@@ -92,7 +96,10 @@ class HybridOptimizationCore:
         count = config.num_candidates or count_for(module)
         ensembles = config.enable_ensemble_optimization
         limit = config.max_accuracy_drop
-        return propose(self.names, self.kind, self.tracker, self.weights, count, ensembles=ensembles, limit=limit)
+        others = propose(self.names, self.kind, self.tracker, self.weights, count, ensembles=ensembles, limit=limit)
+        first = proven(self.names, self.kind, self.tracker, limit)
+        self.first = [one for one in first if ensembles or len(one.strategies) == 1]
+        return list(dict.fromkeys([*self.first, *others]))
 
     def hybrid_optimize_module(
         self, module: nn.Module, inputs: Any = None, *, delivery: Delivery | None = None
@@ -109,15 +116,18 @@ class HybridOptimizationCore:
         if not self.config.enable_hybrid_optimization:
             note = "enable_hybrid_optimization is off: nothing was tried"
             return copied(module), {"selected_strategy": "original", "strategies": [], "note": note}
+        start = time.monotonic()
         source = _inputs_of(module, inputs)
         original = copied(module)
         check_module(original, source, self.config.seed)
         self.module, self.sample = original, source(self.config.seed)
         self.trials = Trials(original, source, self.config, self.weights, self.task)
+        if (budget := self.config.time_budget) is not None:
+            self.trials.deadline = start + max(budget - RESERVED, budget / 2)
         candidates = self.generate_optimization_candidates(original, source)
         search = Search(self.trials, self.candidate_selector, self.tracker, self.kind, self.names, self._learn)
         if self.config.enable_candidate_selection:
-            search.run(candidates)
+            search.run(candidates, self.first)
         elif candidates:
             singles = [candidate for candidate in candidates if len(candidate.strategies) == 1]
             search.measure((singles or candidates)[:1])

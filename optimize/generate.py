@@ -10,9 +10,9 @@ import numpy as np
 from torch import nn
 
 from treegym.optimize import worker
-from treegym.optimize.candidates import Candidate, apply, combinations
+from treegym.optimize.candidates import SEPARATOR, Candidate, apply, combinations
 from treegym.optimize.measure import warm_up_process
-from treegym.optimize.strategies import STRATEGIES, compatible, expand, ordered
+from treegym.optimize.strategies import STRATEGIES, compatible, expand, load, ordered
 from treegym.optimize.strategies.base import Arguments, call, map_tensors
 from treegym.optimize.tracker import StrategyTracker
 
@@ -27,11 +27,13 @@ __all__ = [
     "heaviest",
     "likely_broken",
     "propose",
+    "proven",
 ]
 
-# Taken only when asked for by name: the first call of one takes seconds to minutes, and the other gains nothing where
+# Taken only when asked for by name: the first calls of some take seconds to minutes, and the last gains nothing where
 # both sides are measured in inference mode.
-BY_NAME = ("compile", "inference_mode")
+BY_NAME = ("compile", "compile_autotune", "openvino_tuned", "inference_mode")
+BUILT = ("back_end", "compile_freezing", *BY_NAME)  # families and strategies that take seconds: never tried just to see
 LONGEST = 4  # strategies in an ensemble
 PARTS = 8  # strategies that ensembles are made of
 
@@ -51,6 +53,9 @@ SUGGESTED: dict[str, tuple[str, ...]] = {
 PAIRS = (
     {"kernel_fusion", "quantization"}, {"memory_pooling", "attention_fusion"}, {"quantization", "memory_pooling"},
 )  # fmt: skip
+# What won most often on modules of many kinds (`benchmarks/selection_peers.py`), in that order: measured before the
+# search begins.
+PROVEN = ("openvino_bf16", "openvino_mixed", "bf16", "onnx", "compile_freezing+bf16")
 EXACT = ("kernel_fusion", "memory_pooling", "attention_fusion")  # families that compute the same in another way
 DOUBT = 2.0  # expected losses up to so many times the limit are worth a try
 _BONUS = 0.002  # of fitness, for each strategy of a suggested family
@@ -67,11 +72,17 @@ def applicable(
 ) -> tuple[list[str], dict[str, str]]:
     """Tries every strategy alone on a copy, in child processes; returns those that ran, and why others did not.
 
-    Families stand for their strategies, without those of `BY_NAME`; they are tried when named themselves.
+    Those that take seconds to build are believed to work where what they need is installed. Families stand for their
+    strategies, without those of `BY_NAME`; they are tried when named themselves.
     """
     warm_up_process()
     asked = set(strategies)
     names = [name for name in expand(list(strategies)) if name not in BY_NAME or name in asked]
+    reasons = {name: load(name).missing() for name in names if name in STRATEGIES.own}
+    reasons = {name: reason for name, reason in reasons.items() if reason}
+    names = [name for name in names if name not in reasons]
+    built = [name for name in names if name in BUILT or STRATEGIES[name].family in BUILT]
+    names = [name for name in names if name not in built]
 
     def attempt(name: str) -> dict[str, Any]:
         import torch
@@ -83,8 +94,8 @@ def applicable(
     works = [functools.partial(attempt, name) for name in names]
     outcomes = worker.run_all(works, limits, at_once=at_once, fork=worker.can_fork(module))
     good = [name for name, outcome in zip(names, outcomes, strict=True) if outcome.result is not None]
-    reasons = {name: outcome.reason for name, outcome in zip(names, outcomes, strict=True) if outcome.result is None}
-    return good, reasons
+    reasons |= {name: outcome.reason for name, outcome in zip(names, outcomes, strict=True) if outcome.result is None}
+    return good + built, reasons
 
 
 def propose(
@@ -128,6 +139,13 @@ def propose(
     half = min(len(singles), count // 2 or 1)
     chosen = singles[:half] + several[: count - half]
     return chosen + singles[half : half + count - len(chosen)]
+
+
+def proven(names: Sequence[str], kind: str, tracker: StrategyTracker, limit: float | None) -> list[Candidate]:
+    """Returns the short list for a module: of what applies to it, what wins most often."""
+    candidates = [Candidate(tuple(name.split(SEPARATOR))) for name in PROVEN]
+    candidates = [Candidate(ordered(one.strategies)) for one in candidates if set(one.strategies) <= set(names)]
+    return [one for one in candidates if not likely_broken(kind, one, tracker, limit)]
 
 
 def likely_broken(kind: str, candidate: Candidate, tracker: StrategyTracker, limit: float | None) -> bool:

@@ -58,6 +58,7 @@ class Measurement:
     wall: Interval | None = None  # speed by the clock on the wall
     cpu: Interval | None = None  # speed by CPU time, threads and children included
     process_bytes: dict[str, tuple[int, int]] | None = None  # growth of the process by "load" and "run": both sides
+    build_seconds: float = 0.0  # from the original to the first output: applying strategies, compiling, exporting
 
     @property
     def worst(self) -> str:
@@ -84,5 +85,6 @@ class Measurement:
             pairs=int(data["pairs"]),
             outputs=tuple(OutputVerdict(**one) for one in data.get("outputs", ())),
             process_bytes=None if grown is None else {name: (sides[0], sides[1]) for name, sides in grown.items()},
+            build_seconds=float(data.get("build_seconds", 0.0)),
             **clocks,
         )

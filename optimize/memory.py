@@ -22,9 +22,13 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def footprint(module: nn.Module) -> int:
-    """Returns the bytes of all tensors a module holds (see `held_tensors`), shared storage counted once."""
+    """Returns the bytes of all tensors a module holds (see `held_tensors`), shared storage counted once.
+
+    A back end's program counts by its size: the library keeps about as much.
+    """
     seen: set[int] = set()
-    return sum(_tensor_bytes(tensor, seen) for _, tensor in held_tensors(module))
+    tensors = sum(_tensor_bytes(tensor, seen) for _, tensor in held_tensors(module))
+    return tensors + sum(int(getattr(part, "engine_bytes", 0)) for part in module.modules())
 
 
 def _tensor_bytes(tensor: Tensor, seen: set[int]) -> int:

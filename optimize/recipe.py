@@ -13,7 +13,9 @@ from torch import nn
 from treegym.errors import DataError, TreeGymError, require
 from treegym.files import atomic_write
 from treegym.optimize.candidates import Candidate, apply, copied, parse
+from treegym.optimize.engines import BackEnd
 from treegym.optimize.stored import Stored, check, fill, open_stored, store, with_sample
+from treegym.optimize.strategies import load
 from treegym.optimize.strategies.base import Arguments
 from treegym.optimize.targets import load_module
 from treegym.untrusted import open_regular
@@ -131,7 +133,12 @@ def rebuild(target: str, inputs: str | None, candidate: str, weights: str | Path
 
 
 def _filled(module: nn.Module, chosen: Candidate, stored: Stored, sample: Arguments, path: Path) -> nn.Module:
-    if stored.holds == "original":
+    if stored.holds == "program":
+        strategy = load(chosen.strategies[-1]) if chosen.strategies else None
+        if not isinstance(strategy, BackEnd):
+            raise DataError(f"{path}: it holds a back end's program, which {chosen.name!r} has none of")
+        result = strategy.restore(stored.program, module, sample)
+    elif stored.holds == "original":
         fill(module, stored, path)
         result = apply(module, chosen, sample)
     else:

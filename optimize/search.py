@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from treegym.optimize.candidates import Candidate
 from treegym.optimize.generate import exact_part, extend, likely_broken
@@ -42,14 +41,23 @@ class Search:
         self.trials, self.selector, self.tracker = trials, selector, tracker
         self.kind, self.names, self.learn = kind, names, learn
 
-    def run(self, candidates: list[Candidate]) -> None:
-        """Measures candidates until a threshold, a budget (of candidates, of time), or a learned policy says stop."""
+    def run(self, candidates: list[Candidate], first: Sequence[Candidate] = ()) -> None:
+        """Measures candidates until a threshold, a budget (of candidates, of time), or a learned policy says stop.
+
+        Args:
+            candidates: what to begin with.
+            first: those of them that are measured before any is selected, in their order.
+        """
         config, trials = self.trials.config, self.trials
-        waiting, seen = list(candidates), set(candidates)
+        waiting, seen, queue = list(candidates), set(candidates), list(first)
         best, stale = trials.base_fitness, 0
-        deadline = math.inf if config.time_budget is None else time.monotonic() + config.time_budget
         while waiting and len(trials.evaluated) < config.max_iterations:
-            chosen = list(self._select(waiting))
+            room = min(trials.processes, config.max_iterations - len(trials.evaluated))
+            if queue:
+                chosen, queue = queue[:room], queue[room:]
+                waiting = [one for one in waiting if one not in chosen]
+            else:
+                chosen = list(self._select(waiting))
             if not chosen:
                 break
             for found in self.measure(chosen):
@@ -65,7 +73,7 @@ class Search:
                         waiting += self._offspring(found.candidate, seen)
             settled = best > trials.base_fitness or not waiting  # while nothing has won there is more to try
             converged = stale >= PATIENCE and len(trials.evaluated) >= len(candidates) and settled
-            if best >= config.performance_threshold or converged or time.monotonic() >= deadline:
+            if best >= config.performance_threshold or converged or time.monotonic() >= trials.deadline:
                 break
 
     def measure(self, candidates: list[Candidate]) -> list[Evaluated]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from treegym.errors import DataError, require
 from treegym.files import atomic_path, read_header
 from treegym.optimize.compare import leaves
+from treegym.optimize.engines import Engine, Files, check_digests, digests
 from treegym.optimize.held import held_tensors
 from treegym.optimize.strategies.base import Arguments, call, map_tensors, tensors_of
 
@@ -27,7 +28,7 @@ FORMAT = "2"
 SAMPLE_BYTES = 16 * 2**20  # larger inputs are made again by their function
 NUMBERS = 64  # of each output are kept
 CLOSE = 0.02  # of their spread: processors round differently, other weights differ by more
-_TENSOR, _SAMPLE, _OUTPUT = "tensor:", "sample:", "output:"
+_TENSOR, _SAMPLE, _OUTPUT, _PROGRAM = "tensor:", "sample:", "output:", "program:"
 
 
 class Unstorable(Exception):
@@ -37,10 +38,11 @@ class Unstorable(Exception):
 class Stored(NamedTuple):
     """What a file holds."""
 
-    holds: str  # whose tensors: "optimised", or "original" where the strategies must be applied to them again
+    holds: str  # the tensors of the "optimised"; of the "original", where the strategies are applied again; a "program"
     tensors: dict[str, Tensor]
     sample: list[Tensor]  # the tensors of the sample inputs; empty: not kept
     outputs: dict[str, Tensor]  # some numbers of each output on the sample
+    program: Files  # of a back end ("program"); empty: none
 
 
 def store(path: Path, module: nn.Module, sample: Arguments, outputs_of: nn.Module, *, holds: str) -> None:
@@ -50,14 +52,22 @@ def store(path: Path, module: nn.Module, sample: Arguments, outputs_of: nn.Modul
         Unstorable: for tensors of a kind that the file format does not have.
     """
     safetensors = require("safetensors.torch", extra="selection", purpose="keeping the winner")
-    parts = {f"{_TENSOR}{name}": tensor for name, tensor in _plain(module)}
+    about = {"format": FORMAT, "holds": holds}
+    if isinstance(module, Engine):
+        program = module.files()
+        parts = {
+            f"{_PROGRAM}{name}": torch.frombuffer(bytearray(data), dtype=torch.uint8) for name, data in program.items()
+        }
+        about |= {"holds": "program"} | {f"{_PROGRAM}{name}": digest for name, digest in digests(program).items()}
+    else:
+        parts = {f"{_TENSOR}{name}": tensor for name, tensor in _plain(module)}
     inputs = tensors_of(sample)
     if sum(x.numel() * x.element_size() for x in inputs) <= SAMPLE_BYTES:
         parts |= {f"{_SAMPLE}{i:03d}": x for i, x in enumerate(inputs)}
     parts |= {f"{_OUTPUT}{name}": numbers for name, numbers in _fingerprint(outputs_of, sample).items()}
     data = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in parts.items()}
     with atomic_path(path) as temporary:
-        safetensors.save_file(data, str(temporary), metadata={"format": FORMAT, "holds": holds})
+        safetensors.save_file(data, str(temporary), metadata=about)
 
 
 def open_stored(path: Path) -> Stored | None:
@@ -78,7 +88,10 @@ def open_stored(path: Path) -> Stored | None:
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in data.items() if name.startswith(prefix)}
 
-    return Stored(about["holds"], part(_TENSOR), list(part(_SAMPLE).values()), part(_OUTPUT))
+    program = {name: tensor.numpy().tobytes() for name, tensor in part(_PROGRAM).items()}
+    if about["holds"] == "program":
+        check_digests(program, {name: about.get(f"{_PROGRAM}{name}", "") for name in program}, path)
+    return Stored(about["holds"], part(_TENSOR), list(part(_SAMPLE).values()), part(_OUTPUT), program)
 
 
 def fill(module: nn.Module, stored: Stored, path: Path) -> None:

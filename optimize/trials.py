@@ -7,11 +7,16 @@ and that again when it is measured once more, alone and on other inputs: the bes
 from __future__ import annotations
 
 import functools
+import math
+import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from treegym.optimize import worker
@@ -22,6 +27,7 @@ from treegym.optimize.fitness import fitness, scores
 from treegym.optimize.inputs import Inputs
 from treegym.optimize.measure import Task, measure
 from treegym.optimize.measurement import Measurement, MeasureSettings
+from treegym.optimize.strategies.base import Given, call, map_tensors
 
 __all__ = ["Evaluated", "Trials"]
 
@@ -57,17 +63,29 @@ class Trials:
         self.processes = config.processes or worker.processors()
         self.base_fitness = float(fitness(scores(1.0, 1.0, 1.0), weights))
         self.evaluated: list[Evaluated] = []
+        self.deadline = math.inf  # of `time.monotonic`: what is not measured by then is given up
         self.unconfirmed: dict[str, str] = {}  # winners that were none when measured once more, and why
+        self._folder = tempfile.TemporaryDirectory(prefix="treegym-programs-")  # of back ends, each built once
+        self.given = Given(
+            source, 0.01 if config.max_accuracy_drop is None else config.max_accuracy_drop, Path(self._folder.name)
+        )
 
     def evaluate(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
         """Measures candidates, each in a child process, side by side."""
         sample = self.source(self.config.seed)
 
         def work(candidate: Candidate) -> dict[str, Any]:
-            return self._measured(apply(self.original, candidate, sample), self.config.seed)
+            start = time.perf_counter()
+            optimised = apply(self.original, candidate, sample, self.given)
+            with torch.inference_mode():
+                call(optimised, map_tensors(sample, torch.clone))
+            spent = time.perf_counter() - start
+            return self._measured(optimised, self.config.seed) | {"build_seconds": spent}
 
         works = [functools.partial(work, candidate) for candidate in candidates]
-        outcomes = worker.run_all(works, self.limits, at_once=self.processes, fork=worker.can_fork(self.original))
+        left = max(1.0, self.deadline - time.monotonic())
+        limits = replace(self.limits, seconds=min(left, self.limits.seconds))
+        outcomes = worker.run_all(works, limits, at_once=self.processes, fork=worker.can_fork(self.original))
         found = [self._found(candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
         self.evaluated += found
         return found
@@ -98,7 +116,7 @@ class Trials:
         for found in sorted((one for one in self.evaluated if self.allowed(one)), key=lambda one: -one.fitness):
             name = found.candidate.name
             try:
-                optimised = apply(self.original, found.candidate, self.source(self.config.seed))
+                optimised = apply(self.original, found.candidate, self.source(self.config.seed), self.given)
             except Exception as error:  # noqa: BLE001 - a strategy's own code; what ran in a child may fail here
                 self.unconfirmed[name] = f"could not be applied: {type(error).__name__}: {error}"
                 continue

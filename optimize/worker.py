@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ def _child(work: Callable[[], dict[str, Any]], writer: int, limits: Limits) -> N
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)  # a group of its own: what it starts ends with it
         torch.set_num_threads(1)
-        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+        _keep_libraries_alone()
         mapped = _mapped_bytes()
         ceiling = mapped + limits.megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
@@ -165,6 +166,15 @@ def _child(work: Callable[[], dict[str, Any]], writer: int, limits: Limits) -> N
         status = 0
     finally:
         os._exit(status)
+
+
+def _keep_libraries_alone() -> None:
+    """Keeps libraries from starting helpers, which could not be told from those that a candidate leaves running."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    if "torch._inductor.config" in sys.modules:  # it has read the environment already
+        sys.modules["torch._inductor.config"].compile_threads = 1  # type: ignore[attr-defined]
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.monitor_interval = 0
 
 
 def _guarded(work: Callable[[], dict[str, Any]]) -> WorkResult:

@@ -21,7 +21,7 @@ from treegym.envs.world_lanes import LaneStep
 from treegym.errors import ConfigError
 from treegym.optimize import worker
 from treegym.optimize.candidates import Candidate, apply, combinations
-from treegym.optimize.config import CoreConfig
+from treegym.optimize.config import FOUNDING
 from treegym.optimize.fitness import fitness, scores, weights_of
 from treegym.optimize.generate import LONGEST, applicable, heaviest, propose
 from treegym.optimize.table import ModuleEntry, SelectionTable, load_table
@@ -30,7 +30,6 @@ from treegym.optimize.tracker import StrategyTracker
 __all__ = ["FAILED", "MeasuredPipelineWorld", "MeasuredWorld", "with_module"]
 
 FAILED = (1e-3, 1e-3, 0.0)  # metrics of a candidate that could not be measured: nobody wants it
-FOUNDING = CoreConfig().optimization_strategies
 Measure = Callable[[Candidate], "tuple[float, float, float] | None"]
 
 

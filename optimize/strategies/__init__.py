@@ -21,9 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "STRATEGIES", "Strategies", "StrategyEntry", "compatible", "expand", "load", "ordered"]
 
-FAMILIES = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion", "pruning", "low_rank")
+FAMILIES = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion", "pruning", "low_rank", "back_end")
 _FUSION, _QUANT, _POOL, _ATTENTION = (1.2, 1.1, 0.99), (1.5, 2.0, 0.97), (1.1, 1.8, 1.0), (1.3, 1.4, 0.98)
 _HERE = "treegym.optimize.strategies"
+# A back end's program is exported from a float32 module without kernels of our own, and wraps it last.
+_NOT_EXPORTED = (
+    "workspaces", "inplace", "channels_last", "int8_dynamic", "int8_weights", "int4_weights", "bf16_linear", "autocast",
+    "bf16", "fp16", "compile", "compile_freezing", "compile_autotune", "inference_mode",
+)  # fmt: skip
+_PROGRAMS = (
+    "onnx", "onnx_int8", "onnx_static",
+    "openvino", "openvino_bf16", "openvino_int8", "openvino_mixed", "openvino_tuned",
+)  # fmt: skip
 
 
 class StrategyEntry(NamedTuple):
@@ -106,8 +115,32 @@ _TABLE = {
     "compile": StrategyEntry(
         "kernel_fusion", 16, (1.4, 1.1, 1.0), ("fuse_activation",), "torch.compile: generated fused kernels"
     ),
-    "inference_mode": StrategyEntry("memory_pooling", 17, (1.05, 1.05, 1.0), ("compile",), "no autograd bookkeeping"),
-}
+    "compile_freezing": StrategyEntry(
+        "kernel_fusion", 16, (1.5, 1.0, 1.0), ("fuse_activation", "workspaces", "compile"),
+        "torch.compile with the weights built in", "compile:Freezing",
+    ),
+    "compile_autotune": StrategyEntry(
+        "kernel_fusion", 16, (1.5, 1.0, 1.0), ("fuse_activation", "workspaces", "compile", "compile_freezing"),
+        "torch.compile that measures its kernels, with the weights built in", "compile:Autotune",
+    ),
+    "inference_mode": StrategyEntry(
+        "memory_pooling", 17, (1.05, 1.05, 1.0), ("compile", "compile_freezing", "compile_autotune"),
+        "no autograd bookkeeping",
+    ),
+}  # fmt: skip
+_TABLE |= {
+    name: StrategyEntry("back_end", 18, nominal, (*_NOT_EXPORTED, *sorted({*_PROGRAMS} - {name})), summary, home)
+    for name, nominal, summary, home in (
+        ("onnx", (1.8, 0.9, 1.0), "ONNX Runtime in float32", "onnx_runtime:Strategy"),
+        ("onnx_int8", (2.0, 3.0, 0.98), "ONNX Runtime, products in dynamic int8", "onnx_runtime:Dynamic"),
+        ("onnx_static", (2.0, 1.5, 0.993), "ONNX Runtime, int8 layers as the limit allows", "onnx_runtime:Static"),
+        ("openvino", (1.8, 0.9, 1.0), "OpenVINO in float32", "open_vino:Strategy"),
+        ("openvino_bf16", (3.0, 0.9, 0.995), "OpenVINO in bf16", "open_vino:BF16"),
+        ("openvino_int8", (4.0, 3.0, 0.98), "OpenVINO, every layer in int8", "open_vino:Int8"),
+        ("openvino_mixed", (3.5, 1.5, 0.993), "OpenVINO, int8 layers as the limit allows", "open_vino:Mixed"),
+        ("openvino_tuned", (4.0, 3.0, 0.99), "OpenVINO, every layer in int8, fine-tuned", "open_vino:Tuned"),
+    )
+}  # fmt: skip
 
 
 class Strategies(Mapping[str, StrategyEntry]):

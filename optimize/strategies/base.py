@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from dataclasses import replace as dataclass_replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "Arguments", "Cast", "HybridOptimizationStrategy", "NotApplicable", "call", "linears", "map_tensors", "replace",
-    "tensors_of",
+    "Arguments", "Cast", "Given", "HybridOptimizationStrategy", "NotApplicable", "call", "linears", "map_tensors",
+    "replace", "tensors_of",
 ]  # fmt: skip
 
 Arguments = tuple[Any, ...] | dict[str, Any]  # of a module: in their order, or by name
+_SEED = 70_000_003  # of inputs to look at
 
 
 class NotApplicable(Exception):
     """A strategy found nothing to do in this module; the message says what it looked for."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a strategy may use beside the module and one sample of its inputs."""
+
+    inputs: Callable[[int], Arguments] | None = None  # fresh inputs by seed; None: there is the sample only
+    limit: float = 0.01  # the error a candidate may make
+    folder: Path | None = None  # where programs of back ends are kept, so that each is built once
+
+    def samples(self, sample: Arguments, count: int) -> list[Arguments]:
+        """Returns inputs to look at: other ones than those that candidates are measured on."""
+        if self.inputs is None:
+            return [sample]
+        return [self.inputs(_SEED + i) for i in range(count)]
 
 
 class HybridOptimizationStrategy:
@@ -35,6 +52,11 @@ class HybridOptimizationStrategy:
     stage: int = 9  # strategies of an ensemble are applied in this order; number formats are 10 to 15
     nominal: tuple[float, float, float] = (1.0, 1.0, 1.0)  # gains to expect at first: speed, memory, accuracy
     conflicts: tuple[str, ...] = ()  # strategies that cannot be in the same ensemble
+    given: Given = Given()  # set before `apply` is called
+
+    def missing(self) -> str:
+        """Returns what must be installed before it can work, and how; empty where nothing is missing."""
+        return ""
 
     def apply(self, module: nn.Module, sample: Arguments) -> nn.Module:
         raise NotImplementedError

@@ -98,7 +98,7 @@ def test_every_write_point_of_optimize(tmp_path: Path, capsys: Any) -> None:
 
     def run(seed: int, failing: int | None) -> tuple[int, Any, str]:
         words = ["optimize", f"{tmp_path}/mine{seed}.py:build", "--input", f"{tmp_path}/mine{seed}.py:inputs",
-                 "--out", str(out), "--no-history", "--seconds", "0.02", "--max-iterations", "1", "--candidates", "1",
+                 "--out", str(out), "--no-history", "--measure", "0.02", "--max-iterations", "1", "--candidates", "1",
                  "--processes", "1", "--strategies", "inplace"]  # fmt: skip
         with faulty.FaultyFiles(tmp_path / "work", failing).at_work() as faults:
             code = main(words)

@@ -53,7 +53,7 @@ SLOW = {
     "iterate": ["iterate", "--rounds", "1", "--algorithm", "expert", "--simulations", "2", "--evaluate",
                 "bundled:test=4", "--epochs", "1", "--max-tokens", "8", "--out", "{to}/out"],
     "bench": ["bench", "--suite", "{from}/one.toml", "--out", "{to}/out", "--workers", "1"],
-    "optimize": ["optimize", "{from}/mine.py:build", "--out", "{to}/out", "--no-history", "--seconds", "0.02",
+    "optimize": ["optimize", "{from}/mine.py:build", "--out", "{to}/out", "--no-history", "--measure", "0.02",
                  "--max-iterations", "1", "--candidates", "1", "--processes", "1", "--strategies", "inplace"],
     "train-reward": ["train-reward", "--out", "{to}/rm", "--epochs", "1", "--model", "tiny-complete"],
     "tree export": ["tree", "export", "--out", "{to}/x.jsonl"],

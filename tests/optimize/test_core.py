@@ -14,7 +14,7 @@ from treegym.__main__ import main
 from treegym.errors import ConfigError, DataError
 from treegym.optimization import create_hybrid_optimization_core, create_universal_optimizer, rebuild
 from treegym.optimize.candidates import Candidate, parse
-from treegym.optimize.config import CoreConfig
+from treegym.optimize.config import FOUNDING, CoreConfig
 from treegym.optimize.features import kind_of
 from treegym.optimize.fitness import hypervolume, pareto_front
 from treegym.optimize.inputs import fresh_inputs, guessed_inputs
@@ -23,7 +23,13 @@ from treegym.optimize.selector import CandidateSelector
 from treegym.optimize.targets import load_function
 from treegym.optimize.tracker import StrategyTracker
 
-QUICK = {"seconds_per_candidate": 0.15, "max_iterations": 3, "num_candidates": 3, "enable_adaptive_hybrid": False}
+QUICK = {
+    "seconds_per_candidate": 0.15,
+    "max_iterations": 3,
+    "num_candidates": 3,
+    "enable_adaptive_hybrid": False,
+    "optimization_strategies": FOUNDING,
+}  # the back ends take seconds
 
 
 def _measurement(speed: float, accuracy: float = 1.0) -> Measurement:
@@ -289,7 +295,8 @@ def test_command_writes_a_recipe_that_rebuilds(
     out = tmp_path / "out"
     monkeypatch.chdir(tmp_path)
     arguments = ["optimize", "mine.py:build", "--input", "mine.py:inputs", "--out", str(out), "--no-history"]
-    code = main([*arguments, "--seconds", "0.15", "--max-iterations", "2", "--candidates", "2", "--json"])
+    arguments += ["--strategies", "quantization,memory_pooling", "--seconds", "60"]
+    code = main([*arguments, "--measure", "0.15", "--max-iterations", "2", "--candidates", "2", "--json"])
     assert code == 0
     result = json.loads(capsys.readouterr().out)
     assert {Path(path).name for path in result["files"]} == {

@@ -19,14 +19,20 @@ from treegym.optimization import (
     get_all_models,
 )
 from treegym.optimize.candidates import Candidate, parse
-from treegym.optimize.config import CoreConfig
+from treegym.optimize.config import FOUNDING, CoreConfig
 from treegym.optimize.fitness import weights_of
 from treegym.optimize.generate import PAIRS, exact_part, propose
 from treegym.optimize.measurement import Interval, Measurement
 from treegym.optimize.models import MODELS
 from treegym.optimize.tracker import StrategyTracker
 
-QUICK = {"seconds_per_candidate": 0.15, "max_iterations": 2, "num_candidates": 2, "enable_adaptive_hybrid": False}
+QUICK = {
+    "seconds_per_candidate": 0.15,
+    "max_iterations": 2,
+    "num_candidates": 2,
+    "enable_adaptive_hybrid": False,
+    "optimization_strategies": FOUNDING,
+}  # the back ends take seconds
 PRINTED = {
     "enable_hybrid_optimization": True,
     "enable_candidate_selection": True,
@@ -182,7 +188,16 @@ def test_a_registry_on_the_command_line(
         "registry = {'small': small, 'broken': broken, 'zoo': 'zoo:mlp/0'}\n"
     )
     monkeypatch.chdir(tmp_path)
-    arguments = ["optimize", "--registry", "my_models.py:registry", "--no-history", "--seconds", "0.15"]
+    arguments = [
+        "optimize",
+        "--registry",
+        "my_models.py:registry",
+        "--no-history",
+        "--measure",
+        "0.15",
+        "--strategies",
+        "quantization",
+    ]
     code = main([*arguments, "--max-iterations", "1", "--candidates", "1", "--out", "out"])
     said = capsys.readouterr().out
     assert code == 1  # one of them failed

@@ -133,7 +133,7 @@ def test_tensors_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 def _optimise(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict:
     arguments = ["optimize", "odd.py:build", "--input", "odd.py:inputs", "--no-history", "--json"]
-    code = main([*arguments, "--seconds", "0.15", "--max-iterations", "2", "--candidates", "2", *more])
+    code = main([*arguments, "--measure", "0.15", "--max-iterations", "2", "--candidates", "2", *more])
     assert code == 0
     return json.loads(capsys.readouterr().out)
 

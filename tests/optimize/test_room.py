@@ -80,7 +80,7 @@ def _install(folder: Path) -> dict[str, str]:
 def test_a_strategy_is_one_file_and_one_line(tmp_path: Path) -> None:
     environment = _install(tmp_path)
     command = [sys.executable, "-m", "treegym", "optimize", "mine.py:build", "--input", "mine.py:inputs", "--json",
-               "--no-history", "--seconds", "0.2", "--max-iterations", "3"]  # fmt: skip
+               "--no-history", "--measure", "0.2", "--max-iterations", "1"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)  # nobody named it: what is registered is tried
     assert "halve" in result["strategy_weights"]

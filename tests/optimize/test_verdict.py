@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from treegym.optimization import create_hybrid_optimization_core
 from treegym.optimize.candidates import apply, parse
 from treegym.optimize.compare import Comparison, leaves
-from treegym.optimize.config import CoreConfig
+from treegym.optimize.config import FOUNDING, CoreConfig
 from treegym.optimize.fitness import weights_of
 from treegym.optimize.generate import propose
 from treegym.optimize.inputs import fresh_inputs
@@ -23,7 +23,13 @@ from treegym.optimize.tracker import StrategyTracker
 from treegym.optimize.trials import Evaluated, Trials
 
 FAST = MeasureSettings(min_pairs=5, max_pairs=8, max_seconds=0.3)
-QUICK = {"seconds_per_candidate": 0.15, "max_iterations": 3, "num_candidates": 3, "enable_adaptive_hybrid": False}
+QUICK = {
+    "seconds_per_candidate": 0.15,
+    "max_iterations": 3,
+    "num_candidates": 3,
+    "enable_adaptive_hybrid": False,
+    "optimization_strategies": FOUNDING,
+}  # the back ends take seconds
 
 
 def inputs(seed: int) -> tuple[Tensor, ...]:

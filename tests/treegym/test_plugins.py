@@ -268,5 +268,5 @@ def test_a_back_end_grows_a_tree(command: Any) -> None:
 
 
 def test_a_strategy_optimises(command: Any) -> None:
-    arguments = ["--strategies", "nothing", "--seconds", "0.05", "--max-iterations", "1", "--no-history", "--json"]
+    arguments = ["--strategies", "nothing", "--measure", "0.05", "--max-iterations", "1", "--no-history", "--json"]
     assert "nothing" in command("optimize", "zoo:mlp/0", "--processes", "1", *arguments)

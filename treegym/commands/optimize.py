@@ -19,6 +19,8 @@ from treegym.locks import LOCK, held
 
 if TYPE_CHECKING:
     from treegym.optimize.config import CoreConfig
+    from treegym.optimize.core import HybridOptimizationCore
+    from treegym.optimize.trials import Evaluated
 
 __all__ = ["configure", "run"]
 
@@ -54,8 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--selection", default="tournament", help="tournament, roulette, rank or rl")
     parser.add_argument("--candidates", type=int, metavar="N", help="candidates to start from (default: 5 to 10)")
     parser.add_argument("--max-iterations", type=int, default=10, metavar="N", help="candidates measured at most")
-    parser.add_argument("--budget", type=float, metavar="S", help="start no further measurement after so many seconds")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="time for measuring one candidate")
+    parser.add_argument(
+        "--seconds", "--budget", type=float, metavar="S", help="time for all of it: what is best by then is kept"
+    )
+    parser.add_argument("--measure", type=float, default=2.0, metavar="S", help="time for measuring one candidate")
     parser.add_argument(
         "--processes", type=int, metavar="N", help="candidates side by side (default: a processor each)"
     )
@@ -112,8 +116,8 @@ def _config(args: argparse.Namespace) -> CoreConfig:
         "selection_strategy": args.selection,
         "num_candidates": args.candidates,
         "max_iterations": args.max_iterations,
-        "time_budget": args.budget,
-        "seconds_per_candidate": args.seconds,
+        "time_budget": args.seconds,
+        "seconds_per_candidate": args.measure,
         "processes": args.processes,
         "timeout": args.timeout,
         "megabytes": args.megabytes,
@@ -141,7 +145,8 @@ def _optimise(
 
     module, source = load_module(target, args.input)
     task = load_function(args.task) if args.task else None
-    core = create_hybrid_optimization_core(config, task=task, progress=None if args.json else _progress)
+    core = create_hybrid_optimization_core(config, task=task)
+    core.progress = None if args.json else _Progress(core)
     with _place(out) as folder:
         delivery = Delivery(folder, target, args.input, args.task)
         try:
@@ -175,14 +180,23 @@ def _place(out: Path | None) -> Iterator[Path]:
         yield Path(stack.enter_context(staging))
 
 
-def _progress(found: Any) -> None:
-    m = found.measurement
-    what = (
-        found.reason
-        if m is None
-        else f"{m.speed.value:.2f}x speed, {m.memory.value:.2f}x memory, error {m.output_error:.4f}"
-    )
-    say(f"measured {found.candidate.name}: {what}", file=sys.stderr, flush=True)
+class _Progress:
+    """Tells what was measured, and what is best so far."""
+
+    def __init__(self, core: HybridOptimizationCore) -> None:
+        self.core, self.best = core, (1.0, "the original")
+
+    def __call__(self, found: Evaluated) -> None:
+        m, name = found.measurement, found.candidate.name
+        if m is None:
+            what = found.reason
+        else:
+            what = f"{m.speed.value:.2f}x speed, {m.memory.value:.2f}x memory, error {m.output_error:.4f}"
+            what += f", built in {m.build_seconds:.1f} s"
+            if self.core.trials is not None and self.core.trials.allowed(found):
+                self.best = max(self.best, (m.speed.value, name))
+        say(f"measured {name}: {what}", file=sys.stderr)
+        say(f"  fastest within the limits so far: {self.best[1]}, {self.best[0]:.2f}x", file=sys.stderr, flush=True)
 
 
 def _show(result: dict[str, Any], written: list[Path]) -> None:
