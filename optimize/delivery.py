@@ -23,6 +23,7 @@ from torch import nn
 from treegym.errors import DataError
 from treegym.optimize import worker
 from treegym.optimize.candidates import Candidate
+from treegym.optimize.engines import Engine
 from treegym.optimize.inputs import Inputs
 from treegym.optimize.measure import measure, warm_up_process
 from treegym.optimize.measurement import MeasureSettings
@@ -62,8 +63,14 @@ class Delivery:
         """
         outcome = worker.WorkResult(None, "it holds nothing that could be stored")
         for holds in ("optimised", "original"):
+            save = functools.partial(save_weights, self.folder, original, optimised, source(0), holds=holds)
             try:
-                save_weights(self.folder, original, optimised, source(0), holds=holds)
+                if isinstance(optimised, Engine) and worker.can_fork():  # in a child: it starts a library's threads
+                    saved = worker.run(lambda save=save: {"path": str(save())}, limits)
+                    if saved.result is None:
+                        return saved
+                else:
+                    save()
             except Unstorable as reason:
                 outcome = worker.WorkResult(None, f"its recipe would not be complete: {reason}")
                 continue

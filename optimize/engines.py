@@ -22,7 +22,6 @@ from torch.utils import _pytree as pytree
 
 from treegym.errors import ConfigError, DataError, MissingDependency, require
 from treegym.files import read_arrays, write_arrays
-from treegym.optimize.compare import leaves
 from treegym.optimize.strategies.base import (
     Arguments,
     Given,
@@ -72,20 +71,19 @@ class BackEnd(HybridOptimizationStrategy):
             raise NotApplicable(reason)
         if any(one.device.type != "cpu" for one in (*module.parameters(), *tensors_of(sample))):
             raise NotApplicable("the back end runs on the processor, the module is elsewhere")
-        files = self.build(module, sample)
-        files[ABOUT] = json.dumps(_forms(self.given, sample)).encode()
-        return self.restore(files, module, sample)
+        return self.restore(self.described(module, sample), module, sample)
+
+    def described(self, module: nn.Module, sample: Arguments) -> Files:
+        """Returns a new program, and a file that says what its inputs look like."""
+        return self.build(module, sample) | {ABOUT: json.dumps(_forms(self.given, sample)).encode()}
 
     def restore(self, files: Files, module: nn.Module, sample: Arguments) -> nn.Module:
-        """Returns the engine of a program that was built before; `module` says what its outputs look like."""
+        """Returns the engine of a program that was built before; `module` says what its outputs look like.
+
+        Nothing is started here: children that are forked from a process with a library's threads may hang.
+        """
         with torch.no_grad():
-            output = call(module, map_tensors(sample, torch.clone))
-        engine = Engine(self.start, files, sample, output)
-        with torch.no_grad():
-            names = [name for name, _ in leaves(engine(*_positional(sample), **_named(sample)))]
-        if names != [name for name, _ in leaves(output)]:
-            raise NotApplicable("the outputs are in objects that cannot be made again of tensors")
-        return engine
+            return Engine(self.start, files, sample, call(module, map_tensors(sample, torch.clone)))
 
 
 class Engine(nn.Module):

@@ -93,4 +93,7 @@ def onnx_graph(program: torch.export.ExportedProgram) -> Any:
         raise NotApplicable(f"the module cannot be made an ONNX graph ({reason[0][:200]})") from error
     if made is None:
         raise NotApplicable("the module cannot be made an ONNX graph")
-    return made.model_proto
+    graph = made.model_proto
+    for node in (*graph.graph.node, *(node for one in graph.functions for node in one.node)):
+        del node.metadata_props[:]  # where in the user's source it comes from
+    return graph

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from treegym.__main__ import main
 from treegym.errors import ConfigError, DataError
-from treegym.optimize import quantise
+from treegym.optimize import quantise, worker
 from treegym.optimize.candidates import Candidate, apply, copied, parse
 from treegym.optimize.config import CoreConfig
-from treegym.optimize.core import HybridOptimizationCore
 from treegym.optimize.engines import BackEnd, Engine, Files, Run
 from treegym.optimize.fitness import weights_of
 from treegym.optimize.graph import close
@@ -25,12 +29,14 @@ from treegym.optimize.memory import footprint
 from treegym.optimize.recipe import rebuild, save_weights
 from treegym.optimize.strategies import STRATEGIES
 from treegym.optimize.strategies.base import Given, NotApplicable
+from treegym.optimize.targets import load_function
 from treegym.optimize.trials import Trials
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 HAS_OPENVINO = not STRATEGIES.registry.find("openvino")().missing()
+QUICK = CoreConfig.of({"seconds_per_candidate": 0.1, "max_accuracy_drop": 0.05})
 openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra openvino")
 
 MODULE = """
@@ -59,6 +65,17 @@ def inputs(seed):
 """
 
 
+def alone(test: Callable[..., None]) -> Callable[..., None]:
+    """Runs a test in a child: a process in which a library has started threads cannot be forked safely any more."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        outcome = worker.run(lambda: test(*args, **kwargs) or {}, worker.Limits(250.0))
+        assert outcome.result is not None, outcome.reason
+
+    return run
+
+
 def _inputs(seed: int) -> tuple[Tensor]:
     return (torch.randn(4 + seed % 3, 32, generator=torch.Generator().manual_seed(seed)),)
 
@@ -73,8 +90,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def heads(home: Path) -> nn.Module:
-    from treegym.optimize.targets import load_function
-
     return copied(load_function(f"{home / 'heads.py'}:build")())
 
 
@@ -86,6 +101,7 @@ NAMES = ["onnx", *(pytest.param(name, marks=openvino) for name in ("openvino", "
 
 
 @pytest.mark.parametrize("name", NAMES)
+@alone
 def test_outputs_keep_structure_numbers_and_open_shapes(heads: nn.Module, home: Path, name: str) -> None:
     engine = _applied(heads, home, name)
     assert isinstance(engine, Engine)
@@ -102,9 +118,10 @@ def test_outputs_keep_structure_numbers_and_open_shapes(heads: nn.Module, home: 
         assert got["pair"][0].dtype == torch.int64
         assert close(expected["boxes"], got["boxes"], 2e-2 if "bf16" in name else 1e-4)
     assert torch.equal(kept["boxes"], engine(*_inputs(0))["boxes"])  # later calls write nowhere into it
-    assert footprint(engine) == engine.engine_bytes > 4 * (32 * 64 + 64 * 64)
+    assert footprint(engine) >= engine.engine_bytes > 4 * (32 * 64 + 64 * 64)
 
 
+@alone
 def test_what_a_program_was_not_built_for_is_told(heads: nn.Module, home: Path) -> None:
     engine = _applied(heads, home, "onnx")
     with pytest.raises(ConfigError, match=r"built for float32\[any, 32\], float32\[4, 31\] came"):
@@ -117,6 +134,7 @@ def test_what_a_program_was_not_built_for_is_told(heads: nn.Module, home: Path) 
         engine(torch.zeros(4, 32), torch.zeros(4, 32))
 
 
+@alone
 def test_named_inputs_and_constants() -> None:
     class Named(nn.Module):
         def forward(self, a: Tensor, b: Tensor, *, twice: bool = False) -> Tensor:
@@ -131,6 +149,7 @@ def test_named_inputs_and_constants() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES[:1] + NAMES[2:])
+@alone
 def test_a_recipe_holds_the_program(heads: nn.Module, home: Path, name: str, tmp_path: Path) -> None:
     engine = _applied(heads, home, name)
     path = save_weights(tmp_path, heads, engine, _inputs(0))
@@ -172,14 +191,10 @@ def test_one_that_crashes_or_is_missing_costs_only_itself(monkeypatch: pytest.Mo
     names = {"crashing": Crashing, "elsewhere": Elsewhere}
     for name, strategy in names.items():
         STRATEGIES.register(name, strategy)
-    settings = {"optimization_strategies": (*names, "inplace"), "seconds_per_candidate": 0.1, "max_iterations": 3,
-                "enable_adaptive_hybrid": False}  # fmt: skip
-    core = HybridOptimizationCore(settings)
-    _, result = core.hybrid_optimize_module(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.randn(2, 8))
-    reasons = {row["strategy"]: row["reason"] for row in result["candidates"]}
-    assert reasons["crashing"] == "crashed with SIGABRT"
-    assert "pip install" in reasons["elsewhere"]
-    assert "inplace" in reasons
+    trials = Trials(nn.Sequential(nn.Linear(8, 8)).eval(), lambda seed: (torch.randn(2, 8),), QUICK, weights_of(None))
+    first, second = trials.evaluate([Candidate(("crashing",)), Candidate(("elsewhere",))])
+    assert first.reason.startswith("crashed with SIG")
+    assert 'pip install "treegym[onnx]"' in second.reason
 
 
 def test_ranges_are_fitted_and_weights_rounded() -> None:
@@ -192,8 +207,10 @@ def test_ranges_are_fitted_and_weights_rounded() -> None:
     assert rounded.weight.tolist() == [[127, -50]]
     with torch.no_grad():
         assert rounded(torch.tensor([[2.4, 300.0]])).item() == 2 * 127 - 255 * 50 + 1  # rounded to 2, cut off at 255
-    outlier = torch.cat([torch.linspace(-1, 1, 2001), torch.tensor([1.2])])
-    assert quantise.RoundedLayer(layer, outlier).input_scale < 1.2 / 127  # one number beyond is cut off for the rest
+    # One number beyond is cut off for the rest: rounding costs 20,001 scale^2 / 12, at a range of 1.2 in all 0.149; of
+    # 1.08 it costs 0.121, and the cut 0.12^2.
+    outlier = torch.cat([torch.linspace(-1, 1, 20_001), torch.tensor([1.2])])
+    assert quantise.RoundedLayer(layer, outlier).input_scale == pytest.approx(0.9 * 1.2 / 127)
 
 
 def test_layers_are_taken_while_the_limit_has_room() -> None:
@@ -242,21 +259,74 @@ def test_training_lowers_the_error_of_int8() -> None:
 
 
 @pytest.mark.parametrize("name", ["onnx_static", pytest.param("openvino_int8", marks=openvino)])
+@alone
 def test_int8_programs_compute_what_the_rounded_module_does(name: str, tmp_path: Path) -> None:
     module, sample, given = _deep().requires_grad_(False), _rows(0), Given(_rows, 0.1, tmp_path)
     engine = apply(module, parse(name), sample, given)
     rounded = quantise.quantised(module, sample, given, every=name.endswith("int8"))
     with torch.no_grad():
         assert close(rounded(*_rows(1)), engine(*_rows(1)), 0.01)
-    assert engine.engine_bytes < 0.6 * footprint(module) + 10_000  # int8 weights, and the graph
+
+
+@alone
+def test_int8_weights_stay_int8_in_the_program() -> None:
+    module = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256)).eval().requires_grad_(False)
+    engine = apply(module, parse("onnx_static"), (torch.randn(8, 256),), Given(None, 0.5))
+    assert engine.engine_bytes < 0.3 * footprint(module)  # a quarter, and the graph
 
 
 def test_a_candidate_is_measured_with_its_building(tmp_path: Path) -> None:
     module = _deep().requires_grad_(False)
-    config = CoreConfig.of({"seconds_per_candidate": 0.1, "max_accuracy_drop": 0.05})
-    trials = Trials(module, _rows, config, weights_of(None))
+    trials = Trials(module, _rows, QUICK, weights_of(None))
     (found,) = trials.evaluate([Candidate(("onnx",))])
     assert found.measurement is not None, found.reason
     assert found.measurement.build_seconds > 0.05
     assert found.measurement.output_error < 1e-3
     assert np.isfinite(found.fitness)
+
+
+@pytest.mark.parametrize("export", ["onnx", pytest.param("openvino", marks=openvino), "pt2"])
+@alone
+def test_the_winner_is_written_for_others(export: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heads.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    strategies = "inplace" if export == "pt2" else f"inplace,{export}"
+    words = [
+        sys.executable,
+        "-m",
+        "treegym",
+        "optimize",
+        "heads.py:build",
+        "--input",
+        "heads.py:inputs",
+        "--no-history",
+    ]
+    words += ["--out", "out", "--strategies", strategies, "--objective", "speed=1", "--max-iterations", "2"]
+    done = subprocess.run([*words, "--measure", "0.1", "--export", export], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    x = _inputs(2)[0]
+    with torch.no_grad():
+        expected = load_function(f"{tmp_path}/heads.py:build")()(x)["boxes"]
+    if export == "pt2":
+        found = torch.export.load(tmp_path / "out" / "model.pt2").module()(x)["boxes"]
+    elif export == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "out" / "model.onnx")
+        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+    else:
+        compiled = (
+            pytest.importorskip("openvino")
+            .Core()
+            .compile_model(tmp_path / "out" / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        )
+        found = torch.from_numpy(compiled([x.numpy()])[0])
+    assert close(expected, found, 1e-3)
+
+
+def test_what_cannot_be_written_is_told_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["optimize", "zoo:mlp/0", "--export", "onnx"]) == 1
+    assert "--export came without --out" in capsys.readouterr().err
+    assert main(["optimize", "zoo:mlp/0", "--export", "onxx", "--out", str(tmp_path)]) == 1
+    assert "onnx" in capsys.readouterr().err
+    words = ["optimize", "zoo:mlp/0", "--export", "pt2", "--strategies", "int8_dynamic", "--out", str(tmp_path)]
+    assert main(words) == 1
+    assert "nothing that int8_dynamic give can be written as pt2" in capsys.readouterr().err

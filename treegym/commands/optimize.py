@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--history", metavar="FILE", help="strategy history (default: in your state directory)")
     parser.add_argument("--no-history", action="store_true", help="neither use nor write the history")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write weights, recipe, result and plot here")
+    parser.add_argument(
+        "--export", metavar="KIND", help="write the winner as onnx, openvino or pt2, too; only what can be is tried"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -129,18 +133,39 @@ def _config(args: argparse.Namespace) -> CoreConfig:
         settings["objective_weights"] = parse_objective(args.objective)
     if args.strategies:
         settings["optimization_strategies"] = tuple(name.strip() for name in args.strategies.split(","))
+    if args.export is not None:
+        if args.out is None:
+            raise ConfigError("--export came without --out; name the folder that the file goes to")
+        settings["optimization_strategies"] = _deliverable(args.export, settings.get("optimization_strategies"))
     config = CoreConfig.of(settings)
     config.selection  # noqa: B018 (raises for switches that contradict each other)
     return config
+
+
+def _deliverable(export: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the strategies to try for a file of a kind."""
+    from treegym.optimize.config import UNASKED
+    from treegym.optimize.exports import exportable
+    from treegym.optimize.generate import BY_NAME
+    from treegym.optimize.strategies import expand
+
+    names = [name for name in expand(asked or UNASKED) if name not in BY_NAME or name in (asked or ())]
+    kept = tuple(exportable(names, export))
+    if not kept:
+        raise ConfigError(f"nothing that {', '.join(names)} give can be written as {export}; name other strategies")
+    return kept
 
 
 def _optimise(
     args: argparse.Namespace, config: CoreConfig, target: str, out: Path | None
 ) -> tuple[dict[str, Any], list[Path]]:
     from treegym.optimization import create_hybrid_optimization_core
+    from treegym.optimize import worker
     from treegym.optimize.delivery import Delivery
+    from treegym.optimize.exports import write_export
     from treegym.optimize.recipe import put_in_place, save_recipe, save_weights
     from treegym.optimize.report import as_svg
+    from treegym.optimize.strategies.base import Given
     from treegym.optimize.targets import load_function, load_module
 
     module, source = load_module(target, args.input)
@@ -157,6 +182,11 @@ def _optimise(
                 save_weights(folder, optimised, optimised, source(0))
             save_recipe(folder, target=target, inputs=args.input, result=result)
             atomic_write(folder / "pareto.svg", as_svg(result))
+            if args.export is not None:
+                work = functools.partial(write_export, folder, args.export, optimised, source(0), Given(source))
+                outcome = worker.run(lambda: {"files": [str(path) for path in work()]}, fork=worker.can_fork(module))
+                if outcome.result is None:
+                    raise ConfigError(f"the winner could not be written for {args.export}: {outcome.reason}")
             with told_by(out):
                 return result, put_in_place(folder, out)
         except StorageError as error:
