@@ -55,7 +55,7 @@ def test_the_universal_configuration_is_accepted_as_printed() -> None:
     optimizer = create_universal_optimizer({**PRINTED, **QUICK})
     optimized_model = optimizer.optimize_model(_mlp())
     assert optimized_model(torch.randn(3, 64)).shape == (3, 64)
-    assert CoreConfig.of(PRINTED) == CoreConfig(num_candidates=5)
+    assert CoreConfig.of(PRINTED) == CoreConfig(num_candidates=5, optimization_strategies=FOUNDING)
 
 
 def test_optimisation_can_be_switched_off() -> None:
