@@ -28,6 +28,8 @@ from corpus import corpus
 from formats import Format, formats
 
 ROOM, SECONDS = 2**30, 10
+MEMORY = Path("/dev/shm")  # where there is one: the disk is not what is tried here, and waits for every file
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it draws a table of each damaged model
 BLOCK = 20  # mutations of one format in a row
 
 
@@ -136,7 +138,7 @@ def main() -> int:
         raise TooSlow(f"in {inner.f_code.co_name}" if inner else "")
 
     signal.signal(signal.SIGALRM, too_slow)
-    with tempfile.TemporaryDirectory() as scratch, open(args.now, "w") as now:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch, open(args.now, "w") as now:
         folder = Path(scratch)
         known = formats(folder)
         for form in known.values():  # a sound file holds, and brings into memory what reading needs
