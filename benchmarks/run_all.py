@@ -36,6 +36,11 @@ BARS: dict[str, dict[str, str]] = {
         "bytes_per_node": "<64", "open_ms_1e7": "<100", "open_rss_mb_1e7": "<100", "step_cost_growth_1e4_1e6": "<1.5",
         "backward_nodes_per_s": "2e7",
     },
+    "scale": {
+        "ray_overhead": "<1.10", "speedup_4_nodes": "3.7", "model_error": "<0.20", "open_ms_1e9": "<1000",
+        "open_mb_1e9": "<200", "step_ratio_in_a_tree": "<1.3", "step_ratio_in_two_trees": "<1.3",
+    },
+    "scale_model": {},
     "growth": {"scoring_speedup": "5", "growing_speedup": "5", "cost_growth_100_2000": "<1.3"},
     "teachers": {
         "any_teacher_accuracy": "0.95", "primary_accuracy": "0.30..0.50", "best_single_teacher": "<0.60",

@@ -69,8 +69,8 @@ def test_whatever_is_killed_whenever_the_results_are_the_same(nodes: Any, tmp_pa
     assert _finish(_start(out, "--ray", nodes.address)) == 0
     length = time.monotonic() - started
     assert _outcomes(out) == expected
-    rng = np.random.default_rng(0)
-    for number, victim in enumerate(["node", "command"] * KILLS + ["head"]):
+    rng = np.random.default_rng(KILLS)
+    for number, victim in enumerate([*["node", "command"] * KILLS, "head"]):
         moment = float(rng.uniform(0, length))
         out = tmp_path / f"{victim}-{number}"
         command = _start(out, "--ray", nodes.address)
