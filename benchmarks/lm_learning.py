@@ -43,7 +43,7 @@ STEPS = {"ppo": 500_000, "dapo": 1_400_000, "vapo": 800_000}  # tokens; settings
 SEEDS, MAX_ANSWER = 5, 24
 EQUAL = 100_000  # tokens of those that are compared at equal ones
 EQUALS = ("ppo", "dapo", "dpo", "ipo", "simpo", "siblings")
-ANSWER = 9  # tokens of one, roughly: what was written is counted
+ANSWER = 12.25  # tokens of one, roughly: what was written is counted
 CHAINS, ROUNDS = 16, 4  # of `siblings`: answers to each prompt, and trees that are grown one after the other
 
 

@@ -65,6 +65,7 @@ BARS: dict[str, dict[str, str]] = {
         "gain_ppo": "2.0", "gain_dapo": "2.0", "gain_vapo": "2.0", "accuracy_distilled": "0.90",
         "forgetting_ewc": "<0.5", "forgetting_si": "<0.5",
     },
+    "merging": {"gain_slerp_low": "0", "gain_task_arithmetic_low": "0", "gain_ties_low": "0", "gain_dare_low": "0"},
     "lm_train_speed": {
         "vs_trl_108k": "2", "vs_trl_800k": "2", "memory_vs_trl_108k": "<1", "memory_vs_trl_800k": "<1",
         "cost_per_token_256_over_16": "<2",

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tree": ("treegym.commands.tree", "show, verify, score, export or explore a tree"),
     "iterate": ("treegym.commands.iterate", "grow, search, reward, train the primary model, repeat"),
     "data": ("treegym.commands.data", "prompts, revisions and preferences that models make themselves"),
+    "merge": ("treegym.commands.merge", "merge several trainings of one model, and evaluate what comes of it"),
     "optimize": ("treegym.commands.optimize", "pick and apply the best optimisation for a torch module"),
     "serve": ("treegym.commands.serve", "serve a model over an OpenAI-compatible protocol"),
     "train-reward": ("treegym.commands.train_reward", "train a reward model on preference pairs"),

@@ -17,22 +17,31 @@ from treegym.models.base import TextTokenizer
 from treegym.models.tokens.char_tokenizer import CharTokenizer
 from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
 
-__all__ = ["save_model"]
+__all__ = ["save_model", "whole_directory"]
 
 HOW_LOADED = ("is_local", "local_files_only")  # transformers writes them, but they say nothing of the tokenizer
 
 
 def save_model(model: Any, tokenizer: TextTokenizer, directory: str | os.PathLike[str]) -> None:
     """Writes a `transformers` model so that `load_model(directory)` loads it; an old directory is replaced whole."""
-    final = Path(directory)
+    with whole_directory(Path(directory)) as staging:
+        with _quiet():
+            model.save_pretrained(staging, safe_serialization=True)
+        _save_tokenizer(tokenizer, staging)
+
+
+@contextmanager
+def whole_directory(final: Path) -> Iterator[Path]:
+    """Yields a folder beside `final` to write a model to, which takes its place when the block is over, if it succeeds.
+
+    Raises DataError where something else than a model would be replaced.
+    """
     if final.exists() and not (final / "config.json").is_file() and any(final.iterdir()):
         raise DataError(f"{final}: exists and holds no model; choose another directory, nothing was written")
     final.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
-        with _quiet():
-            model.save_pretrained(staging, safe_serialization=True)
-        _save_tokenizer(tokenizer, staging)
+        yield staging
         if final.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
             os.replace(final, old / "model")
