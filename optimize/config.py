@@ -13,7 +13,7 @@ from treegym.optimize.strategies import STRATEGIES, expand
 
 __all__ = ["FOUNDING", "SELECTIONS", "UNASKED", "CoreConfig"]
 
-SELECTIONS = ("tournament", "roulette", "rank", "rl")
+SELECTIONS = ("tournament", "roulette", "rank", "rl", "optuna")
 FOUNDING = ("kernel_fusion", "quantization", "memory_pooling", "attention_fusion")  # families of the founding document
 UNASKED = (*FOUNDING, "back_end")  # families that are tried unless others are named
 _ALIASES = {"hybrid_strategies": "optimization_strategies"}
@@ -36,10 +36,11 @@ class CoreConfig:
     enable_hybrid_optimization: bool = True  # off: the original comes back, with a note
     enable_candidate_selection: bool = True  # off: apply the single strategy that is expected to do best
     enable_tournament_selection: bool = True
-    selection_strategy: str = "tournament"  # tournament, roulette, rank or rl
+    selection_strategy: str = "tournament"  # tournament, roulette, rank, rl or optuna
     tournament_size: int = 3
     enable_adaptive_hybrid: bool = True  # learn how strategies do on each kind of module, and keep it on disk
     history_path: str | None = None  # where; None: the user's state directory
+    cache_path: str | None = None  # measurements that were made before are taken from here, new ones are put here
     enable_multi_objective_optimization: bool = True
     objective_weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
     enable_ensemble_optimization: bool = True  # pairs and longer ordered combinations

@@ -14,6 +14,7 @@ from torch import nn
 
 from treegym.errors import ConfigError
 from treegym.optimize import worker
+from treegym.optimize.cache import MeasurementCache, key_of
 from treegym.optimize.candidates import Candidate, copied
 from treegym.optimize.config import CoreConfig
 from treegym.optimize.delivery import Delivery
@@ -22,6 +23,7 @@ from treegym.optimize.fitness import OBJECTIVES, weights_of
 from treegym.optimize.generate import applicable, count_for, propose, proven
 from treegym.optimize.inputs import Inputs, fresh_inputs, guessed_inputs
 from treegym.optimize.measure import Task, check_module
+from treegym.optimize.optuna_search import OptunaSearch
 from treegym.optimize.report import as_text, result_of
 from treegym.optimize.search import Search
 from treegym.optimize.selector import CandidateSelector
@@ -64,7 +66,7 @@ class HybridOptimizationCore:
                 "treegym.optimization.create_hybrid_optimization_core"
             )
         self.candidate_selector = CandidateSelector(
-            method=self.config.selection,
+            method="rank" if self.config.selection == "optuna" else self.config.selection,
             tournament_size=self.config.tournament_size,
             weights=dict(zip(OBJECTIVES, self.weights.tolist(), strict=True)),
             seed=self.config.seed,
@@ -125,19 +127,32 @@ class HybridOptimizationCore:
         if (budget := self.config.time_budget) is not None:
             self.trials.deadline = start + max(budget - RESERVED, budget / 2)
         candidates = self.generate_optimization_candidates(original, source)
-        search = Search(self.trials, self.candidate_selector, self.tracker, self.kind, self.names, self._learn)
+        cached = self._cached(original) if self.config.cache_path is not None and self.task is None else None
+        kind = OptunaSearch if self.config.selection == "optuna" else Search
+        search = kind(self.trials, self.candidate_selector, self.tracker, self.kind, self.names, self._learn)
         if self.config.enable_candidate_selection:
             search.run(candidates, self.first)
         elif candidates:
             singles = [candidate for candidate in candidates if len(candidate.strategies) == 1]
             search.measure((singles or candidates)[:1])
         self.tracker.save()
+        if cached is not None:
+            made = {one.candidate.name: one.measurement for one in self.evaluated if one.measurement is not None}
+            cached[0].add(cached[1], made)
         optimized, chosen = self.trials.winner(delivery)
         found = result_of(
             self.trials, chosen, kind=self.kind, names=self.names, reasons=self.reasons, tracker=self.tracker
         )
         self._result = found | {"generated": [candidate.name for candidate in candidates]}
         return optimized, self._result
+
+    def _cached(self, original: nn.Module) -> tuple[MeasurementCache, str]:
+        """Tells the trials what was measured before; returns the file and the module's key in it."""
+        assert self.trials is not None
+        assert self.config.cache_path is not None
+        cache, key = MeasurementCache(self.config.cache_path), key_of(original, self.sample)
+        self.trials.known = cache.of(key)
+        return cache, key
 
     def report(self) -> str:
         """Returns what was tried on the last module, as a table for people."""

@@ -23,7 +23,7 @@ from treegym.optimize.candidates import ORIGINAL, Candidate, apply, combinations
 from treegym.optimize.fitness import fitness, scores, weights_of
 from treegym.optimize.strategies import STRATEGIES, compatible, ordered
 
-__all__ = ["BUNDLED", "main", "record_module"]
+__all__ = ["BUNDLED", "main", "processor", "record_module"]
 
 BUNDLED = Path(__file__).parent / "data" / "selection.json"
 FORMAT = 1
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     table: dict[str, Any] = {"format": FORMAT, "modules": []}
     if args.out.exists():
         table = json.loads(args.out.read_text())
-    table["machine"] = {"processor": _processor(), "system": platform.system()}
+    table["machine"] = {"processor": processor(), "system": platform.system()}
     for size in zoo.SIZES:
         for name in args.only or zoo.ZOO:
             key = (name, size)
@@ -152,7 +152,8 @@ def _short(value: Any) -> Any:
     return [_short(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of this machine's processor."""
     try:
         with open("/proc/cpuinfo") as file:
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")

@@ -63,6 +63,7 @@ class Trials:
         self.processes = config.processes or worker.processors()
         self.base_fitness = float(fitness(scores(1.0, 1.0, 1.0), weights))
         self.evaluated: list[Evaluated] = []
+        self.known: dict[str, Measurement] = {}  # what was measured before, by the candidate's name
         self.deadline = math.inf  # of `time.monotonic`: what is not measured by then is given up
         self.unconfirmed: dict[str, str] = {}  # winners that were none when measured once more, and why
         self._folder = tempfile.TemporaryDirectory(prefix="treegym-programs-")  # of back ends, each built once
@@ -71,7 +72,14 @@ class Trials:
         )
 
     def evaluate(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
-        """Measures candidates, each in a child process, side by side."""
+        """Measures candidates, each in a child process, side by side; those that are known are looked up."""
+        known = {one: self.known[one.name] for one in candidates if one.name in self.known}
+        measured = iter(self._measure_all([one for one in candidates if one not in known]))
+        found = [self._judged(one, known[one]) if one in known else next(measured) for one in candidates]
+        self.evaluated += found
+        return found
+
+    def _measure_all(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
         sample = self.source(self.config.seed)
 
         def work(candidate: Candidate) -> dict[str, Any]:
@@ -86,9 +94,7 @@ class Trials:
         left = max(1.0, self.deadline - time.monotonic())
         limits = replace(self.limits, seconds=min(left, self.limits.seconds))
         outcomes = worker.run_all(works, limits, at_once=self.processes, fork=worker.can_fork(self.original))
-        found = [self._found(candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
-        self.evaluated += found
-        return found
+        return [self._found(candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
 
     def allowed(self, found: Evaluated) -> bool:
         """Returns whether a candidate is surely better than the original, within the limits on accuracy and speed."""
@@ -142,6 +148,8 @@ class Trials:
     def _found(self, candidate: Candidate, outcome: worker.WorkResult) -> Evaluated:
         if outcome.result is None:
             return Evaluated(candidate, None, 0.0, outcome.reason)
-        m = Measurement.from_dict(outcome.result)
+        return self._judged(candidate, Measurement.from_dict(outcome.result), outcome.reason)
+
+    def _judged(self, candidate: Candidate, m: Measurement, reason: str = "") -> Evaluated:
         value = float(fitness(scores(m.speed.value, m.memory.value, m.accuracy.value), self.weights))
-        return Evaluated(candidate, m, value, outcome.reason)
+        return Evaluated(candidate, m, value, reason)

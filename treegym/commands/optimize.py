@@ -31,7 +31,9 @@ _STAGING = ".optimize."
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym optimize`."""
     parser.add_argument(
-        "module", nargs="?", help="what builds your module: my_module:build, file.py:build or zoo:NAME/SIZE"
+        "module",
+        nargs="*",
+        help="what builds your module: my_module:build, file.py:build or zoo:NAME/SIZE; or: merge CACHE CACHE...",
     )
     parser.add_argument(
         "--registry", metavar="MODULE:NAME", help="a mapping of names to build functions: all of them, one by one"
@@ -54,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategies", metavar="NAME,...", help="families or strategies to try; slow ones (compile) only by name"
     )
-    parser.add_argument("--selection", default="tournament", help="tournament, roulette, rank or rl")
+    parser.add_argument("--selection", default="tournament", help="tournament, roulette, rank, rl or optuna")
     parser.add_argument("--candidates", type=int, metavar="N", help="candidates to start from (default: 5 to 10)")
     parser.add_argument("--max-iterations", type=int, default=10, metavar="N", help="candidates measured at most")
     parser.add_argument(
@@ -68,6 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=int, default=8192, metavar="MB", help="memory a candidate may take")
     parser.add_argument("--history", metavar="FILE", help="strategy history (default: in your state directory)")
     parser.add_argument("--no-history", action="store_true", help="neither use nor write the history")
+    parser.add_argument(
+        "--cache", metavar="FILE", help="take measurements made before from here, put new ones here (see merge)"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write weights, recipe, result and plot here")
     parser.add_argument(
         "--export", metavar="KIND", help="write the winner as onnx, openvino or pt2, too; only what can be is tried"
@@ -76,17 +81,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Optimises a module, prints what was found and writes the winner; 0 also where nothing beat the original."""
-    if (args.module is None) == (args.registry is None):
+    if args.module[:1] == ["merge"] and len(args.module) > 2:
+        return _merge([Path(name) for name in args.module[1:]])
+    if len(args.module) + (args.registry is not None) != 1:
         raise ConfigError("name one module (my_module:build), or several with --registry my_package:registry")
     config = _config(args)  # wrong settings are told before anything heavy is loaded
     if args.registry is not None:
         return _run_registry(args, config)
     with contextlib.redirect_stdout(sys.stderr):  # what a user's build function prints is not the result
-        result, written = _optimise(args, config, args.module, args.out)
+        result, written = _optimise(args, config, args.module[0], args.out)
     if args.json:
         say(json.dumps({**result, "files": [str(path) for path in written]}))
         return 0
     _show(result, written)
+    return 0
+
+
+def _merge(paths: list[Path]) -> int:
+    """Puts the measurements of several files into the first."""
+    from treegym.optimize.cache import merge
+
+    say(f"{paths[0]} holds {merge(paths[0], paths[1:])} measurements now")
     return 0
 
 
@@ -127,6 +142,7 @@ def _config(args: argparse.Namespace) -> CoreConfig:
         "megabytes": args.megabytes,
         "enable_adaptive_hybrid": not args.no_history,
         "history_path": args.history,
+        "cache_path": args.cache,
         "seed": args.seed,
     }
     if args.objective is not None:
