@@ -66,7 +66,7 @@ class Delivery:
             save = functools.partial(save_weights, self.folder, original, optimised, source(0), holds=holds)
             try:
                 if isinstance(optimised, Engine) and worker.can_fork():  # in a child: it starts a library's threads
-                    saved = worker.run(lambda save=save: {"path": str(save())}, limits)
+                    saved = worker.run(functools.partial(_saved, save), limits)
                     if saved.result is None:
                         return saved
                 else:
@@ -110,6 +110,10 @@ class Delivery:
                 return False, worker.WorkResult(None, f"a fresh process failed with it: {last}")
             found = json.loads((folder / _VERDICT).read_text())
         return found["rebuilt"], worker.WorkResult(found["result"], found["reason"])
+
+
+def _saved(save: Callable[[], Path]) -> dict[str, Any]:
+    return {"path": str(save())}
 
 
 def main(folder: Path) -> None:

@@ -36,8 +36,8 @@ class OptunaSearch(Search):
             constraints_func=lambda trial: (trial.user_attrs["violation"],),
         )  # fmt: skip
         study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
-        for candidate in dict.fromkeys([*first, *candidates]):
-            study.enqueue_trial(self._parameters(candidate))
+        for known in dict.fromkeys([*first, *candidates]):
+            study.enqueue_trial(self._parameters(known))
         seen: set[Candidate] = set()
         misses = 0
         while len(trials.evaluated) < config.max_iterations and time.monotonic() < trials.deadline and misses < MISSES:
