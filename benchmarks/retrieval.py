@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import cpu_seconds, emit, interleaved, mean_interval, median_ratio, parse, table
+from common import emit, mean_interval, parse, table
 
 from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.envs.token_tree.grow.retrieving import Retrieval
@@ -25,7 +25,7 @@ from treegym.iterate.evaluate import evaluate_model
 from treegym.iterate.imitate import correct_paths, imitate
 from treegym.models.embeddings import WordEmbedder, load_embedder
 from treegym.models.loading import load_model
-from treegym.models.passages import Passage, read_passages
+from treegym.models.passages import read_passages
 from treegym.models.retrieval import Retriever, RetrieverSettings
 from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.rewards.answers import AnswerRule
@@ -73,6 +73,7 @@ READING = PromptFormat(
     form="few-shot", template="{prompt}\nAnswer:", stops=("\n",), examples=tuple((f"{t}\n{q}", a) for q, a, t in SHOTS)
 )
 TEACHERS = {"gemma3-270m": "gemma3-270m", "smollm2-reading": "smollm2"}
+PLACES, PASSES, BATCH = 4, 8, 16
 SETTINGS = GrowSettings(mode="answers", max_tokens=6, max_nodes=40, shard=64)
 
 
@@ -108,23 +109,24 @@ def accuracy(model: Any, roots: Sequence[Root]) -> float:
     return float(evaluate_model(model, prompts, max_tokens=6, form=FORM)["accuracy"])
 
 
-def trained(tree: TokenTree, steps: int, seed: int) -> Any:
-    """Returns a fresh primary after supervised steps on the right answers of a tree, as it is asked itself."""
+def trained(tree: TokenTree, seed: int) -> Any:
+    """Returns a fresh primary after passes over the right answers of a tree, put as it is asked itself."""
     model = load_model("smollm2", device="cpu", dtype="float32")
     model.model.requires_grad_(True)
     if not reachable(tree).any():
         return model  # there is nothing to learn from
     world = TreeWorld(tree, split="train", max_tokens=SETTINGS.max_tokens)
     examples = correct_paths(world, range(tree.num_roots), seed=seed)
-    imitate(model.model, examples, steps=steps, batch=16, learning_rate=1e-4, seed=seed)
+    steps = PASSES * -(-len(examples) // BATCH)
+    imitate(model.model, examples, steps=steps, batch=min(BATCH, len(examples)), learning_rate=1e-4, seed=seed)
     return model
 
 
-def run(seed: int, *, places: int, steps: int, models: dict[str, Any]) -> dict[str, float]:
+def run(seed: int, *, models: dict[str, Any]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "facts").mkdir()
-        asked, again = fact_base(folder / "facts", places, seed)
+        asked, again = fact_base(folder / "facts", PLACES, seed)
         passages = read_passages(folder / "facts")
         found: dict[str, float] = {"seed": seed, "primary before": accuracy(models["primary"], again)}
         for by, embedder in {"words": WordEmbedder([p.text for p in passages]), "minilm": models["minilm"]}.items():
@@ -145,8 +147,8 @@ def run(seed: int, *, places: int, steps: int, models: dict[str, Any]) -> dict[s
         for number, teacher in enumerate(TEACHERS, start=1):
             found[f"{teacher} alone"], found[f"{teacher} reads"] = said_by(without, number), said_by(grown, number)
         found["any alone"], found["any reads"] = (float(np.mean(reachable(tree))) for tree in (without, grown))
-        found["trained without"] = accuracy(trained(without, steps, seed), again)
-        found["trained with"] = accuracy(trained(grown, steps, seed), again)
+        found["trained without"] = accuracy(trained(without, seed), again)
+        found["trained with"] = accuracy(trained(grown, seed), again)
     return found
 
 
@@ -154,32 +156,6 @@ def reachable(tree: TokenTree) -> np.ndarray:
     """Returns for each prompt whether a right end is in its tree ``[R] bool``."""
     ends = np.flatnonzero(tree.verdict >= 0.5)
     return np.isin(np.arange(tree.num_roots), tree.root_of(ends))
-
-
-def search_times(count: int) -> dict[str, float]:
-    """Returns CPU seconds for 100 questions by exact search and by faiss's cells, and how often the nearest agrees."""
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((count + 100, 384), dtype=np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    class Drawn:
-        name = "drawn"
-
-        def embed(self, texts: Sequence[str]) -> np.ndarray:
-            return vectors[[int(text) for text in texts]]
-
-    passages = [Passage("drawn", place, str(place)) for place in range(count)]
-    asked = vectors[:100] + 0.05 * vectors[count:]
-    sides = {"exact": Retriever(passages, Drawn()), "cells": Retriever(passages, Drawn(), exact=count - 1)}  # type: ignore[arg-type]
-    times = interleaved(
-        {name: lambda side=side: side.nearest(asked, 3) for name, side in sides.items()}, rounds=3, clock=cpu_seconds
-    )  # type: ignore[misc]
-    agree = float(np.mean(sides["exact"].nearest(asked, 1)[0] == sides["cells"].nearest(asked, 1)[0]))
-    return {
-        "exact_s": min(times["exact"]),
-        "exact_over_cells": median_ratio(times["exact"], times["cells"]),
-        "agree": agree,
-    }
 
 
 def main() -> None:
@@ -194,18 +170,17 @@ def main() -> None:
         view = copy.copy(models["primary"] if base == "smollm2" else load_model(base, device="cpu"))
         view.name = name
         models["teachers"].append(view)
-    rows = [
-        run(seed, places=4 if args.quick else 16, steps=8 if args.quick else 80, models=models)
-        for seed in range(1 if args.quick else 5)
-    ]
-    print(table(rows), flush=True)
+    rows = []
+    for seed in range(1 if args.quick else 5):
+        rows.append(run(seed, models=models))
+        print(table(rows[-1:]), flush=True)
     figures = {}
     for name in [name for name in rows[0] if name != "seed"]:
         values = [row[name] for row in rows]
         low, high = mean_interval(values)
         figures[name.replace(" ", "_")] = float(np.mean(values))
         print(f"{name}: {np.mean(values):.3f} ({low:.3f} to {high:.3f})")
-    emit("retrieval", figures | search_times(10_000 if args.quick else 200_000), rows)
+    emit("retrieval", figures, rows)
 
 
 if __name__ == "__main__":

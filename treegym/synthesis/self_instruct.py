@@ -144,6 +144,7 @@ def self_instruct(
         rows = _answered(fresh, answerer or writer, screens, settings, seed, made.refused)
         for row in rows:
             made.rows.append({**row, "round": number_ + 1, "by": writer.model.name})
+        made.refused = +made.refused  # without reasons that were never given
         report({"round": number_ + 1, "prompts": len(made.rows), "refused": dict(made.refused)})
     return made
 
