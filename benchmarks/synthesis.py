@@ -3,8 +3,7 @@
     python benchmarks/synthesis.py PROMPTS.jsonl    # what `treegym data self-instruct` wrote (docs/data.md)
 
 The bundled primary learns by PPO on as many tokens of three prompt sets: the seeds again and again, what was written
-from them, and fresh prompts of the suite, as many. SmolLM2 answers questions in English and revises its answers by one
-principle (`make real`).
+from them, and fresh prompts of the suite, as many.
 """
 
 from __future__ import annotations
@@ -20,14 +19,12 @@ from common import emit, mean_interval, table
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.iterate import IterateSettings, iterate
 from treegym.models import load_model
-from treegym.models.tokens.prompt_format import PromptFormat
-from treegym.rewards.answers import AnswerRule
 from treegym.rewards.judge.term import Judge
-from treegym.synthesis import Writer, constitution, preferences
+from treegym.synthesis import Writer, preferences
 from treegym.synthesis.preferences import Verified
 from treegym.tree.roots import Root
 
-SEEDS, SEED_PROMPTS, TOKENS = 5, "bundled:train=32", 120_000
+SEEDS, SEED_PROMPTS, TOKENS = 5, "bundled:train=32", 20_000
 
 
 def learned(prompts: str, seed: int, folder: Path) -> float:
@@ -53,22 +50,6 @@ def judged(seed: int) -> dict[str, float]:
     return {"pairs": len(pairs), "apart": len(apart), "of_which_verified": len(both), "agree": float(np.mean(both))}
 
 
-def revised() -> dict[str, float]:
-    """Returns how long answers of SmolLM2 are, and how many hold what is right, before and after a revision."""
-    prompts = load_prompts("english")
-    asked = [root for root in prompts.roots if root.split == "test"]
-    form = PromptFormat(form="chat", system="")
-    writer = Writer(load_model("smollm2"), form=form, max_tokens=48)
-    pairs, apart = constitution(asked, writer, ["Give the answer in as few words as possible."])
-    rule, reference = AnswerRule("contains"), {root.prompt: root.answer for root in asked}
-    kept = {"changed": len(pairs) / len(asked), "tokens_written": float(writer.costs.written)}
-    for name, field in (("before", "rejected"), ("after", "chosen")):
-        rows = [*pairs, *apart]
-        kept[f"words_{name}"] = float(np.mean([len(row[field].split()) for row in rows]))
-        kept[f"right_{name}"] = float(np.mean([rule.right(row[field], reference[row["prompt"]]) for row in rows]))
-    return kept
-
-
 def main() -> None:
     written = load_prompts(sys.argv[1])
     seeds = load_prompts(SEED_PROMPTS)
@@ -85,13 +66,13 @@ def main() -> None:
         for seed in range(SEEDS):
             reached = {name: learned(source, seed, folder / f"{name}-{seed}") for name, source in sources.items()}
             rows.append({"seed": seed, **reached, **judged(seed)})
-    print(table(rows), flush=True)
+            print(table(rows[-1:]), flush=True)
     figures = {"prompts_written": float(len(written.roots))}
     for name in [name for name in rows[0] if name != "seed"]:
         values = [float(row[name]) for row in rows]
         figures[name] = float(np.mean(values))
         print(f"{name}: {np.mean(values):.3f} ({mean_interval(values)[0]:.3f} to {mean_interval(values)[1]:.3f})")
-    emit("synthesis", figures | revised(), rows)
+    emit("synthesis", figures, rows)
 
 
 if __name__ == "__main__":
