@@ -51,6 +51,7 @@ BARS: dict[str, dict[str, str]] = {
         "worst_ratio_b256": "5", "worst_ratio_b64": "5", "worst_ratio_b8": "2", "worst_ratio_b1": "1.2",
         "closed_sims_per_s": "6e6", "two_core_speedup": "1.7", "over_c": "<1.5", "cost_growth_128_12800": "<2",
         "bytes_per_slot": "<20", "bytes_per_node": "<32", "model_overhead": "<0.05",
+        "session_bytes_per_node": "<200", "session_pace_1e6_over_1e4": "0.5",
     },
     "search_quality": {},
     "real_training": {"train_vs_trl": "2", "train_memory_vs_trl": "<0.5"},

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,12 @@ def value_by_depth(tree: TokenTree, reward: np.ndarray, roots: np.ndarray) -> np
     return (total / np.maximum(weight, 1e-9))[depth].astype(np.float32)
 
 
-def answers(world: ClosedTree, roots: np.ndarray, method: str, budget: int) -> tuple[np.ndarray, bool]:
-    """Returns the end that is written from each root, int64, and whether every search left some of its budget."""
-    at, alive, spare = roots.astype(np.int64), np.ones(len(roots), bool), True
+def answers(world: ClosedTree, roots: np.ndarray, method: str, budget: int) -> tuple[np.ndarray, bool, float]:
+    """Returns the end that is written from each root, int64, whether every search left some of its budget, and tokens.
+
+    A token is one state judged: what an answer cost at most, on average.
+    """
+    at, alive, spare, tokens = roots.astype(np.int64), np.ones(len(roots), bool), True, 0
     options: dict[str, Any] = {"gumbel_scale": 0.0} if method in IN_KERNEL else {}
     for move in range(200):
         if not alive.any():
@@ -83,10 +87,11 @@ def answers(world: ClosedTree, roots: np.ndarray, method: str, budget: int) -> t
         streams = {} if method == "greedy" else {"root_ids": here}
         found = world.search(at[here], method=method, num_simulations=budget, seed=move, **options, **streams)
         spare = spare and found.simulations < budget
+        tokens += found.simulations * len(here)
         after = world.step(at[here], found.action)
         at[here] = after.states
         alive[here] = ~after.terminated
-    return at, spare
+    return at, spare, tokens / len(roots)
 
 
 class Bundled:
@@ -132,22 +137,24 @@ class Bundled:
         """Returns whether answers are right, bool."""
         return self.verdict[ended] >= 0.5
 
-    def measure(self, sees: str, budgets: tuple[int, ...]) -> list[dict[str, Any]]:
-        """Returns a row for each method and budget."""
+    def measure(
+        self, sees: str, budgets: tuple[int, ...], methods: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns a row for each method (all unless given) and budget."""
         reward, rows = self.told[sees], []
         value = value_by_depth(self.tree, reward, self.training)
         world, by_similarity = (self.world(reward, value=value, policy=p) for p in (None, self.similarity))
         highest = self.verdict[self.best(self.verdict, self.roots)]
-        for method in ("optimum", *names()):
+        for method in ("optimum", *(names() if methods is None else methods)):
             before: np.ndarray | None = None
-            ended, spare, start = self.best(reward, self.roots), False, time.process_time()
+            ended, spare, tokens, start = self.best(reward, self.roots), False, 0.0, time.process_time()
             for budget in budgets:
                 if before is not None and (method in ("optimum", *NO_BUDGET)):
                     continue
                 if method != "optimum" and not spare:  # else a larger budget changes nothing
                     if method not in IN_KERNEL and budget > PYTHON_LIMIT:
                         continue
-                    ended, spare = answers(
+                    ended, spare, tokens = answers(
                         by_similarity if method == "similarity" else world, self.roots, method, budget
                     )
                     spare = spare and method in CHARGED
@@ -158,6 +165,7 @@ class Bundled:
                         "planner_sees": sees,
                         "method": method,
                         "simulations": budget,
+                        "tokens": tokens,
                         "accuracy": float(correct.mean()),
                         "error": float(correct.std() / math.sqrt(len(correct))),
                         "regret": float((highest - self.verdict[ended]).mean()),

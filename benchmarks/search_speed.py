@@ -199,6 +199,51 @@ def memory_figures() -> dict[str, float]:
     return {"bytes_per_slot": float(slot), "bytes_per_node": float(node)}
 
 
+def large_session(quick: bool) -> dict[str, float]:
+    """Returns what a session of many simulations takes: bytes per node (8 of them its state), and its pace.
+
+    One root, 8 actions, 64 leaves per call, judged by tables; the pace at 1,000,000 simulations (100,000 in a smoke
+    run) over that at 10,000, the best of three turns each.
+    """
+    from treegym.search import Evaluation, Options, Session, Transition
+
+    rng = np.random.default_rng(0)
+    logits, value = rng.normal(size=(4096, 8)).astype(np.float32), rng.normal(size=4096).astype(np.float32)
+
+    class Tables:
+        num_actions = 8
+
+        def expand(self, states: np.ndarray) -> Any:
+            return Evaluation(logits[states % 4096], value[states % 4096], np.ones((len(states), 8), np.bool_))
+
+        def step(self, states: np.ndarray, actions: np.ndarray) -> Any:
+            after = (states * 8 + actions + 1) * 2654435761 % (1 << 40)
+            return Transition(after, np.zeros(len(states), np.float32), np.zeros(len(states), np.bool_))
+
+    def run(simulations: int) -> tuple[Any, float]:
+        session = Session(
+            Tables(), np.array([1]), method="puct", num_simulations=simulations, options=Options(leaves=64)
+        )
+        return session, simulations / cpu_seconds(session.run)
+
+    many = 100_000 if quick else 1_000_000
+    run(1000)
+    rates: dict[int, list[float]] = {10_000: [], many: []}
+    for _ in range(3):
+        for simulations in rates:
+            rates[simulations].append(run(simulations)[1])
+    before = _resident()
+    kept = run(many)
+    figures = {"session_bytes_per_node": (_resident() - before) / many}
+    assert kept[0].calls > 1  # held until its memory was read
+    return figures | {"session_pace_1e6_over_1e4": max(rates[many]) / max(rates[10_000])}
+
+
+def _resident() -> int:
+    """Returns the memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def model_overhead(quick: bool) -> float:
     """Returns the share of time that search takes beside a language model of 10 million parameters as evaluator."""
     import torch
@@ -245,7 +290,7 @@ def main() -> None:
     """Runs the benchmark."""
     arguments = parse(__doc__ or "")
     figures, cells = closed_figures(arguments.quick)
-    figures |= memory_figures()
+    figures |= memory_figures() | large_session(arguments.quick)
     figures["model_overhead"] = model_overhead(arguments.quick)
     print(table(cells), "\n")
     if not PEERS.exists():

@@ -18,13 +18,15 @@ from treegym.search.kernels import batch, summary
 from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import call, new_out, new_roots, root_ids_of, root_noise
-from treegym.search.saved import check_room, check_roots, check_trees
+from treegym.search.saved import check_room, check_roots, check_trees, depths
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult
 from treegym.search.told import SLOT, UNTOLD, Chances, Leaves, Told, Way, checked, join, with_chances
 from treegym.search.tree import CHANCE, TERMINAL, Nodes, allocate
 
 __all__ = ["Planner"]
+
+_BELOW = 3  # entries of a path below the deepest node: a move, what it comes to, and one that is never used
 
 
 class Planner:
@@ -67,6 +69,7 @@ class Planner:
         self.capacity = self._most_new + 1
         self.trees: Nodes = allocate(self.size, self.capacity, self._slots)
         self.roots = new_roots(self.root_ids, self.num_actions)
+        self._deepest = 0  # how far below its root a node lies at most
         self._prepare()
         self.plant(np.arange(self.size), root)
         self.start()
@@ -117,13 +120,19 @@ class Planner:
         )
         self.budget = np.full(self.size, self.num_simulations, np.int32)
         most = self.size * options.leaves
-        depth = min(self.capacity, self.settings.max_depth) + 2
-        self._way = Way(np.zeros((2, most, depth), np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
+        self._way = Way(np.zeros((2, most, 0), np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
+        self._make_room()
         self._owners, self._plain = self._way.owners, is_plain(self.settings)
         self._count = np.zeros(1, np.int64)
         self._waiting = 0
         self._buffer: Told | None = None
         self.evaluations = np.zeros(self.size, np.int64)  # [B], evaluations told so far, the root's not counted
+
+    def _make_room(self) -> None:
+        """Makes paths long enough for a leaf below the deepest node, twice over: few trees get as deep as they can."""
+        longest = self._deepest + _BELOW
+        if self._way.paths.shape[2] < longest:
+            self._way = self._way._replace(paths=np.zeros((2, len(self._way.lengths), 2 * longest), np.int32))
 
     @property
     def simulations(self) -> int:
@@ -135,12 +144,14 @@ class Planner:
         if self._waiting:
             raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
         self._draws = self.roots.draws.copy()
+        self._make_room()
         most = self.options.leaves
         gather = batch.gather(self.settings.rule, self._plain)
         given = (self.trees, self.roots, self.settings, self.budget, most, self._scores, self._way, self._count)
         call(gather, "planner", *given)
         count = self._waiting = int(self._count[0])
         rows, way = np.arange(count), self._way
+        self._deepest = max(self._deepest, int(way.lengths[:count].max(initial=0)) + (self.options.outcomes > 0))
         last = way.lengths[:count] - 1
         owners = self._owners[:count]
         node, slot = way.paths[0, rows, last], way.paths[1, rows, last] & SLOT
@@ -316,6 +327,7 @@ class Planner:
                 room[...] = saved
         check_trees(planner.trees, used, num_actions, raw=planner._mode & MODE_RAW > 0)
         carried = check_roots(planner.trees, planner.roots, num_simulations, arrays)
+        planner._deepest = int(depths(planner.trees, used).max())
         planner._prepare()
         planner._settle(carried + 1)
         planner.budget[:] = arrays["budget"]

@@ -20,7 +20,7 @@ from treegym.search.kernels.walk import Settings
 __all__ = [
     "TREE_RULES",
     "Options",
-    "considered_visits",
+    "halving_phases",
     "halving_table",
     "is_plain",
     "kernel_settings",
@@ -137,30 +137,31 @@ def _options(changes: tuple[tuple[str, Any], ...], types: tuple[type, ...] = ())
     return Options(**dict(changes))
 
 
-def considered_visits(actions: int, simulations: int) -> list[int]:
-    """Returns, for each simulation, how many visits an action must have to be considered by sequential halving.
+def halving_phases(actions: int, simulations: int) -> list[tuple[int, int, int]]:
+    """Returns the phases of sequential halving: for each its first simulation, the visits considered, the survivors.
 
     A survivor gets max(1, floor(S / (ceil(log2 m) m_now))) visits per phase; then m_now <- max(2, floor(m_now / 2)).
-    Karnin et al. 2013, http://proceedings.mlr.press/v28/karnin13.html
+    Karnin et al. 2013, http://proceedings.mlr.press/v28/karnin13.html. In simulation s of phase (first, visits, m_now)
+    those survivors are considered that have been visited visits + floor((s - first) / m_now) times.
     """
     if actions <= 1:
-        return list(range(simulations))
+        return [(0, 0, 1)] if simulations else []
     phases = (actions - 1).bit_length()  # ceil(log2 m), exactly
-    sequence: list[int] = []
-    visits, alive = 0, actions
-    while len(sequence) < simulations:
+    found: list[tuple[int, int, int]] = []
+    first, visits, alive = 0, 0, actions
+    while first < simulations:
+        found.append((first, visits, alive))
         extra = max(1, simulations // (phases * alive))
-        for _ in range(extra):
-            sequence.extend([visits] * alive)
-            visits += 1
-        alive = max(2, alive // 2)
-    return sequence[:simulations]
+        first, visits, alive = first + extra * alive, visits + extra, max(2, alive // 2)
+    return found
 
 
 def halving_table(actions: int, simulations: int) -> np.ndarray:
-    """Returns `considered_visits` of 0 to `actions` actions, int32 [actions + 1, simulations]."""
-    rows = [considered_visits(m, simulations) for m in range(actions + 1)]
-    return np.asarray(rows, np.int32).reshape(actions + 1, simulations)
+    """Returns `halving_phases` of 0 to `actions` actions, int32 [actions + 1, phases, 3], closed by HALVING_OVER."""
+    rows = [halving_phases(m, simulations) for m in range(actions + 1)]
+    over = (simulations, codes.HALVING_OVER, codes.MANY)
+    longest = max(map(len, rows)) + 1
+    return np.array([row + [over] * (longest - len(row)) for row in rows], np.int32)
 
 
 def seed_bits(seed: int) -> int:

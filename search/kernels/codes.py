@@ -14,6 +14,7 @@ __all__ = [
     "FIRST_PARENT",
     "HALVING_OVER",
     "INSTEAD",
+    "MANY",
     "MODE_PLAIN",
     "MODE_RAW",
     "MODE_SORTED",
@@ -44,6 +45,7 @@ MODE_PLAIN, MODE_SORTED, MODE_RAW = 0, 1, 2
 
 # Of the new visits that sequential halving considers next at a root: there are none.
 HALVING_OVER = -1
+MANY = 2**30  # more than there are simulations
 
 # An entry of a path below this bit is the slot that was walked; above it, one more than the solved slot that the rule
 # chose and that is counted in its place, 0 where the rule chose what was walked.

@@ -260,8 +260,11 @@ def _is_known(tree, node, slot):
 @inlined
 def considered_next(width, settings, done):
     """Returns the new visits of the root's children that sequential halving considers next, or HALVING_OVER."""
-    table = settings.halving
-    return table[min(width, table.shape[0] - 1), done] if done < table.shape[1] else np.int32(HALVING_OVER)
+    phases = settings.halving[min(width, settings.halving.shape[0] - 1)]
+    at = 0
+    while at + 1 < len(phases) and phases[at + 1, 0] <= done:
+        at += 1
+    return phases[at, 1] + np.int32(done - phases[at, 0]) // phases[at, 2]
 
 
 @inlined

@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     outcomes: int
     seed: int
     explore: np.ndarray  # [S + 2] float32, sqrt(N) C(N) of PUCT by visits of the node
-    halving: np.ndarray  # [M + 1, S] int32, visits considered by (actions considered, simulation)
+    halving: np.ndarray  # [M + 1, P, 3] int32, phases of sequential halving by actions considered
 
 
 class Root(NamedTuple):

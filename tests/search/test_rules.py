@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -10,18 +11,32 @@ import pytest
 
 from treegym.errors import ConfigError
 from treegym.search import Evaluation, Options, Planner, search
-from treegym.search.settings import considered_visits, halving_table
+from treegym.search.kernels.codes import HALVING_OVER, MANY
+from treegym.search.settings import halving_phases, halving_table
 from treegym.search.tree import allocate, bytes_used
 
 
 def test_sequential_halving_by_hand() -> None:
     # 4 considered, 16 simulations: ceil(log2 4) = 2 phases; 16 // (2 * 4) = 2 visits each, then 16 // (2 * 2) = 4 each
-    expected = [int(c) for c in "0000 1111 2233 4455".replace(" ", "")]
-    assert considered_visits(4, 16) == expected
+    assert halving_phases(4, 16) == [(0, 0, 4), (8, 2, 2)]
+    assert considered(4, 16) == [int(c) for c in "0000 1111 2233 4455".replace(" ", "")]
     # 3 considered, 8 simulations: 8 // (2 * 3) = 1 visit each of 3, then 8 // (2 * 2) = 2 visits each of 2, and on
-    assert considered_visits(3, 8) == [0, 0, 0, 1, 1, 2, 2, 3]
-    assert considered_visits(1, 3) == [0, 1, 2]
-    assert halving_table(2, 4).tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 0, 1, 1]]
+    assert considered(3, 8) == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert considered(1, 3) == [0, 1, 2]
+    over = [4, HALVING_OVER, MANY]
+    assert halving_table(2, 4).tolist() == [[[0, 0, 1], over], [[0, 0, 1], over], [[0, 0, 2], over]]
+    assert halving_table(0, 0).tolist() == [[[0, HALVING_OVER, MANY]]]
+
+
+def considered(actions: int, simulations: int) -> list[int]:
+    """What survivors of sequential halving must have been visited in each simulation."""
+    phases = [*halving_phases(actions, simulations), (simulations, 0, 1)]
+    pairs = itertools.pairwise(phases)
+    return [
+        visits + (s - first) // alive
+        for (first, visits, alive), (then, *_) in pairs
+        for s in range(first, min(then, simulations))
+    ]
 
 
 def planted(
