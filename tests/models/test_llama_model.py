@@ -5,6 +5,9 @@ import pytest
 
 from treegym.errors import BackendError, ConfigError, DataError
 from treegym.models.backends import BACK_ENDS, back_end_of, open_model
+from treegym.models.base import Embeds, able
+from treegym.models.local import llama_model
+from treegym.models.tree_scores import Trie
 
 
 def test_names_of_back_ends() -> None:
@@ -31,6 +34,18 @@ def test_only_gguf_files(tmp_path) -> None:
         open_model(f"llama:{tmp_path / 'broken.gguf'}")
 
 
+def test_slots_go_down_contexts_that_begin_alike(monkeypatch) -> None:
+    """Two slots, two texts with two contexts each and one more: what is asked at once begins with different tokens.
+
+    Sorted, they are (1), (1, 2), (5), (5, 6), (5, 7): the first slot takes three of them, the second two.
+    """
+    monkeypatch.setattr(llama_model, "SLOTS", 2)
+    contexts = [[5, 6], [1], [5, 7], [5], [1, 2]]
+    asked = [contexts[row] for row in llama_model._walk(contexts)]
+    assert asked == [[1], [5, 6], [1, 2], [5, 7], [5]]
+    assert llama_model._walk([]) == []
+
+
 @pytest.mark.real
 def test_it_agrees_with_transformers_on_the_same_weights() -> None:
     theirs, ours = open_model("llama:smollm2"), open_model("smollm2", dtype="float32")
@@ -46,6 +61,7 @@ def test_it_agrees_with_transformers_on_the_same_weights() -> None:
     sampled = [theirs.generate(contexts, max_new_tokens=4, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
     assert sampled[0] == sampled[1] != sampled[2]
     with pytest.raises(BackendError, match="no hidden states"):
-        theirs.embed(contexts)
+        theirs.score_trees([Trie([contexts[0], [*contexts[0], 1]]).branches], hidden=True)
+    assert not able(theirs, Embeds)
     with pytest.raises(ConfigError, match="tokens"):
         theirs.generate([[5] * 9000], max_new_tokens=1)
