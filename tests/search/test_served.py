@@ -60,7 +60,7 @@ def test_a_server_gives_what_the_model_gives_whatever_fails_on_the_way(example: 
             return world.judged(offers, proposed)
 
         running = Continuous(
-            world, method="puct", num_simulations=24, places=3, options=options, attempts=50, deadline=3.0
+            world, method="puct", num_simulations=24, places=3, options=options, attempts=50, deadline=1.0
         )
         running.add(roots_of(world, model))
         found = asyncio.run(drive(running, evaluate, concurrency=3, together=together))
