@@ -28,7 +28,7 @@ CALIBRATION = 16  # inputs from which ranges are taken
 JUDGED = 3  # inputs on which errors are measured
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the largest number: shares that are tried as the end of the range
 KEPT = 4096  # numbers of each call that ranges are fitted to
-RATE = 1e-4  # of Adam, falling to 0
+RATE = 0.01  # of Adam, falling to 0: in steps of the rounding, so that each layer moves by what its weights can show
 ROOM = 0.8  # of the limit that may be spent: other inputs err more
 
 
@@ -134,8 +134,13 @@ def fine_tune(module: nn.Module, made: nn.Module, sample: Arguments, given: Give
     if given.inputs is None:
         raise NotApplicable("training takes a function that makes fresh inputs")
     layers = {name: layer for name, layer in made.named_modules() if isinstance(layer, RoundedLayer)}
-    learned = [x for name, layer in layers.items() for x in layer.train_on(module.get_submodule(name).weight)]  # type: ignore[arg-type]
-    optimiser = torch.optim.Adam(learned, lr=RATE)
+    optimiser = torch.optim.Adam(
+        {
+            "params": layer.train_on(module.get_submodule(name).weight),  # type: ignore[arg-type]
+            "lr": RATE * float(layer.scale.mean()),
+        }
+        for name, layer in layers.items()
+    )
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
     inputs = given.samples(sample, steps)
     with _plain_attention():
