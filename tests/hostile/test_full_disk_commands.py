@@ -23,21 +23,7 @@ assert _spec.loader is not None
 _spec.loader.exec_module(faulty)
 
 EVERY = int(os.environ.get("TREEGYM_HOSTILE_EVERY", "9"))
-SUITE = """
-name = "one"
-seeds = [0]
-checkpoints = 1
-[budget]
-env_steps = 60
-[[envs]]
-name = "tiny"
-id = "TokenTree-v0"
-num_envs = 4
-kwargs = { tree = "synthetic:roots=20,depth=3,branching=3,difficulty=0.2,seed=0" }
-[[agents]]
-name = "greedy"
-agent = "greedy_prior"
-"""
+SUITE = Path(__file__).with_name("one.toml")
 MODULE = """
 import torch
 
@@ -60,9 +46,8 @@ def names(folder: Path) -> set[str]:
 @pytest.mark.timeout(4000)
 def test_every_write_point_of_bench(tmp_path: Path, capsys: Any) -> None:
     """The command's own process; `test_every_write_point_of_a_benchmark` is about its workers."""
-    (tmp_path / "one.toml").write_text(SUITE)
     out = tmp_path / "work" / "out"
-    words = ["bench", "--suite", str(tmp_path / "one.toml"), "--out", str(out), "--workers", "1"]
+    words = ["bench", "--suite", str(SUITE), "--out", str(out), "--workers", "1"]
 
     def run(failing: int | None) -> tuple[int, Any, str]:
         with faulty.FaultyFiles(tmp_path / "work", failing).at_work() as faults:

@@ -16,21 +16,7 @@ import pytest
 
 from treegym.__main__ import main
 
-SUITE = """
-name = "one"
-seeds = [0]
-checkpoints = 1
-[budget]
-env_steps = 60
-[[envs]]
-name = "tiny"
-id = "TokenTree-v0"
-num_envs = 4
-kwargs = { tree = "synthetic:roots=20,depth=3,branching=3,difficulty=0.2,seed=0" }
-[[agents]]
-name = "greedy"
-agent = "greedy_prior"
-"""
+SUITE = Path(__file__).with_name("one.toml")
 MODULE = """
 import torch
 
@@ -52,7 +38,7 @@ SLOW = {
              "--judge", "none", "--mode", "answers", "--threads", "1", "--quiet", "--out", "{to}/x.tree"],
     "iterate": ["iterate", "--rounds", "1", "--algorithm", "expert", "--simulations", "2", "--evaluate",
                 "bundled:test=4", "--epochs", "1", "--max-tokens", "8", "--out", "{to}/out"],
-    "bench": ["bench", "--suite", "{from}/one.toml", "--out", "{to}/out", "--workers", "1"],
+    "bench": ["bench", "--suite", str(SUITE), "--out", "{to}/out", "--workers", "1"],
     "optimize": ["optimize", "{from}/mine.py:build", "--out", "{to}/out", "--no-history", "--measure", "0.02",
                  "--max-iterations", "1", "--candidates", "1", "--processes", "1", "--strategies", "inplace"],
     "train-reward": ["train-reward", "--out", "{to}/rm", "--epochs", "1", "--model", "tiny-complete"],
@@ -71,12 +57,11 @@ def sources(tmp_path_factory: Any) -> Path:
     from treegym.envs.token_tree.world import load_tree
 
     folder: Path = tmp_path_factory.mktemp("sources")
-    (folder / "one.toml").write_text(SUITE)
     (folder / "mine.py").write_text(MODULE)
     load_tree(None).save(folder / "t.tree")
     lines = (f'{{"prompt": "{i}+1=", "text": "{i + 1}", "answer": "{i + 1}"}}\n' for i in range(1000))
     (folder / "rollouts.jsonl").write_text("".join(lines))
-    assert main(["bench", "--suite", str(folder / "one.toml"), "--out", str(folder / "bench"), "--workers", "1"]) == 0
+    assert main(["bench", "--suite", str(SUITE), "--out", str(folder / "bench"), "--workers", "1"]) == 0
     return folder
 
 

@@ -18,21 +18,7 @@ assert _spec is not None
 faulty: Any = importlib.util.module_from_spec(_spec)
 assert _spec.loader is not None
 _spec.loader.exec_module(faulty)
-SUITE = """
-name = "one"
-seeds = [0]
-checkpoints = 1
-[budget]
-env_steps = 60
-[[envs]]
-name = "tiny"
-id = "TokenTree-v0"
-num_envs = 4
-kwargs = { tree = "synthetic:roots=20,depth=3,branching=3,difficulty=0.2,seed=0" }
-[[agents]]
-name = "greedy"
-agent = "greedy_prior"
-"""
+SUITE = _path.with_name("one.toml")
 
 
 def content(place: Path) -> dict[str, bytes]:
@@ -46,9 +32,8 @@ def shared(request: Any, hub: Any, tmp_path: Path) -> str:
     if request.param == "a tree":
         synthetic_tree(roots=30, depth=3, branching=3, width=3, seed=1).save(path)
     else:
-        (tmp_path / "one.toml").write_text(SUITE)
         path = tmp_path / "run"
-        assert main(["bench", "--suite", str(tmp_path / "one.toml"), "--out", str(path), "--workers", "1"]) == 0
+        assert main(["bench", "--suite", str(SUITE), "--out", str(path), "--workers", "1"]) == 0
     assert main(["push", str(path), "ann/thing", "--licence", "mit"]) == 0
     return "ann/thing"
 
