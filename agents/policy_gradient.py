@@ -302,11 +302,9 @@ class PolicyGradient(Agent):
     def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         check_json(values, {"optimizer": {}, "kl_beta": lambda beta: is_number(beta) and beta >= 0}, "state")
         set_optimizer_state(self.optimizer, values["optimizer"], within(arrays, "optimizer."))
-        self.kl_beta = float(values["kl_beta"])
-        reference = within(arrays, "reference.")
-        if self.reference is not None and reference:
-            check_arrays(reference, expected_weights(self.reference), "reference")
-            self.reference.load_state_dict({key: torch.from_numpy(np.array(a)) for key, a in reference.items()})
+        if self.reference is not None:
+            self._set_reference(within(arrays, "reference."))
+            self.kl_beta = float(values["kl_beta"]) or self.kl_beta
         lanes = within(arrays, "lanes.")
         if not lanes:
             return
@@ -319,6 +317,15 @@ class PolicyGradient(Agent):
             collector = Collector(self.world, self.scorer, self.rng, with_value=self.uses_critic, on_step=uncounted)
             collector.set_position(lanes)
             self._collector = collector
+
+    def _set_reference(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Takes up the reference of a checkpoint; one made without a KL is gone on from with its own policy as that."""
+        assert self.reference is not None
+        if not weights:
+            self.reference = self.scorer.frozen()
+            return
+        check_arrays(weights, expected_weights(self.reference), "reference")
+        self.reference.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in weights.items()})
 
 
 def adapted_beta(beta: float, kl: float, *, target: float, steps: int, horizon: int) -> float:

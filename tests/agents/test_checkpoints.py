@@ -291,3 +291,19 @@ def test_what_a_checkpoint_was_made_with_stays(tree_env: gym.Env, tmp_path: Path
     ):
         with pytest.raises(ConfigError, match=message):
             PPO.load(tmp_path / "a.zip", env=tree_env, **changed)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.1, 0.0), (0.0, 0.1)])
+def test_a_kl_is_switched_off_and_on_where_training_goes_on(tmp_path: Path, before: float, after: float) -> None:
+    """Switched on, it is measured to the policy as it was loaded, at the coefficient asked for."""
+    tree = {"tree": "synthetic:roots=30,depth=3,branching=2,difficulty=0.1,seed=1"}
+    made = gym.make_vec("TokenTree-v0", num_envs=4, vectorization_mode="vector_entry_point", **tree)
+    first = PPO("ChildPolicy", made, seed=0, n_episodes=16, n_epochs=1, kl_coef=before).learn(60)
+    first.save(tmp_path / "first.zip")
+    second = PPO.load(tmp_path / "first.zip", env=made, kl_coef=after)
+    assert second.kl_beta == after
+    if after:
+        loaded = first.policy.state_dict()
+        assert all(torch.equal(own, loaded[name]) for name, own in second.reference.state_dict().items())
+    second.learn(60, reset_num_timesteps=False)
+    assert second.num_timesteps >= first.num_timesteps + 60
