@@ -81,7 +81,7 @@ def test_learning_raises_what_is_preferred_above_the_other(loss: str) -> None:
     [
         ({"beta": 0.0}, "beta is 0.0; it must be above 0"),
         ({"samples": 1}, "samples is 1; it must be a whole number of at least 2"),
-        ({"pairs": "cousins"}, "pairs is 'cousins'"),
+        ({"pairs": "cousins"}, "is 'cousins'; it must be one of answers, siblings"),
         ({"betta": 0.1}, "dpo has no switch 'betta'. Did you mean 'beta'"),
         ({"loss": "ipo"}, "dpo has no switch 'loss'"),
     ],

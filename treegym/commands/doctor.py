@@ -36,6 +36,8 @@ EXTRAS: dict[str, Extra] = {
     ),
     "selection": Extra(("torch", "pymoo"), "choosing optimisations for your own torch module"),
     "torchao": Extra(("torchao",), "quantised candidates in candidate selection"),
+    "onnx": Extra(("onnx", "onnxscript", "onnxruntime"), "modules run by ONNX Runtime, as candidates and exports"),
+    "openvino": Extra(("onnx", "onnxscript", "openvino"), "modules run by OpenVINO, as candidates and exports"),
     "lora": Extra(("peft",), "training language models through adapters"),
     "8bit": Extra(("bitsandbytes",), "training language models with an optimizer's moments in 8 bits"),
     "accelerate": Extra(("accelerate",), "training language models in several processes, with copies or shards"),
