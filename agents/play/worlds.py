@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -50,8 +51,15 @@ def _from_single(env: gym.Env, num_envs: int | None) -> World:
         kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
         batch = gym.make_vec(spec.id, num_envs=num_envs or DEFAULT_LANES, autoreset_mode="Disabled", **kwargs)
         return _native(batch)
-    if spec is not None and num_envs is not None and num_envs > 1 and not _wrapped(env):
-        return ListWorld([env, *(gym.make(spec) for _ in range(num_envs - 1))])
+    if num_envs is not None and num_envs > 1:
+        if spec is not None and not _wrapped(env):
+            return ListWorld([env, *(gym.make(spec) for _ in range(num_envs - 1))])
+        why = "it is wrapped" if spec is not None else "it was not made by gym.make"
+        warnings.warn(
+            f"n_envs={num_envs}, but {env} cannot be made again ({why}), so one lane is played; pass a vector "
+            "environment of so many lanes instead",
+            stacklevel=4,
+        )
     return ListWorld([env])
 
 

@@ -37,3 +37,14 @@ def test_wrappers_around_lanes_that_reset_themselves_are_refused(env_id: str) ->
         make_world(TransformReward(batch, lambda reward: reward))
     with pytest.raises(ConfigError, match="TransformReward is wrapped"):
         make_world(TransformReward(gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync"), lambda r: r))
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_lanes_that_cannot_be_made_are_told(wrapped: bool) -> None:
+    from gymnasium.envs.classic_control import CartPoleEnv
+    from gymnasium.wrappers import TransformReward
+
+    env = TransformReward(gym.make("CartPole-v1"), lambda reward: reward) if wrapped else CartPoleEnv()
+    with pytest.warns(UserWarning, match=r"n_envs=4, but .*CartPole.* cannot be made again .*one lane is played"):
+        assert make_world(env, num_envs=4).num_envs == 1
+    assert make_world(gym.make("CartPole-v1"), num_envs=4).num_envs == 4
