@@ -247,3 +247,7 @@ def _folders(known: dict[str, Format], folder: Path) -> Iterator[Case]:
     assert isinstance(results, dict)
     yield "result folder", "a chain nested deeply", results | {"chain.jsonl": NESTED + b"\n"}
     yield "result folder", "a suite nested deeply", results | {"suite.json": NESTED}
+    run = next(name for name in results if name.endswith("--0.json"))
+    unplayed = json.loads(results[run])
+    unplayed["episodes"]["count"] = 0
+    yield "result folder", "a run without an episode", results | {run: json.dumps(unplayed).encode()}

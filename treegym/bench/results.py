@@ -31,7 +31,7 @@ from treegym.bench.suite import FORMAT, Job, Suite, parse_suite
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, told_by
 from treegym.locks import LOCK
-from treegym.shape import misfit
+from treegym.shape import COUNT, misfit
 from treegym.untrusted import read_json
 
 __all__ = ["ResultFolder", "joined", "merge", "strict_json"]
@@ -45,6 +45,11 @@ def _costs(value: Any) -> bool:
     return all(misfit(part, {"*": _NUMBER}) is None for part in parts)
 
 
+def _some(value: Any) -> bool:
+    """A shape: whole numbers from 1."""
+    return COUNT(value) and value > 0
+
+
 SUMMARY: Any = {  # the shape of a run; `misfit` says where one departs from it
     "format": int, "fingerprint": str, "env": str, "agent": str, "seed": int,
     "cost": _costs,
@@ -54,10 +59,10 @@ SUMMARY: Any = {  # the shape of a run; `misfit` says where one departs from it
         "kinds": {"*": {"score": float, "episodes": int, "*": _NUMBER}},
         "*": _NUMBER,
     },
-    "episodes": {"sha256": str, "count": int},
-    "training": (None, {"sha256": str, "count": int, "env_steps": int}),
+    "episodes": {"sha256": str, "count": _some},
+    "training": (None, {"sha256": str, "count": COUNT, "env_steps": COUNT}),
     "samples": [{"prompt": str, "answer": str, "correct": bool}],
-    "failed_rewards": (None, {"training": int, "evaluation": int}),
+    "failed_rewards": (None, {"training": COUNT, "evaluation": COUNT}),
     "hyperparameters": {},
     "reference": {"*": float},
     "provenance": {"versions": {"*": str}, "git": str, "hardware": {"*": (str, float)}},
