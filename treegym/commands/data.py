@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from treegym.commands.actions import add_action
 from treegym.commands.prompting import answer_rule, configure_prompting, prompt_format
 from treegym.display import say
 from treegym.errors import ConfigError
@@ -31,9 +32,7 @@ ACTIONS = {  # name: module with configure(parser) and run(args), one line of he
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, (module, summary) in ACTIONS.items():
-        sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
-        sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="seed of everything random (default: 0)")
+        sub = add_action(actions, name, summary)
         sub.add_argument("--out", required=True, help="the JSONL file to write")
         sub.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
         sub.add_argument("--model", default="tiny-primary", help="who writes: any back end (default: %(default)s)")

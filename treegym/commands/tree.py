@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from treegym.commands.actions import add_action
 from treegym.display import plain, say
 from treegym.errors import ConfigError, DataError
 
@@ -19,9 +20,7 @@ __all__ = ["ACTIONS", "configure", "run"]
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, (module, summary) in ACTIONS.items():
-        sub = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
-        sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="seed of everything random (default: 0)")
+        sub = add_action(actions, name, summary)
         if isinstance(module, str):
             implementation = importlib.import_module(module)
             implementation.configure(sub)

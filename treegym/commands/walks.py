@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from treegym.commands.validation import held_out
 from treegym.errors import ConfigError, require
 from treegym.files import atomic_path
 
@@ -27,7 +28,7 @@ def walker(env_id: str, kwargs: Mapping[str, Any]) -> Callable[[Any, Path, int],
     import gymnasium as gym
     from gymnasium.envs.registration import load_env_creator
 
-    from treegym.registration import accepts, find_spec
+    from treegym.registration import find_spec
 
     spec = find_spec(env_id, where="--env")
     creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
@@ -36,9 +37,7 @@ def walker(env_id: str, kwargs: Mapping[str, Any]) -> Callable[[Any, Path, int],
         raise ConfigError(
             f"{env_id} draws no pictures (its render modes: {', '.join(modes) or 'none'}); leave out --walks-every"
         )
-    own = {name: value for name, value in kwargs.items() if name != "curriculum"}
-    split = {"split": "validation"} if accepts(spec, "split") else {}
-    env = gym.make(spec, render_mode="rgb_array", **{**own, **split})
+    env = gym.make(spec, render_mode="rgb_array", **held_out(env_id, kwargs))
 
     def walk(agent: Any, path: Path, number: int) -> None:
         record_walk(agent, env, path, seed=SEED + number)
