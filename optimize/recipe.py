@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,14 @@ from treegym.errors import DataError, TreeGymError, require
 from treegym.files import atomic_write
 from treegym.optimize.candidates import Candidate, apply, copied, parse
 from treegym.optimize.engines import BackEnd
+from treegym.optimize.placing import finish
 from treegym.optimize.stored import Stored, check, fill, open_stored, store, with_sample
 from treegym.optimize.strategies import load
 from treegym.optimize.strategies.base import Arguments
 from treegym.optimize.targets import load_module
 from treegym.untrusted import open_regular
 
-__all__ = ["RECIPE", "RESULT", "WEIGHTS", "put_in_place", "rebuild", "save_recipe", "save_weights"]
+__all__ = ["RECIPE", "RESULT", "WEIGHTS", "rebuild", "save_recipe", "save_weights"]
 
 WEIGHTS, RECIPE, RESULT = "weights.safetensors", "recipe.py", "result.json"
 _TEMPLATE = '''"""Rebuilds the optimised module: {name}. Written by `treegym optimize`.
@@ -79,36 +78,6 @@ def save_recipe(folder: Path, *, target: str, inputs: str | None, result: dict[s
     return [folder / WEIGHTS, folder / RECIPE, folder / RESULT]
 
 
-def put_in_place(staging: Path, folder: Path) -> list[Path]:
-    """Moves what was written in `staging` into `folder`, all of it or none: weights fit the recipe beside them."""
-    before = staging / "before"
-    before.mkdir()
-    done: list[Path] = []
-    names = sorted(path.name for path in staging.iterdir() if path.is_file())
-    try:
-        for name in names:
-            done.append(folder / name)
-            if done[-1].exists():
-                _keep(done[-1], before / name)
-            os.replace(staging / name, done[-1])
-    except OSError:
-        for path in done:
-            old = before / path.name
-            if old.exists():
-                os.replace(old, path)
-            elif not (staging / path.name).exists():
-                path.unlink(missing_ok=True)  # new, where nothing was
-        raise
-    return done
-
-
-def _keep(path: Path, kept: Path) -> None:
-    try:
-        os.link(path, kept)
-    except OSError:  # a file system without links
-        shutil.copyfile(path, kept)
-
-
 def rebuild(target: str, inputs: str | None, candidate: str, weights: str | Path) -> nn.Module:
     """Builds the module a target names, applies a candidate's strategies, and gives it the weights that were kept.
 
@@ -116,6 +85,7 @@ def rebuild(target: str, inputs: str | None, candidate: str, weights: str | Path
         DataError: where the weights do not fit, or the outputs are not those that were measured.
     """
     path, chosen = Path(weights), parse(candidate)
+    finish(path.parent, first=RECIPE)
     module, source = load_module(target, inputs)
     module = copied(module)
     open_regular(path).close()

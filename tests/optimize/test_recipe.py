@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from treegym.__main__ import main
 from treegym.errors import DataError
 from treegym.optimize.candidates import apply, copied, parse
-from treegym.optimize.recipe import rebuild, save_weights
+from treegym.optimize.placing import READY
+from treegym.optimize.recipe import RECIPE, rebuild, save_weights
 from treegym.optimize.stored import Unstorable
 from treegym.optimize.targets import load_function
 
@@ -85,6 +86,20 @@ def test_what_hangs_on_the_weights_is_made_of_the_original(tmp_path: Path) -> No
     path = save_weights(tmp_path / "out", original, optimised, x, holds="original")
     with torch.no_grad():
         assert torch.equal(rebuild(f"{file}:build", f"{file}:inputs", "low_rank", path)(*x), optimised(*x))
+
+
+def test_a_recipe_whose_run_was_killed_builds_all_the_same(tmp_path: Path) -> None:
+    file, out = _file(tmp_path), tmp_path / "out"
+    first, second = (copied(load_function(f"{file}:build")()) for _ in range(2))
+    x = (torch.randn(16, 64),)
+    path = save_weights(out, first, first, x)
+    save_weights(out / READY, second, second, x)  # killed after the new recipe came into place, before its weights did
+    with torch.no_grad():
+        assert torch.equal(rebuild(f"{file}:build", f"{file}:inputs", "original", path)(*x), second(*x))
+    save_weights(out / READY, first, first, x)
+    (out / READY / RECIPE).write_text("")  # killed before the new recipe came into place
+    with torch.no_grad():
+        assert torch.equal(rebuild(f"{file}:build", f"{file}:inputs", "original", path)(*x), second(*x))
 
 
 def test_other_weights_are_found_out(tmp_path: Path) -> None:

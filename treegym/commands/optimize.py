@@ -179,7 +179,8 @@ def _optimise(
     from treegym.optimize import worker
     from treegym.optimize.delivery import Delivery
     from treegym.optimize.exports import write_export
-    from treegym.optimize.recipe import put_in_place, save_recipe, save_weights
+    from treegym.optimize.placing import put_in_place
+    from treegym.optimize.recipe import RECIPE, save_recipe, save_weights
     from treegym.optimize.report import as_svg
     from treegym.optimize.strategies.base import Given
     from treegym.optimize.targets import load_function, load_module
@@ -204,7 +205,7 @@ def _optimise(
                 if outcome.result is None:
                     raise ConfigError(f"the winner could not be written for {args.export}: {outcome.reason}")
             with told_by(out):
-                return result, put_in_place(folder, out)
+                return result, put_in_place(folder, out, first=RECIPE)
         except StorageError as error:
             where = folder if out is None else out  # the user knows no other name
             kept = "" if out is None else "; what was there before is kept"
@@ -214,11 +215,15 @@ def _optimise(
 @contextlib.contextmanager
 def _place(out: Path | None) -> Iterator[Path]:
     """Yields a folder to write in; beside what is in `out` already, which nobody else may use meanwhile."""
+    from treegym.optimize.placing import finish
+    from treegym.optimize.recipe import RECIPE
+
     with contextlib.ExitStack() as stack:
         if out is not None:
             with told_by(out):
                 out.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(held(out / LOCK, what=f"the folder {out}"))
+                finish(out, first=RECIPE)
                 for left in out.glob(f"{_STAGING}*.tmp"):  # by a run that was killed
                     shutil.rmtree(left)
         with told_by(out or tempfile.gettempdir()):
