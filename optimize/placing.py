@@ -61,8 +61,8 @@ def finish(folder: Path, *, first: str) -> None:
                 _move(path, folder / path.name)
     except OSError as error:
         raise DataError(
-            f"{folder}: the run that wrote there was killed before all its files were in place, and {READY} in it cannot "
-            f"be moved to them ({error.strerror}); make the folder writable, or move the files by hand"
+            f"{folder}: the run that wrote there was killed before all its files were in place, and {READY} in it "
+            f"cannot be moved to them ({error.strerror}); make the folder writable, or move the files by hand"
         ) from error
     shutil.rmtree(ready, ignore_errors=True)
 
