@@ -101,6 +101,7 @@ def formats(folder: Path) -> dict[str, Format]:
     reward = {"verifier": 1.0, "length": {"weight": -0.1}, "similarity": {"weight": 0.5, "on_error": "mask"}}
     suite = (Path(sys.modules[load_suite.__module__].__file__ or "").parent / "data" / "quick.toml").read_bytes()
     from kept import kept
+    from kept_minari import kept_minari
 
     return kept(folder, env) | {
         "tree": Format((folder / "good.tree").read_bytes(), ".tree", arrays_file, walk),
@@ -116,7 +117,7 @@ def formats(folder: Path) -> dict[str, Format]:
         "reward": Format(json.dumps(reward).encode(), ".json", json_file, lambda p: void(load_reward(p).names)),
         "prompts": Format(prompts, ".jsonl", lines_file, lambda p: void(load_prompts(str(p)).roots)),
         "rollouts": Format(rollouts, ".jsonl", lines_file, lambda p: void(list(read_rollouts(p)))),
-    }  # fmt: skip
+    } | kept_minari(folder)  # fmt: skip
 
 
 def void(_: Any) -> None:

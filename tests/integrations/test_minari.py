@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gymnasium as gym
@@ -78,3 +79,58 @@ def test_cloning_the_oracle_with_d3rlpy_beats_chance() -> None:
     seen = np.concatenate([e.observations["observations"][:-1] for e in episodes]).astype(np.float32)
     same = (clone.predict(seen) == np.concatenate([e.actions for e in episodes])).mean()
     assert same > 0.6  # of four children each: chance is a quarter
+
+
+def test_a_strangers_file_runs_nothing_and_reads_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    h5py = pytest.importorskip("h5py")
+    env = gym.make("TokenTree-v0", **WORLD)
+    door.export("treegym/mine-v0", door.walks_of("oracle", episodes=4, **WORLD), env, algorithm="oracle")
+    data = tmp_path / "minari" / "treegym" / "mine-v0" / "data"
+    about = json.loads((data / "metadata.json").read_text())
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    monkeypatch.syspath_prepend(tmp_path)
+    about["env_spec"] = json.dumps({**json.loads(about["env_spec"]), "entry_point": "planted:Env"})
+    del about["observation_space"], about["action_space"]  # where Minari itself would make the environment
+    (data / "metadata.json").write_text(json.dumps(about))
+    assert len(door.read("treegym/mine-v0").roots) == 4
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(AttributeError):
+        minari.load_dataset("treegym/mine-v0")  # which does run it, and finds no Env in it
+    assert (tmp_path / "ran").exists()
+
+    def with_actions(put: object) -> None:
+        with h5py.File(data / "main_data.hdf5", "r+") as file:
+            del file["episode_2/actions"]
+            if callable(put):
+                put(file["episode_2"])
+
+    with h5py.File(tmp_path / "other.hdf5", "w") as other:
+        other["secret"] = np.arange(3)
+    np.arange(3).tofile(tmp_path / "plain")
+    layout = h5py.VirtualLayout(shape=(3,), dtype="i8")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.hdf5"), "secret", shape=(3,))
+    elsewhere = {
+        "link": lambda group: group.__setitem__("actions", h5py.ExternalLink(str(tmp_path / "other.hdf5"), "secret")),
+        "raw file": lambda group: group.create_dataset(
+            "actions", (3,), "i8", external=[(str(tmp_path / "plain"), 0, 24)]
+        ),
+        "virtual": lambda group: group.create_virtual_dataset("actions", layout),
+    }
+    for put in elsewhere.values():
+        with_actions(put)
+        with pytest.raises(DataError, match="links are refused"):
+            door.read("treegym/mine-v0")
+    too_large = {
+        "never written": lambda group: group.create_dataset("actions", (2**40,), "i8", chunks=(2**20,)),
+        "one piece of a gigabyte": lambda group: group.create_dataset(
+            "actions", (9,), "i8", chunks=(2**27,), maxshape=(None,)
+        ),
+        "a text": lambda group: group.__setitem__("actions", "right"),
+    }
+    for put in too_large.values():
+        with_actions(put)
+        with pytest.raises(DataError, match=r"more than the file can hold|not numbers in a row"):
+            door.read("treegym/mine-v0")
+    with_actions(None)
+    with pytest.raises(DataError, match="episode 2 holds no walk, without its actions"):
+        door.read("treegym/mine-v0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 from treegym.agents.play.episodes import begin, play
 from treegym.agents.play.evaluation import vector_world
 from treegym.agents.play.standing import Place
-from treegym.errors import ConfigError, DataError, TreeGymError, require
+from treegym.errors import ConfigError, DataError, require
+from treegym.integrations.minari_file import read_file
 
 __all__ = ["Walks", "export", "read", "walk", "walks_of"]
 
@@ -130,36 +132,16 @@ def export(dataset_id: str, walks: Walks, env: Any, *, algorithm: str, author: s
 
 
 def read(dataset: Any) -> Walks:
-    """Returns the walks that a data set of `export` holds, given it or its name."""
+    """Returns the walks that a data set of `export` holds, given it or its name; the files may be a stranger's."""
     minari = require("minari", extra="minari", purpose="a Minari data set")
     if isinstance(dataset, str):
-        try:
-            dataset = minari.load_dataset(dataset)
-        except (FileNotFoundError, ValueError, KeyError, TypeError, OSError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"Minari holds no data set {dataset!r}: {said}") from error
+        folder, chosen = Path(minari.storage.get_dataset_path(dataset)) / "data", None
+        if not folder.is_dir():
+            raise DataError(f"Minari holds no data set {dataset!r}: there is no folder {folder}")
+    else:
+        folder, chosen = Path(dataset.storage.data_path), dataset.episode_indices
     found = Walks([], [], [])
-    try:
-        for number, episode in enumerate(dataset.iterate_episodes()):
-            root, actions, rewards = _walk(episode, number)
-            found.roots.append(root)
-            found.actions.append(actions)
-            found.rewards.append(rewards)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        if isinstance(error, TreeGymError):
-            raise
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"the data set is damaged: {said}") from error
+    for walk in read_file(folder, chosen):
+        for held, part in zip(found, walk, strict=True):
+            held.append(part)
     return found
-
-
-def _walk(episode: Any, number: int) -> tuple[int, np.ndarray, np.ndarray]:
-    if not episode.infos or "root" not in episode.infos:
-        raise DataError("the data set was not written by TreeGym: its episodes do not say from which root they start")
-    roots, actions, rewards = (np.asarray(part) for part in (episode.infos["root"], episode.actions, episode.rewards))
-    whole = all(part.dtype.kind in "iu" and part.ndim == 1 for part in (roots, actions))
-    if not whole or not len(roots) or rewards.shape != actions.shape or rewards.dtype.kind not in "fiu":
-        raise DataError(f"episode {number} of the data set holds no walk: its root or actions are not whole numbers")
-    if not np.isfinite(rewards).all() or (roots != roots[0]).any():
-        raise DataError(f"episode {number} of the data set holds no walk: rewards without end, or several roots")
-    return int(roots[0]), actions.astype(np.int64), rewards.astype(np.float64)
