@@ -3,12 +3,15 @@
     python scripts/check_extras.py http gguf ...        (default: every extra that installs on a CPU)
 
 A module may lack packages of other extras; one that lacks a package which its extra should have brought is an error,
-and so is a package of the extra that cannot be imported.
+and so is a package of the extra that cannot be imported. Where uv is on the path it installs, since thirty times torch
+takes pip hours; PIP_FIND_LINKS names a folder of wheels to both.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,13 +60,21 @@ print(json.dumps({"brought": brought, "lacking": lacking}))
 """
 
 
+def installer(python: Path) -> list[str | Path]:
+    """Returns the command that installs into an environment."""
+    uv = shutil.which("uv")
+    if uv is None:
+        return [python, "-m", "pip", "install"]
+    links = [part for path in os.environ.get("PIP_FIND_LINKS", "").split() for part in ("--find-links", path)]
+    return [uv, "pip", "install", *links, "--python", python]
+
+
 def check(extra: str, folder: Path) -> list[str]:
     """Returns what is wrong with an extra; [] for nothing."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     pinned = [] if extra in OWN_VERSIONS else ["-c", ROOT / "constraints.txt"]
-    install = [python, "-m", "pip", "install", "-q", *pinned, f"{ROOT}[{extra}]"]
-    subprocess.run(install, check=True)
+    subprocess.run([*installer(python), "-q", *pinned, f"{ROOT}[{extra}]"], check=True)
     done = subprocess.run(
         [python, "-c", EXAMINE, extra], cwd=folder, capture_output=True, text=True, check=False, timeout=600
     )

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests each door with the library it leads to, each in an environment of its own, since their pins exclude each other.
 #
-#   scripts/test_doors.sh [DOOR ...]          (default: all; environments go to .venvs/door-NAME)
+#   scripts/test_doors.sh [DOOR ...]          (default: all; environments go to .venvs/door-NAME, by uv where it is found)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,15 +12,29 @@ declare -A packages=(
     [trackers]="trackio wandb mlflow -e .[agents,tensorboard]"
     [openenv]="-e .[openenv,http]"
     [verifiers]="-e .[verifiers,models,http]"
+    [prime]="verifiers==0.1.14 datasets -e .[parquet]" # the last whose environments read tables
+    [verl]="verl==0.9.1 -e .[models,parquet]"
+    [skyrl]="skyrl==0.3.0 skyrl-gym==0.4.0 loguru -e .[models,parquet]" # the newest that Python 3.11 may install
 )
 declare -A tests=(
     [trl]="trl formats" [minari]="minari" [torchrl]="trainers" [trackers]="trackers" [openenv]="openenv"
-    [verifiers]="verifiers"
+    [verifiers]="verifiers" [verl]="verl" [skyrl]="skyrl" [prime]="prime_rl"
 )
 declare -A examples=(
     [trl]="trl_grpo" [minari]="minari_cloning" [torchrl]="torchrl_ppo or tianshou_dqn or sb3_maskable"
     [openenv]="openenv_learns" [verifiers]="verifiers_learns"
 )
+install() { # install ENVIRONMENT WORD ...
+    local here=$1 links=()
+    shift
+    if ! command -v uv >/dev/null; then
+        "$here/bin/pip" install --quiet "$@"
+        return
+    fi
+    for folder in ${PIP_FIND_LINKS:-}; do links+=(--find-links "$folder"); done
+    uv pip install --quiet --python "$here/bin/python" "${links[@]}" "$@"
+}
+
 doors=("$@")
 [[ $# -gt 0 ]] || doors=("${!packages[@]}")
 for door in "${doors[@]}"; do
@@ -28,9 +42,9 @@ for door in "${doors[@]}"; do
     if [[ ! -f $here/.done ]]; then
         "${PYTHON:-python3.11}" -m venv "$here"
         # shellcheck disable=SC2086 # the list is words
-        "$here/bin/pip" install --quiet "torch==2.13.0" pytest pytest-timeout ${packages[$door]}
+        install "$here" "torch==2.13.0" pytest pytest-timeout ${packages[$door]}
         # d3rlpy pins a gymnasium that is older than what the suite asks for; it works with a newer one
-        [[ $door != minari ]] || "$here/bin/pip" install --quiet --no-deps "gymnasium==1.4.0"
+        [[ $door != minari ]] || install "$here" --no-deps "gymnasium==1.4.0"
         touch "$here/.done"
     fi
     files=()

@@ -1,10 +1,9 @@
-"""Tables and reward functions for verl, SkyRL and prime-rl; read by verl's own loader where it is installed."""
+"""Tables and reward functions for verl, SkyRL and prime-rl; test_verl.py and test_skyrl.py read them with theirs."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,30 +38,3 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "open.jsonl").write_text(json.dumps({"prompt": "Say something."}) + "\n")
     with pytest.raises(DataError, match="has no answer"):
         formats.rows("verl", str(tmp_path / "open.jsonl"))
-
-
-def test_verl_reads_the_table(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
-    try:
-        from verl.utils.dataset.rl_dataset import RLHFDataset
-    except ImportError as error:
-        pytest.skip(f"verl is not installed: {error}")
-    from omegaconf import OmegaConf
-    from transformers import PreTrainedTokenizerFast
-
-    from treegym.integrations.trl import tokenizer
-
-    formats.write_prompts("verl", tmp_path / "p.parquet", "bundled:train=7")
-    import treegym.models
-
-    made: Any = tokenizer(str(Path(treegym.models.__file__).parent / "data" / "tiny-primary"))
-    assert isinstance(made, PreTrainedTokenizerFast)
-    made.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    config = OmegaConf.create({"max_prompt_length": 64, "filter_overlong_prompts": False, "truncation": "error",
-                               "prompt_key": "prompt", "cache_dir": str(tmp_path)})  # fmt: skip
-    data = RLHFDataset(data_files=str(tmp_path / "p.parquet"), tokenizer=made, config=config)
-    assert len(data) == 7
-    assert (
-        data[0]["reward_model"]["ground_truth"]
-        == formats.rows("verl", "bundled:train=7")[0]["reward_model"]["ground_truth"]
-    )

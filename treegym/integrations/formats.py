@@ -1,8 +1,8 @@
 """verl, SkyRL, prime-rl: prompts in the tables that their loaders read, and rewards with the arguments that they pass.
 
 treegym export verl bundled --out train.parquet       then in verl's settings:
-custom_reward_function.path=pkg://treegym.integrations.formats
-custom_reward_function.name=compute_score
+reward.custom_reward_function.path=pkg://treegym.integrations.formats
+reward.custom_reward_function.name=compute_score
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 from treegym.envs.token_tree.prompts import load_prompts
 from treegym.errors import ConfigError, DataError, require
 from treegym.files import atomic_path
-from treegym.integrations.scoring import TextReward
+from treegym.integrations.scoring import TextReward, last_text
 from treegym.tree.token_tree import Root
 
-__all__ = ["FORMATS", "compute_score", "rows", "write_prompts"]
+__all__ = ["FORMATS", "SKYRL_CLASS", "compute_score", "rubric_reward", "rows", "write_prompts"]
 
 FORMATS = ("verl", "skyrl", "prime-rl")
+SKYRL_CLASS = "treegym"  # the name of `treegym.integrations.skyrl.AnswerEnv` in SkyRL's registry
 REWARD = "TREEGYM_REWARD"  # a reward's file, where the verifier alone is not meant: trainers pass names, not objects
 
 
@@ -51,11 +52,12 @@ def _verl(root: Root, index: int) -> dict[str, Any]:
 
 def _skyrl(root: Root, index: int) -> dict[str, Any]:
     row = _verl(root, index)
-    return {**row, "env_class": "treegym", "reward_spec": {"method": "rule", "ground_truth": root.answer}}
+    return {**row, "env_class": SKYRL_CLASS, "reward_spec": {"method": "rule", "ground_truth": root.answer}}
 
 
 def _prime(root: Root, index: int) -> dict[str, Any]:
-    return {"question": root.prompt, "answer": root.answer, "task": root.kind or "text", "info": {"split": root.split}}
+    about = {"split": root.split, "kind": root.kind}
+    return {"question": root.prompt, "answer": root.answer, "task": root.kind or "text", "info": about}
 
 
 def write_prompts(form: str, path: str | os.PathLike[str], source: str = "bundled", **options: Any) -> int:
@@ -78,7 +80,7 @@ def _scorer(spec: str) -> TextReward:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None, **more: Any
 ) -> float:
-    """The reward function of verl (and of SkyRL's single-turn environments): one text, one number.
+    """The reward function of verl, and of the environment that SkyRL is given: one text, one number.
 
     The environment variable TREEGYM_REWARD names a .json or .toml file with another reward than the verifier. A score
     that failed raises, since these trainers know no missing reward.
@@ -90,3 +92,12 @@ def compute_score(
     if score is None:
         raise DataError(f"{data_source}: the text could not be scored: {solution_str[:80]!r}")
     return score
+
+
+def rubric_reward(prompt: Any, completion: Any, answer: str, info: Mapping[str, Any] | None = None) -> float:
+    """A reward function for a rubric of verifiers below 0.2, whose environments prime-rl reads such tables with.
+
+    For ``verifiers.Rubric(funcs=[rubric_reward])``; its names are those that such a rubric passes.
+    """
+    about = {"prompt": last_text(prompt), "kind": (info or {}).get("kind", "")}
+    return compute_score("treegym", last_text(completion), answer, about)
