@@ -11,7 +11,8 @@ import treegym.models
 from treegym.errors import DataError
 from treegym.integrations import formats
 
-skyrl_gym = pytest.importorskip("skyrl_gym", reason="SkyRL is tested in an environment of its own")
+pytest.importorskip("skyrl_gym", reason="SkyRL is tested in an environment of its own")
+import skyrl_gym
 from skyrl.train.dataset import PromptDataset
 
 import treegym.integrations.skyrl

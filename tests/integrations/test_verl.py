@@ -14,11 +14,11 @@ from treegym.integrations import formats
 pytest.importorskip("verl", reason="verl is tested in an environment of its own")
 from hydra import compose, initialize_config_module
 from transformers import PreTrainedTokenizerBase
-
-from treegym.integrations.trl import tokenizer
 from verl import DataProto
 from verl.trainer.ppo.reward import load_reward_manager
 from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
+
+from treegym.integrations.trl import tokenizer
 
 COUNT = 12
 MODEL = str(Path(treegym.models.__file__).parent / "data" / "tiny-primary")

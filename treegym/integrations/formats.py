@@ -19,7 +19,7 @@ from treegym.files import atomic_path
 from treegym.integrations.scoring import TextReward, last_text
 from treegym.tree.token_tree import Root
 
-__all__ = ["FORMATS", "SKYRL_CLASS", "compute_score", "rubric_reward", "rows", "write_prompts"]
+__all__ = ["FORMATS", "SKYRL_CLASS", "compute_score", "rows", "rubric_reward", "write_prompts"]
 
 FORMATS = ("verl", "skyrl", "prime-rl")
 SKYRL_CLASS = "treegym"  # the name of `treegym.integrations.skyrl.AnswerEnv` in SkyRL's registry
