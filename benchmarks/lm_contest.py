@@ -42,24 +42,12 @@ def ours(
     model: str, problems: list[Problem], updates: int, *, rate: float, reward: str, seed: int, out: str | None
 ) -> dict[str, float]:
     """Learns from `updates` batches; returns CPU seconds and completions, and writes the model if told where."""
-    from stable_baselines3.common.callbacks import BaseCallback
+    from counted import Count
 
     from treegym.agents import DAPO
     from treegym.envs.free_text import FreeTextVectorEnv
     from treegym.models import load_model
     from treegym.tree.token_tree import Root
-
-    class Count(BaseCallback):
-        completions = tokens = rollouts = 0
-
-        def _on_step(self) -> bool:
-            return self.rollouts < updates
-
-        def _on_rollout_end(self) -> None:
-            rollout = self.locals["rollout"]
-            self.completions += rollout.episodes
-            self.tokens += rollout.steps
-            self.rollouts += 1
 
     score = REWARDS[reward]
     env = FreeTextVectorEnv(
@@ -71,7 +59,7 @@ def ours(
         "LMPolicy", env, seed=seed, device="cpu", policy_kwargs={"model": model}, learning_rate=rate, group_size=GROUP,
         n_episodes=COMPLETIONS, n_epochs=1, batch_size=10**9, dynamic_sampling=False, adam_eps=1e-8, max_grad_norm=1.0,
     )  # fmt: skip
-    count = Count()
+    count = Count(updates)
     before = time.process_time()
     # The callback ends it on the first step of the batch after the last: a part of a batch too much, ours to bear.
     agent.learn(10**9, callback=count)

@@ -24,24 +24,12 @@ def judged(text: str) -> float:
 
 def ours(model: str, prompts: list[str], updates: int, dtype: str, rank: int | None) -> dict[str, float]:
     """Learns from `updates` batches by DAPO; returns CPU seconds, completions and their mean length."""
-    from stable_baselines3.common.callbacks import BaseCallback
+    from counted import Count
 
     from treegym.agents import DAPO
     from treegym.envs.free_text import FreeTextVectorEnv
     from treegym.models import load_model
     from treegym.tree.token_tree import Root
-
-    class Count(BaseCallback):
-        completions = tokens = rollouts = 0
-
-        def _on_step(self) -> bool:
-            return self.rollouts < updates
-
-        def _on_rollout_end(self) -> None:
-            rollout = self.locals["rollout"]
-            self.completions += rollout.episodes
-            self.tokens += rollout.steps
-            self.rollouts += 1
 
     env = FreeTextVectorEnv(
         COMPLETIONS, prompts=[Root(prompt, "", "train") for prompt in prompts], tokenizer=load_model(model).tokenizer,
@@ -52,7 +40,7 @@ def ours(model: str, prompts: list[str], updates: int, dtype: str, rank: int | N
         learning_rate=RATE, group_size=GROUP, n_episodes=COMPLETIONS, n_epochs=1, batch_size=10**9,
         dynamic_sampling=False, adam_eps=1e-8, max_grad_norm=1.0,
     )  # fmt: skip
-    count = Count()
+    count = Count(updates)
     before = time.process_time()
     # The callback ends it on the first step of the batch after the last: a part of a batch too much, ours to bear.
     agent.learn(10**9, callback=count)

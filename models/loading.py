@@ -9,8 +9,6 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from treegym.models.local.claims import check_claims
 from treegym.models.local.gguf_conversion import converted
 from treegym.models.local.memory import check_memory
 from treegym.models.local.precision import WIDTH, choose_attention, choose_device, choose_dtype
+from treegym.models.local.progress import no_progress_bar
 from treegym.models.provided import PROVIDED, provided_file
 from treegym.registry import is_hearsay
 from treegym.untrusted import read_json
@@ -195,20 +194,6 @@ def stored_weights(directory: Path) -> tuple[str, int]:
     return next((name for name in told if isinstance(name, str)), "float32"), size
 
 
-@contextmanager
-def _no_progress_bar(transformers: Any) -> Iterator[None]:
-    """Keeps a local load silent where nobody watches; the setting is put back afterwards."""
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled() and not sys.stderr.isatty()
-    if shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def load_model(
     name: str,
     *,
@@ -254,7 +239,7 @@ def load_model(
         _check_settings(transformers, Path(where), trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(source, local_files_only=offline, trust_remote_code=trust_remote_code)
     try:
-        with LOADING, _no_progress_bar(transformers):
+        with LOADING, no_progress_bar(when=not sys.stderr.isatty()):
             model: Any
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 source,

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from treegym.files import atomic_write, read_arrays, write_arrays
+from treegym.folders import put_folder
 from treegym.models.family.answering import greedy_answers, yes_logits
 from treegym.models.family.cards import CARD, WORK, recipe
 from treegym.models.family.configs import build
@@ -183,13 +184,12 @@ def _validate(run: _Run) -> dict[str, float]:
 
 
 def _write(run: _Run, final: Path, work: Path, card: dict[str, Any]) -> None:
-    """Writes the model beside its place and renames the directory: a kill leaves a whole model or none."""
+    """Writes the model beside its place, then puts it there: a kill leaves the old model or the new one."""
     staging = work / "model"
     shutil.rmtree(staging, ignore_errors=True)
     run.model.to(torch.float16).save_pretrained(staging)
     (staging / "generation_config.json").unlink(missing_ok=True)
     run.tokenizer.save(staging / "tokenizer.json")
     atomic_write(staging / CARD, json.dumps(card, indent=1) + "\n")
-    shutil.rmtree(final, ignore_errors=True)
-    staging.rename(final)
+    put_folder(staging, final)
     shutil.rmtree(work)

@@ -13,7 +13,9 @@ from typing import Any
 
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write
+from treegym.folders import put_folder
 from treegym.models.base import TextTokenizer
+from treegym.models.local.progress import no_progress_bar
 from treegym.models.tokens.char_tokenizer import CharTokenizer
 from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
 
@@ -25,7 +27,7 @@ HOW_LOADED = ("is_local", "local_files_only")  # transformers writes them, but t
 def save_model(model: Any, tokenizer: TextTokenizer, directory: str | os.PathLike[str]) -> None:
     """Writes a `transformers` model so that `load_model(directory)` loads it; an old directory is replaced whole."""
     with whole_directory(Path(directory)) as staging:
-        with _quiet():
+        with no_progress_bar():  # for a write of milliseconds
             model.save_pretrained(staging, safe_serialization=True)
         _save_tokenizer(tokenizer, staging)
 
@@ -42,29 +44,9 @@ def whole_directory(final: Path) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
         yield staging
-        if final.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
-            os.replace(final, old / "model")
-            os.replace(staging, final)
-            shutil.rmtree(old)
-        else:
-            os.replace(staging, final)
+        put_folder(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps `transformers` from drawing a progress bar for a write of milliseconds."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _save_tokenizer(tokenizer: TextTokenizer, directory: Path) -> None:

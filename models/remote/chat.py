@@ -106,7 +106,6 @@ class ChatClient:
     async def _ask(self, body: dict[str, Any]) -> ChatAnswer:
         if self._journal is not None and (kept := self._journal.get("chat", body)) is not None:
             return _read(kept)
-        letters = sum(len(message["content"]) for message in body["messages"])
 
         def check(answer: dict[str, Any]) -> ChatAnswer:
             read = _read(answer)
@@ -114,14 +113,7 @@ class ChatClient:
                 self._journal.put("chat", body, {"choices": [_kept(read)]})
             return read
 
-        return await self.endpoint.ask(
-            "POST",
-            "chat/completions",
-            body,
-            check=check,
-            about_prompt=1 + letters // 4,
-            about_completion=body["max_tokens"],
-        )
+        return await self.endpoint.chat(body, check)
 
 
 def _checked(message: Message) -> dict[str, str]:

@@ -175,6 +175,18 @@ class Endpoint:
 
     # ---------------------------------------------------------------- in the loop
 
+    async def chat(self, body: dict[str, Any], check: Callable[[dict[str, Any]], Any]) -> Any:
+        """Asks ``/chat/completions``; see `ask`."""
+        letters = sum(len(message["content"]) for message in body["messages"])
+        return await self.ask(
+            "POST",
+            "chat/completions",
+            body,
+            check=check,
+            about_prompt=1 + letters // 4,
+            about_completion=body["max_tokens"],
+        )
+
     async def ask(
         self,
         method: str,

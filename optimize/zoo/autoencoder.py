@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from treegym.optimize.zoo.layers import generator
+from treegym.optimize.zoo.layers import after_training, generator
 
 __all__ = ["build", "inputs"]
 
@@ -30,11 +30,7 @@ class AutoEncoder(nn.Module):
 
 def build(size: int, seed: int) -> nn.Module:
     module = AutoEncoder(*WIDTHS[size])
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm1d):  # statistics as training would have left them, not 0 and 1
-            layer.running_mean.normal_(0.0, 0.2)
-            layer.running_var.uniform_(0.5, 1.5)
-    return module
+    return after_training(module)
 
 
 def inputs(size: int, seed: int) -> tuple[Tensor, ...]:

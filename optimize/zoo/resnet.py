@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from treegym.optimize.zoo.layers import generator
+from treegym.optimize.zoo.layers import after_training, generator
 
 __all__ = ["build", "inputs"]
 
@@ -40,11 +40,7 @@ def build(size: int, seed: int) -> nn.Module:
             layers.append(Residual(previous, width, 2 if stage and not block else 1))
             previous = width
     module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(previous, 10))
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0.0, 0.2)
-            layer.running_var.uniform_(0.5, 1.5)
-    return module
+    return after_training(module)
 
 
 def inputs(size: int, seed: int) -> tuple[Tensor, ...]:

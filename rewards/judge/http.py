@@ -122,15 +122,7 @@ class HttpJudge:
             except Unreadable as error:
                 raise MalformedAnswer(str(error)) from None
 
-        letters = sum(len(message["content"]) for message in messages)
-        return await self.endpoint.ask(
-            "POST",
-            "chat/completions",
-            body,
-            check=check,
-            about_prompt=1 + letters // 4,
-            about_completion=self.max_tokens,
-        )
+        return await self.endpoint.chat(body, check)
 
     def close(self) -> None:
         """Closes the connections."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -18,12 +17,6 @@ import pytest
 from treegym.__main__ import main
 from treegym.errors import StorageError
 from treegym.files import atomic_write, told_by, write_arrays
-
-_spec = importlib.util.spec_from_file_location("faulty_files", Path(__file__).with_name("faulty_files.py"))
-assert _spec is not None
-faulty: Any = importlib.util.module_from_spec(_spec)
-assert _spec.loader is not None
-_spec.loader.exec_module(faulty)
 
 TREE = "tree=synthetic:roots=4,depth=3,branching=2"
 EVERY = int(os.environ.get("TREEGYM_HOSTILE_EVERY", "9"))  # of so many write points one is tried
@@ -46,7 +39,9 @@ SLOW = {"grow", "iterate"}
      lambda path, text: write_arrays(path, {"a": np.frombuffer(text.encode(), np.uint8)})],
     ids=["text", "arrays"],
 )  # fmt: skip
-def test_a_file_is_the_old_one_or_the_new(tmp_path: Path, write: Callable[[Path, str], None], number: int) -> None:
+def test_a_file_is_the_old_one_or_the_new(
+    faulty: Any, tmp_path: Path, write: Callable[[Path, str], None], number: int
+) -> None:
     path = tmp_path / "file"
     write(path, "old")
     old = path.read_bytes()
@@ -82,7 +77,7 @@ def state(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.hostile if name in SLOW else ()) for name in COMMANDS]
 )
-def test_every_write_point_of_a_command(tmp_path: Path, name: str, capsys: Any) -> None:
+def test_every_write_point_of_a_command(faulty: Any, tmp_path: Path, name: str, capsys: Any) -> None:
     if name == "iterate":
         from treegym.envs.token_tree.world import load_tree
 
@@ -115,7 +110,7 @@ def test_every_write_point_of_a_command(tmp_path: Path, name: str, capsys: Any) 
     assert tried
 
 
-def test_what_is_kept_is_told(tmp_path: Path) -> None:
+def test_what_is_kept_is_told(faulty: Any, tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
 
     def write() -> None:
@@ -135,7 +130,7 @@ def test_libraries_with_errors_of_their_own_are_understood(tmp_path: Path, words
         raise RuntimeError(words)
 
 
-def test_every_write_point_of_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_write_point_of_a_benchmark(faulty: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its workers are other processes; what one does is done here in this one."""
     from treegym.bench.execute import execute
     from treegym.bench.results import ResultFolder
@@ -178,7 +173,7 @@ def test_every_write_point_of_a_benchmark(tmp_path: Path, monkeypatch: pytest.Mo
         assert found["episodes"]["count"] > 0
 
 
-def test_every_write_point_of_a_recipe(tmp_path: Path) -> None:
+def test_every_write_point_of_a_recipe(faulty: Any, tmp_path: Path) -> None:
     import torch
 
     from treegym.optimize.recipe import save_recipe, save_weights

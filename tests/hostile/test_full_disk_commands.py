@@ -6,7 +6,6 @@ up to its own check. What was there before a fault is there after it.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -15,12 +14,6 @@ from typing import Any
 import pytest
 
 from treegym.__main__ import main
-
-_spec = importlib.util.spec_from_file_location("faulty_files", Path(__file__).with_name("faulty_files.py"))
-assert _spec is not None
-faulty: Any = importlib.util.module_from_spec(_spec)
-assert _spec.loader is not None
-_spec.loader.exec_module(faulty)
 
 EVERY = int(os.environ.get("TREEGYM_HOSTILE_EVERY", "9"))
 SUITE = Path(__file__).with_name("one.toml")
@@ -44,7 +37,7 @@ def names(folder: Path) -> set[str]:
 
 @pytest.mark.hostile
 @pytest.mark.timeout(4000)
-def test_every_write_point_of_bench(tmp_path: Path, capsys: Any) -> None:
+def test_every_write_point_of_bench(faulty: Any, tmp_path: Path, capsys: Any) -> None:
     """The command's own process; `test_every_write_point_of_a_benchmark` is about its workers."""
     out = tmp_path / "work" / "out"
     words = ["bench", "--suite", str(SUITE), "--out", str(out), "--workers", "1"]
@@ -73,7 +66,7 @@ def test_every_write_point_of_bench(tmp_path: Path, capsys: Any) -> None:
 
 @pytest.mark.hostile
 @pytest.mark.timeout(4000)
-def test_every_write_point_of_optimize(tmp_path: Path, capsys: Any) -> None:
+def test_every_write_point_of_optimize(faulty: Any, tmp_path: Path, capsys: Any) -> None:
     from treegym.optimize.targets import load_function
 
     for seed in (0, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from treegym.__main__ import main
 from treegym.errors import ConfigError, DataError
 from treegym.optimization import create_hybrid_optimization_core, create_universal_optimizer, rebuild
 from treegym.optimize.candidates import Candidate, parse
-from treegym.optimize.config import FOUNDING, CoreConfig
+from treegym.optimize.config import CoreConfig
 from treegym.optimize.features import kind_of
 from treegym.optimize.fitness import hypervolume, pareto_front
 from treegym.optimize.inputs import fresh_inputs, guessed_inputs
@@ -22,14 +23,6 @@ from treegym.optimize.measurement import Interval, Measurement
 from treegym.optimize.selector import CandidateSelector
 from treegym.optimize.targets import load_function
 from treegym.optimize.tracker import StrategyTracker
-
-QUICK = {
-    "seconds_per_candidate": 0.15,
-    "max_iterations": 3,
-    "num_candidates": 3,
-    "enable_adaptive_hybrid": False,
-    "optimization_strategies": FOUNDING,
-}  # the back ends take seconds
 
 
 def _measurement(speed: float, accuracy: float = 1.0) -> Measurement:
@@ -117,10 +110,10 @@ def _mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(128, 512), nn.ReLU(), nn.Linear(512, 128))
 
 
-def test_core_optimises_and_leaves_the_original_alone() -> None:
+def test_core_optimises_and_leaves_the_original_alone(quick: dict[str, Any]) -> None:
     module = _mlp()
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    core = create_hybrid_optimization_core({**QUICK, "max_accuracy_drop": 0.05})
+    core = create_hybrid_optimization_core({**quick, "max_accuracy_drop": 0.05})
     optimised, result = core.hybrid_optimize_module(module, torch.randn(64, 128))
     assert optimised is not module
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
@@ -134,36 +127,36 @@ def test_core_optimises_and_leaves_the_original_alone() -> None:
         assert torch.allclose(optimised(x), module(x), atol=0.1)
 
 
-def test_core_returns_the_original_when_nothing_helps() -> None:
+def test_core_returns_the_original_when_nothing_helps(quick: dict[str, Any]) -> None:
     class Idle(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x + 1.0
 
-    core = create_hybrid_optimization_core(QUICK)
+    core = create_hybrid_optimization_core(quick)
     optimised, result = core.hybrid_optimize_module(Idle(), torch.zeros(2, 2))
     assert result["selected_strategy"] == "original"
     assert torch.equal(optimised(torch.zeros(2, 2)), torch.ones(2, 2))
 
 
-def test_a_strategy_that_raises_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strategy_that_raises_is_reported(monkeypatch: pytest.MonkeyPatch, quick: dict[str, Any]) -> None:
     from treegym.optimize.strategies import half
 
     def broken(self: object, module: nn.Module, sample: object) -> nn.Module:
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(half.BF16, "apply", broken)
-    core = create_hybrid_optimization_core({**QUICK, "optimization_strategies": ["bf16", "inplace"]})
+    core = create_hybrid_optimization_core({**quick, "optimization_strategies": ["bf16", "inplace"]})
     _, result = core.hybrid_optimize_module(_mlp(), torch.randn(4, 128))
     assert result["not_applicable"]["bf16"] == "RuntimeError: out of luck"
     assert all("bf16" not in row["strategy"] for row in result["candidates"])
 
 
-def test_bad_modules_are_told() -> None:
+def test_bad_modules_are_told(quick: dict[str, Any]) -> None:
     class Stubborn(nn.Linear):
         def __deepcopy__(self, memo: object) -> nn.Module:
             raise TypeError("no copies")
 
-    core = create_hybrid_optimization_core(QUICK)
+    core = create_hybrid_optimization_core(quick)
     with pytest.raises(ConfigError, match="cannot be copied"):
         core.hybrid_optimize_module(Stubborn(2, 2), torch.randn(1, 2))
     with pytest.raises(ConfigError, match="does not run"):
@@ -189,16 +182,16 @@ def test_inputs_are_guessed_from_layers(module: nn.Module, shape: tuple[int, ...
     assert module.training
 
 
-def test_a_module_alone_is_enough() -> None:
-    _, result = create_hybrid_optimization_core({**QUICK, "max_iterations": 1}).hybrid_optimize_module(_mlp())
+def test_a_module_alone_is_enough(quick: dict[str, Any]) -> None:
+    _, result = create_hybrid_optimization_core({**quick, "max_iterations": 1}).hybrid_optimize_module(_mlp())
     assert result["evaluations"] == 1
 
 
-def test_registry_goes_on_after_a_failure() -> None:
+def test_registry_goes_on_after_a_failure(quick: dict[str, Any]) -> None:
     def broken() -> nn.Module:
         raise OSError("no weights")
 
-    optimizer = create_universal_optimizer({**QUICK, "max_iterations": 1})
+    optimizer = create_universal_optimizer({**quick, "max_iterations": 1})
     x = torch.randn(2, 128)
     done = optimizer.optimize_models(
         {"wrong": _mlp, "absent": "nowhere_at_all:build", "broken": broken, "good": _mlp},
@@ -213,14 +206,14 @@ def test_registry_goes_on_after_a_failure() -> None:
     assert "error" in elsewhere["good"][1]
 
 
-def test_a_winner_must_win_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_winner_must_win_twice(monkeypatch: pytest.MonkeyPatch, quick: dict[str, Any]) -> None:
     from treegym.optimize import trials
 
     def lucky(original: nn.Module, optimised: nn.Module, source: object, settings: object, task: object) -> Measurement:
         return _measurement(2.0 if settings.seed == 0 else 0.9)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(trials, "measure", lucky)
-    core = create_hybrid_optimization_core({**QUICK, "optimization_strategies": ["inplace"]})
+    core = create_hybrid_optimization_core({**quick, "optimization_strategies": ["inplace"]})
     _, result = core.hybrid_optimize_module(_mlp(), torch.randn(4, 128))
     assert result["candidates"][0]["measurement"]["speed"]["value"] == 2.0
     assert result["selected_strategy"] == "original"
@@ -228,7 +221,7 @@ def test_a_winner_must_win_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not confirmed" in core.report()
 
 
-def test_attention_is_known_by_what_it_computes() -> None:
+def test_attention_is_known_by_what_it_computes(quick: dict[str, Any]) -> None:
     class Oddly(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -242,7 +235,7 @@ def test_attention_is_known_by_what_it_computes() -> None:
     assert kind_of(Oddly()) == "dense"
     assert kind_of(Oddly(), x) == "transformer"
     assert kind_of(nn.Sequential(nn.Linear(16, 16), nn.Softmax(-1)), x) == "dense"
-    core = create_hybrid_optimization_core(QUICK)
+    core = create_hybrid_optimization_core(quick)
     core.generate_optimization_candidates(Oddly(), x)
     assert core.kind == "transformer"
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from treegym.optimization import create_hybrid_optimization_core
 from treegym.optimize.candidates import apply, parse
 from treegym.optimize.compare import Comparison, leaves
-from treegym.optimize.config import FOUNDING, CoreConfig
+from treegym.optimize.config import CoreConfig
 from treegym.optimize.fitness import weights_of
 from treegym.optimize.generate import propose
 from treegym.optimize.inputs import fresh_inputs
@@ -23,13 +23,6 @@ from treegym.optimize.tracker import StrategyTracker
 from treegym.optimize.trials import Evaluated, Trials
 
 FAST = MeasureSettings(min_pairs=5, max_pairs=8, max_seconds=0.3)
-QUICK = {
-    "seconds_per_candidate": 0.15,
-    "max_iterations": 3,
-    "num_candidates": 3,
-    "enable_adaptive_hybrid": False,
-    "optimization_strategies": FOUNDING,
-}  # the back ends take seconds
 
 
 def inputs(seed: int) -> tuple[Tensor, ...]:
@@ -136,10 +129,10 @@ class Named(nn.Module):
         return Answer(self.out(x), [x], ids.shape[1])
 
 
-def test_named_arguments_and_dataclasses() -> None:
+def test_named_arguments_and_dataclasses(quick: dict[str, Any]) -> None:
     torch.manual_seed(0)
     sample = {"ids": torch.randint(50, (4, 12)), "mask": torch.ones(4, 12)}
-    core = create_hybrid_optimization_core({**QUICK, "max_accuracy_drop": 0.1})
+    core = create_hybrid_optimization_core({**quick, "max_accuracy_drop": 0.1})
     module, result = core.hybrid_optimize_module(Named(), sample)
     assert result["evaluations"] >= 1
     assert any(row["measurement"] for row in result["candidates"])
@@ -198,7 +191,7 @@ def test_proposals_know_the_limit() -> None:
     assert [one.name for one in propose(["low_rank"], "dense", tracker, weights, 10, limit=0.0)] == ["low_rank"]
 
 
-def test_both_sides_are_measured_frozen() -> None:
+def test_both_sides_are_measured_frozen(quick: dict[str, Any]) -> None:
     """As they are deployed: an original that is fast only without gradients is no easy victim."""
 
     class Watching(nn.Module):
@@ -215,7 +208,7 @@ def test_both_sides_are_measured_frozen() -> None:
     second.load_state_dict(first.state_dict())
     measure(first, second, inputs, FAST)
     assert first.seen == second.seen == {(False, True, False)}
-    core = create_hybrid_optimization_core(QUICK)
+    core = create_hybrid_optimization_core(quick)
     optimised, _ = core.hybrid_optimize_module(nn.Sequential(nn.Linear(64, 64), nn.ReLU()), inputs)
     assert not any(parameter.requires_grad for parameter in optimised.parameters())  # delivered as measured
 

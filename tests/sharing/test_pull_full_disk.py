@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,7 @@ import pytest
 from treegym.__main__ import main
 from treegym.tree.synthetic import synthetic_tree
 
-_path = Path(__file__).parents[1] / "hostile" / "faulty_files.py"
-_spec = importlib.util.spec_from_file_location("faulty_files", _path)
-assert _spec is not None
-faulty: Any = importlib.util.module_from_spec(_spec)
-assert _spec.loader is not None
-_spec.loader.exec_module(faulty)
-SUITE = _path.with_name("one.toml")
+SUITE = Path(__file__).parents[1] / "hostile" / "one.toml"
 
 
 def content(place: Path) -> dict[str, bytes]:
@@ -38,7 +31,7 @@ def shared(request: Any, hub: Any, tmp_path: Path) -> str:
     return "ann/thing"
 
 
-def test_every_write_point_of_pull(shared: str, tmp_path: Path, capsys: Any) -> None:
+def test_every_write_point_of_pull(faulty: Any, shared: str, tmp_path: Path, capsys: Any) -> None:
     here = tmp_path / "here"
     words = ["pull", shared, "--out", str(here), "--overwrite"]
     assert main(words) == 0

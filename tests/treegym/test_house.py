@@ -24,6 +24,7 @@ FOUNDATIONS = {
     "display",
     "errors",
     "files",
+    "folders",
     "hearsay",
     "hub",
     "locks",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from treegym.errors import ConfigError, DataError, StorageError
 from treegym.files import told_by
+from treegym.folders import put_folder
 from treegym.hub import Shared, fetch
 from treegym.sharing.kinds import KINDS
 
@@ -38,21 +39,8 @@ def pull(shared: Shared, out: Path, *, overwrite: bool = False) -> Path:
         if not kind.looks_like(whole):
             raise DataError(f"{shared.name} calls itself a {kind.noun}, and its files are none")
         kind.examine(whole)
-        _put(whole, place, Path(staging) / "before")
+        put_folder(whole, place)
     return place
-
-
-def _put(whole: Path, place: Path, before: Path) -> None:
-    """Moves what was fetched to its place; what was there is kept until the new is, as no folder replaces another."""
-    had_folder = place.is_dir() and not place.is_symlink()
-    if had_folder:
-        place.replace(before)
-    try:
-        whole.replace(place)
-    except OSError:
-        if had_folder:
-            before.replace(place)
-        raise
 
 
 def _room(out: Path, size: int) -> None:
