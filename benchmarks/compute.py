@@ -1,9 +1,11 @@
-"""When to stop thinking: learned controllers against hand-written ones and a bound; the speed of stepping.
+"""When to stop thinking: one learned controller for all prices against hand-written ones; the speed of stepping.
 
-On the bundled tree, whole chains, weighted majority by the judge's scores, held-out prompts. The best hand-written
-controller is the best of a grid on the very prompts that it is judged on. The bound knows each prompt's chance of a
-right chain, is told at once whether a chain is right, and pays for its shortest: no controller of whole chains can do
-better. A gap closed is (learned - best hand-written) / (bound - best hand-written).
+On the bundled tree, whole chains, held-out prompts. Every hand-written controller of a grid is played with every way of
+making an answer. What they reach at a number of tokens is the upper envelope of the grid, since two of them can be
+mixed by lot; it is chosen on the very prompts and draws that it is judged on. PPO learns at prices drawn from a range,
+sees the price, and is judged at fixed ones. The bound knows each prompt's chance of a right chain, is told at once
+whether a chain is right, and pays for its shortest: no controller of whole chains can do better. A gap closed is
+(learned - best hand-written) / (bound - best hand-written), in reward.
 """
 
 from __future__ import annotations
@@ -20,30 +22,55 @@ import treegym
 from treegym.agents import PPO
 from treegym.agents.registry import make_agent
 
-WORLD: dict[str, Any] = {"max_branches": 8, "aggregate": "weighted", "segment": 24}
+WORLD: dict[str, Any] = {"max_branches": 8, "segment": 24, "known": "kind"}
+LEARNED_IN = "best"  # how the answer is made where PPO learns
+PRICES = (0.02, 0.03, 0.05, 0.08, 0.12)
+RANGE = (0.005, 0.3)
+SWITCHES: dict[str, Any] = {
+    "learning_rate": "linear:0.003:0.0002", "n_epochs": 8, "ent_coef": 0.001, "gamma": 1.0, "n_episodes": 2048,
+    "batch_size": 1024,
+}  # fmt: skip
 HAND = {
     **{f"majority of {n}": ("self_consistency", {"samples": n}) for n in (1, 2, 3, 4, 6, 8)},
     **{f"adaptive {t}": ("adaptive_consistency", {"threshold": t}) for t in (0.6, 0.7, 0.8, 0.95)},
     **{f"window of {w}": ("early_stopping", {"window": w}) for w in (2, 3, 4)},
-    **{f"score {t}": ("score_threshold", {"threshold": t}) for t in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)},
+    **{f"score {t}": ("score_threshold", {"threshold": t}) for t in (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)},
+    **{f"score {t}, {n} chains": ("score_threshold", {"threshold": t, "samples": n})
+       for t in (0.3, 0.4, 0.5, 0.55) for n in (2, 3, 4, 6)},
 }  # fmt: skip
 
 
-def judged(agent: Any, price: float, *, rounds: int = 4) -> tuple[float, float, float]:
-    """Returns reward, accuracy and tokens (in average chains) on every held-out prompt, some times over."""
-    env = gym.make_vec("TestTimeCompute-v0", num_envs=400, split="test", token_cost=price, **WORLD)
-    pool = env.unwrapped.world.pool
-    sums = np.zeros(3)
-    for number in range(rounds):
-        seen, _ = env.reset(seed=number, options={"roots": pool})
-        state, over = None, np.zeros(len(pool), bool)
-        while not over.all():
-            action, state = agent.predict(seen, state=state, deterministic=True)
-            seen, reward, ended, cut, info = env.step(action)
-            now = ~over
-            sums += reward[now].sum(), info["is_success"][now & ended].sum(), -info["vector_reward"][now, 1].sum()
-            over |= ended | cut
-    return tuple((sums / rounds / len(pool)).tolist())  # type: ignore[return-value]
+def judged(agent: Any, price: float, draws: int, *, aggregate: str, rounds: int = 3) -> tuple[float, float]:
+    """Returns accuracy and tokens (in average chains) on every held-out prompt, some times over.
+
+    Lane i is seeded with seed + i, so the draws of two numbers share nothing only if lanes apart.
+    """
+    world = {**WORLD, "aggregate": aggregate, "token_cost": price}
+    prompts = gym.make("TestTimeCompute-v0", split="test", **world).unwrapped.world.pool  # type: ignore[attr-defined]
+    roots = np.tile(prompts, rounds)
+    env = gym.make_vec("TestTimeCompute-v0", num_envs=len(roots), split="test", **world)
+    seen, _ = env.reset(seed=1_000_000 + draws * len(roots), options={"roots": roots})
+    state, over = None, np.zeros(len(roots), bool)
+    right = spent = 0.0
+    while not over.all():
+        action, state = agent.predict(seen, state=state, deterministic=True)
+        seen, _, ended, cut, info = env.step(action)
+        right += info["is_success"][~over & ended].sum()
+        spent -= info["vector_reward"][~over, 1].sum()
+        over |= ended | cut
+    return float(right) / len(roots), float(spent) / len(roots)
+
+
+def envelope(points: np.ndarray, tokens: float) -> float:
+    """Returns the accuracy that controllers ``[H, 2]`` (accuracy, tokens) reach at so many tokens, mixed by lot."""
+    best = 0.0
+    for accuracy, spent in points:
+        if spent <= tokens:
+            best = max(best, accuracy)
+            continue
+        for other, less in points[points[:, 1] <= tokens]:
+            best = max(best, other + (accuracy - other) * (tokens - less) / (spent - less))
+    return float(best)
 
 
 def bound(price: float) -> float:
@@ -63,13 +90,9 @@ def bound(price: float) -> float:
     return float(np.mean(values))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke run under a minute; figures are rough")
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
-    assert treegym.__version__
-    figures: dict[str, float] = {}
+def stepping(*, quick: bool) -> dict[str, float]:
+    """Returns steps per CPU second of native batches."""
+    figures = {}
     for lanes in (64, 1024):
         env = gym.make_vec("TestTimeCompute-v0", num_envs=lanes, split="all")
         seen, _ = env.reset(seed=0)
@@ -83,31 +106,58 @@ def main() -> None:
             for action in actions:
                 env.step(action)
 
-        times = interleaved({"steps": steps}, rounds=5 if args.quick else 21, clock=cpu_seconds)["steps"]
+        times = interleaved({"steps": steps}, rounds=5 if quick else 21, clock=cpu_seconds)["steps"]
         figures[f"steps_per_s_{lanes}"] = 50 * lanes / statistics.median(times)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a smoke run under a minute; figures are rough")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=150_000)
+    args = parser.parse_args()
+    assert treegym.__version__
+    seeds = 2 if args.quick else args.seeds
+    steps = 20_000 if args.quick else args.steps
+    figures = stepping(quick=args.quick)
+    grid = []
+    for aggregate in ("weighted", "best", "plurality"):
+        env = gym.make("TestTimeCompute-v0", aggregate=aggregate, **WORLD)
+        for name, (kind, switches) in HAND.items():
+            if args.quick and "chains" in name:
+                continue
+            agent = make_agent(kind, env, **switches)
+            grid.append((f"{name}, {aggregate}", [judged(agent, 0.05, s, aggregate=aggregate) for s in range(seeds)]))
+    hand = np.array([points for _, points in grid])  # [H, S, 2]
+    learned = np.empty((len(PRICES), seeds, 2))
+    for seed in range(seeds):
+        env = gym.make("TestTimeCompute-v0", aggregate=LEARNED_IN, token_cost=RANGE, **WORLD)
+        agent = PPO("ChildPolicy", env, seed=seed, **SWITCHES)
+        agent.learn(steps)
+        learned[:, seed] = [judged(agent, price, seed, aggregate=LEARNED_IN) for price in PRICES]
+        print(f"seed {seed}: {learned[:, seed].round(4).tolist()}", flush=True)
     cells: list[dict[str, Any]] = []
-    closed = []
-    for price in (0.05,) if args.quick else (0.02, 0.05, 0.1):
-        env = gym.make("TestTimeCompute-v0", token_cost=price, **WORLD)
-        hand = {name: judged(make_agent(kind, env, **switches), price) for name, (kind, switches) in HAND.items()}
-        for name, (reward, accuracy, tokens) in hand.items():
-            cells.append({"price": price, "controller": name, "reward": reward, "accuracy": accuracy, "chains": tokens})
-        best = max(reward for reward, _, _ in hand.values())
-        learned = []
-        for seed in range(1 if args.quick else args.seeds):
-            agent = PPO("ChildPolicy", env, seed=seed, learning_rate=3e-3, n_epochs=8, ent_coef=0.01)
-            agent.learn(5_000 if args.quick else 60_000)
-            learned.append(judged(agent, price))
-        rewards = [row[0] for row in learned]
-        low, high = mean_interval(rewards)
-        top = bound(price)
-        closed.append((statistics.mean(rewards) - best) / (top - best))
-        reward, accuracy, tokens = np.mean(learned, axis=0).tolist()
-        cells.append({"price": price, "controller": "PPO", "reward": reward, "accuracy": accuracy, "chains": tokens,
-                      "low": low, "high": high})  # fmt: skip
-        cells.append({"price": price, "controller": "bound: verified chains", "reward": top})
-    figures["controller_gap_closed"] = statistics.mean(closed)
+    apart = 0
+    for at, price in enumerate(PRICES):
+        accuracy, tokens = learned[at, :, 0], learned[at, :, 1]
+        equal = [envelope(hand[:, s], float(tokens.mean())) for s in range(seeds)]
+        (low, high), (hand_low, hand_high) = mean_interval(accuracy.tolist()), mean_interval(equal)
+        apart += low > hand_high
+        rewards = hand[..., 0].mean(1) - price * hand[..., 1].mean(1)
+        best, top = float(rewards.max()), bound(price)
+        reward = float((accuracy - price * tokens).mean())
+        cells.append({
+            "price": price, "chains": float(tokens.mean()), "PPO": float(accuracy.mean()), "low": low, "high": high,
+            "hand-written": statistics.mean(equal), "hand low": hand_low, "hand high": hand_high, "PPO reward": reward,
+            "best hand-written reward": best, "by": grid[int(rewards.argmax())][0], "bound": top,
+            "gap closed": (reward - best) / (top - best),
+        })  # fmt: skip
+    figures["budgets_won_apart"] = float(apart)
+    figures["controller_gap_closed"] = statistics.mean(cell["gap closed"] for cell in cells)
     print(table(cells))
+    for (name, _), (accuracy, tokens) in zip(grid, hand.mean(1).tolist(), strict=True):
+        cells.append({"controller": name, "accuracy": accuracy, "chains": tokens})
     emit("compute", figures, cells)
 
 

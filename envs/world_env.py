@@ -90,7 +90,7 @@ class WorldEnv(NativeEnv):
         return seen, reward, bool(outcome.terminated[0]), bool(outcome.truncated[0]), info
 
     def _info(self, seen: dict[str, np.ndarray], vector: np.ndarray, *, illegal: bool, success: bool) -> dict[str, Any]:
-        weights = self.world.term_weights
+        weights = self.world.term_weights(self.lanes.place)[0].tolist()
         return {
             "action_mask": seen["action_mask"].copy(),
             "root": int(self.lanes.root[0]),

@@ -102,7 +102,7 @@ class WorldVectorEnv(NativeVectorEnv):
     def _info(
         self, seen: dict[str, np.ndarray], vector: np.ndarray, *, illegal: np.ndarray, success: np.ndarray
     ) -> dict[str, Any]:
-        weights = self.world.term_weights
+        weights = self.world.term_weights(self.lanes.place)
         info = {
             "action_mask": seen["action_mask"].copy(),
             "root": self.lanes.root.copy(),
@@ -110,7 +110,7 @@ class WorldVectorEnv(NativeVectorEnv):
             "illegal_action": illegal.copy(),
             "vector_reward": vector.copy(),
             "reward_terms": {
-                name: {"raw": vector[:, t].copy(), "weight": np.full(self.num_envs, weights[t])}
+                name: {"raw": vector[:, t].copy(), "weight": weights[:, t].copy()}
                 for t, name in enumerate(self.world.terms)
             },
         }

@@ -39,7 +39,8 @@ class TestTimeComputeEnv(WorldEnv):
             for made-up chains; None for the bundled tree.
         split: which prompts: train, validation, test or all.
         max_branches: M.
-        token_cost: what the tokens of an average chain cost, in units of a correct answer.
+        token_cost: what the tokens of an average chain cost, in units of a correct answer; two numbers are a range, of
+            which every episode draws a price (even by ratio), so that one controller learns all of them.
         budget: a hard limit on tokens, in average chains (None: none); what it does not cover is illegal.
         probe_cost: tokens of asking for an answer.
         aggregate: how the answer is made: "plurality" of all answers shown, "weighted" by the scores of finished texts,
@@ -47,6 +48,7 @@ class TestTimeComputeEnv(WorldEnv):
         segment: tokens of a segment, of chains that come from a tree.
         samples: chains per prompt that are drawn from a closed tree, by `policy` ("primary", "uniform" or a teacher),
             with the seed `pool_seed`.
+        known: what is known of a prompt beforehand: its "context" (a vector), its "kind" of task, or "nothing".
         max_iterations: the number of steps; using it up truncates.
         illegal_penalty: what an illegal action costs.
         multi_objective: return (correct, -tokens in average chains) instead of their weighted sum.

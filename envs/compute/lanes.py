@@ -27,7 +27,7 @@ class Lanes(WorldLanes):
         super().__init__(world, count, width=width, roots=world.chains.num_prompts, max_steps=max_steps)
 
     def _begin(self, which: np.ndarray, roots: np.ndarray) -> None:
-        transition.begin(which, roots, self.world.cells.starts, self.place, self.done, self.key, self.episode)
+        transition.begin(which, roots, self.world.cells, self.place, self.done, self.key, self.episode)
 
     def advance(self, actions: np.ndarray, *, next_step_reset: bool) -> LaneStep:
         """Moves every lane one step; lanes that are done begin anew (``next_step_reset``) or stand still."""

@@ -19,13 +19,18 @@ __all__ = ["CHILD", "STATE", "confidences", "observe"]
 
 CHILD = (
     *KINDS, "depth", "active", "finished", "pruned", "shown", "share", "leads", "score", "label", "fresh", "prior",
+    "tokens", "likelihood",
 )  # fmt: skip
 STATE = (
     "steps_left", "budget_left", "spent", "opened", "active", "finished", "top", "second", "distinct", "answers",
-    "confidence", "token_cost", "top_score", "second_score",
+    "confidence", "token_cost", "top_score", "second_score", "log_cost", "said_votes", "said_score", "said_likelihood",
+    "said_tokens", "rival_score", "mean_score",
 )  # fmt: skip
 _CHAIN, _DEPTH, _SHOWN, _STATUS, _PROBED = range(5)
 _ACTIVE, _FINISHED, _PRUNED = transition.ACTIVE, transition.FINISHED, transition.PRUNED
+_FEATURES, _KNOWN_FROM = len(CHILD), len(STATE)
+_SHARE, _TOKENS, _LIKELIHOOD = CHILD.index("share"), CHILD.index("tokens"), CHILD.index("likelihood")
+_LOG_COST, _SAID = STATE.index("log_cost"), STATE.index("said_votes")
 
 
 def confidences(branches: int) -> np.ndarray:
@@ -58,10 +63,12 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
     """
     branches = (place.shape[1] - FIXED) // 6
     dims = known.shape[1]
-    features = 17
+    features = _FEATURES
     labels = np.empty(branches, np.int64)
     votes = np.empty(branches, np.int64)
     weights = np.empty(branches, np.float64)
+    ended = np.empty(branches, np.int64)  # finished branches of each answer, and below of their scores the best
+    bests = np.empty(branches, np.float64)
     segments = np.float32(1.0 / cells.probe.shape[1])
     share_of = np.float32(1.0 / branches)
     for b in range(len(place)):
@@ -70,6 +77,7 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
         row[:] = 0.0
         count = lane[transition.COUNT]
         distinct, shown, active, finished = 0, 0, 0, 0
+        scores = 0.0
         for i in range(count):
             status, mine = lane[FIXED + _STATUS * branches + i], lane[FIXED + _SHOWN * branches + i]
             active += status == _ACTIVE
@@ -86,10 +94,16 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
                 labels[i] = distinct
                 votes[distinct] = 0
                 weights[distinct] = 0.0
+                ended[distinct] = 0
+                bests[distinct] = 0.0
                 distinct += 1
             votes[labels[i]] += 1
             if status == _FINISHED:
-                weights[labels[i]] += cells.score[lane[FIXED + _CHAIN * branches + i]]
+                score = cells.score[lane[FIXED + _CHAIN * branches + i]]
+                weights[labels[i]] += score
+                ended[labels[i]] += 1
+                bests[labels[i]] = max(bests[labels[i]], score)
+                scores += score
         lead, top, second = -1, 0, 0
         best, next_best = 0.0, 0.0
         for k in range(distinct):
@@ -112,16 +126,28 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
         row[8] = distinct * share_of
         row[9] = shown * share_of
         row[10] = confidence[top, second]
-        row[11] = min(cells.rate * cells.unit, 1.0)
+        price = cells.rates[lane[transition.PRICE]] * cells.unit
+        row[11] = min(price, 1.0)
         row[12] = min(best * share_of, 1.0)
         row[13] = min(next_best * share_of, 1.0)
-        at = 14
+        if price > 0.0:  # 1 for what a right answer is worth, 0 for a thousandth of it or less
+            row[_LOG_COST] = min(max(1.0 + np.log10(price) / 3.0, 0.0), 1.0)
+        said = _would_say(cells.rule, distinct, votes, weights, ended, bests)
+        if said >= 0:
+            _describe(lane, cells, labels, said, branches, row[_SAID:_KNOWN_FROM])
+            row[_SAID] = votes[said] * share_of
+            row[_SAID + 1] = bests[said]
+            for k in range(distinct):
+                if k != said:
+                    row[_SAID + 4] = max(row[_SAID + 4], bests[k])
+        row[_SAID + 5] = scores / max(finished, 1)
+        at = _KNOWN_FROM
         for d in range(dims):
             row[at + d] = known[lane[transition.ROOT], d]
         at += dims
         row[at] = 1.0  # opens a branch
         row[at + features + 1] = 1.0  # answers
-        row[at + features + 11] = top / max(shown, 1)
+        row[at + features + _SHARE] = top / max(shown, 1)
         # What self-consistency would do, for those who start from a habit: finish what is open, open what there is.
         habit = 0 if mask[0] else 1
         for i in range(count - 1, -1, -1):
@@ -140,6 +166,8 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
                 row[cell + 8] = status == _FINISHED
                 row[cell + 9] = status == _PRUNED
                 row[cell + 15] = lane[FIXED + _PROBED * branches + i] == lane[FIXED + _DEPTH * branches + i]
+                row[cell + _TOKENS] = _told(lane, cells, branches, i) / cells.longest
+                row[cell + _LIKELIHOOD] = _heard(lane, cells, branches, i)
                 if labels[i] >= 0:
                     row[cell + 10] = 1.0
                     row[cell + 11] = votes[labels[i]] / shown
@@ -147,3 +175,47 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
                     row[cell + 14] = (labels[i] + 1) * share_of
                 if status == _FINISHED:
                     row[cell + 13] = cells.score[lane[FIXED + _CHAIN * branches + i]]
+
+
+@numba.njit(cache=True)
+def _would_say(rule: Any, distinct: Any, votes: Any, weights: Any, ended: Any, bests: Any) -> Any:
+    """Returns the label of the answer that the branches would give, -1 for none (`transition.aggregate`)."""
+    said, most = -1, -1.0
+    for k in range(distinct):
+        if rule != transition.PLURALITY and ended[k] == 0:
+            continue
+        if rule == transition.PLURALITY:
+            weight = float(votes[k])
+        elif rule == transition.WEIGHTED:
+            weight = weights[k]
+        else:
+            weight = bests[k]
+        if weight > most:
+            said, most = k, weight
+    return said
+
+
+@numba.njit(cache=True)
+def _told(lane: Any, cells: Any, branches: Any, i: Any) -> Any:
+    """Returns the tokens that branch i has said, or shares."""
+    chain = lane[FIXED + _CHAIN * branches + i]
+    return min(lane[FIXED + _DEPTH * branches + i] * cells.segment, cells.length[chain])
+
+
+@numba.njit(cache=True)
+def _heard(lane: Any, cells: Any, branches: Any, i: Any) -> Any:
+    """Returns how likely the model found a token of what branch i has said."""
+    return cells.likelihood[lane[FIXED + _CHAIN * branches + i], lane[FIXED + _DEPTH * branches + i] - 1]
+
+
+@numba.njit(cache=True)
+def _describe(lane: Any, cells: Any, labels: Any, said: Any, branches: Any, row: Any) -> None:
+    """Writes, at 2 and 3, how likely and how long the branches are on average that show an answer."""
+    shows, tokens, likelihood = 0, 0.0, 0.0
+    for i in range(lane[transition.COUNT]):
+        if labels[i] == said:
+            shows += 1
+            tokens += _told(lane, cells, branches, i)
+            likelihood += _heard(lane, cells, branches, i)
+    row[2] = likelihood / shows
+    row[3] = tokens / shows / cells.longest

@@ -38,6 +38,8 @@ class ChainPool:
     prompts: tuple[str, ...]
     splits: tuple[str, ...]
     features: np.ndarray  # [Q, D] float32, what is known of a prompt before any token is spent; D may be 0
+    likelihood: np.ndarray  # [C, J] float32, the model's probability of a token said so far, on (geometric) average
+    kinds: tuple[str, ...]  # what kind of task each prompt is; "" where nobody says
 
     def __post_init__(self) -> None:
         sizes = np.diff(self.start)
@@ -102,6 +104,7 @@ def pool_of_tree(
     cuts = np.minimum(np.arange(1, -(-int(length.max()) // segment) + 1)[None] * segment, length[:, None])  # [C, J]
     passed = _ancestors(tree, node, np.concatenate([np.zeros((len(node), 1), np.int64), cuts], axis=1))  # [C, J + 1]
     low, high = _ranges(passed)
+    likelihood = _likelihoods(tree, passed[:, 1:])
     right = np.zeros((tree.num_roots, max(int(cluster.max(initial=-1)) + 1, 1)), np.bool_)
     ends = np.flatnonzero((tree.flags & END) != 0)
     good = ends[(tree.verdict[ends] >= 0.5) & (cluster[ends] >= 0)]
@@ -110,7 +113,7 @@ def pool_of_tree(
         start=np.searchsorted(root, np.arange(tree.num_roots + 1)),
         length=length,
         answer=cluster[node],
-        score=_scores(tree, node),
+        score=_scores(tree, node, likelihood),
         right=right,
         probe=cluster[_likeliest_ends(tree)[passed[:, 1:]]],
         low=low,
@@ -119,6 +122,8 @@ def pool_of_tree(
         prompts=tuple(tree.prompts),
         splits=tuple(tree.splits),
         features=_features(tree),
+        likelihood=likelihood,
+        kinds=tuple(tree.kinds),
     )  # fmt: skip
 
 
@@ -155,15 +160,19 @@ def _likeliest_ends(tree: TokenTree) -> np.ndarray:
     return way
 
 
-def _scores(tree: TokenTree, node: np.ndarray) -> np.ndarray:
+def _scores(tree: TokenTree, node: np.ndarray, likelihood: np.ndarray) -> np.ndarray:
+    """Returns the judge's opinion of every end; without a judge, how likely the primary finds it ``[C] float32``."""
     judged = np.asarray(tree.judge[node], np.float32)
-    if np.isfinite(judged).all():
-        return np.clip(judged, 0.0, 1.0)
+    return np.clip(judged, 0.0, 1.0) if np.isfinite(judged).all() else likelihood[:, -1]
+
+
+def _likelihoods(tree: TokenTree, passed: np.ndarray) -> np.ndarray:
+    """Returns the primary's probability of a token on the way to each node, on geometric average, like `passed`."""
     total = np.zeros(tree.size)
     for level in range(1, int(tree.depth.max(initial=0)) + 1):
         here = np.flatnonzero(tree.depth == level)
         total[here] = total[tree.parent[here]] + tree.prior[here]
-    return np.exp(total[node] / tree.depth[node]).astype(np.float32)
+    return np.exp(total[passed] / tree.depth[passed]).astype(np.float32)
 
 
 def _features(tree: TokenTree) -> np.ndarray:
@@ -227,4 +236,6 @@ def synthetic_pool(**settings: Any) -> ChainPool:
         prompts=tuple(f"prompt {q}" for q in range(prompts)),
         splits=tuple(("train", "validation", "test")[i] for i in np.digitize(rows % 10, [6, 7])),
         features=np.clip(features, -1, 2).astype(np.float32) / 2,
+        likelihood=np.zeros((total, most), np.float32),  # nobody said these chains
+        kinds=("",) * prompts,
     )

@@ -1,7 +1,7 @@
 """The transition function of TestTimeCompute, for one lane or thousands: look-up in a pool of chains, compiled.
 
 Actions: 0 opens a branch, 1 answers, then M each go on with branch i, probe it, prune it, fork it. A lane's place is a
-row of integers: four columns, then six blocks of M. Chains of a lane's prompt are drawn without replacement.
+row of integers: five columns, then six blocks of M. Chains of a lane's prompt are drawn without replacement.
 
 Letters: B lanes, Q prompts, C chains, J segments, A answers, M branches, K = 2 + 4 M actions.
 """
@@ -16,12 +16,12 @@ import numpy as np
 from treegym.envs.token_tree.transition import random_root
 
 __all__ = [
-    "ACTIVE", "AGGREGATES", "ANSWER", "BRANCH", "COUNT", "EMPTY", "FINISHED", "FIXED", "KINDS", "NOTHING", "PRUNED",
-    "ROOT", "SPENT", "STEPS", "Cells", "advance", "aggregate", "begin", "block", "legal_actions", "width",
+    "ACTIVE", "AGGREGATES", "ANSWER", "BRANCH", "COUNT", "EMPTY", "FINISHED", "FIXED", "KINDS", "NOTHING", "PRICE",
+    "PRUNED", "ROOT", "SPENT", "STEPS", "Cells", "advance", "aggregate", "begin", "block", "legal_actions", "width",
 ]  # fmt: skip
 
-ROOT, STEPS, SPENT, COUNT = range(4)
-FIXED = 4
+ROOT, STEPS, SPENT, COUNT, PRICE = range(5)  # PRICE: which of the prices of a token the episode is played at
+FIXED = 5
 CHAIN, DEPTH, SHOWN, STATUS, PROBED, USED = range(6)  # blocks; USED: the chains that were drawn, rising
 EMPTY, ACTIVE, FINISHED, PRUNED = range(4)  # of a branch
 NOTHING = -2  # a branch that shows no answer yet; -1: its text states none
@@ -30,6 +30,7 @@ KINDS = ("branch", "answer", "continue", "probe", "prune", "fork")
 CONTINUE, PROBE, PRUNE, FORK = range(4)  # of the actions per branch
 AGGREGATES = ("plurality", "weighted", "best")
 PLURALITY, WEIGHTED, BEST = range(3)
+_OF_PRICES = np.uint64(0x632BE59BD9B4E019)  # prices are drawn with another key than prompts and chains
 
 
 class Cells(NamedTuple):
@@ -39,6 +40,7 @@ class Cells(NamedTuple):
     length: np.ndarray  # [C] int64
     answer: np.ndarray  # [C] int64
     score: np.ndarray  # [C] float32
+    likelihood: np.ndarray  # [C, J] float32
     right: np.ndarray  # [Q, A] bool
     probe: np.ndarray  # [C, J] int64
     low: np.ndarray  # [C, J + 1] int64
@@ -47,10 +49,11 @@ class Cells(NamedTuple):
     segment: int
     probe_cost: int  # tokens
     budget: int  # tokens
-    rate: float  # what a token costs
+    rates: np.ndarray  # [P] float64, what a token may cost: an episode draws one of them
     penalty: float
     rule: int  # of AGGREGATES
     unit: float  # tokens that the vector reward counts in
+    longest: float  # tokens of the longest chain
 
 
 def width(branches: int) -> int:
@@ -65,21 +68,24 @@ def block(place: np.ndarray, number: int, branches: int) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def begin(which: Any, forced: Any, starts: Any, place: Any, done: Any, key: Any, episode: Any) -> None:
+def begin(which: Any, forced: Any, cells: Any, place: Any, done: Any, key: Any, episode: Any) -> None:
     """Starts an episode in every lane of `which`, at the forced prompt or, where that is -1, at a random one."""
     for b in range(len(which)):
         if which[b]:
-            root = forced[b] if forced[b] >= 0 else starts[random_root(key[b], episode[b], len(starts))]
-            _start(place[b], root)
+            root = forced[b]
+            if root < 0:
+                root = cells.starts[random_root(key[b], episode[b], len(cells.starts))]
+            _start(place[b], root, cells, key[b], episode[b])
             episode[b] += 1
             done[b] = False
 
 
 @numba.njit(cache=True)
-def _start(lane: Any, root: Any) -> None:
+def _start(lane: Any, root: Any, cells: Any, key: Any, episode: Any) -> None:
     branches = (len(lane) - FIXED) // 6
     lane[:] = 0
     lane[ROOT] = root
+    lane[PRICE] = random_root(key ^ _OF_PRICES, episode, len(cells.rates))
     for i in range(branches):
         lane[FIXED + SHOWN * branches + i] = NOTHING
         lane[FIXED + PROBED * branches + i] = -1
@@ -217,7 +223,8 @@ def advance(
         lane = place[b]
         if done[b]:
             if next_step_reset:
-                _start(lane, cells.starts[random_root(key[b], episode[b], len(cells.starts))])
+                root = cells.starts[random_root(key[b], episode[b], len(cells.starts))]
+                _start(lane, root, cells, key[b], episode[b])
                 episode[b] += 1
                 done[b] = False
             continue
@@ -260,6 +267,6 @@ def advance(
                 )
         lane[SPENT] += tokens
         outcome.vector[b, 1] = -tokens / cells.unit
-        outcome.reward[b] -= cells.rate * tokens
+        outcome.reward[b] -= cells.rates[lane[PRICE]] * tokens
         outcome.truncated[b] = not outcome.terminated[b] and lane[STEPS] >= limit
         done[b] = outcome.terminated[b] or outcome.truncated[b]

@@ -6,6 +6,7 @@ Letters: B lanes, Q prompts, M branches, K actions, D features of a prompt.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,8 +26,10 @@ from treegym.tree.token_tree import SPLITS, TokenTree
 
 __all__ = ["TERMS", "ComputeWorld", "load_pool"]
 
+KNOWN = ("context", "kind", "nothing")  # what a controller may know of a prompt beforehand
 TERMS = ("correct", "tokens")  # the vector reward, in order
 _UNBOUNDED = 2**60
+_PRICES = 64  # of a range, as far apart in proportion
 _remembered: dict[Any, ChainPool] = {}
 
 
@@ -43,7 +46,7 @@ class ComputeWorld(Spaces):
         pool: str | TokenTree | ChainPool | None = None,
         split: str = "train",
         max_branches: int = 8,
-        token_cost: float = 0.05,
+        token_cost: float | Sequence[float] = 0.05,
         budget: float | None = None,
         probe_cost: int = 1,
         aggregate: str = "plurality",
@@ -51,6 +54,7 @@ class ComputeWorld(Spaces):
         samples: int = 64,
         policy: str = "primary",
         pool_seed: int = 0,
+        known: str = "context",
         max_iterations: int = 64,
         illegal_penalty: float = 0.1,
     ) -> None:
@@ -58,7 +62,7 @@ class ComputeWorld(Spaces):
         self.split = one_of("split", split, (*SPLITS, "all"))
         self.branches = whole("max_branches", max_branches, low=1, high=64)
         self.num_actions = 2 + 4 * self.branches
-        self.token_cost = number("token_cost", token_cost, low=0)
+        self.prices = _prices(token_cost)
         self.aggregate = one_of("aggregate", aggregate, AGGREGATES)
         self.max_iterations = whole("max_iterations", max_iterations, low=2)
         self.illegal_penalty = number("illegal_penalty", illegal_penalty, low=0)
@@ -81,21 +85,25 @@ class ComputeWorld(Spaces):
             starts=self.pool, segment=p.segment,
             probe_cost=whole("probe_cost", probe_cost, low=0),
             budget=_UNBOUNDED if self.budget is None else int(self.budget * self.unit),
-            rate=self.token_cost / self.unit, penalty=self.illegal_penalty, rule=AGGREGATES.index(self.aggregate),
-            unit=self.unit,
+            rates=self.prices / self.unit, penalty=self.illegal_penalty, rule=AGGREGATES.index(self.aggregate),
+            unit=self.unit, likelihood=p.likelihood, longest=float(p.length.max()),
         )  # fmt: skip
         self.scale = float(self.cells.budget if self.budget is not None else self.unit * self.branches)
-        self.term_weights = [1.0, self.token_cost]  # what each term of the vector reward counts in the scalar one
-        known = tuple(f"prompt_{d}" for d in range(p.features.shape[1]))
-        self.layout = ObservationLayout(self.num_actions, (*STATE, *known), CHILD)
+        names, self.known = _known(p, one_of("known", known, KNOWN))
+        self.layout = ObservationLayout(self.num_actions, (*STATE, *names), CHILD)
         self.confidence = confidences(self.branches)
         self.low = np.zeros(self.layout.size, np.float32)
         self.high = np.ones(self.layout.size, np.float32)
-        self.low[len(STATE) : len(STATE) + len(known)] = -1.0
+        self.low[len(STATE) : len(STATE) + len(names)] = -1.0
 
     def lanes(self, count: int, *, max_steps: int | None = None) -> Lanes:
         """Returns so many lanes of this world; `max_steps` truncates episodes earlier than `max_iterations` does."""
         return Lanes(self, count, max_steps=max_steps)
+
+    def term_weights(self, places: np.ndarray) -> np.ndarray:
+        """Returns what each term of the vector reward counts in the scalar one at places ``[B, width]``: ``[B, 2]``."""
+        price = self.prices[places[:, transition.PRICE]]
+        return np.stack([np.ones(len(places)), price], axis=1)
 
     def flops(self, tokens: float, parameters: float) -> float:
         """Returns what generating so many tokens costs: 2 per token and parameter of the model."""
@@ -113,6 +121,7 @@ class ComputeWorld(Spaces):
         roots, count = places[:, transition.ROOT], places[:, transition.COUNT]
         good = (roots >= 0) & (roots < self.chains.num_prompts) & (count >= 0) & (count <= self.branches)
         good &= (places[:, transition.STEPS] >= 0) & (places[:, transition.SPENT] >= 0)
+        good &= (places[:, transition.PRICE] >= 0) & (places[:, transition.PRICE] < len(self.prices))
         at = np.where(good, roots, 0)
         chain, depth, shown, status, _, used = (transition.block(places, n, self.branches) for n in range(6))
         there = np.arange(self.branches) < count[:, None]
@@ -134,7 +143,7 @@ class ComputeWorld(Spaces):
             place,
             self.cells,
             float(self.max_iterations),
-            self.chains.features,
+            self.known,
             self.confidence,
             self.scale,
             rows,
@@ -163,6 +172,35 @@ class ComputeWorld(Spaces):
         """Returns the episode in words: the prompt, and what has been spent on how many branches."""
         prompt = self.chains.prompts[int(place[transition.ROOT])]
         return f"{prompt}: {int(place[transition.COUNT])} branches, {int(place[transition.SPENT])} tokens"
+
+
+def _prices(token_cost: Any) -> np.ndarray:
+    """Returns the prices that an episode may be played at ``[P] float64``, one of which it draws."""
+    if not isinstance(token_cost, Sequence):
+        return np.array([number("token_cost", token_cost, low=0)])
+    if isinstance(token_cost, str) or len(token_cost) != 2:
+        raise ConfigError(
+            f"token_cost is {token_cost!r}; expected what the tokens of an average chain cost, or the lowest and the "
+            "highest of such prices, of which every episode draws one"
+        )
+    low, high = (number("token_cost, of a range,", price, low=1e-6) for price in token_cost)
+    if low >= high:
+        raise ConfigError(f"token_cost is a range from {low} to {high}; the lower price must come first")
+    return np.geomspace(low, high, _PRICES)
+
+
+def _known(pool: ChainPool, what: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns names of what is known of a prompt beforehand, and ``[Q, D] float32``."""
+    if what == "context":
+        return tuple(f"prompt_{d}" for d in range(pool.features.shape[1])), pool.features
+    if what == "nothing":
+        return (), np.zeros((pool.num_prompts, 0), np.float32)
+    kinds = sorted(set(pool.kinds))
+    if kinds == [""]:
+        raise ConfigError("known is 'kind', and this pool's prompts have no kinds; choose 'context' or 'nothing'")
+    return tuple(f"kind_{kind}" for kind in kinds), np.array(
+        [[own == kind for kind in kinds] for own in pool.kinds], np.float32
+    )
 
 
 def load_pool(source: Any, *, segment: int, samples: int, policy: str, seed: int) -> ChainPool:

@@ -122,10 +122,9 @@ class RecordedWorld(Spaces):
         """Returns which rows ``[B, STATE]`` of lanes, at sound roots, name what their root has ``[B] bool``."""
         raise NotImplementedError
 
-    @property
-    def term_weights(self) -> list[float]:
-        """What each term of the vector reward counts in the scalar one."""
-        return [*self.weights.tolist(), 1.0]
+    def term_weights(self, places: np.ndarray) -> np.ndarray:
+        """Returns what each term of the vector reward counts in the scalar one ``[B, T]``: the same everywhere."""
+        return np.tile([*self.weights.tolist(), 1.0], (len(places), 1))
 
     # ---------------------------------------------------------------- words
 

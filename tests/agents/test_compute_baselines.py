@@ -16,6 +16,7 @@ from treegym.agents.baselines.compute import (
     SelfConsistency,
 )
 from treegym.agents.registry import make_agent
+from treegym.envs.compute import transition
 from treegym.envs.compute.env import TestTimeComputeEnv
 from treegym.envs.compute.estimates import adaptive_consistency, consensus_at_k, stopped
 from treegym.envs.compute.pool import synthetic_pool
@@ -33,7 +34,7 @@ def played(agent: object, env: Any, *, steps: int) -> tuple[float, float, int]:
     for _ in range(steps):
         action, state = agent.predict(seen, state=state)  # type: ignore[attr-defined]
         seen, _, over, cut, info = env.step(action)
-        spent = env.unwrapped.lanes.place[:, 2]  # of a lane that is over until it begins anew
+        spent = env.unwrapped.lanes.place[:, transition.SPENT]  # of a lane that is over until it begins anew
         assert not info["illegal_action"].any()
         right += info["is_success"].sum()
         tokens += spent[over | cut].sum()
@@ -92,7 +93,7 @@ def test_a_window_that_agrees_ends_early_stopping() -> None:
     while not over:
         action, _ = agent.predict(seen)
         labels = agent.look({key: value[None] for key, value in seen.items()}).label[0]
-        opened = int(env.lanes.place[0, 3])
+        opened = int(env.lanes.place[0, transition.COUNT])
         if action == ANSWER:
             assert opened == 6 or (opened % 2 == 0 and labels[opened - 1] == labels[opened - 2])
         seen, _, over, _, _ = env.step(action)
@@ -106,12 +107,13 @@ def test_a_good_score_ends_sampling() -> None:
         over = False
         while not over:
             place = env.lanes.place[0]
-            done = [env.world.chains.score[c] for c, s in zip(place[4:9], place[19:24], strict=True) if s == FINISHED]
+            chains, status = (transition.block(place, which, 5) for which in (transition.CHAIN, transition.STATUS))
+            done = [env.world.chains.score[c] for c, s in zip(chains, status, strict=True) if s == FINISHED]
             action, _ = agent.predict(seen)
             if action == ANSWER:
                 assert len(done) == 5 or max(done) >= 0.6
             else:
-                assert not done or max(done) < 0.6 or place[3] > len(done)
+                assert not done or max(done) < 0.6 or place[transition.COUNT] > len(done)
             seen, _, over, _, _ = env.step(action)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
@@ -24,29 +25,7 @@ from treegym.tree.token_tree import TokenTree
 SYNTHETIC = "synthetic:prompts=40,chains=12,segments=4,segment=5,seed=1"
 
 
-def hand_pool(**changes: object) -> ChainPool:
-    """One prompt, three chains in segments of 2 tokens: 0 and 1 share the first segment.
-
-    chain 0: 4 tokens, answer 0 (right), after one segment it would say 1; chain 1: 3 tokens, answer 1;
-    chain 2: 1 token, answer 1.
-    """
-    arrays = {
-        "start": np.array([0, 3]), "length": np.array([4, 3, 1]), "answer": np.array([0, 1, 1]),
-        "score": np.array([0.9, 0.2, 0.3], np.float32), "right": np.array([[True, False]]),
-        "probe": np.array([[1, 0], [1, 1], [1, 1]]),
-        "low": np.array([[0, 0, 0], [0, 0, 1], [0, 2, 2]]), "high": np.array([[3, 2, 1], [3, 2, 2], [3, 3, 3]]),
-        "segment": 2, "prompts": ("p",), "splits": ("train",), "features": np.zeros((1, 0), np.float32),
-    }  # fmt: skip
-    return ChainPool(**(arrays | changes))  # type: ignore[arg-type]
-
-
-def hand_env(**changes: object) -> TestTimeComputeEnv:
-    return TestTimeComputeEnv(
-        world=ComputeWorld(**({"pool": hand_pool(), "max_branches": 3, "token_cost": 0.8} | changes))
-    )  # type: ignore[arg-type]
-
-
-def test_a_hand_worked_episode() -> None:
+def test_a_hand_worked_episode(hand_env: Callable[..., TestTimeComputeEnv]) -> None:
     # A chain has (4 + 3 + 1) / 3 = 8 / 3 tokens, so a token costs 0.8 / (8 / 3) = 0.3.
     env = hand_env()
     for seed in range(50):  # until the first branch is chain 0
@@ -78,7 +57,7 @@ def test_a_hand_worked_episode() -> None:
     # Answer 1 has two votes of three; the scores are 0.9 against 0.2 + 0.3, and the best is 0.9.
     [("plurality", False), ("weighted", True), ("best", True)],
 )
-def test_the_three_aggregates(rule: str, right: bool) -> None:
+def test_the_three_aggregates(rule: str, right: bool, hand_env: Callable[..., TestTimeComputeEnv]) -> None:
     env = hand_env(aggregate=rule)
     env.reset(seed=0)
     for _ in range(3):
@@ -88,7 +67,7 @@ def test_the_three_aggregates(rule: str, right: bool) -> None:
     assert env.step(1)[4]["is_success"] is right
 
 
-def test_nothing_said_is_no_answer_and_pruned_branches_do_not_vote() -> None:
+def test_nothing_said_is_no_answer_and_pruned_branches_do_not_vote(hand_env: Callable[..., TestTimeComputeEnv]) -> None:
     env = hand_env()
     env.reset(seed=0)
     assert env.step(1)[1:3] == (0.0, True)
@@ -101,7 +80,7 @@ def test_nothing_said_is_no_answer_and_pruned_branches_do_not_vote() -> None:
         assert int(transition.aggregate(env.lanes.place[0], env.world.cells)) == -1
 
 
-def test_a_budget_is_hard() -> None:
+def test_a_budget_is_hard(hand_env: Callable[..., TestTimeComputeEnv]) -> None:
     # 1.2 chains of 8 / 3 tokens are 3 tokens: after a segment of 2 no further segment of 2 is covered.
     env = hand_env(budget=1.2)
     for seed in range(50):
@@ -136,7 +115,7 @@ def test_replay_is_without_replacement(seed: int) -> None:
     assert (np.sort(chains, 1) == env.lanes.root[:, None] * 12 + np.arange(12)).all()
 
 
-def test_draws_are_uniform() -> None:
+def test_draws_are_uniform(hand_pool: Callable[..., ChainPool]) -> None:
     world = ComputeWorld(pool=hand_pool(), max_branches=2)
     lanes = world.lanes(6000)
     lanes.seed(np.random.default_rng(0).integers(2**63, size=6000).astype(np.uint64))
@@ -194,7 +173,9 @@ def test_made_by_id() -> None:
     assert many.step(np.zeros(3, np.int64))[1].shape == (3, 2)
 
 
-def test_bad_settings_are_refused(tmp_path: Path) -> None:
+def test_bad_settings_are_refused(
+    tmp_path: Path, hand_pool: Callable[..., ChainPool], hand_env: Callable[..., TestTimeComputeEnv]
+) -> None:
     with pytest.raises(ConfigError, match="below one sample: the shortest chain of this pool has 1 tokens"):
         hand_env(budget=0.1)
     with pytest.raises(ConfigError, match="unknown setting 'chain'"):
