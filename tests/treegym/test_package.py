@@ -41,6 +41,26 @@ def test_all_versions_agree() -> None:
     assert subprocess.run(other, capture_output=True, check=False).returncode == 1
 
 
+def test_the_lock_holds_what_the_package_asks_for_from_the_public_index() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    packages = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
+    [own] = [package for package in packages if package["name"] == project["name"]]
+    assert own["metadata"]["provides-extras"] == list(project["optional-dependencies"]), "run `make lock`"
+    asked = {re.split(r"[<>=!~\[; ]", need, maxsplit=1)[0].lower() for need in project["dependencies"]}
+    assert asked <= {dependency["name"] for dependency in own["dependencies"]}, "run `make lock`"
+    addresses = 0
+    for package in packages:
+        if package is own:
+            continue
+        assert package["source"] == {"registry": "https://pypi.org/simple"}, package["name"]
+        files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
+        addresses += len(files)
+        for file in files:
+            assert file["url"].startswith("https://files.pythonhosted.org/packages/"), package["name"]
+            assert re.fullmatch(r"sha256:[0-9a-f]{64}", file["hash"]), package["name"]
+    assert addresses > len(packages)
+
+
 def test_workflows_call_what_exists() -> None:
     make = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", make, re.MULTILINE))
