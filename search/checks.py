@@ -18,6 +18,8 @@ __all__ = [
     "FINITE",
     "PROBLEMS",
     "Checked",
+    "answered",
+    "arrays_of",
     "as_array",
     "budget",
     "check_evaluation",
@@ -180,11 +182,11 @@ def expanded(simulator: Simulator, states: Any, what: str) -> Evaluation:
         given = simulator.expand(states)
     except IndexError as error:
         raise ConfigError(f"{what}: the simulator cannot judge a state it was given or stepped to ({error})") from error
-    _answered(given, Evaluation, "expand")
+    answered(given, Evaluation, "expand")
     return check_evaluation(given, count(states), int(simulator.num_actions), what)
 
 
-def _answered(given: Any, kind: Any, what: str) -> None:
+def answered(given: Any, kind: Any, what: str) -> None:
     """Raises `ConfigError` for an answer without the fields of `kind`."""
     needed = [name for name in kind._fields if name not in kind._field_defaults]
     if not isinstance(given, kind) and not all(hasattr(given, name) for name in needed):
@@ -208,7 +210,7 @@ def check_steady(simulator: Simulator, states: Any, actions: np.ndarray, moved: 
         _STEADY.add(simulator)
     except TypeError:  # cannot be told apart from others: looked at in each search
         pass
-    again = _arrays(simulator.step(states, actions))
+    again = arrays_of(simulator.step(states, actions))
     found = [
         row
         for name in ("states", "reward", "terminated")
@@ -235,16 +237,17 @@ def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transitio
         raise ConfigError(
             f"below the roots: the simulator cannot step a state it stepped to before ({error})"
         ) from error
-    _answered(moved, Transition, "step")
+    answered(moved, Transition, "step")
     if count(moved.states) != len(actions):
         raise ConfigError(f"the simulator's step gave {count(moved.states)} states for {len(actions)} actions")
     check_range(simulator, moved.states, "after a step")
-    found = _arrays(moved)
+    found = arrays_of(moved)
     check_steady(simulator, states, actions, found)
     return found
 
 
-def _arrays(moved: Any) -> Transition:
+def arrays_of(moved: Any) -> Transition:
+    """Returns a step with its rewards and ends as arrays."""
     reward = moved.reward
     if type(reward) is not np.ndarray or reward.dtype != np.float32:
         reward = as_array("reward", reward, np.float64)

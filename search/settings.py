@@ -216,6 +216,7 @@ def _settings(method: str, options: Options, simulations: int, visits: int, acti
         outcomes=int(options.outcomes),
         seed=0,
         explore=explore.astype(np.float32),
+        shrink=(1.0 / np.sqrt(np.maximum(counts, 1.0))).astype(np.float32),
         halving=halving_table(considered if gumbel else 0, simulations if gumbel else 0),
     )
 

@@ -17,7 +17,7 @@ from treegym.search.kernels.codes import (
     RULE_SIMILARITY,
     RULE_UCT,
 )
-from treegym.search.kernels.numeric import EPSILON, FAR, argmax, exp32, inlined, position, uniform
+from treegym.search.kernels.numeric import EPSILON, FAR, argmax, exp32, inlined, position, strict, uniform
 from treegym.search.kernels.simd import narrow
 from treegym.search.tree import PENDING, SOLVED
 
@@ -75,7 +75,7 @@ def completed(plain, tree, settings, node, width, scores):
     """
     prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
     total, most, unseen = np.int32(0), np.int32(0), np.int32(0)
-    mass, weighted = np.float32(0.0), np.float32(0.0)
+    mass, weighted = 0.0, 0.0  # float64, so that the order in which vector units add up does not matter
     low, high = FAR, -FAR
     for k in range(width):
         n = visits[k]
@@ -83,21 +83,42 @@ def completed(plain, tree, settings, node, width, scores):
         total += n
         most = max(most, n)
         unseen += np.int32(0) if seen else np.int32(1)
-        mass += prior[k] if seen else np.float32(0.0)
-        weighted += prior[k] * q[k] if seen else np.float32(0.0)
+        share = np.float64(prior[k]) if seen else 0.0
+        mass += share
+        weighted += share * np.float64(q[k]) if seen else 0.0
         low = min(low, q[k] if seen else low)
         high = max(high, q[k] if seen else high)
     mixed = tree.raw[node]
     if total > 0:
-        mixed = (mixed + np.float32(total) * (weighted / mass)) / np.float32(total + 1)
+        mixed = np.float32((np.float64(mixed) + total * (weighted / mass)) / (total + 1))
     if unseen > 0:
         low, high = min(low, mixed), max(high, mixed)
     scale = np.float32(settings.c_scale) * np.float32(settings.c_visit + most)
     if plain or settings.normalise:
         scale = scale / max(high - low, EPSILON)
     for k in range(width):
-        scores[k] = ((q[k] if visits[k] > 0 else mixed) - high) * scale
+        scores[k] = _gain(q[k] if visits[k] > 0 else mixed, high, scale)
     return total
+
+
+@strict
+def _gain(q, high, scale):
+    return (q - high) * scale
+
+
+@strict
+def _weight(prior, gain):
+    return prior * exp32(gain)
+
+
+@strict
+def _behind(weight, scale, visits, share):
+    return weight * scale - np.float32(visits) * share
+
+
+@strict
+def _bound(gain, scale, spread, shrink):
+    return gain * scale + spread * shrink
 
 
 @inlined
@@ -108,14 +129,14 @@ def gumbel(plain, tree, settings, node, width, scores):
     """
     total = completed(plain, tree, settings, node, width, scores)
     prior, visits = tree.prior[node], tree.visits[node]
-    mass = np.float32(0.0)
+    mass = 0.0
     for k in range(width):
-        scores[k] = prior[k] * exp32(scores[k])
-        mass += scores[k]
-    scale, share = np.float32(1.0) / mass, np.float32(1.0) / np.float32(total + 1)
+        scores[k] = _weight(prior[k], scores[k])
+        mass += np.float64(scores[k])
+    scale, share = np.float32(1.0 / mass), np.float32(1.0) / np.float32(total + 1)
     best = -FAR
     for k in range(width):
-        score = scores[k] * scale - np.float32(visits[k]) * share
+        score = _behind(scores[k], scale, visits[k], share)
         scores[k] = score
         best = max(best, score)
     return position(scores, width, best)
@@ -134,16 +155,21 @@ def gumbel_root(plain, tree, settings, width, scores, noisy, before, considered)
 
 @inlined
 def uct(tree, settings, node, width, scores):
-    """argmax Q + c sqrt(ln N / n), Q scaled to [0, 1]; unvisited children first, in order of their prior."""
+    """argmax Q + c sqrt(ln N / n), Q scaled to [0, 1]; unvisited children first, in order of their prior.
+
+    ``settings.shrink[n]`` holds 1 / sqrt(n): roots taken eight at a time round differently from one alone, which broke
+    ties between equal children in favour of the last ones of a wide node.
+    """
     prior, visits, q = tree.prior[node], tree.visits[node], tree.q[node]
     low, high = np.float32(0.0), np.float32(1.0)
     if settings.normalise:
         low, high = _range(visits, q, width, tree.value[node], tree.value[node])
     scale = np.float32(1.0) / max(high - low, EPSILON)
     spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.seen[node])))
+    last = len(settings.shrink) - 1
     for k in range(width):
         n = visits[k]
-        seen = (q[k] - low) * scale + spread / np.sqrt(np.float32(max(n, 1)))
+        seen = _bound(q[k] - low, scale, spread, settings.shrink[min(n, last)])
         scores[k] = seen if n > 0 else np.float32(1e6) + prior[k]
     return argmax(scores, width)
 
@@ -161,10 +187,11 @@ def similarity(tree, settings, node, width, scores):
         low, high = _range(visits, q, width, tree.value[node], tree.value[node])
     scale = np.float32(settings.value_weight) / max(high - low, EPSILON)
     spread = np.float32(settings.c_explore) * np.sqrt(np.log(np.float32(tree.seen[node])))
+    last = len(settings.shrink) - 1
     for k in range(width):
         n = visits[k]
         known = (q[k] - low) * scale if n > 0 else np.float32(0.0)
-        scores[k] = prior[k] + known + spread / np.sqrt(np.float32(n + 1))
+        scores[k] = prior[k] + _bound(known, np.float32(1.0), spread, settings.shrink[min(n + 1, last)])
     return argmax(scores, width)
 
 

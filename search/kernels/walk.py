@@ -63,6 +63,7 @@ class Settings(NamedTuple):
     outcomes: int
     seed: int
     explore: np.ndarray  # [S + 2] float32, sqrt(N) C(N) of PUCT by visits of the node
+    shrink: np.ndarray  # [S + 2] float32, 1 / sqrt(n) by visits of a child, 1 where there are none
     halving: np.ndarray  # [M + 1, P, 3] int32, phases of sequential halving by actions considered
 
 
@@ -205,12 +206,12 @@ def sort_slots(prior, action, width):
 def finish_priors(tree, node, width, high, raw):
     """Turns the logits in a node's slots into probabilities, unless `raw`, and clears the slots' statistics."""
     prior = tree.prior[node]
-    mass = np.float32(0.0)
+    mass = 0.0  # float64, see `rules.completed`
     for k in range(width):
         weight = exp32(prior[k] - high)
         prior[k] = prior[k] if raw else weight
-        mass += weight
-    scale = np.float32(1.0) / mass
+        mass += np.float64(weight)
+    scale = np.float32(1.0 / mass)
     visits, q, child = tree.visits[node], tree.q[node], tree.child[node]
     for k in range(width):
         prior[k] = prior[k] if raw else max(prior[k] * scale, LEAST)

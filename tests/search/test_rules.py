@@ -88,6 +88,13 @@ def test_uct_by_hand() -> None:
     assert planner.ask().actions.tolist() == [2]
 
 
+def test_equal_children_of_a_wide_node_are_taken_in_order() -> None:
+    # nine children, all worth 0: those visited once come before those visited twice, and the first of them is the
+    # sixth; eight at a time and the ninth alone must not round differently
+    planner = planted("uct", [1 / 9] * 9, [2, 2, 2, 2, 2, 1, 1, 1, 1], [0.0] * 9, 0.0)
+    assert planner.ask().actions.tolist() == [5]
+
+
 @pytest.mark.parametrize(("method", "weights"), [("ments", [1.0, 1.0]), ("rents", [0.7, 0.3])])
 def test_soft_backups_by_hand(method: str, weights: list[float], worlds: Any) -> None:
     # both children are terminal with rewards 1 and 0, tau = .5: V = tau ln(w1 e^2 + w2 e^0) once both were visited
