@@ -16,25 +16,34 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
-from treegym.agents.alphazero_settings import AlphaZeroSettings
+from treegym.agents.alphazero_settings import ELSEWHERE, LANES, NETWORK, AlphaZeroSettings
 from treegym.agents.base import Agent
 from treegym.agents.costs import Costs
 from treegym.agents.masking import MASK, masked_log_softmax
+from treegym.agents.planning.doubles import more_of
 from treegym.agents.planning.kept import KeptPlanners
 from treegym.agents.planning.memory import memory_width
 from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner
 from treegym.agents.planning.replay import ReplayBuffer
 from treegym.agents.planning.selfplay import SelfPlay, sampled
+from treegym.agents.planning.units import Units
+from treegym.agents.play.foreign_worlds import ListWorld
 from treegym.agents.play.native_worlds import LanesWorld
+from treegym.agents.play.rollout import uncounted
 from treegym.agents.play.standing import Place
+from treegym.agents.play.world import World
+from treegym.agents.play.worlds import make_world
 from treegym.agents.policies.base import MEMORY
+from treegym.agents.policies.mlp import MlpPolicy, MultiInputPolicy
 from treegym.agents.schedules import as_schedule
 from treegym.agents.schema import Expected, check_json
 from treegym.agents.state import optimizer_state, set_optimizer_state, within
@@ -55,6 +64,24 @@ class AlphaZero(Agent):
     plans: ClassVar[bool] = True
     uses_value: ClassVar[bool] = True
 
+    @classmethod
+    def suited(cls, policy: type) -> Mapping[str, Any]:
+        return ELSEWHERE if issubclass(policy, MlpPolicy) else {}
+
+    @classmethod
+    def suited_network(cls, policy: type) -> dict[str, Any] | None:
+        return dict(NETWORK) if policy in (MlpPolicy, MultiInputPolicy) else None
+
+    @classmethod
+    def world_of(cls, env: Any, settings: Any) -> World:
+        """Returns an environment as a world, one that came single as several lanes, which are searched together."""
+        env = gym.make(env) if isinstance(env, str) else env
+        if isinstance(env, gym.Env) and not hasattr(env.unwrapped, "layout"):
+            more = more_of(env, (settings.n_envs or LANES) - 1)
+            if more or settings.n_envs is None:
+                return ListWorld([env, *more])
+        return make_world(env, num_envs=settings.n_envs)
+
     def _setup_model(self) -> None:
         tree = self.world.tree_world if isinstance(self.world, LanesWorld) else None
         remembers = self.settings.path_memory and self.uses_value and getattr(self.policy_class, "takes_memory", False)
@@ -67,14 +94,25 @@ class AlphaZero(Agent):
         s = self.settings
         self.lr_schedule = as_schedule(s.learning_rate, name="learning_rate")
         parameters = list(self.policy.parameters()) if self.uses_value else self.scorer.actor_parameters()
+        head = list(self.policy.value_net.parameters()) if self._measures_values() else []
+        apart = {id(parameter) for parameter in head}
+        groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in apart]}]
+        if head:  # its weights grow with the unit, which is no reason to hold them back
+            groups.append({"params": head, "weight_decay": 0.0})
         # The l2 term of the loss, as a gradient: weight_decay of plain Adam adds c theta to it.
-        self.optimizer = torch.optim.Adam(parameters, lr=self.lr_schedule(1.0), weight_decay=2 * s.l2, fused=True)
+        self.optimizer = torch.optim.Adam(groups, lr=self.lr_schedule(1.0), weight_decay=2 * s.l2, fused=True)
+        self.units = Units()
         self.replay = ReplayBuffer(s.buffer_size)
         self._planners = KeptPlanners(self.costs, tabulate=s.tabulate, likelihood_weight=s.likelihood_weight)
         self._fell_back = False
+        self._play: SelfPlay | None = None  # lanes may be in the middle of episodes
+
+    def _measures_values(self) -> bool:
+        return self.settings.value_unit and self.uses_value and hasattr(self.policy, "value_net")
 
     def _enter_world(self) -> None:
         self._planners.forget()
+        self._play = None
 
     def planner(self, sees: str, world: Any = None) -> WorldPlanner | None:
         """Returns the planner for a world that is told so much (made once)."""
@@ -97,23 +135,39 @@ class AlphaZero(Agent):
                 "AlphaZero plans, so the environment must offer clone_state and restore_state (or be a token tree); "
                 f"{type(getattr(world.env, 'unwrapped', world.env)).__name__} does not: use PPO"
             )
-        play = SelfPlay(world, planner, self.scorer, self.rng, s, self.stepper(callback))
+        if self._play is None or self._play.planner is not planner:
+            self._play = SelfPlay(world, planner, self.scorer, self.rng, s)
+        play = self._play
+        play.on_step, play.spread = self.stepper(callback), self.units.spread
+        policy, longest = self.scorer_for_planning(), self._usual_length()
+        if s.n_steps is not None and not isinstance(planner, ClosedPlanner):  # whose tables are made root by root
+            played = play.pieces(s.n_steps, policy, longest_opening=longest)
+            self._note(played.correct, *zip(*play.finished, strict=True))
+            play.finished.clear()
+            return played.positions
         parts = []
         for first in range(0, s.n_episodes, world.num_envs):
-            played = play.round(min(world.num_envs, s.n_episodes - first), self.scorer_for_planning())
-            self._note(played.rewards, played.lengths, played.correct)
+            played = play.round(min(world.num_envs, s.n_episodes - first), policy, longest_opening=longest)
+            self._note(played.correct, played.returns, played.lengths + played.opened)
             parts.append(played.positions)
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
-    def _note(self, rewards: np.ndarray, lengths: np.ndarray, correct: np.ndarray) -> None:
+    def _usual_length(self) -> int:
+        """Returns how many moves the last episodes took on average."""
+        return round(float(np.mean([info["l"] for info in self.ep_info_buffer]))) if self.ep_info_buffer else 0
+
+    def _note(self, correct: np.ndarray, returns: Iterable[float] = (), lengths: Iterable[int] = ()) -> None:
+        """Notes episodes that ended, for the log."""
         assert self.ep_info_buffer is not None
         assert self.ep_success_buffer is not None
-        totals = np.bincount(np.repeat(np.arange(len(lengths)), lengths), rewards, minlength=len(lengths))
-        self.ep_info_buffer.extend(
-            {"r": total, "l": length, "t": 0.0} for total, length in zip(totals.tolist(), lengths.tolist(), strict=True)
-        )
+        ended = [{"r": float(paid), "l": int(lasted), "t": 0.0} for paid, lasted in zip(returns, lengths, strict=True)]
+        self.ep_info_buffer.extend(ended)
         self.ep_success_buffer.extend(correct[~np.isnan(correct)].tolist())
-        self._episode_num += len(lengths)
+        self._episode_num += len(ended)
+
+    def _let_go(self) -> None:
+        if self._play is not None:
+            self._play.on_step = uncounted
 
     def scorer_for_planning(self) -> Any:
         """Returns the policy as planners ask it."""
@@ -125,8 +179,13 @@ class AlphaZero(Agent):
         s = self.settings
         self.replay.add(rollout)
         rate = self.lr_schedule(self._current_progress_remaining)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.units.note_siblings(rollout["q"])
+        if self._measures_values():
+            self.units.note_values(self.replay.arrays["target"][: self.replay.size])
+        # A head that gives u times as much, learned at u times the rate from a loss in units of u squared, learns as
+        # one would whose targets were divided by u (the scaling of https://arxiv.org/abs/1602.07714).
+        for group, unit in zip(self.optimizer.param_groups, (1.0, self.units.value), strict=False):
+            group["lr"] = rate * unit
         updates = max(1, math.ceil(len(rollout["target"]) * s.replay_ratio / s.batch_size))
         self.policy.set_training_mode(True)
         losses = []
@@ -139,6 +198,7 @@ class AlphaZero(Agent):
         self.policy.set_training_mode(False)
         self._n_updates += updates
         policy_loss, value_loss = np.mean(losses, axis=0)
+        self.units.note_error(float(value_loss))
         self.logger.record("train/policy_loss", float(policy_loss))
         self.logger.record("train/value_loss", float(value_loss))
         self.logger.record("train/learning_rate", rate)
@@ -157,8 +217,8 @@ class AlphaZero(Agent):
         value_loss = torch.zeros(())
         if self.uses_value:
             value_loss = ((values - torch.as_tensor(batch["target"], device=self.device)) ** 2).mean()
-            loss = loss + s.vf_coef * value_loss
-            if s.child_value_coef:
+            loss = loss + s.vf_coef * value_loss / (self.units.value**2 if self._measures_values() else 1.0)
+            if s.child_value_coef and policy.values_children:
                 found = torch.as_tensor(batch["q"], device=self.device)
                 visited = ~torch.isnan(found)
                 error = (policy.child_values(obs) - found.nan_to_num(0.0)) * visited
@@ -180,7 +240,11 @@ class AlphaZero(Agent):
             seed = int(self.rng.integers(2**31))
             s = self.settings
             result = planner.search(
-                states, method=s.method, num_simulations=s.num_simulations, seed=seed, **s.options(explore=True)
+                states,
+                method=s.method,
+                num_simulations=s.num_simulations,
+                seed=seed,
+                **s.options(explore=True, spread=self.units.spread),
             )
             batch["policy"][fresh] = result.policy
 
@@ -210,7 +274,7 @@ class AlphaZero(Agent):
         self._planners.prepare(planner, states, self.scorer_for_planning(), update=self._n_updates)
         asked: dict[str, Any] = {
             "method": s.method, "num_simulations": s.predict_simulations or s.num_simulations,
-            "seed": 0, **s.options(explore=False),
+            "seed": 0, **s.options(explore=False, spread=self.units.spread),
         }  # fmt: skip
         session = None
         if not s.reuse_tree:
@@ -230,12 +294,14 @@ class AlphaZero(Agent):
     def training_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         values, arrays = optimizer_state(self.optimizer)
         arrays = {f"optimizer.{key}": array for key, array in arrays.items()}
-        return {"optimizer": values}, arrays | {f"replay.{k}": a for k, a in self.replay.state().items()}
+        arrays |= {f"replay.{k}": a for k, a in self.replay.state().items()}
+        return {"optimizer": values}, arrays | {f"units.{k}": a for k, a in self.units.state().items()}
 
     def set_training_state(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         check_json(values, {"optimizer": {}}, "state")
         set_optimizer_state(self.optimizer, values["optimizer"], within(arrays, "optimizer."))
         self.replay.set_state(within(arrays, "replay."), self._kept())
+        self.units.set_state(within(arrays, "units."))
 
     def _kept(self) -> dict[str, Expected]:
         """Returns what is kept of a position."""

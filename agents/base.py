@@ -85,12 +85,12 @@ class Agent(Acting, BaseAlgorithm):
         self.settings = self.settings_class.of(type(self).__name__, {**self.suited(policy_class(policy)), **switches})
         self.policy_name = policy if isinstance(policy, str) else policy_path(policy)
         self.processes = Processes(join=self.joint)
-        world = None if env is None else make_world(env, num_envs=self.settings.n_envs)
+        world = None if env is None else self.world_of(env, self.settings)
         super().__init__(
             policy_class(policy),
             None if world is None else WorldVecEnv(world),
             learning_rate=0.0,  # SB3's slot; the learning rate is one of the settings
-            policy_kwargs=policy_kwargs,
+            policy_kwargs=self.suited_network(policy_class(policy)) if policy_kwargs is None else policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=None if self.processes.rank else tensorboard_log,
             verbose=0 if self.processes.rank else verbose,
@@ -127,6 +127,16 @@ class Agent(Acting, BaseAlgorithm):
     def suited(cls, policy: type) -> Mapping[str, Any]:
         """Returns the switches that a policy should be learned with unless the user says otherwise."""
         return {}
+
+    @classmethod
+    def suited_network(cls, policy: type) -> dict[str, Any] | None:
+        """Returns the arguments that a policy should be made with unless the user gives any."""
+        return None
+
+    @classmethod
+    def world_of(cls, env: Any, settings: Any) -> World:
+        """Returns an environment as the world that an agent of these settings plays in."""
+        return make_world(env, num_envs=settings.n_envs)
 
     def carry(self, costs: Costs) -> None:
         super().carry(costs)
@@ -175,7 +185,7 @@ class Agent(Acting, BaseAlgorithm):
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Goes on in another environment of the same spaces, with any number of lanes."""
-        world = make_world(env, num_envs=self.settings.n_envs)
+        world = self.world_of(env, self.settings)
         self._check_spaces(world)
         self.world = world
         self.env = WorldVecEnv(world)

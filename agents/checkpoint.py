@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from treegym.agents.checkpoint_file import FORMAT, KIND, read, write
-from treegym.agents.play.worlds import make_world
 from treegym.agents.policies import POLICIES, policy_class, policy_path
 from treegym.agents.schema import DATA, at_most, check_arrays, check_json
 from treegym.agents.spaces import space_from_json, space_to_json
@@ -99,7 +98,7 @@ def _loaded(
 ) -> Any:
     settings = cls.settings_class.of(cls.__name__, {**data["settings"], **_switches(overrides)})
     # outside of what is taken for damage: what is wrong with the environment is not the file's fault
-    world = None if env is None else make_world(env, num_envs=settings.n_envs)
+    world = None if env is None else cls.world_of(env, settings)
     try:
         return _rebuild(cls, path, data, arrays, env, world, device, overrides)
     except TreeGymError:

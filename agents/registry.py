@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import gymnasium as gym
+
 from treegym.errors import ConfigError
 from treegym.registry import Registry
 
@@ -89,9 +91,12 @@ def make_agent(name: str, env: Any, *, policy: str | None = None, seed: int | No
 
 def suitable_policy(found: Any, env: Any) -> str:
     """Returns the policy that suits an agent and an environment where none is named."""
-    if is_ours(found):
-        return "ChildPolicy" if isinstance(env, str) or hasattr(_inner(env), "layout") else "MlpPolicy"
-    return "MultiInputPolicy" if hasattr(env.observation_space, "spaces") else "MlpPolicy"
+    if isinstance(env, str):
+        env = gym.make(env)
+    if is_ours(found) and hasattr(_inner(env), "layout"):
+        return "ChildPolicy"
+    space = getattr(env, "single_observation_space", env.observation_space)
+    return "MultiInputPolicy" if hasattr(space, "spaces") else "MlpPolicy"
 
 
 def _inner(env: Any) -> Any:

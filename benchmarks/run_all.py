@@ -59,6 +59,11 @@ BARS: dict[str, dict[str, str]] = {
     "learning": {
         "gap_closed_alphazero": "0.75", "gap_closed_ppo": "0.6", "gap_closed_dapo": "0.6", "gap_closed_vapo": "0.6",
     },
+    "elsewhere": {
+        "connect_four_search_32": "0.95", "cartpole_solved": "1", "cartpole_worst_gain": "0",
+        "frozen_lake_8x8_worst_gain": "-0.02", "taxi_worst_gain": "0", "eight_puzzle_worst_gain": "0",
+        "key_door_worst_gain": "0", "connect_four_worst_gain": "0",
+    },
     "selection": {
         "evaluations_vs_random": "<0.5", "live_speedup": "1.5", "live_error": "<0.01", "rank_agreement": "0.9",
     },

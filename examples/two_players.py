@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from treegym.agents import AlphaZero
+from treegym.agents.registry import make_agent
 
 WIDTH, HEIGHT = 5, 4
 STEP = HEIGHT + 1  # bits of a column: a stone is a bit, and the bit above the top is always empty
@@ -101,7 +102,7 @@ def positions(count: int, seed: int) -> list[tuple[int, int]]:
 
 def best_moves(agent: AlphaZero, boards: list[tuple[int, int]]) -> float:
     """Returns the share of positions in which the agent plays a best move."""
-    agent.set_env(env := ConnectFour())
+    agent.watch(env := ConnectFour())
     played = [after(*board, int(agent.predict(env.restore_state(board), deterministic=True)[0])) for board in boards]
     return float(np.mean([-minimax(*then) == minimax(*board) for board, then in zip(boards, played, strict=True)]))
 
@@ -109,12 +110,8 @@ def best_moves(agent: AlphaZero, boards: list[tuple[int, int]]) -> float:
 if __name__ == "__main__":
     quick = "TREEGYM_EXAMPLE_QUICK" in os.environ
     boards = positions(100 if quick else 1000, seed=0)
-    games = gym.vector.SyncVectorEnv([ConnectFour] * 64)
-    settings = {"gamma": -1.0, "num_simulations": 32, "n_episodes": 64, "temperature_moves": 8, "seed": 0}
-    network = {"net_arch": [128, 128], "activation": "relu"}
-    agent = AlphaZero("MultiInputPolicy", games, policy_kwargs=network, **settings)
-    for moves in (0, 500) if quick else (0, *[15_000] * 8):
+    agent = make_agent("alphazero", ConnectFour(), gamma=-1.0, seed=0)
+    for moves in (0, 500) if quick else (0, *[15_000] * 6):
         if moves:
-            agent.set_env(games)
             agent.learn(moves, log_interval=0, reset_num_timesteps=False)
         print(f"{agent.num_timesteps:7d} moves: {best_moves(agent, boards):.3f} of its moves are best")

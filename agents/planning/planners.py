@@ -12,12 +12,20 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from treegym.agents.costs import Costs
 from treegym.agents.masking import masked_log_softmax_array
-from treegym.agents.planning.simulators import CloneSimulator, LanesSimulator, TreeSimulator, rows_at, visible_reward
+from treegym.agents.planning.doubles import OwnClones, double_of
+from treegym.agents.planning.simulators import (
+    WHERE,
+    CloneSimulator,
+    LanesSimulator,
+    TreeSimulator,
+    rows_at,
+    visible_reward,
+)
+from treegym.agents.planning.tabular import simulator_of, table_of
 from treegym.agents.play.foreign_worlds import ListWorld
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.play.world import World
@@ -27,6 +35,7 @@ from treegym.rewards.sees import Sees
 from treegym.search import SearchResult, Session, Simulator, search
 from treegym.search.closed import ClosedTree
 from treegym.search.settings import make_options
+from treegym.search.states import count
 
 __all__ = ["ClosedPlanner", "SimulatorPlanner", "WorldPlanner", "make_planner", "nodes_under"]
 
@@ -60,7 +69,7 @@ class WorldPlanner(ABC):
     def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
         """Plans from each state."""
         assert self.simulator is not None, "prepare comes first"
-        with self._charged(num_simulations * len(states)):
+        with self._charged(num_simulations * count(states)):
             return search(self.simulator, states, method=method, num_simulations=num_simulations, seed=seed, **options)
 
     def session(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> Session:
@@ -137,7 +146,7 @@ class ClosedPlanner(WorldPlanner):
                 self.paid[children] = self.reward[children] + ends + likely
 
     def search(self, states: Any, *, method: str, num_simulations: int, seed: int, **options: Any) -> SearchResult:
-        with self._charged(num_simulations * len(states)):
+        with self._charged(num_simulations * count(states)):
             return self.tables.search(states, method=method, num_simulations=num_simulations, seed=seed, **options)
 
     def states(self, lanes: np.ndarray) -> np.ndarray:
@@ -161,7 +170,7 @@ class SimulatorPlanner(WorldPlanner):
 def make_planner(
     world: World, *, sees: str = Sees.VALUE, tabulate: bool = True, likelihood_weight: float = 0.0
 ) -> WorldPlanner | None:
-    """Returns a planner for a world, or None if the world can be neither looked up nor cloned.
+    """Returns a planner for a world, or None if the world can be neither looked up nor copied.
 
     `sees` and `likelihood_weight` (with `Sees.VALUE`: what a step is paid, times its log-probability under the
     policy) are about token trees. Elsewhere the simulator is a copy of the environment, which pays what it pays:
@@ -180,31 +189,36 @@ def make_planner(
         )
         made.told = sees == Sees.VERIFIER
         return made
-    envs = world.envs if isinstance(world, ListWorld) else []
-    if envs and all(hasattr(env.unwrapped, "clone_state") and hasattr(env.unwrapped, "restore_state") for env in envs):
-        scratch = envs[0]
+    if not isinstance(world, ListWorld):
+        return None
+    table = table_of(world.env)
+    if table is not None and all(type(env.unwrapped) is type(world.env.unwrapped) for env in world.envs):
+        return SimulatorPlanner(
+            lambda policy: simulator_of(table, policy), lambda who: world.observe(who)["observations"].astype(np.int64)
+        )
+    return _DoublePlanner(world)
 
-        def states(who: np.ndarray) -> np.ndarray:
-            found = np.empty(len(who), object)
+
+class _DoublePlanner(SimulatorPlanner):
+    """Plans in a double of single environments; one that is borrowed for it is put back afterwards."""
+
+    def __init__(self, world: ListWorld) -> None:
+        double = double_of(world.env)
+
+        def states(who: np.ndarray) -> dict[str, np.ndarray]:
+            kept = np.empty(len(who), object)
             for i, lane in enumerate(who.tolist()):
-                inner: Any = envs[lane].unwrapped
-                state = inner.clone_state()
-                found[i] = (state, inner.restore_state(state))
-            return found
+                kept[i] = double.capture(world.envs[lane])
+            return {WHERE: kept, **world.observe(who)}
 
-        return _Restoring(lambda policy: CloneSimulator(scratch, policy), states, scratch)
-    return None
-
-
-class _Restoring(SimulatorPlanner):
-    """A planner that borrows an environment in which episodes are played, and puts it back afterwards."""
-
-    def __init__(self, make: Any, lanes: Any, env: gym.Env) -> None:
-        super().__init__(make, lanes)
-        self._inner: Any = env.unwrapped
+        super().__init__(lambda policy: CloneSimulator(double, world, policy), states)
+        self._inner: Any = world.env.unwrapped if isinstance(double, OwnClones) else None
 
     @contextmanager
     def borrowed(self) -> Generator[None]:
+        if self._inner is None:
+            yield
+            return
         before = self._inner.clone_state()
         try:
             yield

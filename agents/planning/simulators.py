@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from treegym.agents.masking import mask_of, masked_log_softmax_array
+from treegym.agents.planning.doubles import Double
 from treegym.agents.planning.memory import path_memory
-from treegym.agents.play.world import scalar_reward
-from treegym.agents.policies.base import MEMORY, ChildScorer, as_rows
+from treegym.agents.play.world import World, rows_of, scalar_reward
+from treegym.agents.policies.base import MEMORY, ChildScorer
 from treegym.checks import one_of
 from treegym.envs.lanes import Lanes
 from treegym.envs.token_tree.world import TreeWorld
@@ -25,6 +25,7 @@ from treegym.search import Evaluation, Transition
 from treegym.tree.token_tree import TokenTree
 
 __all__ = [
+    "WHERE",
     "CloneSimulator",
     "LanesSimulator",
     "TreeSimulator",
@@ -33,6 +34,7 @@ __all__ = [
     "visible_reward",
 ]
 
+WHERE = "where"  # what a double made of a state, beside what is observed there
 FLOOR, SCALE = -20.0, 0.1  # of a model's opinion of a token: "none", and log-probabilities against rewards around 1
 
 
@@ -149,28 +151,29 @@ class LanesSimulator:
 
 
 class CloneSimulator:
-    """Any single environment with `clone_state` and `restore_state` (which returns the observation there).
+    """Single environments as a `Simulator`, through a double of one of them.
 
-    A state is what the environment made, and what is observed there.
+    States are what the double made, under `WHERE`, and what is observed there: two steps that come to different sights
+    are chance, which the search finds out.
     """
 
-    def __init__(self, env: gym.Env, policy: ChildScorer | None) -> None:
-        self.env, self.policy = env, policy
-        self.inner: Any = env.unwrapped
-        self.num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
+    def __init__(self, double: Double, world: World, policy: ChildScorer | None) -> None:
+        self.double, self.policy = double, policy
+        self.space = world.observation_space
+        self.num_actions = int(world.action_space.n)
 
-    def expand(self, states: np.ndarray) -> Evaluation:
-        seen = [as_rows(observation, self.env.observation_space)[0] for _, observation in states]
-        rows = {key: np.concatenate([row[key] for row in seen]) for key in seen[0]}
-        return _judged(self.policy, rows, self.num_actions)
+    def expand(self, states: dict[str, np.ndarray]) -> Evaluation:
+        return _judged(self.policy, {key: rows for key, rows in states.items() if key != WHERE}, self.num_actions)
 
-    def step(self, states: np.ndarray, actions: np.ndarray) -> Transition:
-        after = np.empty(len(states), object)
-        reward = np.zeros(len(states), np.float32)
-        terminated = np.zeros(len(states), np.bool_)
-        for i, ((state, _), action) in enumerate(zip(states, actions.tolist(), strict=True)):
-            self.inner.restore_state(state)
-            observation, pay, ended, _, _ = self.inner.step(action)  # being cut off is no end: the critic looks past it
-            after[i] = (self.inner.clone_state(), observation)
-            reward[i], terminated[i] = scalar_reward(pay), ended
+    def step(self, states: dict[str, np.ndarray], actions: np.ndarray) -> Transition:
+        count = len(actions)
+        after = {key: np.empty_like(rows) for key, rows in states.items()}
+        reward = np.zeros(count, np.float32)
+        terminated = np.zeros(count, np.bool_)
+        for i, (state, action) in enumerate(zip(states[WHERE], actions.tolist(), strict=True)):
+            after[WHERE][i], seen, pay, terminated[i] = self.double.step(state, action)
+            reward[i] = scalar_reward(pay)
+            for key, row in rows_of(seen).items():
+                if key in after:
+                    after[key][i] = row
         return Transition(after, reward, terminated)

@@ -73,6 +73,15 @@ class ListWorld:
             return {key: array.copy() for key, array in take(self._rows, None, keys).items()}
         return take(self._rows, lanes, keys)
 
+    def observation_rows(self) -> Rows:
+        """Returns what the lanes see, to be looked at only."""
+        return self._rows
+
+    def shows(self, lanes: np.ndarray, rows: Rows) -> None:
+        """Takes note of what ``lanes [b]`` see where somebody else stepped them."""
+        for key, array in self._rows.items():
+            array[lanes] = rows[key]
+
     def roots(self) -> np.ndarray | None:
         return roots_of(self.env.unwrapped)
 

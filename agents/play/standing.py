@@ -42,6 +42,8 @@ def stand(places: Iterable[World], rows: dict[str, np.ndarray]) -> Place | None:
         seen = current(world)
         lanes = None if seen is None else _matching(seen, rows)
         if lanes is not None:
+            if isinstance(world, ListWorld):
+                world.shows(lanes, rows)
             return Place(world, lanes)
     return None
 
@@ -59,14 +61,45 @@ def current(world: World) -> dict[str, np.ndarray] | None:
         return world.observe()
     seen = []
     for env in world.envs:
-        inner: Any = env.unwrapped
-        if not (hasattr(inner, "clone_state") and hasattr(inner, "restore_state")):
-            return None
-        observation = inner.restore_state(inner.clone_state())  # to where it stands: this changes nothing
+        observation = _shown(env)
         if observation is None:
             return None
-        seen.append(as_rows(observation, env.observation_space)[0])
-    return {key: np.concatenate([rows[key] for rows in seen]) for key in seen[0]}
+        try:
+            seen.append(as_rows(observation, env.observation_space)[0])
+        except ValueError:  # of another shape: a guess that was wrong
+            return None
+    spaces = world.observation_rows()
+    return {key: np.concatenate([rows[key] for rows in seen]).astype(spaces[key].dtype) for key in seen[0]}
+
+
+_SIGHTS = ("_get_obs", "_get_ob", "gen_obs", "state", "s")  # where environments usually keep what they show
+
+
+def _shown(env: gym.Env) -> Any:
+    """Returns what an environment shows as it stands, or None if it does not say.
+
+    Only one that copies itself can be asked. Of others it is guessed, which is safe: a wrong guess equals nothing that
+    anybody has seen there.
+    """
+    inner: Any = env.unwrapped
+    shown = None
+    if hasattr(inner, "clone_state") and hasattr(inner, "restore_state"):
+        shown = inner.restore_state(inner.clone_state())  # to where it stands: this changes nothing
+    else:
+        for name in _SIGHTS:
+            found = getattr(inner, name, None)
+            if found is not None:
+                shown = found() if callable(found) else found
+                break
+    layer: Any = env
+    wrappers = []
+    while isinstance(layer, gym.Wrapper):
+        wrappers.append(layer)
+        layer = layer.env
+    for wrapper in reversed(wrappers):
+        if shown is not None and isinstance(wrapper, gym.ObservationWrapper):
+            shown = wrapper.observation(shown)
+    return shown
 
 
 def _as_it_is(env: Any) -> World | None:

@@ -127,6 +127,11 @@ class ChildScorer(nn.Module):
         """
         return self.values(obs)[:, None].expand(-1, int(self.action_space.n))
 
+    @property
+    def values_children(self) -> bool:
+        """Whether `child_values` is an opinion of its own, which can be learned without moving the state's value."""
+        return type(self).child_values is not ChildScorer.child_values
+
     def plainly(self) -> AbstractContextManager[None]:
         """Within it, whatever is computed by hand elsewhere is left to PyTorch."""
         return nullcontext()

@@ -15,8 +15,9 @@ from treegym.agents.alphazero_settings import AlphaZeroSettings
 from treegym.agents.planning.memory import path_memory
 from treegym.agents.planning.planners import ClosedPlanner
 from treegym.agents.planning.replay import ReplayBuffer
-from treegym.agents.planning.selfplay import SelfPlay, n_step_returns, sampled
+from treegym.agents.planning.selfplay import SelfPlay, sampled
 from treegym.agents.planning.simulators import TreeSimulator, visible_reward
+from treegym.agents.planning.targets import n_step_returns
 from treegym.agents.play.evaluation import play_roots, vector_world
 from treegym.agents.play.native_worlds import LanesWorld
 from treegym.agents.schema import Expected
@@ -318,11 +319,6 @@ def test_predict_searches_where_it_stands_and_says_when_it_cannot(tree_env: gym.
     assert not searched
 
 
-def test_environments_that_cannot_be_cloned_are_refused() -> None:
-    with pytest.raises(ConfigError, match="use PPO"):
-        AlphaZero("MlpPolicy", "CartPole-v1", n_episodes=2).learn(10)
-
-
 def test_any_environment_that_can_be_cloned_is_planned_in(identity: Any) -> None:
     class Cloneable(identity):  # type: ignore[misc, valid-type]
         def clone_state(self) -> dict[str, Any]:
@@ -399,7 +395,7 @@ def test_untold_self_play_learns_what_ends_are_worth_from_returns(tree_spec: str
 
 
 def test_targets_go_on_where_a_time_limit_cut_off() -> None:
-    from treegym.agents.planning.selfplay import n_step_returns
+    from treegym.agents.planning.targets import n_step_returns
 
     # two episodes of two steps, each paying 1, the second cut off where the value is 10, gamma .5: the returns
     # 1 + .5 (1 + .5 * 10) = 4 and 1 + .5 * 10 = 6; of the first, 1.5 and 1
