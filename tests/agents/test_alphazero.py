@@ -429,7 +429,8 @@ class Forever(gym.Env):
 
 def test_self_play_learns_that_a_time_limit_is_no_end() -> None:
     env = gym.wrappers.TimeLimit(Forever(), max_episode_steps=4)
-    agent = AlphaZero("MlpPolicy", env, seed=0, gamma=0.5, num_simulations=2, n_episodes=8, learning_rate=1e-2)
+    few = {"gamma": 0.5, "num_simulations": 2, "n_envs": 4, "learning_rate": 1e-2}
+    agent = AlphaZero("MlpPolicy", env, seed=0, policy_kwargs={}, **few)
     agent.learn(1500, log_interval=0)
     # 1 / (1 - .5) = 2 everywhere; without looking past the limit 1.875, 1.75, 1.5 and 1: 1.53 on the mean
     assert agent.replay.arrays["target"][: agent.replay.size][-4:].min() > 1.8
