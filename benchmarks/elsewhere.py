@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
+import importlib
 import json
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -55,16 +56,6 @@ WORLDS = {
 }
 GAME = "connect_four"
 MOVES, POSITIONS = 90_000, 1000
-
-
-def example(name: str) -> ModuleType:
-    """Returns an example as a module; the puzzles register themselves."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Alone:
@@ -158,8 +149,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    example("puzzles")
-    rules = example("two_players")
+    sys.path.insert(0, str(EXAMPLES))
+    importlib.import_module("puzzles")  # registers its worlds
+    rules = importlib.import_module("two_players")
     cells: list[dict[str, Any]] = []
     known = solved_positions(rules, 20 if args.quick else POSITIONS) if GAME in args.worlds else []
     for name in args.worlds:
