@@ -3,9 +3,9 @@
 On the bundled tree, whole chains, held-out prompts. Every hand-written controller of a grid is played with every way of
 making an answer. What they reach at a number of tokens is the upper envelope of the grid, since two of them can be
 mixed by lot; it is chosen on the very prompts and draws that it is judged on. PPO learns at prices drawn from a range,
-sees the price, and is judged at fixed ones. The bound knows each prompt's chance of a right chain, is told at once
-whether a chain is right, and pays for its shortest: no controller of whole chains can do better. A gap closed is
-(learned - best hand-written) / (bound - best hand-written), in reward.
+sees the price, and is judged at fixed ones. The bound knows all chains of each prompt and which are right, and only
+not which comes next (`best_oracle`). A gap closed is (learned - best hand-written) / (bound - best hand-written), in
+reward.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from common import cpu_seconds, emit, interleaved, mean_interval, table
 import treegym
 from treegym.agents import PPO
 from treegym.agents.registry import make_agent
+from treegym.envs.compute.optimum import best_oracle
 
 WORLD: dict[str, Any] = {"max_branches": 8, "segment": 24, "known": "kind"}
 LEARNED_IN = "best"  # how the answer is made where PPO learns
@@ -74,20 +75,16 @@ def envelope(points: np.ndarray, tokens: float) -> float:
 
 
 def bound(price: float) -> float:
-    """Returns the value of sampling until a chain is verified, or not at all, knowing each prompt's chance."""
-    env = gym.make("TestTimeCompute-v0", split="test", token_cost=price, **WORLD)
+    """Returns `best_oracle` over the held-out prompts."""
+    env = gym.make("TestTimeCompute-v0", split="test", **WORLD)
     world: Any = env.unwrapped.world  # type: ignore[attr-defined]
-    chains, values = world.chains, []
-    for prompt in world.pool.tolist():
-        here = chains.chains(prompt)
-        right, n = int(chains.correct[here].sum()), here.stop - here.start
-        shortest = float(chains.length[here].min()) / world.unit
-        value = 0.0
-        for left in range(1, world.branches + 1):  # draws left; chains drawn so far were all wrong
-            chance = right / max(n - (world.branches - left), 1)
-            value = max(0.0, chance + (1 - chance) * value - price * shortest)
-        values.append(value)
-    return float(np.mean(values))
+    chains = world.chains
+    return statistics.mean(
+        best_oracle(
+            chains.score[here], chains.correct[here], chains.length[here], limit=world.branches, cost=price / world.unit
+        )
+        for here in map(chains.chains, world.pool.tolist())
+    )
 
 
 def stepping(*, quick: bool) -> dict[str, float]:

@@ -170,7 +170,8 @@ def learned(seeds: int, steps: int) -> list[dict[str, object]]:
     from treegym.agents import DAPO
 
     rows: list[dict[str, object]] = []
-    for name in ("normalised", "leave_one_out", "treepo", "treerl", "spo_tree", "treerpo", "tree_grpo"):
+    # TreeRPO's means are SPO-tree's where chains are merged: each edge weighs as often as it was drawn.
+    for name in ("normalised", "leave_one_out", "treepo", "treerl", "treerl_code", "spo_tree", "tree_grpo"):
         reached = []
         for seed in range(seeds):
             env = gym.make("TokenTree-v0")

@@ -69,6 +69,11 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
     weights = np.empty(branches, np.float64)
     ended = np.empty(branches, np.int64)  # finished branches of each answer, and below of their scores the best
     bests = np.empty(branches, np.float64)
+    told = np.empty(branches, np.float64)  # what each branch has said, as a share of the longest chain
+    heard = np.empty(branches, np.float64)  # how likely the model found a token of it
+    lengths = np.empty(branches, np.float64)  # sums of these over the branches of each answer
+    likely = np.empty(branches, np.float64)
+    share_of_longest = 1.0 / cells.longest
     segments = np.float32(1.0 / cells.probe.shape[1])
     share_of = np.float32(1.0 / branches)
     for b in range(len(place)):
@@ -83,6 +88,9 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
             active += status == _ACTIVE
             finished += status == _FINISHED
             labels[i] = -1
+            chain, depth = lane[FIXED + _CHAIN * branches + i], lane[FIXED + _DEPTH * branches + i]
+            told[i] = min(depth * cells.segment, cells.length[chain]) * share_of_longest
+            heard[i] = cells.likelihood[chain, depth - 1]
             if mine < 0 or status == _PRUNED:
                 continue
             shown += 1
@@ -96,10 +104,14 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
                 weights[distinct] = 0.0
                 ended[distinct] = 0
                 bests[distinct] = 0.0
+                lengths[distinct] = 0.0
+                likely[distinct] = 0.0
                 distinct += 1
             votes[labels[i]] += 1
+            lengths[labels[i]] += told[i]
+            likely[labels[i]] += heard[i]
             if status == _FINISHED:
-                score = cells.score[lane[FIXED + _CHAIN * branches + i]]
+                score = cells.score[chain]
                 weights[labels[i]] += score
                 ended[labels[i]] += 1
                 bests[labels[i]] = max(bests[labels[i]], score)
@@ -130,13 +142,13 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
         row[11] = min(price, 1.0)
         row[12] = min(best * share_of, 1.0)
         row[13] = min(next_best * share_of, 1.0)
-        if price > 0.0:  # 1 for what a right answer is worth, 0 for a thousandth of it or less
-            row[_LOG_COST] = min(max(1.0 + np.log10(price) / 3.0, 0.0), 1.0)
+        row[_LOG_COST] = cells.dear[lane[transition.PRICE]]
         said = _would_say(cells.rule, distinct, votes, weights, ended, bests)
         if said >= 0:
-            _describe(lane, cells, labels, said, branches, row[_SAID:_KNOWN_FROM])
             row[_SAID] = votes[said] * share_of
             row[_SAID + 1] = bests[said]
+            row[_SAID + 2] = likely[said] / votes[said]
+            row[_SAID + 3] = lengths[said] / votes[said]
             for k in range(distinct):
                 if k != said:
                     row[_SAID + 4] = max(row[_SAID + 4], bests[k])
@@ -166,8 +178,8 @@ def observe(place: Any, cells: Any, limit: Any, known: Any, confidence: Any, sca
                 row[cell + 8] = status == _FINISHED
                 row[cell + 9] = status == _PRUNED
                 row[cell + 15] = lane[FIXED + _PROBED * branches + i] == lane[FIXED + _DEPTH * branches + i]
-                row[cell + _TOKENS] = _told(lane, cells, branches, i) / cells.longest
-                row[cell + _LIKELIHOOD] = _heard(lane, cells, branches, i)
+                row[cell + _TOKENS] = told[i]
+                row[cell + _LIKELIHOOD] = heard[i]
                 if labels[i] >= 0:
                     row[cell + 10] = 1.0
                     row[cell + 11] = votes[labels[i]] / shown
@@ -193,29 +205,3 @@ def _would_say(rule: Any, distinct: Any, votes: Any, weights: Any, ended: Any, b
         if weight > most:
             said, most = k, weight
     return said
-
-
-@numba.njit(cache=True)
-def _told(lane: Any, cells: Any, branches: Any, i: Any) -> Any:
-    """Returns the tokens that branch i has said, or shares."""
-    chain = lane[FIXED + _CHAIN * branches + i]
-    return min(lane[FIXED + _DEPTH * branches + i] * cells.segment, cells.length[chain])
-
-
-@numba.njit(cache=True)
-def _heard(lane: Any, cells: Any, branches: Any, i: Any) -> Any:
-    """Returns how likely the model found a token of what branch i has said."""
-    return cells.likelihood[lane[FIXED + _CHAIN * branches + i], lane[FIXED + _DEPTH * branches + i] - 1]
-
-
-@numba.njit(cache=True)
-def _describe(lane: Any, cells: Any, labels: Any, said: Any, branches: Any, row: Any) -> None:
-    """Writes, at 2 and 3, how likely and how long the branches are on average that show an answer."""
-    shows, tokens, likelihood = 0, 0.0, 0.0
-    for i in range(lane[transition.COUNT]):
-        if labels[i] == said:
-            shows += 1
-            tokens += _told(lane, cells, branches, i)
-            likelihood += _heard(lane, cells, branches, i)
-    row[2] = likelihood / shows
-    row[3] = tokens / shows / cells.longest

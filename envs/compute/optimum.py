@@ -16,7 +16,15 @@ from treegym.checks import number, whole
 from treegym.errors import ConfigError
 from treegym.tree.flags import END
 
-__all__ = ["BOUNDS", "Stopping", "difficulty_oracle", "optimal_stopping", "verified_cost", "verified_value"]
+__all__ = [
+    "BOUNDS",
+    "Stopping",
+    "best_oracle",
+    "difficulty_oracle",
+    "optimal_stopping",
+    "verified_cost",
+    "verified_value",
+]
 
 _BLOCK = 64  # prompts whose weights are in memory at a time
 
@@ -24,6 +32,8 @@ BOUNDS = {
     "bayes_stopping": "exact for whole chains and answers without names: no prompt, length or score is looked at",
     "difficulty_oracle": "above every controller of whole chains that looks at counts: it knows each prompt's law of "
     "answers, and only not which one is right",
+    "best_oracle": "above every controller of whole chains where the best score answers: it knows each prompt's chains "
+    "with their scores and which are right, and only not which comes next",
     "verified": "exact where a verifier tells a right end at once and every node can be sampled from again",
 }
 
@@ -158,6 +168,40 @@ def difficulty_oracle(
     ]  # fmt: skip
     value, accuracy, tokens, samples = np.mean([one[:4] for one in each], axis=0).tolist()
     return Stopping(value, accuracy, tokens, samples, {})
+
+
+def best_oracle(score: np.ndarray, correct: np.ndarray, lengths: np.ndarray, *, limit: int, cost: float) -> float:
+    r"""Returns what no controller of whole chains can exceed at one prompt where the best-scored chain answers.
+
+    It knows all n chains of the prompt, and not which comes next; they are drawn without replacement. With the best
+    chain so far i, the t drawn include none that scores higher, so each of those comes next with chance 1 / (n - t),
+
+    .. math:: V_t(i) = \max\Big(r_i, \frac{\sum_{s_j > s_i} V_{t+1}(j) + (n - t - \#\{s_j > s_i\}) V_{t+1}(i)}{n - t}
+        - c_t\Big).
+
+    What was drawn tells a little about the lengths that are left; :math:`c_t` is what a draw would cost on average had
+    the t longest been drawn, so the bound holds whatever is made of that, and is exact for equal lengths.
+
+    Args:
+        score: ``[n]`` of each chain.
+        correct: ``[n] bool``.
+        lengths: ``[n]`` tokens of each.
+        limit: most chains.
+        cost: what a token costs.
+    """
+    n = len(score)
+    whole("limit", limit, low=1, high=n)
+    number("cost", cost, low=0)
+    right = np.asarray(correct, np.float64)
+    score = np.asarray(score)
+    above = score[None, :] > score[:, None]
+    higher = above.sum(axis=1)
+    left = np.cumsum(np.sort(np.asarray(lengths, np.float64)))[::-1]  # [n], tokens without the t longest chains
+    value = right.copy()
+    for t in range(limit - 1, 0, -1):
+        further = (above @ value + (n - t - higher) * value) / (n - t) - cost * left[t] / (n - t)
+        value = np.maximum(right, further)
+    return max(float(value.mean()) - cost * float(left[0]) / n, 0.0)
 
 
 def _without(parts: tuple[int, ...], v: int) -> list[int]:

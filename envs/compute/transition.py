@@ -50,6 +50,7 @@ class Cells(NamedTuple):
     probe_cost: int  # tokens
     budget: int  # tokens
     rates: np.ndarray  # [P] float64, what a token may cost: an episode draws one of them
+    dear: np.ndarray  # [P] float32, the same on a scale of powers of ten, in 0..1
     penalty: float
     rule: int  # of AGGREGATES
     unit: float  # tokens that the vector reward counts in

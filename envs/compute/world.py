@@ -85,8 +85,9 @@ class ComputeWorld(Spaces):
             starts=self.pool, segment=p.segment,
             probe_cost=whole("probe_cost", probe_cost, low=0),
             budget=_UNBOUNDED if self.budget is None else int(self.budget * self.unit),
-            rates=self.prices / self.unit, penalty=self.illegal_penalty, rule=AGGREGATES.index(self.aggregate),
-            unit=self.unit, likelihood=p.likelihood, longest=float(p.length.max()),
+            rates=self.prices / self.unit, dear=_dear(self.prices), penalty=self.illegal_penalty,
+            rule=AGGREGATES.index(self.aggregate), unit=self.unit, likelihood=p.likelihood,
+            longest=float(p.length.max()),
         )  # fmt: skip
         self.scale = float(self.cells.budget if self.budget is not None else self.unit * self.branches)
         names, self.known = _known(p, one_of("known", known, KNOWN))
@@ -187,6 +188,11 @@ def _prices(token_cost: Any) -> np.ndarray:
     if low >= high:
         raise ConfigError(f"token_cost is a range from {low} to {high}; the lower price must come first")
     return np.geomspace(low, high, _PRICES)
+
+
+def _dear(prices: np.ndarray) -> np.ndarray:
+    """Returns prices by powers of ten: 1 for what a right answer is worth, 0 for a thousandth of it or less."""
+    return np.clip(1.0 + np.log10(np.maximum(prices, 1e-6)) / 3.0, 0.0, 1.0).astype(np.float32)
 
 
 def _known(pool: ChainPool, what: str) -> tuple[tuple[str, ...], np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from treegym.envs.compute.estimates import adaptive_consistency, stopped
-from treegym.envs.compute.optimum import difficulty_oracle, optimal_stopping, verified_cost, verified_value
+from treegym.envs.compute.optimum import best_oracle, difficulty_oracle, optimal_stopping, verified_cost, verified_value
 from treegym.errors import ConfigError
 from treegym.tree.synthetic import synthetic_tree
 from treegym.tree.token_tree import TokenTree
@@ -108,3 +108,41 @@ def test_verified_success_solves_its_equation() -> None:
 def test_pools_of_different_sizes_are_refused() -> None:
     with pytest.raises(ConfigError, match="4 to 5 samples; equally many"):
         optimal_stopping(np.array([[4, 0], [4, 1]]), np.ones((2, 2), bool), limit=2, cost=0.1)
+
+
+def _told(drawn: tuple[int, ...], score: list[float], right: list[bool], lengths: list[int], *, cost: float) -> float:
+    """Returns the best expected reward from here on, of all plans that may depend on every chain that was drawn."""
+    n = len(score)
+    here = 0.0
+    if drawn:
+        best = max(drawn, key=lambda i: (score[i], -drawn.index(i)))  # of equals the one that was opened first
+        here = float(right[best])
+    if len(drawn) == 3:
+        return here
+    rest = [i for i in range(n) if i not in drawn]
+    further = sum(_told((*drawn, i), score, right, lengths, cost=cost) - cost * lengths[i] for i in rest) / len(rest)
+    return max(here, further)
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.02, 0.1, 0.3])
+def test_the_best_oracle_against_all_plans(cost: float) -> None:
+    score, right = [0.2, 0.9, 0.5, 0.5, 0.1], [True, False, True, False, False]
+    equal = [2, 2, 2, 2, 2]
+    found = best_oracle(np.array(score), np.array(right), np.array(equal), limit=3, cost=cost)
+    assert found == pytest.approx(_told((), score, right, equal, cost=cost))
+    lengths = [1, 4, 2, 3, 5]
+    found = best_oracle(np.array(score), np.array(right), np.array(lengths), limit=3, cost=cost)
+    assert found >= _told((), score, right, lengths, cost=cost) - 1e-12
+
+
+def test_the_best_oracle_by_hand() -> None:
+    # Two chains: one right with the lower score, one wrong. Drawn first (half of the time), the right one is answered
+    # with; after the wrong one nothing helps. 1 / 2 less a chain of 3 tokens at 0.1 is 0.2.
+    found = best_oracle(np.array([0.1, 0.9]), np.array([True, False]), np.array([3, 3]), limit=2, cost=0.1)
+    assert found == pytest.approx(0.2)
+    # With the scores the other way round the right one is found in any case: after the wrong one, half of the time, a
+    # second chain is worth 1 - 0.3. So (1 + 0.7) / 2 - 0.3.
+    found = best_oracle(np.array([0.9, 0.1]), np.array([True, False]), np.array([3, 3]), limit=2, cost=0.1)
+    assert found == pytest.approx(0.55)
+    # At a price of 0.4 per token no chain is worth its 1.2.
+    assert best_oracle(np.array([0.9, 0.1]), np.array([True, False]), np.array([3, 3]), limit=2, cost=0.4) == 0.0
