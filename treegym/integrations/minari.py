@@ -141,7 +141,8 @@ def read(dataset: Any) -> Walks:
     else:
         folder, chosen = Path(dataset.storage.data_path), dataset.episode_indices
     found = Walks([], [], [])
-    for walk in read_file(folder, chosen):
-        for held, part in zip(found, walk, strict=True):
-            held.append(part)
+    for root, actions, rewards in read_file(folder, chosen):
+        found.roots.append(root)
+        found.actions.append(actions)
+        found.rewards.append(rewards)
     return found
