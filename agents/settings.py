@@ -42,7 +42,7 @@ SIZES = frozenset({
 })  # at least 1 # fmt: skip
 _FITS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (lambda value: is_whole(value) and 0 <= value < LARGEST, f"a whole number from 0 to {LARGEST - 1:,}"),
-    float: (lambda value: is_number(value) and abs(value) < 1e100, "a number"),
+    float: (lambda value: is_number(value) and abs(value) < (1e100 if isinstance(value, float) else 2**63), "a number"),
     bool: (lambda value: isinstance(value, bool | np.bool_), "True or False"),
     str: (lambda value: isinstance(value, str), "a word"),
     dict: (lambda value: isinstance(value, dict), "a dictionary"),

@@ -72,14 +72,22 @@ class RewardModel:
         last = torch.tensor([len(context) - 1 for context in contexts], device=self.base.device)
         return states[torch.arange(len(contexts), device=self.base.device), last].float()
 
-    @torch.no_grad()
     def scores(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """Returns the centred, scaled score of each answer, ``[B] float64``."""
+        found = (self._raw(prompts, answers) - self.mean) / self.spread
+        if not np.isfinite(found).all():
+            raise DataError(
+                f"the reward model on {self.base.name!r} scores {found[~np.isfinite(found)][0]}, which is no finite "
+                "number: its weights are damaged; train it again"
+            )
+        return found
+
+    @torch.no_grad()
+    def _raw(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         if not prompts:
             return np.zeros(0)
         features = torch.from_numpy(self.base.embed(self.contexts(prompts, answers)).astype(np.float32))
-        raw = self.head(features.to(self.head.weight.device))[:, 0].double().cpu().numpy()
-        return (raw - self.mean) / self.spread
+        return self.head(features.to(self.head.weight.device))[:, 0].double().cpu().numpy()
 
     def accuracy(self, pairs: Sequence[Pair]) -> float:
         """Returns the share of pairs whose chosen answer scores higher (a tie counts half)."""
@@ -89,9 +97,8 @@ class RewardModel:
 
     def calibrate(self, pairs: Sequence[Pair]) -> None:
         """Centres and scales by the scores of these pairs' answers."""
-        self.mean, self.spread = 0.0, 1.0
         prompts = [pair.prompt for pair in pairs] * 2
-        raw = self.scores(prompts, [p.chosen for p in pairs] + [p.rejected for p in pairs])
+        raw = self._raw(prompts, [p.chosen for p in pairs] + [p.rejected for p in pairs])
         mean, spread = float(raw.mean()), float(raw.std()) or 1.0
         if not np.isfinite([mean, spread]).all():
             raise LossIsNaN("the reward model's scores are not numbers; begin anew, with a smaller learning rate")

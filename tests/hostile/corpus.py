@@ -129,6 +129,9 @@ def _checkpoints(known: dict[str, Format], folder: Path) -> Iterator[Case]:
     yield "checkpoint ppo", "nested", zipped(NESTED, part, zipfile.ZIP_DEFLATED)
     yield "checkpoint ppo", "a million lists", zipped(b'{"x": [' + b"[]," * 2**20 + b"[]]}", part, zipfile.ZIP_DEFLATED)
     yield "checkpoint ppo", "many entries", zipped(data, many_entries(2**20), zipfile.ZIP_DEFLATED)
+    whole = json.loads(data)
+    whole["settings"]["vf_coef"] = 2**70
+    yield "checkpoint ppo", "a coefficient beyond whole numbers", zipped(json.dumps(whole).encode(), part)
 
 
 def _weights(known: dict[str, Format], folder: Path) -> Iterator[Case]:
@@ -235,6 +238,8 @@ def _folders(known: dict[str, Format], folder: Path) -> Iterator[Case]:
     for name in arrays:
         raw = packed(arrays | {name: arrays[name] * np.nan})
         yield "reward model", f"{name} of NaN", learned | {"head.safetensors": raw}
+    raw = packed(arrays | {"weight": np.full_like(arrays["weight"], 3e38)})
+    yield "reward model", "weights whose sums are no numbers", learned | {"head.safetensors": raw}
     grown = known["growth"].good
     assert isinstance(grown, dict)
     arrays, metadata = apart(grown["shard-00001.tree"])
