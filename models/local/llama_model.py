@@ -77,7 +77,7 @@ class LlamaModel:
             logprobs: likeliest tokens told per position.
         """
         from treegym.models.loading import gguf_file, resolve
-        from treegym.models.tokens.tokenizers import load_tokenizer
+        from treegym.models.tokens.tokenizers import HuggingFaceTokenizer, load_tokenizer
 
         file = gguf_file(name)
         if file is None:
@@ -87,6 +87,9 @@ class LlamaModel:
         engine: Any = require("xllamacpp", extra="llama", purpose="running llama.cpp in this process")
         self.name = file.stem if Path(name).exists() else name
         self.tokenizer: TextTokenizer = load_tokenizer(resolve(name)[0])
+        known = header.metadata.get("tokenizer.ggml.tokens")  # transformers may have added one for the unknown
+        if isinstance(self.tokenizer, HuggingFaceTokenizer) and isinstance(known, int):
+            self.tokenizer.vocab_size = min(known, self.tokenizer.vocab_size)
         self.context_length = int(header.metadata.get(f"{header.architecture}.context_length", context))
         self.context_length = min(self.context_length, context)
         self.told_logprobs = min(logprobs, self.tokenizer.vocab_size)

@@ -13,7 +13,7 @@ from treegym.errors import ConfigError, DataError
 from treegym.models.base import TextTokenizer, TokenIds
 from treegym.untrusted import read_json
 
-__all__ = ["HuggingFaceTokenizer", "load_tokenizer", "prefix_ids"]
+__all__ = ["HuggingFaceTokenizer", "byte_characters", "load_tokenizer", "prefix_ids"]
 
 LARGE = 2**20  # bytes of a tokenizer.json from which on it cannot be a character vocabulary, and is parsed once only
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -28,6 +28,12 @@ def _byte_of_character() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
+
+
+@functools.cache
+def byte_characters() -> dict[int, str]:
+    """Returns the printable character that byte-level BPE writes each byte as."""
+    return {byte: character for character, byte in _byte_of_character().items()}
 
 
 class HuggingFaceTokenizer:

@@ -1,4 +1,4 @@
-"""`treegym export`: walks and prompts in the forms that other libraries read."""
+"""`treegym export`: walks, prompts and models in the forms that other libraries read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ __all__ = ["configure", "run"]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
-        "form", choices=("minari", "verl", "skyrl", "prime-rl", "verifiers"), help="which library shall read it"
+        "form", choices=("minari", "verl", "skyrl", "prime-rl", "verifiers", "gguf"), help="which library shall read it"
     )
     parser.add_argument(
-        "source", help="minari: a checkpoint, hf:user/name or an agent's name; else prompts, as bundled"
+        "source", help="minari: a checkpoint, hf:user/name or an agent's name; gguf: a model; else prompts, as bundled"
     )
     parser.add_argument(
         "--out",
         required=True,
-        help="minari: the data set's name, such as treegym/oracle-v0; verifiers: the package's folder; else .parquet",
+        help="minari: the data set's name, such as treegym/oracle-v0; verifiers: the package's folder; else a file: "
+        ".gguf or .parquet",
     )
+    parser.add_argument("--type", default="f16", help="gguf: f32, f16, bf16 or q8_0 (default: %(default)s)")
     parser.add_argument("--split", default="train", help="which prompts (default: %(default)s)")
     parser.add_argument("--env", default="TokenTree-v0", help="minari: environment id (default: %(default)s)")
     parser.add_argument(
@@ -43,6 +45,11 @@ def run(args: argparse.Namespace) -> int:
         from treegym.integrations.verifiers_package import write_package
 
         told = {"out": args.out, "prompts": write_package(Path(args.out), args.source, split=args.split)}
+    elif args.form == "gguf":
+        from treegym.models import load_model
+        from treegym.models.local.gguf_export import export_gguf
+
+        told = export_gguf(load_model(args.source, dtype="float32", device="cpu"), args.out, kind=args.type)
     else:
         from treegym.integrations.formats import write_prompts
 
