@@ -5,6 +5,7 @@ Weights are safetensors only; GGUF files are converted into them once (`treegym.
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import sys
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 DATA = Path(__file__).resolve().parent / "data"
+VISION = DATA.parent / "vision" / "data"  # models that see: by name only, they know nothing of the bundled prompts
 LONGEST = 255  # bytes of a part of a path
 LOADING = threading.RLock()  # transformers changes settings of the whole process while it loads a model
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -54,8 +56,9 @@ def resolve(name: str) -> tuple[str, bool]:
     """Returns the directory or hub name of a model, and whether it is local; raises when it can be neither."""
     if any(len(os.fsencode(part)) > LONGEST for part in name.split("/")):
         raise DataError(f"{name}: no directory and no model has so long a name")
-    if (DATA / name / "config.json").is_file() and "/" not in name and not name.startswith("."):
-        return str(DATA / name), True
+    for folder in (DATA, VISION):
+        if (folder / name / "config.json").is_file() and "/" not in name and not name.startswith("."):
+            return str(folder / name), True
     path = Path(name)
     file = gguf_file(name)
     if file is not None:
@@ -130,6 +133,26 @@ def _cached(name: str) -> str:
     if not isinstance(config, str):
         raise DataError(f"{name}: this model is not on this machine, and no network is asked for it; download it first")
     return str(Path(config).parent)
+
+
+def _sees(directory: Path) -> bool:
+    """Whether a model's directory holds one that sees; `transformers` then knows its class."""
+    file = directory / "config.json"
+    told = read_json(file) if file.is_file() else {}
+    if not isinstance(told, dict) or told.get("model_type") != "treegym_captioner":
+        return False
+    importlib.import_module("treegym.models.vision.captioner")
+    return True
+
+
+def _seeing(name: str, tokenizer: TextTokenizer, *, parts: int) -> TextTokenizer:
+    """Returns the tokenizer of a model that sees."""
+    from treegym.models.tokens.tokenizers import HuggingFaceTokenizer
+    from treegym.models.vision.tokens import SeeingTokenizer
+
+    if not isinstance(tokenizer, HuggingFaceTokenizer):
+        raise DataError(f"{name}: a model that sees needs a Hugging Face tokenizer; save its own tokenizer there")
+    return SeeingTokenizer(tokenizer.hf, parts=parts)
 
 
 def _check_settings(transformers: Any, directory: Path, *, trust_remote_code: bool) -> None:
@@ -235,6 +258,7 @@ def load_model(
     chosen_attention = choose_attention(attention, device=chosen_device, dtype=chosen_dtype)
     offline = local or local_files_only
     source = where if local or not local_files_only else _cached(where)
+    sees = _sees(Path(source))
     if local:
         _check_settings(transformers, Path(where), trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(source, local_files_only=offline, trust_remote_code=trust_remote_code)
@@ -270,6 +294,8 @@ def load_model(
         )
     _fit_vocabulary(name, model, tokenizer)
     _check_numbers(name, model)
+    if sees:
+        tokenizer = _seeing(name, tokenizer, parts=model.config.parts)
     found = TransformersModel(
         model.to(chosen_device),
         tokenizer,

@@ -20,6 +20,7 @@ _TERMS, _ENDS = "treegym.rewards.terms", "treegym.rewards.terminal.detectors"
 _BUNDLED_TERMS = {
     "answer_similarity": (f"{_TERMS}.similarity:AnswerSimilarity", "cosine of the answer to the reference"),
     "diversity": (f"{_TERMS}.diversity:Diversity", "how different a group's answers are (group scope)"),
+    "image_text": (f"{_TERMS}.image_text:ImageText", "how well the text describes the picture in its prompt"),
     "judge": ("treegym.rewards.judge.term:Judge", "a language model's opinion of the answer, local or over HTTP"),
     "kl": (f"{_TERMS}.kl:KL", "KL of the primary to a frozen teacher, token by token (negative weight)"),
     "length": (f"{_TERMS}.length:Length", "1 for every token (use a small negative weight)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def subtree(tree: TokenTree, node: int) -> TokenTree:
         raise ConfigError(f"node {node} is an end; there is nothing below it")
     old = tree.roots[int(tree.root_of([node])[0])]
     path = tuple(int(token) for token in tree.path(node))
-    root = Root(old.prompt + tree.text(node), old.answer, old.split, old.kind, (*old.tokens, *path), old.extra)
+    root = replace(old, prompt=old.prompt + tree.text(node), tokens=(*old.tokens, *path))
     keep = _descendants(tree, [node])
     cut = _like(tree, len(keep))
     _append(cut, tree, keep, [root], np.array([node]))

@@ -9,19 +9,19 @@ from treegym import hub
 from treegym.errors import ConfigError, DataError, suggest
 from treegym.tree.forest import is_forest
 from treegym.tree.synthetic import parse_synthetic, synthetic_tree
-from treegym.tree.token_tree import BUNDLED, ENGLISH, TokenTree
+from treegym.tree.token_tree import BUNDLED, CAPTIONS, ENGLISH, TokenTree
 
 __all__ = ["load_tree"]
 
 _REMEMBERED = 4
-_BUNDLED = {"bundled": BUNDLED, "bundled:english": ENGLISH}
+_BUNDLED = {"bundled": BUNDLED, "bundled:captions": CAPTIONS, "bundled:english": ENGLISH}
 _opened: dict[str, TokenTree] = {}  # the trees opened last: many environments share one
 
 
 def load_tree(tree: str | TokenTree | None) -> TokenTree:
     """Returns a tree: the bundled one for None, another by its name, or one in a file.
 
-    Names are ``"bundled"``, ``"bundled:english"``, ``"synthetic:..."`` and ``"hf:user/name"``.
+    Names are ``"bundled"``, ``"bundled:captions"``, ``"bundled:english"``, ``"synthetic:..."`` and ``"hf:user/name"``.
     """
     if isinstance(tree, TokenTree):
         tree.validate()

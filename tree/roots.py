@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from treegym.errors import ConfigError, DataError
+from treegym.tree.pictures import PICTURE_BYTES, picture_name, remember_picture
 from treegym.untrusted import json_of
 
 __all__ = ["SPLITS", "Root", "RootTable", "table_of"]
@@ -27,10 +30,26 @@ class Root:
     kind: str = ""  # the kind of task, for reports
     tokens: tuple[int, ...] = ()  # the prompt in the primary's vocabulary
     extra: Mapping[str, Any] = field(default_factory=dict)  # whatever the source of the prompt wants kept
+    image: bytes = b""  # a picture (plain PNG) that the prompt names, see pictures.py
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ConfigError(f"a root's split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
+        if self.image:
+            self._remember()
+            if picture_name(self.image) not in self.prompt:
+                raise ConfigError(
+                    f"the prompt {self.prompt[:60]!r} comes with a picture but does not name it; put "
+                    f"{picture_name(self.image)} where the picture stands"
+                )
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)  # a copy, or what another process sent
+        if self.image:
+            self._remember()
+
+    def _remember(self) -> None:
+        remember_picture(self.image, where=f"the picture of the prompt {self.prompt[:60]!r}")
 
 
 class RootTable(Sequence[Root]):
@@ -74,7 +93,18 @@ def _root(entry: Any) -> Root:
     tokens = tuple(entry["tokens"])
     if not all(type(token) is int for token in tokens) or not isinstance(entry.get("extra", {}), dict):
         raise ValueError("a root's tokens or extra fields are not what they should be")
-    return Root(prompt, answer, split, kind, tokens=tokens, extra=entry.get("extra", {}))
+    return Root(prompt, answer, split, kind, tokens=tokens, extra=entry.get("extra", {}), image=_picture(entry))
+
+
+def _picture(entry: Mapping[str, Any]) -> bytes:
+    """Returns the PNG of a root, empty for the many that have none."""
+    text = entry.get("image", "")
+    if not isinstance(text, str) or len(text) > PICTURE_BYTES * 4 // 3 + 4:
+        raise ValueError(f"a root's picture is not text of at most {PICTURE_BYTES:,} bytes in base64")
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"a root's picture is not base64: {error}") from error
 
 
 def table_of(roots: Sequence[Root]) -> bytes:
@@ -87,6 +117,7 @@ def table_of(roots: Sequence[Root]) -> bytes:
             "kind": root.kind,
             "tokens": [int(token) for token in root.tokens],
             **({"extra": dict(root.extra)} if root.extra else {}),
+            **({"image": base64.b64encode(root.image).decode()} if root.image else {}),
         }
         for root in roots
     ]

@@ -18,7 +18,7 @@ from treegym.untrusted import json_of
 __all__ = ["FORMAT_VERSION", "TreeParts", "read_tree", "write_tree"]
 
 FORMAT = "treegym.tree"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of trees with pictures; all others are written as version 1, which older readers know
 VOCABULARY_LIMIT = 2**20  # tokens; four times the largest vocabulary known
 HEADER_VALUES = 2 * VOCABULARY_LIMIT  # commas and brackets, those in tokens among them
 
@@ -44,8 +44,13 @@ def write_tree(
     """Writes a tree atomically; the same tree always gives the same bytes."""
     table = np.frombuffer(table_of(roots), np.uint8)
     text = json.dumps(header, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
-    metadata = {"format": FORMAT, "version": str(FORMAT_VERSION), "tree": text}
+    metadata = {"format": FORMAT, "version": str(_version(roots)), "tree": text}
     write_arrays(path, {**arrays, "root_node": root_node, "roots": table}, metadata)
+
+
+def _version(roots: Sequence[Root]) -> int:
+    """Returns the first version of the format that can hold these roots."""
+    return 2 if any(root.image for root in roots) else 1
 
 
 def read_tree(path: str | os.PathLike[str]) -> TreeParts:

@@ -22,10 +22,11 @@ from treegym.tree.storage import read_tree, write_tree
 if TYPE_CHECKING:
     from treegym.tree.values import Values
 
-__all__ = ["BUNDLED", "ENGLISH", "SPLITS", "Root", "TokenTree"]
+__all__ = ["BUNDLED", "CAPTIONS", "ENGLISH", "SPLITS", "Root", "TokenTree"]
 
 BUNDLED = Path(__file__).parent / "data" / "bundled.tree"
 ENGLISH = BUNDLED.with_name("english.tree")
+CAPTIONS = BUNDLED.with_name("captions.tree")
 GROWING = "treegym.envs.token_tree.grow.refresh"
 NODE_LIMIT = 2**31 - 1
 CHILD_LIMIT = DEPTH_LIMIT = 2**16 - 1

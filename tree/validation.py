@@ -9,6 +9,7 @@ import numpy as np
 
 from treegym.errors import DataError
 from treegym.tree.flags import ALL, END, EOS, EXPANDED
+from treegym.tree.pictures import FIRST_PICTURE_TOKEN, tokens_of_other_pictures
 
 __all__ = ["count_frontier", "validate_tree"]
 
@@ -124,8 +125,12 @@ def validate_tree(tree: Any) -> None:
     if len(described) != tree.num_roots:
         raise DataError(f"the tree has {tree.num_roots} root nodes, but its table describes {len(described)}")
     for index, root in enumerate(described):
-        if any(not 0 <= token < tree.vocab_size for token in root.tokens):
+        if any(not 0 <= token < tree.vocab_size for token in root.tokens if token < FIRST_PICTURE_TOKEN):
             raise DataError(f"the tree is damaged at root {index}: its prompt has a token outside the vocabulary")
+        if tokens_of_other_pictures(root.tokens, root.image):
+            raise DataError(
+                f"the tree is damaged at root {index}: its prompt has a token of a picture it does not hold"
+            )
 
 
 def _teacher_problem(tree: Any, block: int = 2**20) -> tuple[int, int] | None:

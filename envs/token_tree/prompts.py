@@ -5,8 +5,10 @@ Every source is named by a short text, the way the command line takes it:
     bundled                               the bundled suite, 400 train, 100 validation and 400 test prompts
     bundled:train=50,test=20              so many of each split
     english                               the questions of the English tree (some come from reasoning-gym)
+    captions, captions:train=50           pictures of drawn shapes, to be described (300, 50 and 150)
     questions.jsonl                       {"prompt": ..., "answer": ..., "split": ..., "kind": ...} per line, and
-                                          "extract" (how the answer is found) or "choices" (texts to choose among)
+                                          "extract" (how the answer is found) or "choices" (texts to choose among),
+                                          "image" (a PNG or JPEG beside the file, shown where the prompt has <image>)
     path/to/dataset                       a Hugging Face dataset saved with save_to_disk
     questions.csv, questions.parquet      a table; its columns can be named: questions.csv#question=q,answer=a
     hf:openai/gsm8k#question=question,answer=answer,config=main      a data set of a hub, or of the local cache
@@ -22,17 +24,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from treegym.envs.token_tree.grow.settings import Verifier
 from treegym.envs.token_tree.prompt_tables import ANSWER_FIELDS, PROMPT_FIELDS, is_table, read_table
 from treegym.errors import ConfigError, DataError, require, suggest
 from treegym.files import read_json_lines
 from treegym.models import tasks
 from treegym.rewards.answers import AnswerRule
+from treegym.tree.pictures import picture_name
 from treegym.tree.token_tree import SPLITS, Root
 
 __all__ = ["PromptSet", "load_prompts"]
 
 BUNDLED_COUNTS = {"train": 400, "validation": 100, "test": 400}
+CAPTION_COUNTS = {"train": 300, "validation": 50, "test": 150}
+CAPTION_TOKENS = 12
+PLACE = "<image>"  # where a prompt of a file has its picture; by default before everything
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "validation", "dev": "validation", "eval": "validation"}
 
 
@@ -69,6 +77,8 @@ def load_prompts(
     name, _, rest = source.partition(":")
     if name == "bundled":
         found = _bundled(rest, seed)
+    elif name == "captions":
+        found = _captions(rest, seed)
     elif source == "english":
         found = _english()
     elif name == "reasoning-gym":
@@ -81,8 +91,8 @@ def load_prompts(
         found = _jsonl(Path(source), rule)
     else:
         raise DataError(
-            f"{source}: no such prompt file or dataset directory; other sources are bundled, english and "
-            "reasoning-gym:NAME"
+            f"{source}: no such prompt file or dataset directory; other sources are bundled, captions, english "
+            "and reasoning-gym:NAME"
         )
     roots = found.roots if limit is None else found.roots[:limit]
     if not roots:
@@ -128,16 +138,20 @@ def _verifier(rule: AnswerRule) -> Verifier:
 # ---------------------------------------------------------------- the bundled suite
 
 
+def _counts(text: str, usual: Mapping[str, int], what: str) -> dict[str, int]:
+    """Returns how many prompts of each split are asked for."""
+    counts = dict.fromkeys(SPLITS, 0) if text else dict(usual)
+    for split, value in _options(text, what).items():
+        if split not in counts:
+            raise ConfigError(f"{what}: there is no split {split!r}.{suggest(split, SPLITS)}")
+        if not value.isdecimal():
+            raise ConfigError(f"{what}: {split}={value!r} is not a number of prompts")
+        counts[split] = int(value)
+    return counts
+
+
 def _bundled(text: str, seed: int) -> PromptSet:
-    counts = dict(BUNDLED_COUNTS)
-    if text:
-        counts = dict.fromkeys(SPLITS, 0)
-        for split, value in _options(text, "bundled prompts").items():
-            if split not in counts:
-                raise ConfigError(f"bundled prompts: there is no split {split!r}.{suggest(split, SPLITS)}")
-            if not value.isdecimal():
-                raise ConfigError(f"bundled prompts: {split}={value!r} is not a number of prompts")
-            counts[split] = int(value)
+    counts = _counts(text, BUNDLED_COUNTS, "bundled prompts")
     roots = [
         Root(problem.prompt, problem.answer, split, problem.kind, extra={"half": problem.half, "split": True})
         for split in SPLITS
@@ -149,6 +163,20 @@ def _bundled(text: str, seed: int) -> PromptSet:
         "bundled",
         max_tokens=tasks.MAX_ANSWER_TOKENS,
     )
+
+
+def _captions(text: str, seed: int) -> PromptSet:
+    from treegym.models.vision.shapes import QUESTION, draw, png_of, scenes
+
+    roots = []
+    for split, count in _counts(text, CAPTION_COUNTS, "captions").items():
+        rng, there = np.random.default_rng([seed, SPLITS.index(split)]), scenes(split)
+        for place in rng.integers(len(there), size=count):
+            image = png_of(draw(there[place], rng))
+            asked = picture_name(image) + QUESTION
+            kind = "two shapes" if there[place].second else "one shape"
+            roots.append(Root(asked, there[place].caption, split, kind, extra={"split": True}, image=image))
+    return PromptSet(roots, _verifier(AnswerRule()), "captions", max_tokens=CAPTION_TOKENS)
 
 
 def _english() -> PromptSet:
@@ -164,20 +192,32 @@ def _english() -> PromptSet:
 
 
 def _jsonl(path: Path, rule: AnswerRule) -> PromptSet:
-    roots = [_line(row, where) for where, row in read_json_lines(path)]
+    roots = [_line(row, where, path.parent) for where, row in read_json_lines(path)]
     if not roots:
         raise DataError(f"{path}: the prompt file is empty; expected one JSON object per line with prompt and answer")
     return PromptSet(roots, _verifier(rule), str(path))
 
 
-def _line(row: Any, where: str) -> Root:
+def _line(row: Any, where: str, folder: Path) -> Root:
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
         raise DataError(f'{where}: expected an object like {{"prompt": "...", "answer": "..."}}')
     answer = row.get("answer", "")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise DataError(f"{where}: the answer must be a string or a number")
     root = _root(row["prompt"], answer, row.get("split"), row.get("kind", ""), where)
-    return replace(root, extra={**root.extra, **_how_judged(row, where)})
+    root = replace(root, extra={**root.extra, **_how_judged(row, where)})
+    return root if row.get("image") is None else _shown(root, row["image"], where, folder)
+
+
+def _shown(root: Root, file: Any, where: str, folder: Path) -> Root:
+    """Returns a prompt with the picture in a file beside the prompts."""
+    from treegym.models.vision.pixels import plain_picture
+
+    if not isinstance(file, str) or Path(file).is_absolute() or ".." in Path(file).parts:
+        raise DataError(f"{where}: the image is {file!r}; the name of a file beside the prompts was expected")
+    image = plain_picture(folder / file)
+    prompt = root.prompt if PLACE in root.prompt else PLACE + root.prompt
+    return replace(root, prompt=prompt.replace(PLACE, picture_name(image)), image=image)
 
 
 def _how_judged(row: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from treegym.envs.token_tree import transition
 from treegym.rewards import RewardTable
+from treegym.tree.pictures import FIRST_PICTURE_TOKEN
 from treegym.tree.token_tree import TokenTree
 
 __all__ = ["NodeTables", "Stretch", "TokenWindows"]
@@ -95,6 +96,7 @@ class TokenWindows:
         self._start = np.concatenate([[0], np.cumsum([len(t) for t in tokens])]).astype(np.int64)  # [R + 1]
         self._tokens = np.array([token for prompt in tokens for token in prompt], np.int32)
         self.length = int(np.diff(self._start).max(initial=0)) + max_tokens
+        self.sees_pictures = bool((self._tokens >= FIRST_PICTURE_TOKEN).any())
 
     def around(self, nodes: np.ndarray) -> dict[str, np.ndarray]:
         """Returns ``context [B, L] int32`` and ``children [B, K] int32``; -1 pads."""

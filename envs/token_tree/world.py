@@ -31,6 +31,7 @@ from treegym.rewards import build, build_terminal
 from treegym.tree.curriculum import practised, primary_success
 from treegym.tree.flags import EXPANDED
 from treegym.tree.opening import load_tree
+from treegym.tree.pictures import LAST_TOKEN
 from treegym.tree.solve import Solution, solve
 from treegym.tree.token_tree import SPLITS, TokenTree
 
@@ -104,8 +105,9 @@ class TreeWorld(Spaces):
         if self.windows is None:
             return {}
         largest = self.tree.vocab_size - 1
+        read = LAST_TOKEN if self.windows.sees_pictures else largest
         return {
-            "context": spaces.Box(-1, largest, (self.windows.length,), np.int32),
+            "context": spaces.Box(-1, read, (self.windows.length,), np.int32),
             "children": spaces.Box(-1, largest, (self.num_actions,), np.int32),
         }
 

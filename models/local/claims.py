@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,15 @@ TWICE, PACKED = 2, 16  # stored once and used in two places; so many to a number
 VALUES = 2**20  # in the header of a file of weights
 
 
-def check_claims(transformers: Any, config: Any, directory: Path) -> None:
-    """Raises DataError where `config` describes a larger model than the safetensors files of `directory` hold."""
+def check_claims(transformers: Any, config: Any, directory: Path, *, make: Callable[[Any], Any] | None = None) -> None:
+    """Raises DataError where `config` describes a larger model than the safetensors files of `directory` hold.
+
+    Args:
+        transformers: the library.
+        config: what config.json says.
+        directory: where the weights are.
+        make: makes a model of a configuration; by default a causal language model.
+    """
     import torch
 
     shapes = [shape for file in sorted(directory.glob("*.safetensors")) for shape in _shapes(file)]
@@ -32,13 +40,13 @@ def check_claims(transformers: Any, config: Any, directory: Path) -> None:
     stored = sum(map(math.prod, sizes))
     where = directory / "config.json"
     for part in (config, config.get_text_config()):
-        for name, value in part.to_dict().items():
+        for name, value in _settings(part.to_dict()):
             most = len(sizes) if COUNTS.search(name) else EXPERTS if "expert" in name else None
             if most is not None and type(value) is int and not 0 <= value <= most:
                 raise DataError(f"{where}: {name} is {value:,}, and the weights beside it are {len(sizes):,} arrays")
     with torch.device("meta"):
         try:
-            model = transformers.AutoModelForCausalLM.from_config(config)
+            model = (make or transformers.AutoModelForCausalLM.from_config)(config)
         except (RuntimeError, OverflowError, MemoryError, AssertionError, AttributeError, IndexError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"{where}: describes no model that can be made: {said}") from error
@@ -48,6 +56,15 @@ def check_claims(transformers: Any, config: Any, directory: Path) -> None:
             f"{where}: describes a model of {asked:,} numbers, and the weights beside it hold {stored:,}; "
             "put the config.json there with which the weights were saved"
         )
+
+
+def _settings(told: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields all settings, those of a model's parts (a vision tower's, a text tower's) among them."""
+    for name, value in told.items():
+        if isinstance(value, dict) and (name == "vision" or name.endswith("_config")) and name != "quantization_config":
+            yield from _settings(value)
+        else:
+            yield name, value
 
 
 def _shapes(file: Path) -> list[Any]:

@@ -18,6 +18,7 @@ from treegym.files import read_json_lines
 from treegym.models.base import Speaker
 from treegym.models.tokens.chat import FEWEST_STEPS, chat_beginning, has_chat_template
 from treegym.models.tokens.tokenizers import prefix_ids
+from treegym.tree.pictures import has_picture
 
 __all__ = ["FORMS", "Begin", "PromptFormat", "format_named", "read_examples"]
 
@@ -79,7 +80,7 @@ class PromptFormat:
             model: who is asked.
             before: a prompt -> what is read just before it, such as passages; by default nothing.
         """
-        form, told = self.form_for(model), before or _nothing
+        form, told = self.form_for(model), _checked(model, before or _nothing)
         if form == "chat":
             examples = [(self._filled(question), answer) for question, answer in self.examples]
             asked = chat_beginning(model, system=self.system or None, examples=examples)
@@ -108,6 +109,22 @@ class PromptFormat:
             return cls(**texts, system=system, stops=tuple(stops), examples=pairs)
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError(f"a form of prompts is damaged: {error}; grow the tree anew") from error
+
+
+def _checked(model: Speaker, before: Callable[[str], str]) -> Callable[[str], str]:
+    """Returns `before`, which refuses prompts with a picture if the model sees none."""
+    if getattr(model.tokenizer, "sees", False):
+        return before
+
+    def told(prompt: str) -> str:
+        if has_picture(prompt):
+            raise DataError(
+                f"{model.name} sees no pictures, and the prompt {prompt[:60]!r} has one; use a model that sees, such "
+                "as tiny-captioner, or leave the prompt out"
+            )
+        return before(prompt)
+
+    return told
 
 
 def _nothing(prompt: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import threading
@@ -13,6 +14,7 @@ from treegym.envs.token_tree.world import TreeWorld
 from treegym.errors import ConfigError
 from treegym.explorer import ExplorerServer, TreeView
 from treegym.explorer import view as view_module
+from treegym.explorer.page import export_page
 from treegym.explorer.view import BEST, CORRECT, CUT, END, LIKELY, REACHES, SHORTEST, Search, Walk
 from treegym.explorer.walks import walks_of
 
@@ -47,6 +49,16 @@ def test_a_block_holds_the_roots_whole_tree(world: TreeWorld) -> None:
             children = columns["first"][i] + np.arange(columns["count"][i])
             np.testing.assert_array_equal(nodes[children], tree.children(int(node)))
             assert (columns["parent"][children] == i).all()
+
+
+def test_a_block_holds_the_picture_of_its_prompt() -> None:
+    world = TreeWorld("bundled:captions", split="all")
+    header, _ = unpack(TreeView(world).block(3))
+    assert base64.b64decode(header["picture"]) == world.tree.roots[3].image
+    page = export_page(TreeView(world), roots=[3])
+    assert "img-src data:" in page
+    plain, _ = unpack(TreeView(TreeWorld("synthetic:roots=1,depth=2,branching=2", split="all")).block(0))
+    assert "picture" not in plain
 
 
 def test_marks_agree_with_the_solution(world: TreeWorld) -> None:

@@ -47,6 +47,8 @@ def formats(folder: Path) -> dict[str, Format]:
     from treegym.bench.suite import load_suite
     from treegym.envs.token_tree.prompts import load_prompts
     from treegym.envs.token_tree.world import load_tree
+    from treegym.models.vision.pixels import pixels_of, plain_picture
+    from treegym.models.vision.shapes import png_of
     from treegym.optimize.strategies import STRATEGIES
     from treegym.optimize.table import BUNDLED as TABLE
     from treegym.optimize.table import load_table
@@ -54,9 +56,13 @@ def formats(folder: Path) -> dict[str, Format]:
     from treegym.rewards.rollouts import read_rollouts
     from treegym.rewards.spec import load as load_reward
     from treegym.rewards.terms.zones import ZoneModel
+    from treegym.tree.editing import select_roots
+    from treegym.tree.pictures import is_plain_png, picture_name
 
     tree = "synthetic:roots=6,depth=4,branching=3"
     load_tree(tree).save(folder / "good.tree")
+    pictured = load_tree("bundled:captions")
+    select_roots(pictured, [0, pictured.num_roots - 1]).save(folder / "pictured.tree")
     env = gym.make("TokenTree-v0", tree=tree)
     ppo = PPO("ChildPolicy", env, n_envs=4, n_steps=4, seed=0).learn(32, log_interval=0)
     ppo.save(folder / "ppo.zip")
@@ -72,6 +78,19 @@ def formats(folder: Path) -> dict[str, Format]:
             assert batch.observation_space.contains(seen), "an observation left its space"
             seen, reward, *_ = batch.step(seen["action_mask"].argmax(1))
             assert np.isfinite(reward).all(), "a reward is not finite"
+
+    def look(path: Path) -> None:
+        found = load_tree(str(path))
+        found.validate()
+        for root in found.roots:
+            if root.image:
+                pixels_of(root.image)
+                assert picture_name(root.image) in root.prompt, "a picture that its prompt does not name"
+
+    def see(path: Path) -> None:
+        png = plain_picture(path)
+        assert is_plain_png(png), "a picture was made plain and is not"
+        pixels_of(png)
 
     def taken_up(kind: Any) -> Read:
         def use(path: Path) -> None:
@@ -105,6 +124,8 @@ def formats(folder: Path) -> dict[str, Format]:
 
     return kept(folder, env) | {
         "tree": Format((folder / "good.tree").read_bytes(), ".tree", arrays_file, walk),
+        "tree with pictures": Format((folder / "pictured.tree").read_bytes(), ".tree", arrays_file, look),
+        "picture": Format(png_of(np.arange(768).reshape(16, 16, 3).astype(np.uint8)), ".png", text_file, see),
         "checkpoint ppo": Format((folder / "ppo.zip").read_bytes(), ".zip", checkpoint_file, taken_up(PPO)),
         "checkpoint zero": Format((folder / "zero.zip").read_bytes(), ".zip", checkpoint_file, taken_up(AlphaZero)),
         "episodes": Format(gzip.compress(lines), ".jsonl.gz", lines_file, lambda p: void(read_episodes(p))),

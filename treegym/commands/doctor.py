@@ -43,6 +43,7 @@ EXTRAS: dict[str, Extra] = {
     "accelerate": Extra(("accelerate",), "training language models in several processes, with copies or shards"),
     "litellm": Extra(("litellm", "boto3"), "hosted models through LiteLLM, Bedrock among them"),
     "prompts": Extra(("reasoning-gym", "datasets"), "prompt sets beyond the bundled tasks"),
+    "images": Extra(("pillow",), "pictures in prompts"),
     "render": Extra(("pillow", "pygame"), "episodes as images and in a window"),
     "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
     "bench": Extra(("openskill", "shtab"), "skill ratings in benchmarks, shell completion"),

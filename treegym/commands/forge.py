@@ -1,4 +1,4 @@
-"""`treegym forge`: train the bundled tiny language models from scratch."""
+"""`treegym forge`: train the bundled tiny language models, or those that see, from scratch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from treegym.display import say
@@ -21,6 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="runs/forge",
         help="directory of the models; finished ones are kept, a killed run goes on (default: %(default)s)",
     )
+    parser.add_argument(
+        "--vision", action="store_true", help="train the two that see instead: two towers and a captioner, one process"
+    )
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: models that know nothing")
     parser.add_argument("--workers", type=int, default=2, help="single-threaded processes (default: %(default)s)")
 
@@ -33,7 +37,14 @@ def run(args: argparse.Namespace) -> int:
     from treegym.models.family.forging import forge
 
     with _Bars(visible=sys.stderr.isatty() and not args.json) as bars:
-        cards = forge(args.out, seed=args.seed, is_quick=args.quick, workers=max(1, args.workers), report=bars.update)
+        if args.vision:
+            from treegym.models.vision.forging import forge_vision
+
+            cards = forge_vision(Path(args.out), seed=args.seed, is_quick=args.quick, report=bars.update)
+        else:
+            cards = forge(
+                args.out, seed=args.seed, is_quick=args.quick, workers=max(1, args.workers), report=bars.update
+            )
     if args.json:
         say(json.dumps({"out": args.out, "models": cards}))
         return 0

@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--teacher",
         action="append",
         metavar="MODEL",
-        help="a teacher; give it several times (default: the bundled ones; for sampled trees none)",
+        help="a teacher; give it several times (default: the bundled ones; none for sampled trees and those that see)",
     )
     parser.add_argument("--judge", help="a model that scores ends, or none (default: tiny-judge for bundled prompts)")
     parser.add_argument(

@@ -33,7 +33,9 @@ def open_models(args: argparse.Namespace, *, bundled: bool) -> Models:
     from treegym.models.family.bundled import BUNDLED_TEACHERS
 
     primary = cast("LanguageModel", _load(args.primary, args))  # `grow` says what it lacks
-    usual = () if args.mode in grow_samples.MODES else BUNDLED_TEACHERS  # who is sampled from is asked for by name
+    # who is sampled from is asked for by name, and the bundled teachers see nothing
+    alone = args.mode in grow_samples.MODES or getattr(primary.tokenizer, "sees", False)
+    usual = () if alone else BUNDLED_TEACHERS
     teachers = [_load(name, args, primary) for name in (args.teacher or usual)]
     if args.draft is not None:
         draft = _load(args.draft, args)

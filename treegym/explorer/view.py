@@ -8,6 +8,7 @@ the tree, and a cut after any level leaves a sound tree.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,7 +117,10 @@ class TreeView:
             }
             for walk in self._walks.get(root, ())
         ]
-        return pack({"root": root, "left_out": self._left_out(columns), "walks": walks}, columns)
+        header = {"root": root, "left_out": self._left_out(columns), "walks": walks}
+        if image := self.tree.roots[root].image:
+            header["picture"] = base64.b64encode(image).decode()
+        return pack(header, columns)
 
     def _nodes(self, root: int) -> np.ndarray:
         """Returns the root's nodes breadth first ``[n] int64``, whole levels as long as they fit."""

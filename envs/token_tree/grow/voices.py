@@ -81,6 +81,11 @@ def check_prompts(voices: Sequence[Voice], prompts: Sequence[Root], *, max_token
     for number, voice in enumerate(voices):
         who = f"teacher {voice.name!r}" if number else f"the primary {voice.name!r}"
         for root in prompts:
+            if root.image and isinstance(voice.model, Retokenized):
+                raise DataError(
+                    f"{who} has another vocabulary than the primary, so it cannot be shown the picture in "
+                    f"{root.prompt[:60]!r}; let teachers of pictures share the primary's tokenizer"
+                )
             try:
                 ids = voice.begin(root.prompt)
                 left = _room_left(voice, root.prompt)

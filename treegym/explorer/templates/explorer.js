@@ -165,6 +165,12 @@ async function load(root) {
   block = await store.block(root);
   const {prompt, answer, kind, split} = meta.roots[root];
   byId("prompt").replaceChildren(make("b", "", prompt || `prompt ${root}`), make("span", "", `${answer ? `answer ${answer}, ` : ""}${kind ? `${kind}, ` : ""}${split}, ${block.size.toLocaleString("en")} nodes`));
+  if (block.picture) {
+    const image = make("img");
+    image.src = `data:image/png;base64,${block.picture}`;
+    image.alt = "the picture of this prompt";
+    byId("prompt").prepend(image);
+  }
   if (block.left_out) byId("prompt").append(make("span", "bad", `cut: ${block.left_out} nodes have children that are not shown`));
   chosen = 0;
   outline.show(block);
