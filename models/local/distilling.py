@@ -147,8 +147,8 @@ def divergence(target: torch.Tensor, draft: torch.Tensor) -> torch.Tensor:
 def speculation(
     draft: TransformersModel, target: TransformersModel, prompts: Sequence[TokenIds], **settings: Any
 ) -> dict[str, float]:
-    """Returns how often a draft's proposals are accepted on prompts, and tokens per pass of the target."""
-    pair = SpeculativeModel(draft, target)
+    """Returns how often a draft's proposals are accepted on prompts, and a text's tokens per pass of the target."""
+    pair = SpeculativeModel(draft, target, rows=1)
     pair.generate(prompts, **settings)
     told = pair.report
     return {
