@@ -22,6 +22,7 @@ from treegym.errors import ConfigError
 from treegym.models.base import TextTokenizer, check_length
 from treegym.models.tokens.boundary import pieces_of
 from treegym.models.tokens.ends import text_before
+from treegym.tree.pictures import FIRST_PICTURE_TOKEN, LAST_TOKEN
 from treegym.tree.token_tree import Root
 
 __all__ = ["FreeTextVectorEnv"]
@@ -89,10 +90,11 @@ class FreeTextVectorEnv(VectorEnv):
         for row, tokens in zip(self._prompt, encoded, strict=True):
             row[: len(tokens)] = tokens
         vocabulary = tokenizer.vocab_size
+        read = LAST_TOKEN if (self._prompt >= FIRST_PICTURE_TOKEN).any() else vocabulary - 1
         self.single_observation_space = spaces.Dict(
             {
                 "action_mask": spaces.Box(0, 1, (vocabulary,), np.int8),
-                "context": spaces.Box(-1, vocabulary - 1, (width,), np.int32),
+                "context": spaces.Box(-1, read, (width,), np.int32),
                 "children": spaces.Box(-1, vocabulary - 1, (vocabulary,), np.int32),
             }
         )

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from treegym.agents import PPO
+from treegym.envs.free_text import FreeTextVectorEnv
 from treegym.envs.token_tree.grow.growing import grow
 from treegym.envs.token_tree.grow.settings import GrowSettings
 from treegym.envs.token_tree.prompts import load_prompts
@@ -105,6 +107,19 @@ def test_a_tree_grown_by_a_captioner_is_opened_and_walked(model, tmp_path: Path)
         paid += gained
     assert (paid != 0).all()
     assert (np.abs(paid) <= 2).all()  # two episodes at most, each paid a cosine
+
+
+def test_free_text_after_pictures_is_learned_on(model) -> None:
+    prompts = load_prompts("captions:train=6")
+    longer = {"verify": lambda root, text: len(text) / 50.0, "max_tokens": 12}  # ends pay, and differ
+    env = FreeTextVectorEnv(4, prompts=prompts.roots, tokenizer=model.tokenizer, **longer)
+    seen, _ = env.reset(seed=0)
+    assert env.observation_space.contains(seen)
+    kwargs = {"model": "tiny-captioner"}
+    agent = PPO("LMPolicy", env, policy_kwargs=kwargs, seed=0, device="cpu", n_episodes=8, n_epochs=1, batch_size=64)
+    before = agent.policy.lm.sight.project[0].weight.detach().clone()
+    agent.learn(80, log_interval=0)
+    assert not torch.equal(agent.policy.lm.sight.project[0].weight, before)
 
 
 def test_models_that_see_nothing_refuse_pictures(model, tmp_path: Path) -> None:
