@@ -7,7 +7,7 @@ from typing import Any
 
 from treegym.agents.schedules import Schedule
 from treegym.agents.settings import Settings
-from treegym.checks import one_of
+from treegym.checks import number, one_of
 from treegym.errors import ConfigError
 from treegym.rewards.sees import Sees
 from treegym.search.settings import TREE_RULES
@@ -85,6 +85,7 @@ class AlphaZeroSettings(Settings):
             one_of(name, getattr(self, name), (Sees.VALUE, Sees.VERIFIER))
         one_of("q_unit", self.q_unit, ("siblings", "spread"))
         one_of("value_target", self.value_target, ("return", "n_step", "followed"))
+        number("replay_ratio", self.replay_ratio, low=0.0, high=10_000.0)
         if self.num_simulations < 1:
             raise ConfigError(f"num_simulations must be at least 1, got {self.num_simulations}")
         if self.likelihood_weight < 0:

@@ -132,6 +132,12 @@ def _checkpoints(known: dict[str, Format], folder: Path) -> Iterator[Case]:
     whole = json.loads(data)
     whole["settings"]["vf_coef"] = 2**70
     yield "checkpoint ppo", "a coefficient beyond whole numbers", zipped(json.dumps(whole).encode(), part)
+    zero = known["checkpoint zero"].good
+    assert isinstance(zero, bytes)
+    with zipfile.ZipFile(io.BytesIO(zero)) as archive:
+        whole, part = json.loads(archive.read("data.json")), archive.read("arrays.safetensors")
+    whole["settings"]["replay_ratio"] = 2**31
+    yield "checkpoint zero", "updates without end", zipped(json.dumps(whole).encode(), part)
 
 
 def _weights(known: dict[str, Format], folder: Path) -> Iterator[Case]:
