@@ -90,8 +90,9 @@ test-real: real  ## the tests with pretrained models
 	.venvs/rllib/bin/pip install -q "ray[rllib]==2.60.0" "gymnasium==1.2.2" -e .
 	@touch $@
 
+# from another folder: Ray's workers import from where they were started, and RLlib needs the package dm-tree, named tree
 test-rllib: .venvs/rllib/.done  ## RLlib's PPO on TokenTree, in an environment of its own
-	.venvs/rllib/bin/python examples/rllib_ppo.py
+	cd examples && ../.venvs/rllib/bin/python rllib_ppo.py
 
 benchmarks: setup  ## run every benchmark and write docs/benchmarks.md
 	$(BIN)/python benchmarks/run_all.py

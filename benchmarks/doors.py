@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -84,6 +85,27 @@ def tianshou() -> float:
             if len(done):
                 seen[done] = envs.reset(done)[0]
         state["seen"] = seen
+        return 80
+
+    return rate(step)
+
+
+def puffer() -> float:
+    import pufferlib.emulation
+    import pufferlib.vector
+
+    def make(buf: Any = None, seed: int = 0) -> Any:
+        creator = partial(gym.make, "TokenTree-v0", split="train")
+        return pufferlib.emulation.GymnasiumPufferEnv(env_creator=creator, buf=buf, seed=seed)
+
+    lanes: Any = pufferlib.vector.make(make, num_envs=8, backend=pufferlib.vector.Serial)
+    layout = lanes.driver_env.emulated["emulated_observation_dtype"]
+    state = {"rows": lanes.reset(seed=0)[0]}
+
+    def step() -> int:
+        for _ in range(10):
+            mask = state["rows"].view(layout).reshape(-1)["action_mask"]
+            state["rows"] = lanes.step(mask.argmax(1).astype(np.int32))[0]
         return 80
 
     return rate(step)
@@ -224,6 +246,7 @@ DOORS: dict[str, tuple[str, Callable[[], float]]] = {
     "gymnasium, one env": ("gymnasium", gymnasium_single),
     "torchrl": ("torchrl", torchrl),
     "tianshou": ("tianshou", tianshou),
+    "pufferlib": ("pufferlib", puffer),
     "stable-baselines3": ("stable_baselines3", sb3),
     "completions in this process": ("transformers", completions),
     "verifiers, without the server": ("verifiers", verifiers),

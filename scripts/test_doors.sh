@@ -14,11 +14,12 @@ declare -A packages=(
     [verifiers]="-e .[verifiers,models,http]"
     [prime]="verifiers==0.1.14 datasets -e .[parquet]" # the last whose environments read tables
     [verl]="verl==0.9.1 -e .[models,parquet]"
+    [puffer]="psutil nvidia-ml-py rich rich-argparse -e ."
     [skyrl]="skyrl==0.3.0 skyrl-gym==0.4.0 loguru -e .[models,parquet]" # the newest that Python 3.11 may install
 )
 declare -A tests=(
     [trl]="trl formats" [minari]="minari" [torchrl]="trainers" [trackers]="trackers" [openenv]="openenv"
-    [verifiers]="verifiers" [verl]="verl" [skyrl]="skyrl" [prime]="prime_rl"
+    [verifiers]="verifiers" [verl]="verl" [skyrl]="skyrl" [prime]="prime_rl" [puffer]="puffer"
 )
 declare -A examples=(
     [trl]="trl_grpo" [minari]="minari_cloning" [torchrl]="torchrl_ppo or tianshou_dqn or sb3_maskable"
@@ -45,6 +46,8 @@ for door in "${doors[@]}"; do
         install "$here" "torch==2.13.0" pytest pytest-timeout ${packages[$door]}
         # d3rlpy pins a gymnasium that is older than what the suite asks for; it works with a newer one
         [[ $door != minari ]] || install "$here" --no-deps "gymnasium==1.4.0"
+        # pufferlib-core pins torch 2.9 for its compiled trainer; its wrappers and vector environments work with a newer one
+        [[ $door != puffer ]] || install "$here" --no-deps "pufferlib-core==3.0.23"
         touch "$here/.done"
     fi
     files=()

@@ -44,12 +44,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         say(json.dumps(found))
         return int(bool(found["problems"]))
-    say(f"{found['prompts']:,} prompts ({', '.join(f'{name} {count:,}' for name, count in found['splits'].items())})")
+    say(f"prompts: {found['prompts']:,} ({', '.join(f'{name} {count:,}' for name, count in found['splits'].items())})")
     if found["tokens"]:
         say(f"tokens per prompt: {found['tokens']['mean']:.1f} on average, {found['tokens']['most']} at most")
     for what, (count, examples) in found["problems"].items():
         say(f"{count:,} {what}: {'; '.join(examples)}")
-    say("nothing is wrong" if not found["problems"] else f"{len(found['problems'])} kinds of problems")
+    kinds = len(found["problems"])
+    say("nothing is wrong" if not kinds else f"{kinds} kind{'s' if kinds > 1 else ''} of problem")
     return int(bool(found["problems"]))
 
 
