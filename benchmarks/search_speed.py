@@ -93,7 +93,7 @@ def compare(peers: dict[str, Peer], cell: dict[str, Any], rounds: int, limit: fl
     repeat, often = (max(1, total // (batch * simulations)) for total in (20_000, 100_000))
     seconds: dict[str, Callable[[], float]] = {
         "ours": lambda: cpu_seconds(lambda: [ours(fused) for _ in range(often)]) / often,
-        "protocol": lambda: cpu_seconds(lambda: ours(plain)),
+        "protocol": lambda: cpu_seconds(lambda: [ours(plain) for _ in range(repeat)]) / repeat,
         "mctx": lambda: float(peers["mctx"].run(setting=best, repeat=repeat, **cell)["seconds"]),
         "lightzero": lambda: float(peers["lightzero"].run(setting="c++", repeat=repeat, **cell)["seconds"]),
     }

@@ -25,13 +25,16 @@ __all__ = [
     "check_evaluation",
     "check_range",
     "check_steady",
+    "check_step",
     "check_width",
     "expanded",
     "first_beyond",
     "from_zero",
+    "judgement_of",
     "positive",
     "real_numbers",
     "second_to_play",
+    "step_of",
     "stepped",
     "whole_numbers",
 ]
@@ -178,18 +181,25 @@ def expanded(simulator: Simulator, states: Any, what: str) -> Evaluation:
     if not count(states):
         raise ConfigError(f"{what}: there are no states to judge; search needs at least one root")
     check_range(simulator, states, what)
+    return check_evaluation(judgement_of(simulator, states, what), count(states), int(simulator.num_actions), what)
+
+
+def judgement_of(simulator: Simulator, states: Any, what: str) -> Evaluation:
+    """Returns what the simulator's `expand` gives; only its form is checked."""
     try:
         given = simulator.expand(states)
     except IndexError as error:
         raise ConfigError(f"{what}: the simulator cannot judge a state it was given or stepped to ({error})") from error
     answered(given, Evaluation, "expand")
-    return check_evaluation(given, count(states), int(simulator.num_actions), what)
+    return given
 
 
 def answered(given: Any, kind: Any, what: str) -> None:
     """Raises `ConfigError` for an answer without the fields of `kind`."""
+    if isinstance(given, kind):
+        return
     needed = [name for name in kind._fields if name not in kind._field_defaults]
-    if not isinstance(given, kind) and not all(hasattr(given, name) for name in needed):
+    if not all(hasattr(given, name) for name in needed):
         raise ConfigError(
             f"the simulator's {what} gave a {type(given).__name__}; it must give a treegym.search.{kind.__name__} "
             f"of {', '.join(needed)}"
@@ -231,6 +241,13 @@ def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transitio
     """Returns what the simulator's step gives, one new state for each action."""
     if hasattr(simulator, "outcomes"):
         raise ConfigError("chance decides the simulator's steps (`outcomes`): use a tree method, such as 'puct'")
+    found = check_step(simulator, step_of(simulator, states, actions), len(actions))
+    check_steady(simulator, states, actions, found)
+    return found
+
+
+def step_of(simulator: Simulator, states: Any, actions: np.ndarray) -> Transition:
+    """Returns what the simulator's `step` gives; only its form is checked."""
     try:
         moved = simulator.step(states, actions)
     except IndexError as error:
@@ -238,12 +255,15 @@ def stepped(simulator: Simulator, states: Any, actions: np.ndarray) -> Transitio
             f"below the roots: the simulator cannot step a state it stepped to before ({error})"
         ) from error
     answered(moved, Transition, "step")
-    if count(moved.states) != len(actions):
-        raise ConfigError(f"the simulator's step gave {count(moved.states)} states for {len(actions)} actions")
+    return moved
+
+
+def check_step(simulator: Simulator, moved: Transition, rows: int) -> Transition:
+    """Returns a step of so many states, with its rewards and ends as arrays; raises `ConfigError` for what is none."""
+    if count(moved.states) != rows:
+        raise ConfigError(f"the simulator's step gave {count(moved.states)} states for {rows} actions")
     check_range(simulator, moved.states, "after a step")
-    found = arrays_of(moved)
-    check_steady(simulator, states, actions, found)
-    return found
+    return arrays_of(moved)
 
 
 def arrays_of(moved: Any) -> Transition:

@@ -14,8 +14,8 @@ from treegym.search.checks import (
     second_to_play,
     whole_numbers,
 )
-from treegym.search.kernels import batch, summary
-from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED
+from treegym.search.kernels import batch, rounds, summary
+from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED, RULE_SOFT
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import call, new_out, new_roots, root_ids_of, root_noise
 from treegym.search.saved import check_room, check_roots, check_trees, depths
@@ -123,7 +123,8 @@ class Planner:
         self._way = Way(np.zeros((2, most, 0), np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
         self._make_room()
         self._owners, self._plain = self._way.owners, is_plain(self.settings)
-        self._count = np.zeros(1, np.int64)
+        self._count, self._wrong = np.zeros(2, np.int64), np.zeros(3, np.int64)
+        self._draws = self.roots.draws.copy()
         self._waiting = 0
         self._buffer: Told | None = None
         self.evaluations = np.zeros(self.size, np.int64)  # [B], evaluations told so far, the root's not counted
@@ -143,7 +144,7 @@ class Planner:
         """Returns the leaves to evaluate next: none when the budget is spent. They must be told before asking again."""
         if self._waiting:
             raise ConfigError(f"{self._waiting} leaves were asked for and not told yet; tell them first")
-        self._draws = self.roots.draws.copy()
+        np.copyto(self._draws, self.roots.draws)
         self._make_room()
         most = self.options.leaves
         gather = batch.gather(self.settings.rule, self._plain)
@@ -224,6 +225,39 @@ class Planner:
             self.evaluations += np.bincount(owners, weights=charged, minlength=self.size).astype(np.int64)
         self._raise_problem(count, "a state below root", self._owners)
         return np.where(numbers < 0, -1, owners.astype(np.int64) * self.capacity + numbers)
+
+    def ask_named(self, parents: np.ndarray, actions: np.ndarray) -> int:
+        """Does what `ask` does, for `treegym.search.lean`; writes parents and actions into arrays, returns how many."""
+        if self.settings.rule == RULE_SOFT:  # the others draw nothing on their way
+            np.copyto(self._draws, self.roots.draws)
+        self._make_room()
+        kernel = rounds.ask(self.settings.rule, self._plain)
+        given = (self.trees, self.roots, self.settings, self.budget, self._scores, self._way, self._count)
+        call(kernel, "planner", *given, parents, actions)
+        self._waiting, longest = self._count.tolist()
+        self._deepest = max(self._deepest, longest)
+        return self._waiting
+
+    def tell_lean(self, told: Told) -> np.ndarray | None:
+        """Does what `tell` does with all leaves at once; None for a number that cannot be used, and nothing is told."""
+        count = self._waiting
+        numbers = np.empty(count, np.int64)
+        call(
+            rounds.tell, "planner", self.trees, self.settings, self._way, told, self._mode, self._problems, numbers,
+            self.evaluations, self._wrong,
+        )  # fmt: skip
+        reward, value, problems = self._wrong.tolist()
+        if reward != rounds.SOUND or value != rounds.SOUND:
+            return None
+        self._waiting = 0
+        if problems:
+            self._raise_problem(count, "a state below root", self._owners)
+        return numbers
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The root of each leaf that waits, int32."""
+        return self._owners
 
     def _raise_problem(self, count: int, what: str, names: np.ndarray) -> None:
         wrong = np.flatnonzero(self._problems[:count])

@@ -15,6 +15,7 @@ from treegym.files import read_arrays, write_arrays
 from treegym.search.answers import of_trees
 from treegym.search.chance import draw, most_outcomes
 from treegym.search.checks import budget, check_range, expanded, positive, stepped
+from treegym.search.lean import LeanRounds
 from treegym.search.planner import Planner
 from treegym.search.saved import check_known
 from treegym.search.settings import Options, seed_bits
@@ -79,10 +80,18 @@ class Session:
         if simulations is not None:
             limit = min(limit, int(planner.roots.done.max()) + int(simulations))
         planner.budget[:] = limit
+        lean: LeanRounds | None = None
         while (model_calls is None or self.calls - calls < model_calls) and (
             seconds is None or time.monotonic() - start < seconds
         ):
-            if not self.step():
+            if lean is None:
+                found, judged = self.step(), False  # the first round in full: it looks closer at the simulator
+                if LeanRounds.suit(planner, self._store):
+                    lean = LeanRounds(self.simulator, planner, self._store)
+            else:
+                found, judged = lean.step()
+            self.calls += judged
+            if not found:
                 break
         return planner.result()
 

@@ -15,7 +15,7 @@ from treegym.search.kernels.codes import INSTEAD
 from treegym.search.simulator import Evaluation
 from treegym.search.tree import CHANCE, Nodes
 
-__all__ = ["SLOT", "UNTOLD", "Chances", "Leaves", "Told", "Way", "checked", "join", "with_chances"]
+__all__ = ["SLOT", "UNTOLD", "Chances", "Leaves", "Told", "Way", "check_rows", "checked", "join", "with_chances"]
 
 SLOT = (1 << INSTEAD) - 1  # of an entry of a path, the slot that was walked
 UNTOLD = -2  # row of a leaf of which nothing was told yet
@@ -81,8 +81,7 @@ def checked(
     terminated = as_array("terminated", terminated, np.bool_)
     linked = np.full(count, -1, np.int32) if link is None else np.ascontiguousarray(link, np.int32)
     for name, array in (("reward", reward), ("terminated", terminated), ("link", linked)):
-        if array.shape != (count,):
-            raise ConfigError(f"the simulator's {name} has shape {array.shape}; expected {(count,)}")
+        check_rows(name, array, count)
     if (row := first_beyond(reward)) >= 0:
         raise ConfigError(f"the reward of leaf {row} (root {owners[row]}) is {reward[row]}; {FINITE}")
     if link is not None and count and (linked >= trees.size[owners[:count], 0]).any():
@@ -99,6 +98,12 @@ def checked(
         evaluation = check_evaluation(evaluation, number, actions, "below the roots")
     judgement = evaluation.prior_logits, evaluation.value, evaluation.legal
     return Told(reward, terminated, second, rows, linked, *judgement, *_certain(count))
+
+
+def check_rows(name: str, array: np.ndarray, count: int) -> None:
+    """Raises `ConfigError` for an array that does not hold a number for each of so many leaves."""
+    if array.shape != (count,):
+        raise ConfigError(f"the simulator's {name} has shape {array.shape}; expected {(count,)}")
 
 
 def _certain(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
