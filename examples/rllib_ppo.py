@@ -17,7 +17,8 @@ config = (
     PPOConfig()
     .environment("treegym:TokenTree-v0")
     .rl_module(rl_module_spec=RLModuleSpec(module_class=ActionMaskingTorchRLModule))
-    .env_runners(num_env_runners=1, num_envs_per_env_runner=8)
+    # two processes, each with 64 lanes of the native batch instead of 64 environments
+    .env_runners(num_env_runners=2, num_envs_per_env_runner=64, gym_env_vectorize_mode="vector_entry_point")
     .training(train_batch_size=4_000, num_epochs=8, minibatch_size=256, lr=1e-3, gamma=1.0)
 )
 algorithm = config.build_algo()
