@@ -26,7 +26,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from common import cpu_seconds, emit, interleaved, median_ratio, parse, peer_absent, table  # noqa: E402
 from search_c import c_search  # noqa: E402
-from search_network import CompiledNetwork, random_weights  # noqa: E402
+from search_network import CompiledNetwork, random_roots, random_weights  # noqa: E402
 
 from treegym.search import search, search_closed  # noqa: E402
 
@@ -286,10 +286,56 @@ def model_overhead(quick: bool) -> float:
     return statistics.median(shares[1:])
 
 
+def tensor_cells(quick: bool) -> list[dict[str, Any]]:
+    """Measures trees kept as tensors beside the network: on a GPU where there is one, else on the CPU, and says where.
+
+    Wall-clock time, since what a GPU does takes no time of the processor.
+    """
+    import torch
+
+    from treegym.search import Evaluation, Transition
+
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    weights = [torch.from_numpy(part).to(device) for part in random_weights(8)]
+    w, v, r, value, u, p = weights
+
+    class Network:
+        num_actions = 8
+
+        def expand(self, states: Any) -> Any:
+            return Evaluation(
+                states @ p, (states @ value) / (1 + (states @ value).abs()), torch.ones_like(states[:, :8]) > 0
+            )
+
+        def step(self, states: Any, actions: Any) -> Any:
+            hidden = (states @ w + u[actions]).relu()
+            after = hidden @ v
+            return Transition(after / (1 + after.abs()), hidden @ r, torch.zeros_like(after[:, 0]) > 0)
+
+    cells = []
+    for batch in (64, 256):
+        roots = torch.from_numpy(random_roots(batch)).to(device)
+        for method in ("puct", "gumbel"):
+
+            def run(roots: Any = roots, method: str = method) -> Any:
+                return search(
+                    Network(), roots, method=method, num_simulations=32, discount=DISCOUNT, backend="torch"
+                )  # its result is on the CPU: nothing of it is still under way
+
+            run()
+            times = interleaved({method: run}, rounds=2 if quick else 7)[method]
+            name = torch.cuda.get_device_name() if device == "cuda" else "the CPU (no GPU at hand)"
+            what = f"trees as tensors on {name}, batch {batch}, 8 actions, 32 simulations, {method}"
+            cells.append({"what": what, "sims_per_s": batch * 32 / statistics.median(times)})
+    return cells
+
+
 def main() -> None:
     """Runs the benchmark."""
     arguments = parse(__doc__ or "")
     figures, cells = closed_figures(arguments.quick)
+    cells += tensor_cells(arguments.quick)
     figures |= memory_figures() | large_session(arguments.quick)
     figures["model_overhead"] = model_overhead(arguments.quick)
     print(table(cells), "\n")
