@@ -15,7 +15,7 @@ from treegym.search.settings import TREE_RULES
 __all__ = ["ELSEWHERE", "LANES", "NETWORK", "AlphaZeroSettings"]
 
 LANES = 32  # of a single environment that can be made or copied again: what searches judge at once
-NETWORK = {"net_arch": [128, 128], "activation": "relu"}  # of a perceptron; searches ask little, so it may be larger
+NETWORK = {"net_arch": [128, 128]}  # of a perceptron; searches ask little, so it may be larger
 # what suits perceptrons, which are for worlds other than token trees; games of two players add gamma=-1.0
 ELSEWHERE: dict[str, Any] = {
     "gamma": 0.99, "num_simulations": 32, "n_steps": 8, "batch_size": 256, "replay_ratio": 8.0,

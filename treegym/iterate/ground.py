@@ -27,13 +27,17 @@ def tree_of_round(settings: IterateSettings, model: Any, folder: Path, kept: Pat
         seed: of the round: it decides which prompts are picked.
     """
     from treegym.envs.token_tree.grow.refresh import refresh
-    from treegym.tree.token_tree import BUNDLED, TokenTree
+    from treegym.tree.opening import load_tree
+    from treegym.tree.token_tree import TokenTree
 
     if settings.grows:
         return _grown(settings, model, folder, seed)
-    tree = TokenTree.open(kept if kept.is_file() else settings.tree or BUNDLED)
+    own = folder / "tree.tree"
+    if not kept.is_file():
+        load_tree(settings.tree).save(own)  # what is loaded by name is everybody's; this one is changed
+    tree = TokenTree.open(kept if kept.is_file() else own)
     refresh(tree, model)  # refuses a model of another vocabulary
-    tree.save(folder / "tree.tree")
+    tree.save(own)
     return tree
 
 
