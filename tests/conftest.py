@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from treegym.bench.suite import BUDGET_UNITS, FORMAT, Suite, parse_suite
 from treegym.tree.synthetic import synthetic_tree
 from treegym.tree.token_tree import Root, TokenTree
 
+ROOT = Path(__file__).parents[1]
 SPEC = "synthetic:roots=40,depth=6,branching=5,width=4,seed=3"
 
 
@@ -30,15 +32,25 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def faulty() -> ModuleType:
-    """The file system that fails: `hostile/faulty_files.py`."""
-    path = Path(__file__).with_name("hostile") / "faulty_files.py"
-    spec = importlib.util.spec_from_file_location("faulty_files", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def module_of() -> Callable[[str], ModuleType]:
+    """Loads a Python file of the repository that is in no package, such as an example: given its path from the root."""
+
+    def load(path: str) -> ModuleType:
+        file = ROOT / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def faulty(module_of: Callable[[str], ModuleType]) -> ModuleType:
+    """The file system that fails."""
+    return module_of("tests/hostile/faulty_files.py")
 
 
 @pytest.fixture(scope="session")

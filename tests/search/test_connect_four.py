@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -13,14 +12,8 @@ from treegym.search import Evaluation, Transition, search
 
 
 @pytest.fixture(scope="module")
-def game() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "two_players.py"
-    spec = importlib.util.spec_from_file_location("two_players", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def game(module_of: Callable[[str], ModuleType]) -> ModuleType:
+    return module_of("examples/two_players.py")
 
 
 class Boards:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -80,20 +78,11 @@ def test_golden_games_of_two_players_give_mctx_visits_values_and_targets() -> No
     check({**golden, **turns}, int(note["simulations"]), -1.0, targets=~golden["masked"].any(1))
 
 
-def _maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.peers
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("discount", [0.95, -1.0, -0.9])
-def test_fresh_worlds_give_mctx_visits_values_and_targets(seed: int, discount: float) -> None:
+def test_fresh_worlds_give_mctx_visits_values_and_targets(module_of: Any, seed: int, discount: float) -> None:
     pytest.importorskip("mctx")
-    maker = _maker()
+    maker = module_of("tests/golden/make.py")
     world = maker.tables(seed)
     check({**world, **maker.mctx_results(world, discount)}, maker.SIMULATIONS, discount)

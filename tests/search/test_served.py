@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -20,14 +19,8 @@ from treegym.search.proposals import ProposedWorld
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "search_a_server.py"
-    spec = importlib.util.spec_from_file_location("search_a_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def example(module_of: Callable[[str], ModuleType]) -> ModuleType:
+    return module_of("examples/search_a_server.py")
 
 
 def roots_of(world: ProposedWorld, model: FakeLanguageModel) -> list[Any]:

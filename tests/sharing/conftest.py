@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,9 @@ import pytest
 constants = pytest.importorskip("huggingface_hub.constants")
 
 
-def _server_class() -> Any:
-    path = Path(__file__).with_name("hub_server.py")
-    spec = importlib.util.spec_from_file_location("hub_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["hub_server"] = module
-    spec.loader.exec_module(module)
-    return module.HubServer
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = _server_class()()
+def hub(module_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    server = module_of("tests/sharing/hub_server.py").HubServer()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("HF_TOKEN", server.token)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
