@@ -7,7 +7,8 @@
         part-00000.tree ...     trees of one vocabulary, with the same teachers and columns
 
 Opening reads the manifest alone. Nodes and roots are numbered through, file after file; at most `open_trees` files are
-mapped at a time. Every file is checked in full when it is opened.
+mapped at a time. Every file is checked in full when it is opened. The folder may be at a URL that ends in a slash, such
+as ``s3://bucket/forest/``: its files are fetched into the cache when they are needed (`treegym.remote`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from treegym import remote
 from treegym.checks import whole
 from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, told_by
@@ -44,14 +46,16 @@ _SHAPE: Any = {"format": str, "version": int, "common": str, "parts": [_PART]}
 
 
 def is_forest(name: Any) -> bool:
-    """Whether this is a forest, or the name of a folder that holds one."""
+    """Whether this is a forest, or the name of a folder that holds one; a URL is a folder's if it ends in a slash."""
+    if remote.is_url(name):
+        return bool(name.endswith("/"))
     return isinstance(name, Forest) or (isinstance(name, str | os.PathLike) and (Path(name) / MANIFEST).is_file())
 
 
 class Forest:
     """Many trees as one. Nodes and roots are numbered through; node ids are int64, for there may be many."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], *, open_trees: int = OPEN_TREES) -> None:
+    def __init__(self, path: str | Path, manifest: dict[str, Any], *, open_trees: int = OPEN_TREES) -> None:
         self.path, self.parts = path, manifest["parts"]
         self.common: str = manifest["common"]
         self.open_trees = whole("open_trees", open_trees, low=1)
@@ -62,7 +66,7 @@ class Forest:
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, open_trees: int = OPEN_TREES) -> Self:
         """Returns the forest in a folder; no tree is opened yet."""
-        file = Path(path) / MANIFEST
+        file = _in_folder(path, MANIFEST)
         if not file.is_file():
             raise DataError(f"{path} holds no forest: it has no {MANIFEST} (`treegym tree gather {path}` writes one)")
         manifest = read_json(file, limit=2**28, values=2**24)
@@ -82,7 +86,7 @@ class Forest:
             )
         if min(counts) < 0 or max(counts) >= 2**31 or sum(counts) >= 2**62:
             raise DataError(f"{file} is damaged: a tree has from 0 to {2**31 - 1} nodes")
-        return cls(Path(path), manifest, open_trees=open_trees)
+        return cls(os.fspath(path), manifest, open_trees=open_trees)
 
     @classmethod
     def gather(cls, path: str | os.PathLike[str]) -> Self:
@@ -102,7 +106,7 @@ class Forest:
             parts.append({"file": file.name, "nodes": tree.size, "roots": tree.num_roots, "splits": splits})
         manifest = {"format": FORMAT, "version": VERSION, "common": common, "parts": parts}
         atomic_write(Path(path) / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-        return cls(Path(path), manifest)
+        return cls(os.fspath(path), manifest)
 
     # ---------------------------------------------------------------- parts
 
@@ -112,7 +116,7 @@ class Forest:
             self._open.move_to_end(number)
             return self._open[number]
         part = self.parts[number]
-        file = self.path / part["file"]
+        file = _in_folder(self.path, part["file"])
         tree = TokenTree.open(file)
         if (tree.size, tree.num_roots) != (part["nodes"], part["roots"]) or _common(tree) != self.common:
             raise DataError(f"{file} is another tree than {MANIFEST} says; write that anew with `treegym tree gather`")
@@ -182,12 +186,19 @@ class Forest:
 
     def save(self, out: str | os.PathLike[str]) -> None:
         """Writes all as one `.tree` file; what is in memory is one tree at a time, and the table of all prompts."""
-        trees = [TokenTree.open(self.path / part["file"]) for part in self.parts]  # maps, which cost no memory
+        trees = [
+            TokenTree.open(_in_folder(self.path, part["file"])) for part in self.parts
+        ]  # maps, which cost no memory
         with told_by(out), tempfile.TemporaryDirectory(prefix=".join.", dir=Path(out).absolute().parent) as folder:
             join(trees, Path(folder)).save(out)
 
     def __repr__(self) -> str:
         return f"Forest({len(self.parts):,} trees, {self.num_roots:,} roots, {self.size:,} nodes)"
+
+
+def _in_folder(folder: str | os.PathLike[str], name: str) -> Path:
+    """Returns a file of a folder, which is fetched if the folder is at a URL."""
+    return remote.fetched(f"{folder}{name}") if remote.is_url(folder) else Path(folder) / name
 
 
 def _starts(counts: Sequence[int]) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Trees by name: a bundled one, a synthetic one, one in a file or on a hub; those opened last are shared."""
+"""Trees by name: a bundled one, a synthetic one, one in a file, at a URL or on a hub; those opened last are shared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from treegym import hub
+from treegym import hub, remote
 from treegym.errors import ConfigError, DataError, suggest
 from treegym.tree.forest import is_forest
 from treegym.tree.synthetic import parse_synthetic, synthetic_tree
@@ -21,7 +21,8 @@ _opened: dict[str, TokenTree] = {}  # the trees opened last: many environments s
 def load_tree(tree: str | TokenTree | None) -> TokenTree:
     """Returns a tree: the bundled one for None, another by its name, or one in a file.
 
-    Names are ``"bundled"``, ``"bundled:captions"``, ``"bundled:english"``, ``"synthetic:..."`` and ``"hf:user/name"``.
+    Names are ``"bundled"``, ``"bundled:captions"``, ``"bundled:english"``, ``"synthetic:..."``, ``"hf:user/name"``
+    and URLs.
     """
     if isinstance(tree, TokenTree):
         tree.validate()
@@ -31,15 +32,15 @@ def load_tree(tree: str | TokenTree | None) -> TokenTree:
         return _remembered(repr(settings), lambda: synthetic_tree(**vars(settings)))
     if tree is not None and not isinstance(tree, str | Path):
         raise ConfigError(
-            f"tree is {tree!r}; expected a .tree file's path, 'bundled:english', 'hf:user/name', 'synthetic:...' or "
-            "a TokenTree"
+            f"tree is {tree!r}; expected a .tree file's path or URL, 'bundled:english', 'hf:user/name', "
+            "'synthetic:...' or a TokenTree"
+        )
+    if is_forest(tree):
+        raise DataError(
+            f"{tree} is a forest, and one tree is needed here: name a .tree file in it, or join them with "
+            f"`treegym tree export {tree} --out one.tree`"
         )
     path = _path("bundled" if tree is None else str(tree))
-    if is_forest(path):
-        raise DataError(
-            f"{path} is a forest, and one tree is needed here: name a .tree file in it, or join them with "
-            f"`treegym tree export {path} --out one.tree`"
-        )
     changed = path.stat().st_mtime_ns if path.is_file() else 0
     return _remembered(f"{path.resolve()} {changed}", lambda: TokenTree.open(path))
 
@@ -47,6 +48,8 @@ def load_tree(tree: str | TokenTree | None) -> TokenTree:
 def _path(name: str) -> Path:
     if name.startswith("bundled:") and name not in _BUNDLED:
         raise ConfigError(f"there is no bundled tree {name!r}.{suggest(name, _BUNDLED)}")
+    if remote.is_url(name):
+        return remote.fetched(name)
     return _BUNDLED.get(name) or (hub.fetched(name, kind="tree") if hub.is_hub_name(name) else Path(name))
 
 

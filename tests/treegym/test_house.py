@@ -30,6 +30,7 @@ FOUNDATIONS = {
     "locks",
     "registration",
     "registry",
+    "remote",
     "shape",
     "untrusted",
 }

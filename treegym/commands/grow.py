@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from treegym.commands.prompting import answer_rule, configure_prompting
 from treegym.display import say
 from treegym.errors import ConfigError
 from treegym.locks import held
+from treegym.remote import file_name, is_url, size_of
 from treegym.scale.cluster import add_ray_options
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ LONGEST = 64  # tokens of a path, where the prompts do not suggest a number
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", default="grown.tree", help="the file to write (default: %(default)s)")
+    parser.add_argument(
+        "--out", default="grown.tree", help="the file to write, or a URL (s3://bucket/a.tree; default: %(default)s)"
+    )
     parser.add_argument(
         "--prompts",
         default="bundled",
@@ -105,7 +108,6 @@ def run(args: argparse.Namespace) -> int:
     from treegym.envs.token_tree.grow.voices import make_voices, room_for_answers
     from treegym.envs.token_tree.prompts import load_prompts
 
-    out = Path(args.out)
     form = form_of(args)
     prompts = load_prompts(
         args.prompts, seed=args.seed, limit=args.limit, shares=_shares(args.splits), rule=answer_rule(args)
@@ -120,12 +122,12 @@ def run(args: argparse.Namespace) -> int:
         voices = make_voices(primary, teachers, chat=not args.no_chat, form=form, before=read)
         settings = _settings(args, room_for_answers(voices, prompts.roots, most=LONGEST))
     start = time.perf_counter()
-    with _warnings_as_sentences(), held(out.with_name(f".{out.name}.lock"), what=f"the growth of {out}"):
+    with _warnings_as_sentences(), _alone(args.out):
         tree = grow(
             prompts.roots,
             primary=primary,
             teachers=teachers,
-            out=out,
+            out=args.out,
             settings=settings,
             verify=prompts.verify,
             judge=judge,
@@ -139,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             progress=not args.quiet,
             elsewhere=_on_cluster(args, prompts.verify, bundled=bundled),
         )
-    return _told(args, out, tree, [primary, *teachers], time.perf_counter() - start)
+    return _told(args, tree, [primary, *teachers], time.perf_counter() - start)
 
 
 def _on_cluster(args: argparse.Namespace, verify: Verifier, *, bundled: bool) -> Elsewhere | None:
@@ -155,25 +157,32 @@ def _run_recipe(args: argparse.Namespace) -> int:
     """Grows a tree whose recipe says everything."""
     from treegym.envs.token_tree.grow.english import grow_english
 
-    out = Path(args.out)
+    if is_url(args.out):
+        raise ConfigError("a recipe is grown into a file on this machine; give --out one")
     use_threads(args.threads)
     start = time.perf_counter()
-    with _warnings_as_sentences(), held(out.with_name(f".{out.name}.lock"), what=f"the growth of {out}"):
+    with _warnings_as_sentences(), _alone(args.out):
         tree = grow_english(
-            out,
+            Path(args.out),
             limit=args.limit,
             work=args.work,
             overwrite=args.overwrite,
             report=lambda text: None if args.quiet else print(f"treegym: {text}", file=sys.stderr, flush=True),
         )
-    return _told(args, out, tree, [], time.perf_counter() - start)
+    return _told(args, tree, [], time.perf_counter() - start)
 
 
-def _told(args: argparse.Namespace, out: Path, tree: TokenTree, models: Sequence[Generates], seconds: float) -> int:
+def _alone(out: str) -> AbstractContextManager[None]:
+    """Keeps others from the same growth; one that goes to a URL has its unfinished work here, by the file's name."""
+    place = Path(file_name(out)) if is_url(out) else Path(out)
+    return held(place.with_name(f".{place.name}.lock"), what=f"the growth of {out}")
+
+
+def _told(args: argparse.Namespace, tree: TokenTree, models: Sequence[Generates], seconds: float) -> int:
     """Says what was grown, and what was asked of servers."""
-    size = out.stat().st_size
+    size = (size_of(args.out) or 0) if is_url(args.out) else Path(args.out).stat().st_size
     figures: dict[str, Any] = {
-        "out": str(out),
+        "out": args.out,
         "prompts": tree.num_roots,
         "nodes": tree.size,
         "nodes_per_prompt": round(tree.size / tree.num_roots, 1),
@@ -189,7 +198,7 @@ def _told(args: argparse.Namespace, out: Path, tree: TokenTree, models: Sequence
         say(json.dumps(figures))
     else:
         say(
-            f"{out}: {tree.num_roots:,} prompts, {tree.size:,} nodes ({figures['nodes_per_prompt']} per prompt), "
+            f"{args.out}: {tree.num_roots:,} prompts, {tree.size:,} nodes ({figures['nodes_per_prompt']} per prompt), "
             f"{size / 1e6:.1f} MB, {figures['seconds']} s"
         )
         for name, usage in figures["asked"].items():

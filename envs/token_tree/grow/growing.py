@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from treegym.envs.token_tree.grow.sampling import fill_samples, sample_sprouts
 from treegym.envs.token_tree.grow.settings import GrowSettings, Judge, Verifier, Voice
 from treegym.envs.token_tree.grow.sprout import Sprout
 from treegym.envs.token_tree.grow.states import ContextStates
+from treegym.envs.token_tree.grow.target import Target
 from treegym.envs.token_tree.grow.voices import check_prompts, make_voices, servable
 from treegym.envs.token_tree.grow.waves import grow_sprouts
 from treegym.envs.token_tree.grow.work import WorkDirectory, digest_of
@@ -75,7 +75,7 @@ def grow(
         prompts: the roots to be; ``tokens`` is filled in here.
         primary: the policy being trained. Its vocabulary is the tree's, and it closes every frontier.
         teachers: the models that propose; teachers of other vocabularies propose text.
-        out: the `.tree` file to write.
+        out: the `.tree` file to write, or a URL such as ``s3://bucket/name.tree``; what is unfinished stays here.
         settings: how to grow, or how to sample; with a server that tells too few log-probabilities to grow in the mode
             asked for, ``answers`` are grown.
         verify: scores a terminal's text against its root's reference; without it verdicts stay unset.
@@ -93,16 +93,9 @@ def grow(
         elsewhere: grows the shards that are missing instead of this process, such as `treegym.commands.grow_cluster`.
     """
     settings = settings or GrowSettings()
-    target = Path(out)
-    directory = Path(work) if work is not None else target.with_name(target.name + ".growing")
     if not prompts:
         raise ConfigError("there are no prompts to grow from")
-    if target.is_dir():
-        raise ConfigError(f"{target} is a directory; name the file to write")
-    if target.exists() and not overwrite and not (directory / "plan.json").is_file():
-        raise ConfigError(f"{target} exists already; choose another name, or ask to overwrite it")
-    if not target.parent.is_dir():
-        raise ConfigError(f"{target.parent} is no directory; make it first")
+    target = Target(out, work, overwrite=overwrite)
     before = None
     if retrieval is not None:
         if not teachers:
@@ -128,7 +121,7 @@ def grow(
     put |= {} if retrieval is None else {"retrieval": retrieval.to_dict()}
     put |= {"fitted_on": list(fitted_on)} if fitted_on else {}
     plan = {"settings": settings.to_dict(), "prompts": digest_of(prompts), **models, **asked, **put}
-    store = WorkDirectory(directory, plan)
+    store = WorkDirectory(target.work, plan)
     states = ContextStates(voices[PRIMARY], embedder)
     fitted = fitted_on or [root.prompt for root in prompts[:BASIS_PROMPTS]]
     basis = store.basis(lambda: fit_basis(states, fitted, max_tokens=settings.max_tokens))
@@ -154,9 +147,9 @@ def grow(
         **put,
         **models,
     }
-    store.save(store.merge(len(shards), header), target)
+    tree = target.finished(store, lambda: store.merge(len(shards), header))
     store.remove()
-    return TokenTree.open(target)
+    return tree
 
 
 def grow_shard(
