@@ -15,11 +15,13 @@ declare -A packages=(
     [prime]="verifiers==0.1.14 datasets -e .[parquet]" # the last whose environments read tables
     [verl]="verl==0.9.1 -e .[models,parquet]"
     [puffer]="psutil nvidia-ml-py rich rich-argparse -e ."
+    [prompts]="-e .[models,parquet,prompts]"
     [skyrl]="skyrl==0.3.0 skyrl-gym==0.4.0 loguru -e .[models,parquet]" # the newest that Python 3.11 may install
 )
 declare -A tests=(
     [trl]="trl formats" [minari]="minari" [torchrl]="trainers" [trackers]="trackers" [openenv]="openenv"
     [verifiers]="verifiers" [verl]="verl" [skyrl]="skyrl" [prime]="prime_rl" [puffer]="puffer"
+    [prompts]="prompt_sources"
 )
 declare -A examples=(
     [trl]="trl_grpo" [minari]="minari_cloning" [torchrl]="torchrl_ppo or tianshou_dqn or sb3_maskable"

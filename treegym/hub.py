@@ -31,8 +31,10 @@ __all__ = [
     "explained",
     "fetch",
     "fetched",
+    "first_line",
     "is_hub_name",
     "look_up",
+    "of_transport",
     "parse",
     "sha256_of",
 ]
@@ -168,7 +170,7 @@ def explained(name: HubName) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise Absent(f"{name}: there is no such repository, or it is private and needs HF_TOKEN") from error
     except errors.LocalEntryNotFoundError as error:
-        why = f"refused ({_first_line(error.__cause__)})" if isinstance(error.__cause__, errors.HfHubHTTPError) else ""
+        why = f"refused ({first_line(error.__cause__)})" if isinstance(error.__cause__, errors.HfHubHTTPError) else ""
         why = why or "cannot be reached"
         raise BackendError(f"{name}: the hub {why}, and the cache does not hold it") from error
     except errors.EntryNotFoundError as error:
@@ -176,23 +178,24 @@ def explained(name: HubName) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         if getattr(error.response, "status_code", None) == 401:
             raise BackendError(f"{name}: the hub does not know you; log in, or set HF_TOKEN to a token") from error
-        raise BackendError(f"{name}: the hub refused: {_first_line(error)}") from error
+        raise BackendError(f"{name}: the hub refused: {first_line(error)}") from error
     except TreeGymError:
         raise
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:  # broken answers, broken connections
-        raise BackendError(f"{name}: the hub could not be asked: {_first_line(error)}") from error
+        raise BackendError(f"{name}: the hub could not be asked: {first_line(error)}") from error
     except Exception as error:
-        if not _of_transport(error):
+        if not of_transport(error):
             raise
-        raise BackendError(f"{name}: the hub could not be asked: {_first_line(error)}") from error
+        raise BackendError(f"{name}: the hub could not be asked: {first_line(error)}") from error
 
 
-def _of_transport(error: BaseException) -> bool:
+def of_transport(error: BaseException) -> bool:
     """Whether the client's own HTTP library raised it; which one that is differs between its versions."""
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it says nothing."""
     return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -206,7 +209,7 @@ def _download(name: HubName, repo_type: str, revision: str | None, file: str, *,
                 raise DataError(f"{name}: {file} has {size:,} bytes, and at most {most:,} were expected")
             found = api().hf_hub_download(name.repo, file, **wanted)
         except Exception as error:
-            if not _of_transport(error):
+            if not of_transport(error):
                 raise
             found = api().hf_hub_download(name.repo, file, **wanted, local_files_only=True)
     return Path(found)

@@ -134,8 +134,14 @@ def _hub_parts(place: str, given: Mapping[str, str]) -> list[tuple[str | None, l
     except ConnectionError as error:
         raise BackendError(f"{place}: the hub cannot be reached, and the cache does not hold the data set") from error
     except (OSError, ValueError, RuntimeError) as error:  # an unknown name, revision or config among them
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise DataError(f"{place}: the data set cannot be loaded: {first[:200]}") from error
+        raise DataError(f"{place}: the data set cannot be loaded: {hub.first_line(error)}") from error
+    except Exception as error:
+        if hub.of_transport(error):
+            raise BackendError(f"{place}: the hub could not be asked: {hub.first_line(error)}") from error
+        if not isinstance(error, datasets.exceptions.DatasetsError):
+            raise
+        cause = error.__cause__ or error  # "an error occurred" says less than what it was
+        raise DataError(f"{place}: the data set cannot be loaded: {hub.first_line(cause)}") from error
     part = given.get("part")
     if part is not None and part not in loaded:
         raise DataError(f"{place} has no part {part!r}.{suggest(part, loaded)}")

@@ -18,8 +18,8 @@ Every source is named by a short text, the way the command line takes it:
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import numpy as np
 
 from treegym.envs.token_tree.grow.settings import Verifier
 from treegym.envs.token_tree.prompt_tables import ANSWER_FIELDS, PROMPT_FIELDS, is_table, read_table
+from treegym.envs.token_tree.puzzle_prompts import puzzles
 from treegym.errors import ConfigError, DataError, require, suggest
 from treegym.files import read_json_lines
 from treegym.models import tasks
@@ -114,7 +115,7 @@ def _split_by_hash(root: Root, shares: Sequence[float]) -> Root:
 
 
 def _options(text: str, what: str) -> dict[str, str]:
-    pairs = [part for part in text.split(",") if part]
+    pairs = [part for part in re.split(r",(?![^\[]*\])", text) if part]  # not within a list
     bad = [part for part in pairs if "=" not in part]
     if bad:
         raise ConfigError(f"{what}: expected name=value, got {bad[0]!r}")
@@ -243,7 +244,15 @@ def _root(prompt: str, answer: Any, split: Any, kind: Any, where: str) -> Root:
     known = SPLIT_NAMES.get(str(split)) if split is not None else "train"
     if known is None:
         raise DataError(f"{where}: the split is {split!r}; expected {', '.join(SPLITS)}")
-    return Root(prompt, str(answer), known, str(kind or ""), extra={"split": True} if split is not None else {})
+    if answer is not None and not isinstance(answer, str | int | float):
+        raise DataError(f"{where}: the answer is {str(answer)[:60]!r}; a column of texts or numbers was expected")
+    return Root(
+        prompt,
+        "" if answer is None else str(answer),
+        known,
+        str(kind or ""),
+        extra={"split": True} if split is not None else {},
+    )
 
 
 def _dataset(path: Path, rule: AnswerRule) -> PromptSet:
@@ -275,27 +284,6 @@ def _column(path: Path, names: Iterable[str], wanted: Sequence[str]) -> str:
 
 
 def _reasoning_gym(text: str, seed: int) -> PromptSet:
-    library = require("reasoning_gym", extra="prompts", purpose="prompts of reasoning-gym")
     name, _, rest = text.partition(",")
-    options: dict[str, Any] = {"seed": seed, "size": 100}
-    for key, value in _options(rest, "reasoning-gym").items():
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-    try:
-        dataset = library.create_dataset(name, **options)
-        entries = list(dataset)
-    except (ValueError, TypeError, AssertionError) as error:
-        reason = str(error) or f"its options {options} were refused"
-        raise ConfigError(f"reasoning-gym:{name}: {reason}") from error
-    roots = [
-        Root(str(entry["question"]), str(entry["answer"]), kind=name, extra={"entry": index})
-        for index, entry in enumerate(entries)
-    ]
-    score: Callable[..., float] = dataset.score_answer
-
-    def verify(root: Root, answer: str) -> float:
-        return float(score(answer=answer.strip(), entry=entries[root.extra["entry"]]))
-
+    roots, verify = puzzles(name, _options(rest, "reasoning-gym"), seed)
     return PromptSet(roots, verify, f"reasoning-gym:{text}")

@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 __all__ = ["HubServer"]
 
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         for part, status in self.hub.failing.items():
             if part in path:
                 return self._send(status, b'{"error": "as was asked for"}')
-        writes = self.command in ("POST", "PUT") and "validate-yaml" not in path
+        writes = self.command in ("POST", "PUT") and not re.search("validate-yaml|paths-info", path)
         if writes and self.headers.get("Authorization") != f"Bearer {self.hub.token}" and self.command != "PUT":
             return self._send(401, b'{"error": "who are you?"}')
         for pattern, act in _ROUTES:
@@ -155,12 +155,33 @@ class _Handler(BaseHTTPRequestHandler):
             {"id": repo, "sha": sha, "siblings": files, "private": False, "tags": [], "downloads": 0, "likes": 0}
         )
 
-    def tree(self, body: bytes, kind: str, repo: str, revision: str) -> None:
+    def _files(self, kind: str, repo: str, revision: str) -> dict[str, bytes] | None:
+        """The files of a commit; None after it was said that there is no such repository or revision."""
         found = self._repository(kind, repo)
         if found is None:
+            return None
+        sha = found.at(revision)
+        if sha is None:
+            self._send(404, b"", X_Error_Code="RevisionNotFound", X_Error_Message="Invalid rev id")
+            return None
+        return found.commits[sha]
+
+    def tree(self, body: bytes, kind: str, repo: str, revision: str, path: str) -> None:
+        files = self._files(kind, repo, revision)
+        if files is None:
             return
-        files = found.commits[found.at(revision) or ""]
-        self._json([{"type": "file", "path": n, "size": len(c), "oid": _oid(c)} for n, c in files.items()])
+        within = {name: content for name, content in files.items() if not path or name.startswith(f"{path}/")}
+        if not within:
+            return self._send(404, b"", X_Error_Code="EntryNotFound", X_Error_Message="Entry not found")
+        folders = {"/".join(name.split("/")[:end]) for name in within for end in range(1, name.count("/") + 1)}
+        inside = sorted(folder for folder in folders if not path or folder.startswith(f"{path}/"))
+        self._json([{"type": "directory", "path": f, "oid": ""} for f in inside] + [_entry(*f) for f in within.items()])
+
+    def paths(self, body: bytes, kind: str, repo: str, revision: str) -> None:
+        files = self._files(kind, repo, revision)
+        if files is not None:
+            asked = json.loads(body)["paths"] if body[:1] == b"{" else parse_qs(body.decode())["paths"]
+            self._json([_entry(name, files[name]) for name in asked if name in files])
 
     def preupload(self, body: bytes, kind: str, repo: str, revision: str) -> None:
         if self._repository(kind, repo) is None:
@@ -231,13 +252,18 @@ def _oid(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": name, "size": len(content), "oid": _oid(content)}
+
+
 _KIND, _REPO = r"(?P<kind>models|datasets)", r"(?P<repo>[^/]+/[^/]+)"
 _ROUTES = [
     (r"/api/repos/create", _Handler.create),
     (r"/api/validate-yaml", _Handler.yaml),
     (rf"/api/{_KIND}/{_REPO}/preupload/(?P<revision>.+)", _Handler.preupload),
     (rf"/api/{_KIND}/{_REPO}/commit/(?P<revision>.+)", _Handler.commit),
-    (rf"/api/{_KIND}/{_REPO}/tree/(?P<revision>.+)", _Handler.tree),
+    (rf"/api/{_KIND}/{_REPO}/tree/(?P<revision>[^/]+)/?(?P<path>.*)", _Handler.tree),
+    (rf"/api/{_KIND}/{_REPO}/paths-info/(?P<revision>[^/]+)", _Handler.paths),
     (rf"/api/{_KIND}/{_REPO}/revision/(?P<revision>.+)", _Handler.info),
     (rf"/api/{_KIND}/{_REPO}", _Handler.info),
     (rf"/(?P<kind>datasets/)?{_REPO}\.git/info/lfs/objects/batch", _Handler.batch),

@@ -68,13 +68,17 @@ def test_workflows_call_what_exists() -> None:
     called = {name for line in re.findall(r"run: make (.+)", text) for name in line.split()}
     assert called
     assert called <= targets
-    scripts = re.findall(r"(?:scripts|tests)/\S+\.py", text)
+    scripts = re.findall(r"(?:scripts|tests)/\S+\.(?:py|sh)", text)
     assert scripts
     assert [name for name in scripts if not (ROOT / name).is_file()] == []
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     listed = re.search(r"extra: \[([^\]]+)\]", text)
     assert listed is not None
     assert {name.strip() for name in listed[1].split(",")} <= set(extras)
+    doors = re.search(r"door: \[([^\]]+)\]", text)
+    assert doors is not None
+    known = set(re.findall(r"^    \[(\w+)\]=", (ROOT / "scripts" / "test_doors.sh").read_text(), re.MULTILINE))
+    assert {name.strip() for name in doors[1].split(",")} <= known
 
 
 def test_the_linter_of_commits_is_that_of_the_tests() -> None:
