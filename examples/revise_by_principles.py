@@ -1,6 +1,6 @@
 """Answers criticised and revised by a constitution, with a pretrained model (`make real` brings SmolLM2).
 
-The command does the same: treegym data constitution --principles FILE --prompts FILE --model smollm2 --out revised.jsonl
+The command does the same: treegym data constitution --principles FILE --prompts FILE --model smollm2 --out OUT
 """
 
 import sys
