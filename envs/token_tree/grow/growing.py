@@ -18,7 +18,8 @@ import numpy as np
 
 from treegym.envs.token_tree.grow.basis import ContextBasis, fit_basis
 from treegym.envs.token_tree.grow.closing import PRIMARY
-from treegym.envs.token_tree.grow.columns import ending_tokens, fill_ends, fill_primary, fill_teacher, vocabulary
+from treegym.envs.token_tree.grow.columns import fill_ends, fill_primary, fill_teacher
+from treegym.envs.token_tree.grow.laying import lay_out
 from treegym.envs.token_tree.grow.retrieving import Retrieval
 from treegym.envs.token_tree.grow.sample_settings import SampleSettings
 from treegym.envs.token_tree.grow.sampling import fill_samples, sample_sprouts
@@ -34,7 +35,6 @@ from treegym.models.base import Generates, LanguageModel
 from treegym.models.embeddings import Embedder
 from treegym.models.tokens.prompt_format import PromptFormat
 from treegym.models.tree_scores import Known, Reading
-from treegym.tree.flags import GREEDY
 from treegym.tree.token_tree import Root, TokenTree
 
 __all__ = ["Elsewhere", "GrowSettings", "grow", "grow_shard"]
@@ -185,40 +185,10 @@ def _known(sprouts: Sequence[Sprout], reading: Reading | None) -> Known | None:
     """Returns what was read of the sprouts in the order in which `lay_out` puts their nodes."""
     if reading is None:
         return None
-    orders = [np.array(sprout.level_order(), np.int64) for sprout in sprouts]
+    orders = [sprout.level_order() for sprout in sprouts]
     return Known(
         reading, [np.where(order < seen.size, order, -1) for order, seen in zip(orders, reading.trees, strict=True)]
     )
-
-
-def lay_out(
-    sprouts: Sequence[Sprout], roots: Sequence[Root], voices: Sequence[Voice], *, context: bool = True
-) -> TokenTree:
-    """Returns a tree with the sprouts' nodes, level by level below each root; only structure and provenance filled."""
-    primary = voices[PRIMARY].model
-    tree = TokenTree.empty(
-        tokens=vocabulary(primary),
-        eos_id=primary.tokenizer.eos_id,
-        teachers=[voice.name for voice in voices[1:]],
-        context=context,
-        capacity=sum(sprout.size + 1 for sprout in sprouts),
-    )
-    for sprout, root in zip(sprouts, roots, strict=True):
-        level = [(-1, tree.add_root(replace(root, tokens=voices[PRIMARY].begin(root.prompt))))]
-        while level:
-            expanded = [(children, node) for here, node in level if (children := list(sprout.children(here).values()))]
-            born = [child for children, _ in expanded for child in children]
-            nodes = tree.add_children(
-                [node for _, node in expanded],
-                [len(children) for children, _ in expanded],
-                [sprout.tokens[child] for child in born],
-                proposers=[sprout.proposers[child] for child in born],
-                flags=[GREEDY * sprout.greedy[child] for child in born],
-            )
-            level = list(zip(born, nodes.tolist(), strict=True))
-    below = tree.parent >= 0
-    tree.flags[below] |= ending_tokens(primary)[tree.token[below]]
-    return tree
 
 
 def _shown(items: Iterable[Any], progress: bool, total: int) -> Iterable[Any]:

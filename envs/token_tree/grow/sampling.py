@@ -6,7 +6,7 @@ The laws of all draws are kept: `fill_samples` writes every drawn edge's log-pro
 from __future__ import annotations
 
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +30,8 @@ class SampledSprout(Sprout):
 
     def __init__(self, *, eos_id: int, max_tokens: int, allowed: np.ndarray) -> None:
         super().__init__(eos_id=eos_id, max_tokens=max_tokens, allowed=allowed)
-        self.drawn: Counter[tuple[int, int]] = Counter()  # (sampler, node)
+        self.drawn: defaultdict[int, Counter[int]] = defaultdict(Counter)  # sampler -> node -> draws
+        self._over = self.closed_by
 
     def note(self, sampler: int, node: int, text: Sequence[int], *, bits: int) -> list[int]:
         """Adds a text that was drawn from `node` on, up to its end or the limit, and returns its nodes.
@@ -39,12 +40,14 @@ class SampledSprout(Sprout):
         """
         path: list[int] = []
         for token in text[: self.room(node)]:
-            end = token == self.eos_id or not self._allowed[token]
-            node = self.add(node, self.eos_id if end else int(token), bits=bits)
-            self.drawn[sampler, node] += 1
+            end = token in self._over
+            said = self.eos_id if end else int(token)
+            known = self._children[node].get(said)
+            node = known if known is not None and self.proposers[known] & bits else self.add(node, said, bits=bits)
             path.append(node)
             if end:
                 break
+        self.drawn[sampler].update(path)
         return path
 
 
@@ -132,17 +135,20 @@ def fill_samples(
         sampler.to_dict() for voice in voices for sampler in settings.samplers(voice.name, voice.model.fingerprint())
     ]
     per_voice = len(settings.samplers("", ""))
+    sampled, sampled_logp, prior = tree.sampled, tree.sampled_logp, tree.prior
     for root, sprout in enumerate(sprouts):
         place = np.empty(sprout.size, np.int64)  # where each node of the sprout is in the tree: level by level
         place[sprout.level_order()] = int(tree.root_node[root]) + 1 + np.arange(sprout.size)
-        for (sampler, node), count in sprout.drawn.items():
-            tree.sampled[place[node], sampler] = count
+        drawn = {sampler: np.array(list(times.items()), np.int64) for sampler, times in sprout.drawn.items()}
+        for sampler, times in drawn.items():  # [n, 2] node, draws
+            sampled[place[times[:, 0]], sampler] = times[:, 1]
         for number, voice in enumerate(voices):
             own = number == 0 and settings.plain  # the primary's column holds it already
-            said = tree.prior[place] if own else drawn_logprobs(voice, sprout, tree.roots[root].prompt, settings)
+            said = prior[place] if own else drawn_logprobs(voice, sprout, tree.roots[root].prompt, settings)
             for sampler in range(number * per_voice, (number + 1) * per_voice):
-                nodes = [node for s, node in sprout.drawn if s == sampler]
-                tree.sampled_logp[place[nodes], sampler] = said[nodes]
+                if sampler in drawn:
+                    nodes = drawn[sampler][:, 0]
+                    sampled_logp[place[nodes], sampler] = said[nodes]
     cut = (tree.child_count == 0) & (tree.parent >= 0) & ((tree.flags & END) == 0)
     tree.flags[cut] |= STOPPED
     tree.answer[:] = answer_clusters(tree)

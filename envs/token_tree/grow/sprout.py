@@ -134,11 +134,16 @@ class Sprout:
         """Returns the sprout as arrays below a prompt, node numbers unchanged."""
         return Branches(prompt, *self.arrays())
 
-    def level_order(self) -> list[int]:
-        """Returns all nodes level by level, siblings side by side in the order they came."""
-        order: list[int] = []
-        level = [ROOT]
-        while level:
-            level = [child for node in level for child in self._children[node].values()]
-            order.extend(level)
+    def level_order(self) -> np.ndarray:
+        """Returns all nodes level by level, siblings side by side in the order they came ``[n] int64``."""
+        parents, depths = np.array(self.parents, np.int64), np.array(self.depths, np.int64)
+        order = np.argsort(depths, kind="stable")
+        rank = np.empty(self.size, np.int64)  # where each node of the levels so far stands
+        starts = np.flatnonzero(np.diff(depths[order], prepend=0))
+        for start, stop in zip(starts, [*starts[1:], self.size], strict=True):
+            level = order[start:stop]
+            if start:  # the first level's parent is the prompt
+                level = level[np.argsort(rank[parents[level]], kind="stable")]
+            order[start:stop] = level
+            rank[level] = np.arange(start, stop)
         return order
