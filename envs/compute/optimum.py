@@ -22,6 +22,7 @@ __all__ = [
     "best_oracle",
     "difficulty_oracle",
     "optimal_stopping",
+    "unlabelled_oracle",
     "verified_cost",
     "verified_value",
 ]
@@ -32,8 +33,10 @@ BOUNDS = {
     "bayes_stopping": "exact for whole chains and answers without names: no prompt, length or score is looked at",
     "difficulty_oracle": "above every controller of whole chains that looks at counts: it knows each prompt's law of "
     "answers, and only not which one is right",
-    "best_oracle": "above every controller of whole chains where the best score answers: it knows each prompt's chains "
-    "with their scores and which are right, and only not which comes next",
+    "best_oracle": "above every controller of whole chains where the best score answers and none is dropped: it knows "
+    "each prompt's chains with their scores and which are right, and only not which comes next",
+    "unlabelled_oracle": "above every controller of whole chains, however it answers: it knows each prompt's chains, of "
+    "what is right only the chances that all of them give, and not which comes next",
     "verified": "exact where a verifier tells a right end at once and every node can be sampled from again",
 }
 
@@ -173,7 +176,7 @@ def difficulty_oracle(
 def best_oracle(score: np.ndarray, correct: np.ndarray, lengths: np.ndarray, *, limit: int, cost: float) -> float:
     r"""Returns what no controller of whole chains can exceed at one prompt where the best-scored chain answers.
 
-    It knows all n chains of the prompt, and not which comes next; they are drawn without replacement. With the best
+    The controller may drop no chain: whoever drops the best one answers with another. The bound knows all n chains of the prompt, and not which comes next; they are drawn without replacement. With the best
     chain so far i, the t drawn include none that scores higher, so each of those comes next with chance 1 / (n - t),
 
     .. math:: V_t(i) = \max\Big(r_i, \frac{\sum_{s_j > s_i} V_{t+1}(j) + (n - t - \#\{s_j > s_i\}) V_{t+1}(i)}{n - t}
@@ -184,7 +187,7 @@ def best_oracle(score: np.ndarray, correct: np.ndarray, lengths: np.ndarray, *, 
 
     Args:
         score: ``[n]`` of each chain.
-        correct: ``[n] bool``.
+        correct: ``[n]`` whether each is right, or what answering with it is worth.
         lengths: ``[n]`` tokens of each.
         limit: most chains.
         cost: what a token costs.
@@ -202,6 +205,33 @@ def best_oracle(score: np.ndarray, correct: np.ndarray, lengths: np.ndarray, *, 
         further = (above @ value + (n - t - higher) * value) / (n - t) - cost * left[t] / (n - t)
         value = np.maximum(right, further)
     return max(float(value.mean()) - cost * float(left[0]) / n, 0.0)
+
+
+def unlabelled_oracle(chance: np.ndarray, lengths: np.ndarray, *, limit: int, cost: float) -> float:
+    r"""Returns what no controller of whole chains can exceed at one prompt, however it makes its answer.
+
+    Let X be everything about the prompt but what is right: all its chains with their texts, scores, lengths, answers.
+    What a controller does hangs on X and on the order of the chains alone, so the answer a that it ends with is right
+    with :math:`P(a \text{ is right} \mid X)`, and its reward stays the same if it is paid that chance in place of the
+    verdict. Telling it X, and letting it answer with any chain that was drawn, can only help: an information relaxation
+    without a penalty (Brown, Smith & Sun 2010, https://doi.org/10.1287/opre.1090.0796). What is left is `best_oracle`'s
+    problem with the chances for scores and for what is right. Being told what is right makes a chance 0 or 1.
+
+    The chances are the caller's: with those of a reader that was fitted to other prompts, the bound holds for
+    controllers that tell right from wrong no better than that reader does after seeing all chains.
+
+    Args:
+        chance: ``[n]`` of each chain's answer being right, given X; 0 for a chain without an answer.
+        lengths: ``[n]`` tokens of each.
+        limit: most chains.
+        cost: what a token costs.
+    """
+    chance = np.asarray(chance, np.float64)
+    if not ((chance >= 0) & (chance <= 1)).all():
+        raise ConfigError(
+            f"chances go from {np.min(chance)} to {np.max(chance)}; numbers between 0 and 1 were expected"
+        )
+    return best_oracle(chance, chance, lengths, limit=limit, cost=cost)
 
 
 def _without(parts: tuple[int, ...], v: int) -> list[int]:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from treegym.envs.compute.estimates import adaptive_consistency, stopped
-from treegym.envs.compute.optimum import best_oracle, difficulty_oracle, optimal_stopping, verified_cost, verified_value
+from treegym.envs.compute.optimum import (
+    best_oracle,
+    difficulty_oracle,
+    optimal_stopping,
+    unlabelled_oracle,
+    verified_cost,
+    verified_value,
+)
 from treegym.errors import ConfigError
 from treegym.tree.synthetic import synthetic_tree
 from treegym.tree.token_tree import TokenTree
@@ -146,3 +153,51 @@ def test_the_best_oracle_by_hand() -> None:
     assert found == pytest.approx(0.55)
     # At a price of 0.4 per token no chain is worth its 1.2.
     assert best_oracle(np.array([0.9, 0.1]), np.array([True, False]), np.array([3, 3]), limit=2, cost=0.4) == 0.0
+
+
+# Two prompts, four chains each, known by what they look like; how likely a look is right differs between the prompts.
+LOOKS = (("long", "short", "short", "odd"), ("short", "odd", "odd", "long"))
+CHANCES = ({"long": 0.9, "short": 0.3, "odd": 0.2}, {"long": 0.1, "short": 0.5, "odd": 0.6})
+
+
+def _blind(prompts: tuple[int, ...], *, limit: int, cost: float) -> float:
+    """Returns the best reward of a controller that sees the looks of what it drew, by all its histories."""
+
+    @cache
+    def value(seen: tuple[str, ...]) -> float:
+        after: dict[str, float] = {}
+        weights = {}
+        for q in prompts:
+            weight, left = 1.0, list(LOOKS[q])
+            for look in seen:
+                weight *= left.count(look) / len(left)
+                if look in left:
+                    left.remove(look)
+            weights[q] = weight
+            for look in set(left) if weight else ():
+                after[look] = after.get(look, 0.0) + weight * left.count(look) / len(left)
+        total = sum(weights.values())
+        stop = max((sum(w * CHANCES[q][look] for q, w in weights.items()) / total for look in seen), default=0.0)
+        if len(seen) == limit:
+            return stop
+        return max(stop, sum(w / total * value((*seen, look)) for look, w in after.items()) - cost)
+
+    return value(())
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.02, 0.1, 0.3])
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_no_controller_that_sees_no_verdicts_exceeds_the_unlabelled_oracle(limit: int, cost: float) -> None:
+    chance = [np.array([CHANCES[q][look] for look in LOOKS[q]]) for q in (0, 1)]
+    told = [unlabelled_oracle(c, np.ones(4), limit=limit, cost=cost) for c in chance]
+    for q in (0, 1):  # whoever knows the prompt reaches it
+        assert told[q] == pytest.approx(_blind((q,), limit=limit, cost=cost))
+    assert np.mean(told) >= _blind((0, 1), limit=limit, cost=cost) - 1e-12
+
+
+def test_the_unlabelled_oracle_by_hand() -> None:
+    # Chances of 0.8 and 0.2, chains of one token at 0.1. The better one comes first half of the time; else a second
+    # chain is worth 0.8 - 0.1 = 0.7 more than stopping at 0.2. (0.8 + 0.7) / 2 - 0.1 = 0.65.
+    assert unlabelled_oracle(np.array([0.8, 0.2]), np.ones(2), limit=2, cost=0.1) == pytest.approx(0.65)
+    with pytest.raises(ConfigError, match=r"chances go from 0.5 to 1.5; numbers between 0 and 1 were expected"):
+        unlabelled_oracle(np.array([0.5, 1.5]), np.ones(2), limit=2, cost=0.1)
