@@ -35,8 +35,8 @@ BOUNDS = {
     "answers, and only not which one is right",
     "best_oracle": "above every controller of whole chains where the best score answers and none is dropped: it knows "
     "each prompt's chains with their scores and which are right, and only not which comes next",
-    "unlabelled_oracle": "above every controller of whole chains, however it answers: it knows each prompt's chains, of "
-    "what is right only the chances that all of them give, and not which comes next",
+    "unlabelled_oracle": "above every controller of whole chains, however it answers: it knows each prompt's chains, "
+    "of what is right only the chances that all of them give, and not which comes next",
     "verified": "exact where a verifier tells a right end at once and every node can be sampled from again",
 }
 
@@ -176,8 +176,9 @@ def difficulty_oracle(
 def best_oracle(score: np.ndarray, correct: np.ndarray, lengths: np.ndarray, *, limit: int, cost: float) -> float:
     r"""Returns what no controller of whole chains can exceed at one prompt where the best-scored chain answers.
 
-    The controller may drop no chain: whoever drops the best one answers with another. The bound knows all n chains of the prompt, and not which comes next; they are drawn without replacement. With the best
-    chain so far i, the t drawn include none that scores higher, so each of those comes next with chance 1 / (n - t),
+    The controller may drop no chain: whoever drops the best one answers with another. The bound knows all n chains of
+    the prompt, and not which comes next; they are drawn without replacement. With the best chain so far i, the t drawn
+    include none that scores higher, so each of those comes next with chance 1 / (n - t),
 
     .. math:: V_t(i) = \max\Big(r_i, \frac{\sum_{s_j > s_i} V_{t+1}(j) + (n - t - \#\{s_j > s_i\}) V_{t+1}(i)}{n - t}
         - c_t\Big).

@@ -13,6 +13,7 @@ import numpy as np
 
 from treegym.checks import number, one_of, whole
 from treegym.envs.compute import render, transition
+from treegym.envs.compute.bounds import references_of
 from treegym.envs.compute.lanes import Lanes
 from treegym.envs.compute.observation import CHILD, STATE, confidences, observe
 from treegym.envs.compute.pool import ChainPool, pool_of_tree, synthetic_pool
@@ -109,6 +110,10 @@ class ComputeWorld(Spaces):
     def flops(self, tokens: float, parameters: float) -> float:
         """Returns what generating so many tokens costs: 2 per token and parameter of the model."""
         return 2.0 * parameters * tokens
+
+    def references(self, prompts: np.ndarray) -> dict[str, float]:
+        """Returns what is known of the best that can be done at these prompts; see `bounds`."""
+        return references_of(self, prompts)
 
     # ---------------------------------------------------------------- states
 

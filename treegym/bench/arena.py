@@ -83,6 +83,7 @@ class Arena:
         self.tree: Any = getattr(world, "tree", None)
         self.world: Any = world if self.tree is not None else None
         self.by_root = pool is not None
+        self._references: Any = getattr(world, "references", None) if self.world is None else None
         if pool is not None:
             self.prompts = _spread(np.asarray(pool, np.int64), episodes)  # [P] int64, roots
         else:
@@ -217,7 +218,10 @@ class Arena:
         return self._best
 
     def references(self) -> dict[str, float]:
-        """Returns what uniform random choice and the exact optimum score, both computed, not sampled."""
+        """Returns what uniform random choice and the exact optimum score, or a world's own references: computed."""
+        if self._references is not None and self.entry.metric == "return":
+            known: dict[str, float] = self._references(self.prompts)
+            return known
         if self.world is None:
             if self._best_of_root is None or self.entry.metric != "return":
                 return {}

@@ -20,6 +20,7 @@ from treegym.bench.rating import rate
 from treegym.bench.remarks import failed_rewards, planner_sees, said_of_failures, told, turns, warnings
 from treegym.bench.results import ResultFolder
 from treegym.bench.significance import improvement, paired_difference, performance_profile
+from treegym.bench.spending import price_of, spent
 from treegym.bench.statistics import AGGREGATES, Interval, bootstrap, interquartile_mean
 from treegym.bench.suite import BUDGET_UNITS, FORMAT, Suite
 from treegym.errors import DataError
@@ -132,7 +133,8 @@ def _row(name: str, suite: Suite, runs: Mapping[str, Mapping[str, AgentRuns]], s
 
 
 def _env_row(entry: AgentRuns, suite: Suite, env: str, seed: int) -> dict[str, Any]:
-    low, high = next(e.scale for e in suite.envs if e.name == env)
+    about = next(e for e in suite.envs if e.name == env)
+    (low, high), price = about.scale, price_of(about)
     return {
         "iqm": _ends(bootstrap([entry.scores], interquartile_mean, seed=seed), fixed=entry.deterministic),
         **{column: _mean(run["final"].get(column) for run in entry.summaries) for column in COLUMNS},
@@ -150,6 +152,7 @@ def _env_row(entry: AgentRuns, suite: Suite, env: str, seed: int) -> dict[str, A
             {"seed": run["seed"], "score": _finite(score), **{unit: run["cost"].get(unit) for unit in BUDGET_UNITS}}
             for run, (score,) in zip(entry.summaries, entry.scores.tolist(), strict=True)
         ],
+        **({} if price is None else {"spent": spent(entry, price, seed=seed)}),
     }
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["AXES", "Axis", "Figure", "Series", "cost_chart", "efficiency_charts", "linear_ticks", "log_ticks",
-           "profile_chart", "proxy_chart", "short_number", "styles"]  # fmt: skip
+__all__ = ["AXES", "Axis", "Figure", "Series", "band_of", "cost_chart", "efficiency_charts", "linear_ticks",
+           "log_ticks", "profile_chart", "proxy_chart", "short_number", "styles"]  # fmt: skip
 
 AXES = {
     "env_steps": "environment steps",
@@ -164,7 +164,7 @@ def efficiency_charts(board: Mapping[str, Any], env: str) -> list[Figure]:
                     name=name,
                     points=[(point[unit], point["score"][0]) for point in shown],
                     style=colours[name],
-                    band=[_band(point["score"]) for point in shown],
+                    band=[band_of(point["score"]) for point in shown],
                     runs=[(run[unit], run["score"]) for run in single[name] if run.get(unit)],
                     notes=[f"{point['score'][0]:.3f} at {short_number(point[unit])}" for point in shown],
                 )
@@ -287,7 +287,7 @@ def _padded(label: str, values: Sequence[float]) -> Axis:
     return Axis(label, low - room, high + room)
 
 
-def _band(ends: Sequence[float | None]) -> _Place:
+def band_of(ends: Sequence[float | None]) -> _Place:
     point, low, high = ends
     assert point is not None
     return (point if low is None else low, point if high is None else high)

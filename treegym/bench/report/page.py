@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 
 from treegym.bench.report import charts
+from treegym.bench.report.spending import spending_chart
 from treegym.bench.report.tables import ends, failures, interval, number, plan, provenance_line, settings_text
 from treegym.errors import require
 
@@ -45,6 +46,7 @@ def as_html(board: Mapping[str, Any]) -> str:
         top=max([1.0, *(row["iqm"][2] or row["iqm"][0] for row in board["agents"])]),
         used=[name for name in COSTS if any(row["cost"].get(name) for row in board["agents"])],
         efficiency={env: charts.efficiency_charts(board, env) for env in env_names},
+        spending=spending_chart(board),
         profile=charts.profile_chart(board),
         proxies={env: charts.proxy_chart(board, env) for env in env_names},
         frontiers=[
