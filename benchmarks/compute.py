@@ -2,10 +2,11 @@
 
 On the bundled tree, whole chains, held-out prompts. Every hand-written controller of a grid is played with every way of
 making an answer. What they reach at a number of tokens is the upper envelope of the grid, since two of them can be
-mixed by lot; it is chosen on the very prompts and draws that it is judged on. PPO learns at prices drawn from a range,
-sees the price, and is judged at fixed ones. The bound knows all chains of each prompt and which are right, and only
-not which comes next (`best_oracle`). A gap closed is (learned - best hand-written) / (bound - best hand-written), in
-reward.
+mixed by lot; it is chosen on the very prompts and draws that it is judged on. A learner learns at prices drawn from a
+range, sees the price, and is judged at fixed ones; the first of `--agents` gives the figures. Of the two bounds one
+knows all chains of each prompt and which are right (`best_oracle`), the other all chains and how likely a reader of
+all of them finds each answer (`unlabelled_oracle`, `compute_reader.py`); neither knows which chain comes next. A gap
+closed is (learned - best hand-written) / (bound - best hand-written), in reward.
 """
 
 from __future__ import annotations
@@ -17,20 +18,25 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from common import cpu_seconds, emit, interleaved, mean_interval, table
+from compute_reader import read
 
 import treegym
-from treegym.agents import PPO
+from treegym.agents import DAPO, PPO, VAPO, AlphaZero
 from treegym.agents.registry import make_agent
-from treegym.envs.compute.optimum import best_oracle
+from treegym.envs.compute.optimum import best_oracle, unlabelled_oracle
 
 WORLD: dict[str, Any] = {"max_branches": 8, "segment": 24, "known": "kind"}
 LEARNED_IN = "best"  # how the answer is made where PPO learns
 PRICES = (0.02, 0.03, 0.05, 0.08, 0.12)
 RANGE = (0.005, 0.3)
-SWITCHES: dict[str, Any] = {
-    "learning_rate": "linear:0.003:0.0002", "n_epochs": 8, "ent_coef": 0.001, "gamma": 1.0, "n_episodes": 2048,
-    "batch_size": 1024,
-}  # fmt: skip
+_COMMON: dict[str, Any] = {"n_epochs": 8, "ent_coef": 0.001, "n_episodes": 2048, "batch_size": 1024}
+_FALLING = {**_COMMON, "learning_rate": "linear:0.003:0.0003"}
+LEARNERS: dict[str, tuple[type, dict[str, Any], float]] = {  # with its share of `--steps`
+    "PPO": (PPO, {**_COMMON, "learning_rate": "linear:0.003:0.0002", "gamma": 1.0}, 1.0),
+    "VAPO": (VAPO, _FALLING, 1.0),
+    "DAPO": (DAPO, _FALLING, 1.0),
+    "AlphaZero": (AlphaZero, {"num_simulations": 8, "n_episodes": 256, "learning_rate": 1e-3}, 0.1),
+}
 HAND = {
     **{f"majority of {n}": ("self_consistency", {"samples": n}) for n in (1, 2, 3, 4, 6, 8)},
     **{f"adaptive {t}": ("adaptive_consistency", {"threshold": t}) for t in (0.6, 0.7, 0.8, 0.95)},
@@ -74,17 +80,22 @@ def envelope(points: np.ndarray, tokens: float) -> float:
     return float(best)
 
 
-def bound(price: float) -> float:
-    """Returns `best_oracle` over the held-out prompts."""
+def bounds() -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Returns each bound over the held-out prompts, by price, and how well the reader of the second one reads."""
     env = gym.make("TestTimeCompute-v0", split="test", **WORLD)
     world: Any = env.unwrapped.world  # type: ignore[attr-defined]
-    chains = world.chains
-    return statistics.mean(
-        best_oracle(
-            chains.score[here], chains.correct[here], chains.length[here], limit=world.branches, cost=price / world.unit
-        )
-        for here in map(chains.chains, world.pool.tolist())
-    )
+    chains, reading = world.chains, read(world.chains)
+    found: dict[str, list[float]] = {"best_oracle": [], "unlabelled_oracle": []}
+    for price in PRICES:
+        most: dict[str, Any] = {"limit": world.branches, "cost": price / world.unit}
+        told, untold = [], []
+        for here in map(chains.chains, world.pool.tolist()):
+            told.append(best_oracle(chains.score[here], chains.correct[here], chains.length[here], **most))
+            untold.append(unlabelled_oracle(reading.chance[here], chains.length[here], **most))
+        found["best_oracle"].append(statistics.mean(told))
+        found["unlabelled_oracle"].append(statistics.mean(untold))
+    quality = {"reader_log_loss": reading.log_loss, "reader_right": reading.favourite, "reader_claims": reading.claimed}
+    return found, quality
 
 
 def stepping(*, quick: bool) -> dict[str, float]:
@@ -108,11 +119,33 @@ def stepping(*, quick: bool) -> dict[str, float]:
     return figures
 
 
+def compared(
+    name: str, learned: np.ndarray, hand: np.ndarray, labels: list[str], most: dict[str, list[float]]
+) -> list[dict[str, Any]]:
+    """Returns a row per price: a learner ``[P, S, 2]`` against hand-written controllers ``[H, S, 2]`` and bounds."""
+    rows: list[dict[str, Any]] = []
+    for at, price in enumerate(PRICES):
+        accuracy, tokens = learned[at, :, 0], learned[at, :, 1]
+        equal = [envelope(hand[:, s], float(tokens.mean())) for s in range(hand.shape[1])]
+        (low, high), (hand_low, hand_high) = mean_interval(accuracy.tolist()), mean_interval(equal)
+        rewards = hand[..., 0].mean(1) - price * hand[..., 1].mean(1)
+        best, reward = float(rewards.max()), float((accuracy - price * tokens).mean())
+        rows.append({
+            "agent": name, "price": price, "chains": float(tokens.mean()), "accuracy": float(accuracy.mean()),
+            "low": low, "high": high, "hand-written": statistics.mean(equal), "hand low": hand_low,
+            "hand high": hand_high, "reward": reward, "best hand-written reward": best,
+            "by": labels[int(rewards.argmax())], **{bound: by_price[at] for bound, by_price in most.items()},
+            **{f"gap to {bound}": (reward - best) / (by_price[at] - best) for bound, by_price in most.items()},
+        })  # fmt: skip
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run under a minute; figures are rough")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=150_000)
+    parser.add_argument("--agents", nargs="+", choices=sorted(LEARNERS), default=["PPO", "VAPO"])
     args = parser.parse_args()
     assert treegym.__version__
     seeds = 2 if args.quick else args.seeds
@@ -127,31 +160,25 @@ def main() -> None:
             agent = make_agent(kind, env, **switches)
             grid.append((f"{name}, {aggregate}", [judged(agent, 0.05, s, aggregate=aggregate) for s in range(seeds)]))
     hand = np.array([points for _, points in grid])  # [H, S, 2]
-    learned = np.empty((len(PRICES), seeds, 2))
-    for seed in range(seeds):
-        env = gym.make("TestTimeCompute-v0", aggregate=LEARNED_IN, token_cost=RANGE, **WORLD)
-        agent = PPO("ChildPolicy", env, seed=seed, **SWITCHES)
-        agent.learn(steps)
-        learned[:, seed] = [judged(agent, price, seed, aggregate=LEARNED_IN) for price in PRICES]
-        print(f"seed {seed}: {learned[:, seed].round(4).tolist()}", flush=True)
+    most, quality = bounds()
+    figures |= quality
     cells: list[dict[str, Any]] = []
-    apart = 0
-    for at, price in enumerate(PRICES):
-        accuracy, tokens = learned[at, :, 0], learned[at, :, 1]
-        equal = [envelope(hand[:, s], float(tokens.mean())) for s in range(seeds)]
-        (low, high), (hand_low, hand_high) = mean_interval(accuracy.tolist()), mean_interval(equal)
-        apart += low > hand_high
-        rewards = hand[..., 0].mean(1) - price * hand[..., 1].mean(1)
-        best, top = float(rewards.max()), bound(price)
-        reward = float((accuracy - price * tokens).mean())
-        cells.append({
-            "price": price, "chains": float(tokens.mean()), "PPO": float(accuracy.mean()), "low": low, "high": high,
-            "hand-written": statistics.mean(equal), "hand low": hand_low, "hand high": hand_high, "PPO reward": reward,
-            "best hand-written reward": best, "by": grid[int(rewards.argmax())][0], "bound": top,
-            "gap closed": (reward - best) / (top - best),
-        })  # fmt: skip
-    figures["budgets_won_apart"] = float(apart)
-    figures["controller_gap_closed"] = statistics.mean(cell["gap closed"] for cell in cells)
+    for number, name in enumerate(args.agents):
+        made, switches, share = LEARNERS[name]
+        learned = np.empty((len(PRICES), seeds, 2))
+        for seed in range(seeds):
+            env = gym.make("TestTimeCompute-v0", aggregate=LEARNED_IN, token_cost=RANGE, **WORLD)
+            agent = made("ChildPolicy", env, seed=seed, **switches)
+            agent.learn(int(steps * share))
+            learned[:, seed] = [judged(agent, price, seed, aggregate=LEARNED_IN) for price in PRICES]
+            print(f"{name}, seed {seed}: {learned[:, seed].round(4).tolist()}", flush=True)
+        rows = compared(name, learned, hand, [label for label, _ in grid], most)
+        if number == 0:
+            figures["budgets_won_apart"] = float(sum(row["low"] > row["hand high"] for row in rows))
+            for bound in most:
+                figures[f"gap_closed_{bound}"] = statistics.mean(row[f"gap to {bound}"] for row in rows)
+            figures["controller_gap_closed"] = figures["gap_closed_best_oracle"]
+        cells += rows
     print(table(cells))
     for (name, _), (accuracy, tokens) in zip(grid, hand.mean(1).tolist(), strict=True):
         cells.append({"controller": name, "accuracy": accuracy, "chains": tokens})
