@@ -18,7 +18,7 @@ import torch
 from common import emit, mean_interval, parse, table
 
 from treegym.envs.token_tree.prompts import PromptSet, load_prompts
-from treegym.iterate import evaluate_model
+from treegym.iterate import IterateSettings, evaluate_model, iterate
 from treegym.iterate.imitate import imitate, written_answers
 from treegym.models import load_model
 from treegym.models.local.saving import save_model
@@ -26,6 +26,7 @@ from treegym.models.merging import MergeSettings, merge
 
 KINDS = ("sorting", "products")
 SEEDS, BASE, MAX_ANSWER = 5, "tiny-primary", 24
+MEMBERS = 3  # of a population
 MERGES = {
     "task_arithmetic": MergeSettings("task_arithmetic", scale=0.4),
     "ties": MergeSettings("ties", scale=0.7, density=0.8),
@@ -84,6 +85,42 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     return figures
 
 
+def population(seed: int, steps: int, held_out: PromptSet, validation: PromptSet) -> list[dict[str, Any]]:
+    """Trains a population and averages it; returns a row for each of its models, and for what a round more makes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        members = [further(BASE, 10 * seed + k, steps, folder / str(k)) for k in range(MEMBERS)]
+        mean = MergeSettings("task_arithmetic", scale=1 / MEMBERS)
+        whole = str(merge(members, folder / "mean", base=BASE, settings=mean))
+        best = max(members, key=lambda where: evaluate_model(load_model(where), validation)["accuracy"])
+        models = {f"member {k}": where for k, where in enumerate(members)} | {"best": best, "mean": whole}
+        for which in ("best", "mean"):
+            models[f"{which}_after"] = further(models[which], 10 * seed + MEMBERS, steps, folder / which[:2])
+        found = {which: evaluate_model(load_model(where), held_out)["accuracy"] for which, where in models.items()}
+    return [{"seed": seed, "model": which, "accuracy": accuracy} for which, accuracy in found.items()]
+
+
+def further(model: str, seed: int, steps: int, out: Path) -> str:
+    """Returns the model that a round of PPO makes of one."""
+    iterate(IterateSettings(model=model, algorithm="ppo", rounds=1, steps=steps, seed=seed, reference=0), out)
+    return str(out / "round-001" / "model")
+
+
+def of_population(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Returns mean accuracies, and how far the average is above the best member, before and after a further round."""
+    by_model: dict[str, list[float]] = {}
+    for row in rows:
+        by_model.setdefault(row["model"].split()[0], []).append(row["accuracy"])
+    figures = {f"population_{which}": statistics.mean(found) for which, found in by_model.items()}
+    for after in ("", "_after"):
+        gains = [a - b for a, b in zip(by_model[f"mean{after}"], by_model[f"best{after}"], strict=True)]
+        key = f"population_gain{after}"
+        figures[key] = statistics.mean(gains)
+        if len(gains) > 1:
+            figures[f"{key}_low"], figures[f"{key}_high"] = mean_interval(gains)
+    return figures
+
+
 def main() -> None:
     arguments = parse(__doc__ or "")
     torch.set_num_threads(1)
@@ -92,7 +129,15 @@ def main() -> None:
     for seed in range(1 if arguments.quick else SEEDS):
         rows += cell(seed, 20 if arguments.quick else 150, held_out)
     print(table(rows))
-    emit("merging", summary(rows), rows)
+    figures = summary(rows)
+    test, validation = (load_prompts(f"bundled:{split}=400", seed=79_000) for split in ("test", "validation"))
+    grown = [
+        row
+        for seed in range(1 if arguments.quick else SEEDS)
+        for row in population(seed, 1_000 if arguments.quick else 20_000, test, validation)
+    ]
+    print(table(grown))
+    emit("merging", figures | of_population(grown), rows + grown)
 
 
 if __name__ == "__main__":
