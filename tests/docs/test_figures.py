@@ -70,7 +70,7 @@ def _table(text: str) -> dict[str, set[str]]:
     """Returns page -> the sections for which docs/figures.md names a command and a date."""
     found: dict[str, set[str]] = {}
     for row in text.splitlines():
-        link = re.match(r"\| \[(.+)\]\((?:\.\./)?([\w.]+)\) \|", row)
+        link = re.match(r"\| \[(.+)\]\(([\w.]+)\) \|", row)
         if link and DATE.search(row) and COMMAND.search(row):
             found.setdefault(link[2], set()).add(link[1])
     return found
@@ -117,5 +117,5 @@ def test_a_figure_out_of_nowhere_is_found() -> None:
     assert untraced(f"# Page\n{source}\n## Speed\nIt takes 13 s.\n") == []
     assert untraced(f"# Page\n## Other\n{source}\n## Speed\n| a | b |\n| --- | --- |\n| x | 0.5 |\n| y | 0.7 |\n") != []
     assert untraced("# Page\n## Settings\nThe default is 0.99, and it ends after 30 s.\n") == []
-    row = "| [Speed](../README.md) | `make docs` | 2026-12-01 |\n| [Size](a.md) | `make docs` | long ago |"
-    assert _table(row) == {"README.md": {"Speed"}}
+    row = "| [Speed](b.md) | `make docs` | 2026-12-01 |\n| [Size](a.md) | `make docs` | long ago |"
+    assert _table(row) == {"b.md": {"Speed"}}
