@@ -49,7 +49,7 @@ test-browser: setup  ## the tests that need Chromium (Debian: apt-get install ch
 	$(BIN)/pytest -m browser
 
 test-ray: setup  ## the tests on a Ray cluster of several nodes on this machine
-	$(BIN)/pip install -q -c constraints.txt -e ".[tune]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[tune,league]"
 	$(BIN)/pytest -m ray
 
 test-hostile: setup  ## damaged files for an hour, then every write point and hostile server (TREEGYM_HOSTILE_SEED)

@@ -108,6 +108,7 @@ class Agent(Acting, BaseAlgorithm):
         self.costs = Costs()
         self.rng = np.random.default_rng(seed)
         self.iteration = 0
+        self.collect_elsewhere: Callable[[BaseCallback], Any] | None = None  # goes before `collect`
         self._stop_training = False
         self._setup_model()
         self.carry(self.costs)
@@ -242,7 +243,7 @@ class Agent(Acting, BaseAlgorithm):
                 callbacks.on_rollout_start()
                 before = self.num_timesteps
                 try:
-                    rollout = self.collect(callbacks)
+                    rollout = (self.collect_elsewhere or self.collect)(callbacks)
                 except Stopped:
                     rollout = None
                 if self.processes.any(rollout is None):

@@ -7,7 +7,6 @@ processor, and the same versions of what computes. A winner is measured anew wha
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,16 +18,15 @@ from torch import nn
 
 from treegym.errors import DataError
 from treegym.files import atomic_write
+from treegym.optimize.hardware import Kind, kind_here
 from treegym.optimize.held import held_tensors
 from treegym.optimize.measurement import Measurement
-from treegym.optimize.record import processor
 from treegym.optimize.strategies.base import Arguments, tensors_of
 from treegym.untrusted import read_json
 
 __all__ = ["MeasurementCache", "key_of", "merge"]
 
 FORMAT = 1
-_COMPUTING = ("treegym", "torch", "onnxruntime", "openvino")  # packages whose versions tell
 
 
 class MeasurementCache:
@@ -50,15 +48,16 @@ class MeasurementCache:
         _write(self.path, held)
 
 
-def key_of(module: nn.Module, sample: Arguments) -> str:
-    """Returns the fingerprint of a module, the forms of its inputs, the machine and the versions."""
+def key_of(module: nn.Module, sample: Arguments, kind: Kind | None = None) -> str:
+    """Returns the fingerprint of a module, the forms of its inputs and a kind of machine (by default this one's)."""
+    kind = kind or kind_here()
     digest = hashlib.sha256(repr(module).encode())
     for name, tensor in held_tensors(module):
         plain = tensor.int_repr() if tensor.is_quantized else tensor.detach()
         digest.update(f"{name}{plain.dtype}{list(plain.shape)}".encode())
         digest.update(plain.to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(repr([(x.dtype, list(x.shape), x.device.type) for x in tensors_of(sample)]).encode())
-    digest.update(repr((processor(), [_version(name) for name in _COMPUTING])).encode())
+    digest.update(repr((kind.hardware, list(kind.versions))).encode())
     return digest.hexdigest()
 
 
@@ -80,13 +79,6 @@ def merge(into: Path, others: Iterable[Path]) -> int:
 
 def _width(m: Measurement) -> float:
     return m.speed.high / m.speed.low
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _read(path: Path) -> dict[str, dict[str, Measurement]]:

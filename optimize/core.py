@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -21,6 +22,7 @@ from treegym.optimize.delivery import Delivery
 from treegym.optimize.features import kind_of
 from treegym.optimize.fitness import OBJECTIVES, weights_of
 from treegym.optimize.generate import applicable, count_for, propose, proven
+from treegym.optimize.hardware import Kind
 from treegym.optimize.inputs import Inputs, fresh_inputs, guessed_inputs
 from treegym.optimize.measure import Task, check_module
 from treegym.optimize.optuna_search import OptunaSearch
@@ -29,7 +31,7 @@ from treegym.optimize.search import Search
 from treegym.optimize.selector import CandidateSelector
 from treegym.optimize.strategies.base import Arguments
 from treegym.optimize.tracker import StrategyTracker, default_path
-from treegym.optimize.trials import Evaluated, Trials
+from treegym.optimize.trials import Elsewhere, Evaluated, Trials
 
 __all__ = ["HybridOptimizationCore"]
 
@@ -76,6 +78,8 @@ class HybridOptimizationCore:
         self.module: nn.Module | None = None  # the last one, and a sample of its inputs
         self.sample: Arguments = ()
         self.trials: Trials | None = None  # of the last module
+        self.elsewhere: Elsewhere | None = None  # measures candidates on machines of the kind `machine`
+        self.machine: Kind | None = None  # None: this machine's
         self.names: list[str] = []  # of the strategies that apply to it
         self.reasons: dict[str, str] = {}  # why others do not
         self.first: list[Candidate] = []  # of the candidates: the short list, measured before the search
@@ -127,7 +131,10 @@ class HybridOptimizationCore:
         if (budget := self.config.time_budget) is not None:
             self.trials.deadline = start + max(budget - RESERVED, budget / 2)
         candidates = self.generate_optimization_candidates(original, source)
-        cached = self._cached(original) if self.config.cache_path is not None and self.task is None else None
+        self.trials.elsewhere = self.elsewhere
+        if self.config.cache_path is not None and self.task is None:
+            cache, key = MeasurementCache(self.config.cache_path), key_of(original, self.sample, self.machine)
+            self.trials.known, self.trials.keep = cache.of(key), partial(cache.add, key)
         kind = OptunaSearch if self.config.selection == "optuna" else Search
         search = kind(self.trials, self.candidate_selector, self.tracker, self.kind, self.names, self._learn)
         if self.config.enable_candidate_selection:
@@ -136,23 +143,12 @@ class HybridOptimizationCore:
             singles = [candidate for candidate in candidates if len(candidate.strategies) == 1]
             search.measure((singles or candidates)[:1])
         self.tracker.save()
-        if cached is not None:
-            made = {one.candidate.name: one.measurement for one in self.evaluated if one.measurement is not None}
-            cached[0].add(cached[1], made)
         optimized, chosen = self.trials.winner(delivery)
         found = result_of(
             self.trials, chosen, kind=self.kind, names=self.names, reasons=self.reasons, tracker=self.tracker
         )
         self._result = found | {"generated": [candidate.name for candidate in candidates]}
         return optimized, self._result
-
-    def _cached(self, original: nn.Module) -> tuple[MeasurementCache, str]:
-        """Tells the trials what was measured before; returns the file and the module's key in it."""
-        assert self.trials is not None
-        assert self.config.cache_path is not None
-        cache, key = MeasurementCache(self.config.cache_path), key_of(original, self.sample)
-        self.trials.known = cache.of(key)
-        return cache, key
 
     def report(self) -> str:
         """Returns what was tried on the last module, as a table for people."""

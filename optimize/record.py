@@ -21,9 +21,11 @@ from treegym.files import atomic_write
 from treegym.optimize import zoo
 from treegym.optimize.candidates import ORIGINAL, Candidate, apply, combinations
 from treegym.optimize.fitness import fitness, scores, weights_of
+from treegym.optimize.hardware import processor
 from treegym.optimize.strategies import STRATEGIES, compatible, ordered
+from treegym.registry import resolve
 
-__all__ = ["BUNDLED", "main", "processor", "record_module"]
+__all__ = ["BUNDLED", "FORMAT", "add_part", "main", "record_module", "said_of", "to_record"]
 
 BUNDLED = Path(__file__).parent / "data" / "selection.json"
 FORMAT = 1
@@ -107,30 +109,49 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--more", action="store_true", help="measure what modules of the table lack")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--seconds", type=float, default=0.5, help="time for one candidate (default: %(default)s)")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="on the nodes of a Ray cluster: a table for each kind of machine"
+    )
     args = parser.parse_args(argv)
+    if args.ray is not None:
+        on_cluster: int = resolve("treegym.scale.recording:record", "what records on a cluster")(args)
+        return on_cluster
     table: dict[str, Any] = {"format": FORMAT, "modules": []}
     if args.out.exists():
         table = json.loads(args.out.read_text())
     table["machine"] = {"processor": processor(), "system": platform.system()}
-    for size in zoo.SIZES:
-        for name in args.only or zoo.ZOO:
-            key = (name, size)
-            known = [
-                record for part in table["modules"] if (part["name"], part["size"]) == key for record in part["records"]
-            ]
-            if known and not (args.again or args.more):
-                continue
-            start = time.perf_counter()
-            part = record_module(
-                name, size, known=[] if args.again else known, compiled=not args.no_compile, seconds=args.seconds
-            )
-            table["modules"] = [old for old in table["modules"] if (old["name"], old["size"]) != key] + [part]
-            table["modules"].sort(key=lambda one: (list(zoo.ZOO).index(one["name"]), one["size"]))
-            atomic_write(args.out, _text(table))
-            good = sum(record["measurement"] is not None for record in part["records"])
-            seconds = time.perf_counter() - start
-            print(f"{name} {size}: {good} of {len(part['records'])} candidates, {seconds:.1f} s", file=sys.stderr)
+    for job in to_record(table, args.only, again=args.again, more=args.more):
+        start = time.perf_counter()
+        part = record_module(**job, compiled=not args.no_compile, seconds=args.seconds)
+        add_part(table, part, args.out)
+        print(f"{said_of(part)}, {time.perf_counter() - start:.1f} s", file=sys.stderr)
     return 0
+
+
+def to_record(table: dict[str, Any], only: Sequence[str] | None, *, again: bool, more: bool) -> list[dict[str, Any]]:
+    """Returns what `record_module` has to be given for every module that is to be measured."""
+    jobs = []
+    for size in zoo.SIZES:
+        for name in only or zoo.ZOO:
+            mine = [part for part in table["modules"] if (part["name"], part["size"]) == (name, size)]
+            known = [record for part in mine for record in part["records"]]
+            if not known or again or more:
+                jobs.append({"name": name, "size": size, "known": [] if again else known})
+    return jobs
+
+
+def add_part(table: dict[str, Any], part: dict[str, Any], out: Path) -> None:
+    """Puts what was measured on a module into the table, and writes that."""
+    key = (part["name"], part["size"])
+    table["modules"] = [old for old in table["modules"] if (old["name"], old["size"]) != key] + [part]
+    table["modules"].sort(key=lambda one: (list(zoo.ZOO).index(one["name"]), one["size"]))
+    atomic_write(out, _text(table))
+
+
+def said_of(part: dict[str, Any]) -> str:
+    """Returns how many candidates of a module could be measured."""
+    good = sum(record["measurement"] is not None for record in part["records"])
+    return f"{part['name']} {part['size']}: {good} of {len(part['records'])} candidates"
 
 
 def _text(table: dict[str, Any]) -> str:
@@ -150,15 +171,6 @@ def _short(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _short(item) for name, item in value.items()}
     return [_short(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def processor() -> str:
-    """Returns the name of this machine's processor."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
-    except OSError:
-        return platform.processor() or "unknown"
 
 
 if __name__ == "__main__":

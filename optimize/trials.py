@@ -10,7 +10,7 @@ import functools
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from treegym.optimize.measure import Task, measure
 from treegym.optimize.measurement import Measurement, MeasureSettings
 from treegym.optimize.strategies.base import Given, call, map_tensors
 
-__all__ = ["Evaluated", "Trials"]
+__all__ = ["Elsewhere", "Evaluated", "Trials"]
+
+# Measures candidates with inputs of a seed on other machines, all of one kind; outcomes in the order given.
+Elsewhere = Callable[[Sequence[Candidate], int, worker.Limits], list[worker.WorkResult]]
 
 RESOLUTION = 0.02  # speed ratios closer to 1 than this cannot be told from it
 SECOND_SEED = 50_000_017  # added to the seed of inputs when a winner is measured once more
@@ -64,6 +67,10 @@ class Trials:
         self.base_fitness = float(fitness(scores(1.0, 1.0, 1.0), weights))
         self.evaluated: list[Evaluated] = []
         self.known: dict[str, Measurement] = {}  # what was measured before, by the candidate's name
+        self.keep: Callable[[Mapping[str, Measurement]], None] | None = (
+            None  # is told what was measured, batch by batch
+        )
+        self.elsewhere: Elsewhere | None = None  # None: measured here
         self.deadline = math.inf  # of `time.monotonic`: what is not measured by then is given up
         self.unconfirmed: dict[str, str] = {}  # winners that were none when measured once more, and why
         self._folder = tempfile.TemporaryDirectory(prefix="treegym-programs-")  # of back ends, each built once
@@ -77,10 +84,21 @@ class Trials:
         measured = iter(self._measure_all([one for one in candidates if one not in known]))
         found = [self._judged(one, known[one]) if one in known else next(measured) for one in candidates]
         self.evaluated += found
+        made = {one.candidate.name: one.measurement for one in found if one.measurement and one.candidate not in known}
+        if self.keep is not None and made:
+            self.keep(made)
         return found
 
     def _measure_all(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
-        sample = self.source(self.config.seed)
+        left = max(1.0, self.deadline - time.monotonic())
+        limits = replace(self.limits, seconds=min(left, self.limits.seconds))
+        measure_all = self.elsewhere or self.outcomes
+        outcomes = measure_all(candidates, self.config.seed, limits) if candidates else []
+        return [self._found(candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
+
+    def outcomes(self, candidates: Sequence[Candidate], seed: int, limits: worker.Limits) -> list[worker.WorkResult]:
+        """Applies and measures candidates here, each in a child process, with inputs of a seed."""
+        sample = self.source(seed)
 
         def work(candidate: Candidate) -> dict[str, Any]:
             start = time.perf_counter()
@@ -88,13 +106,10 @@ class Trials:
             with torch.inference_mode():
                 call(optimised, map_tensors(sample, torch.clone))
             spent = time.perf_counter() - start
-            return self._measured(optimised, self.config.seed) | {"build_seconds": spent}
+            return self._measured(optimised, seed) | {"build_seconds": spent}
 
         works = [functools.partial(work, candidate) for candidate in candidates]
-        left = max(1.0, self.deadline - time.monotonic())
-        limits = replace(self.limits, seconds=min(left, self.limits.seconds))
-        outcomes = worker.run_all(works, limits, at_once=self.processes, fork=worker.can_fork(self.original))
-        return [self._found(candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
+        return worker.run_all(works, limits, at_once=self.processes, fork=worker.can_fork(self.original))
 
     def allowed(self, found: Evaluated) -> bool:
         """Returns whether a candidate is surely better than the original, within the limits on accuracy and speed."""
@@ -127,7 +142,9 @@ class Trials:
                 self.unconfirmed[name] = f"could not be applied: {type(error).__name__}: {error}"
                 continue
             seed = self.config.seed + SECOND_SEED
-            if delivery is None:
+            if self.elsewhere is not None:
+                outcome = self.elsewhere([found.candidate], seed, self.limits)[0]
+            elif delivery is None:
                 work = functools.partial(self._measured, optimised, seed)
                 outcome = worker.run(work, self.limits, fork=worker.can_fork(self.original))
             else:

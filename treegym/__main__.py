@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("treegym.commands.bench", "compare agents: leaderboard, plots, HTML report"),
     "train": ("treegym.commands.train", "train one agent on one environment"),
+    "league": ("treegym.commands.league", "train a population that learns from each other's failures"),
     "tune": ("treegym.commands.tune", "search for an agent's settings with Ray Tune"),
     "eval": ("treegym.commands.eval", "evaluate a checkpoint on a split, or on your own prompts"),
     "compare": (

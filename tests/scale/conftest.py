@@ -42,8 +42,8 @@ class Nodes:
     def address(self) -> str:
         return str(self.cluster.address)
 
-    def add(self, name: str) -> None:
-        self.nodes[name] = self.cluster.add_node(num_cpus=1, object_store_memory=STORE, node_name=name)
+    def add(self, name: str, **options: Any) -> None:
+        self.nodes[name] = self.cluster.add_node(num_cpus=1, object_store_memory=STORE, node_name=name, **options)
 
     def kill(self, name: str) -> None:
         """Kills a node with all its processes, as a machine that loses its power."""

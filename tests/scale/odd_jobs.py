@@ -24,6 +24,6 @@ def make(setup: str) -> Callable[[str], str]:
         if job.startswith("waits"):
             mark.touch()
             time.sleep(1.0)
-        return job.upper()
+        return job.upper() * (2**20 if job.startswith("large") else 1)
 
     return do

@@ -11,6 +11,7 @@ from typing import Any
 
 from treegym.commands.prompting import unescaped
 from treegym.display import say
+from treegym.scale.cluster import add_ray_options
 
 __all__ = ["configure", "run"]
 
@@ -27,6 +28,7 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "epochs": (int, "passes over what search found, for expert"),
     "learning-rate": (float, "of all but expert"),
     "prompts": (str, "picked each round to write after or grow trees over, such as bundled:train=2000 or a JSONL file"),
+    "actors": (int, "shares that episodes are collected in; the run's bytes depend on it (default: 1)"),
     "curriculum": (str, "middle or sample: practise on prompts that the primary answers right now and then"),
     "prompts-each": (int, "so many of them in a round, drawn anew (default: all)"),
     "evaluate": (str, "held-out prompts, answered without a tree"),
@@ -62,12 +64,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grow", action=argparse.BooleanOptionalAction, help="grow a tree over fresh prompts in every round"
     )
+    parser.add_argument("--workers", type=int, help="on a cluster: workers at most (default: as many as fit)")
+    add_ray_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from treegym.integrations.trackers import open_tracker
     from treegym.iterate.loop import iterate
     from treegym.iterate.settings import load_settings
+    from treegym.scale.rollouts import staff_for
 
     changes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in [*_FLAGS, *_OTHERS]}
     settings = load_settings(args.config, changes)
@@ -83,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             _print_row(row)
 
-    with closing(tracker):
-        rows = iterate(settings, args.out, report=report)
+    with closing(tracker), staff_for(args) as staff:
+        rows = iterate(settings, args.out, report=report, staff=staff)
     if args.json:
         say(json.dumps({"out": args.out, "rounds": rows}))
     return 0

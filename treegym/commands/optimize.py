@@ -17,13 +17,15 @@ from treegym.display import say
 from treegym.errors import ConfigError, StorageError, TreeGymError
 from treegym.files import atomic_write, told_by
 from treegym.locks import LOCK, held
+from treegym.scale.cluster import add_ray_options
 
 if TYPE_CHECKING:
     from treegym.optimize.config import CoreConfig
     from treegym.optimize.core import HybridOptimizationCore
-    from treegym.optimize.trials import Evaluated
+    from treegym.optimize.hardware import Kind
+    from treegym.optimize.trials import Elsewhere, Evaluated
 
-__all__ = ["configure", "run"]
+__all__ = ["configure", "optimise", "run", "show"]
 
 _STAGING = ".optimize."
 
@@ -77,6 +79,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--export", metavar="KIND", help="write the winner as onnx, openvino or pt2, too; only what can be is tried"
     )
+    parser.add_argument("--workers", type=int, help="on a cluster: workers at most (default: as many as fit)")
+    add_ray_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,14 +90,18 @@ def run(args: argparse.Namespace) -> int:
     if len(args.module) + (args.registry is not None) != 1:
         raise ConfigError("name one module (my_module:build), or several with --registry my_package:registry")
     config = _config(args)  # wrong settings are told before anything heavy is loaded
+    if args.ray is not None:
+        from treegym.commands.optimize_cluster import run_on_cluster
+
+        return run_on_cluster(args, config)
     if args.registry is not None:
         return _run_registry(args, config)
     with contextlib.redirect_stdout(sys.stderr):  # what a user's build function prints is not the result
-        result, written = _optimise(args, config, args.module[0], args.out)
+        result, written = optimise(args, config, args.module[0], args.out)
     if args.json:
         say(json.dumps({**result, "files": [str(path) for path in written]}))
         return 0
-    _show(result, written)
+    show(result, written)
     return 0
 
 
@@ -115,7 +123,7 @@ def _run_registry(args: argparse.Namespace, config: Any) -> int:
         out = None if args.out is None else args.out / name
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                results[name], _ = _optimise(args, config, target, out)
+                results[name], _ = optimise(args, config, target, out)
         except TreeGymError as error:
             results[name] = {"selected_strategy": "original", "error": str(error)}
         if not args.json:
@@ -172,9 +180,16 @@ def _deliverable(export: str, asked: Sequence[str] | None) -> tuple[str, ...]:
     return kept
 
 
-def _optimise(
-    args: argparse.Namespace, config: CoreConfig, target: str, out: Path | None
+def optimise(
+    args: argparse.Namespace,
+    config: CoreConfig,
+    target: str,
+    out: Path | None,
+    *,
+    elsewhere: Elsewhere | None = None,
+    machine: Kind | None = None,
 ) -> tuple[dict[str, Any], list[Path]]:
+    """Optimises a module and writes the winner; its candidates are measured here, or on machines of a kind."""
     from treegym.optimization import create_hybrid_optimization_core
     from treegym.optimize import worker
     from treegym.optimize.delivery import Delivery
@@ -188,6 +203,7 @@ def _optimise(
     module, source = load_module(target, args.input)
     task = load_function(args.task) if args.task else None
     core = create_hybrid_optimization_core(config, task=task)
+    core.elsewhere, core.machine = elsewhere, machine
     core.progress = None if args.json else _Progress(core)
     with _place(out) as folder:
         delivery = Delivery(folder, target, args.input, args.task)
@@ -197,6 +213,8 @@ def _optimise(
                 return result, []
             if not result["strategies"]:  # the original is kept: its weights are written, and rebuild as others do
                 save_weights(folder, optimised, optimised, source(0))
+            elif elsewhere is not None:  # nobody here judged the winner by its files, so nobody wrote them
+                _save_winner(folder, module, optimised, source(0))
             save_recipe(folder, target=target, inputs=args.input, result=result)
             atomic_write(folder / "pareto.svg", as_svg(result))
             if args.export is not None:
@@ -210,6 +228,17 @@ def _optimise(
             where = folder if out is None else out  # the user knows no other name
             kept = "" if out is None else "; what was there before is kept"
             raise StorageError(f"{where} could not be written: {error.strerror}{kept}", error.errno) from error
+
+
+def _save_winner(folder: Path, original: Any, optimised: Any, sample: Any) -> None:
+    """Writes the tensors of the winner or, where they cannot be stored, those it is made of."""
+    from treegym.optimize.recipe import save_weights
+    from treegym.optimize.stored import Unstorable
+
+    try:
+        save_weights(folder, original, optimised, sample)
+    except Unstorable:
+        save_weights(folder, original, optimised, sample, holds="original")
 
 
 @contextlib.contextmanager
@@ -250,7 +279,8 @@ class _Progress:
         say(f"  fastest within the limits so far: {self.best[1]}, {self.best[0]:.2f}x", file=sys.stderr, flush=True)
 
 
-def _show(result: dict[str, Any], written: list[Path]) -> None:
+def show(result: dict[str, Any], written: list[Path]) -> None:
+    """Prints what was found."""
     from treegym.optimize.report import as_text, pareto_text, summary
 
     say(as_text(result))

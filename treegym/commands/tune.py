@@ -20,20 +20,26 @@ from treegym.scale.cluster import add_ray_options, check_room, connected, room_o
 
 __all__ = ["configure", "run", "trial"]
 
-SCHEDULERS = ("asha", "none")
+SCHEDULERS = ("asha", "pbt", "none")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `treegym tune`."""
     add = parser.add_argument
-    add("agent", help="an agent with a space of settings, such as ppo, dapo or alphazero")
+    add("agent", nargs="?", help="an agent with a space of settings, such as ppo, dapo or alphazero")
     add("--env", default="TokenTree-v0", help="environment id (default: %(default)s)")
     add("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="its keyword arguments")
     add("--steps", type=int, default=20_000, help="environment steps of a trial (default: %(default)s)")
     add("--trials", type=int, default=16, help="settings to try (default: %(default)s)")
     add("--rungs", type=int, default=4, help="validations of a trial (default: %(default)s)")
     add("--scheduler", choices=SCHEDULERS, default="asha",
-        help="asha ends trials that are behind; none lets all run to their end (default: %(default)s)")  # fmt: skip
+        help="asha ends trials that are behind, pbt lets them go on from the best with changed settings, none lets all "
+             "run to their end (default: %(default)s)")  # fmt: skip
+    add(
+        "--replay",
+        metavar="FILE",
+        help="train once more as the schedule of a pbt search says; --out is the agent's file",
+    )
     add(
         "--set", action="append", default=[], metavar="SWITCH=VALUE", dest="switches", help="a switch that is not tuned"
     )
@@ -47,13 +53,23 @@ def run(args: argparse.Namespace) -> int:
     """Searches, and writes what was best as a settings file that `treegym train --config` and suites take."""
     from treegym.integrations.optuna import SPACES
 
+    if (args.agent is None) == (args.replay is None):
+        raise ConfigError("name an agent to tune, or a schedule with --replay FILE")
+    if args.replay is not None:
+        from treegym.commands.tune_population import replay
+
+        out = args.out if args.out.suffix == ".zip" else args.out.with_suffix(".zip")
+        again = replay(args.replay, out)
+        say(json.dumps(again) if args.json else f"{out}: {again['score']:.3f} on validation prompts, the same weights")
+        return 0
     if args.agent not in SPACES:
         raise ConfigError(f"there is no space of settings for {args.agent!r}.{suggest(args.agent, SPACES)}")
     for name in ("steps", "trials", "rungs"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name} is {getattr(args, name)}; it must be at least 1")
-    require("ray.tune", extra="tune", purpose="tuning")
-    require("optuna", extra="tune", purpose="tuning")
+    if args.scheduler != "pbt":
+        require("ray.tune", extra="tune", purpose="tuning")
+        require("optuna", extra="tune", purpose="tuning")
     work = Path(args.work or f"{args.out}.tuning").absolute()
     if not args.out.absolute().parent.is_dir():
         raise ConfigError(f"{args.out.parent} is not a folder; make it first")
@@ -61,21 +77,33 @@ def run(args: argparse.Namespace) -> int:
         "agent": args.agent, "env": args.env, "env_args": parse_switches(args.env_arg, "--env-arg"),
         "switches": parse_switches(args.switches, "--set"), "steps": args.steps, "rungs": args.rungs, "seed": args.seed,
     }  # fmt: skip
+    if args.scheduler == "pbt":
+        from treegym.commands.tune_population import search
+
+        best, spent, schedule = search(args, told, work)
+        return _finish(args, told, work, best, spent=spent, schedule=str(schedule))
     room = room_of(args)
     with connected(args.ray or "local") as ray, told_by(work):
         check_room(ray, room)
         found = _search(args, told, work, room.resources())
-    best = _best(found)
-    settings = {**told["switches"], **best["config"]}
     spent = int(sum(result["steps"] for result in found))
     failed = sum(result["score"] is None for result in found)
-    atomic_write(args.out, _as_toml(told, settings, score=best["score"], trials=len(found), spent=spent))
+    return _finish(args, told, work, _best(found), spent=spent, failed=failed)
+
+
+def _finish(
+    args: argparse.Namespace, told: Mapping[str, Any], work: Path, best: Mapping[str, Any], *, spent: int,
+    failed: int = 0, **more: str,
+) -> int:  # fmt: skip
+    """Writes the settings, removes what was kept for going on, and tells what came of it."""
+    settings = {**told["switches"], **best["config"]}
+    atomic_write(args.out, _as_toml(told, settings, score=best["score"], trials=args.trials, spent=spent))
     shutil.rmtree(work)
-    told_back = {"out": str(args.out), "score": best["score"], "settings": settings, "trials": len(found),
-                 "failed": failed, "env_steps": spent}  # fmt: skip
+    told_back = {"out": str(args.out), "score": best["score"], "settings": settings, "trials": args.trials,
+                 "failed": failed, "env_steps": spent, **more}  # fmt: skip
     lost = f" ({failed} failed)" if failed else ""
     say(json.dumps(told_back) if args.json else
-        f"{args.out}: {best['score']:.3f} on validation prompts, the best of {len(found)} trials{lost} with "
+        f"{args.out}: {best['score']:.3f} on validation prompts, the best of {args.trials} trials{lost} with "
         f"{spent:,} environment steps in all")  # fmt: skip
     return 0
 

@@ -42,8 +42,16 @@ class Played:
         ]
 
 
-def play_by_search(world: Any, roots: np.ndarray, *, simulations: int, seed: int) -> Played:
-    """Returns one episode for each root, every move chosen by search with the tree's prior."""
+def play_by_search(world: Any, roots: np.ndarray, *, simulations: int, seed: int, first: int = 0) -> Played:
+    """Returns one episode for each root, every move chosen by search with the tree's prior.
+
+    Args:
+        world: a `TreeWorld` over a closed tree.
+        roots: where episodes begin.
+        simulations: of each search.
+        seed: of the searches.
+        first: how many episodes come before these, where they are a share of more: each is the same as in the whole.
+    """
     cells = world.tables.cells
     zeros = np.zeros(world.tree.size, np.float32)
     prior = np.ascontiguousarray(world.tree.prior, np.float32)
@@ -55,7 +63,7 @@ def play_by_search(world: Any, roots: np.ndarray, *, simulations: int, seed: int
             found = search_closed(
                 first_child=cells["first"], child_count=cells["count"], terminal=np.asarray(world.tables.ends),
                 reward=cells["pays"].astype(np.float32), prior_logits=prior, value=zeros, roots=here[choice],
-                root_ids=lanes[choice], num_simulations=simulations, method="gumbel", seed=seed + move,
+                root_ids=first + lanes[choice], num_simulations=simulations, method="gumbel", seed=seed + move,
             )  # fmt: skip
             actions[choice] = found.action
         return actions

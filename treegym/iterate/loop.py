@@ -22,13 +22,14 @@ from treegym.errors import ConfigError, DataError
 from treegym.files import atomic_write, told_by
 from treegym.iterate.checks import check_learner, check_room, check_sources
 from treegym.iterate.evaluate import evaluate_model, load_answered, prompts_of_round
-from treegym.iterate.experts import Played, play_by_search
+from treegym.iterate.experts import Played
 from treegym.iterate.ground import tree_of_round
 from treegym.iterate.imitate import Example, correct_paths, imitate, written_answers
 from treegym.iterate.prefer import prefer
 from treegym.iterate.primary import Source, keep, learnable, open_primary, source_of
 from treegym.iterate.reinforce import reinforce
 from treegym.iterate.settings import PREFERENCES, IterateSettings
+from treegym.iterate.shares import Staff, collected_in_shares, local_staff, searched_in_shares
 from treegym.iterate.watching import Clock, memory_as_sentence, write_scalars
 from treegym.locks import LOCK, held
 from treegym.models.tokens.prompt_format import PromptFormat
@@ -43,8 +44,17 @@ STARTS = ("model", "evaluate", "max_tokens", "seed", "format", "system", "templa
 Report = Callable[[dict[str, Any]], None]
 
 
-def iterate(settings: IterateSettings, out: str | Path, *, report: Report | None = None) -> list[dict[str, Any]]:
-    """Runs, or goes on with, the rounds in a folder; returns a row of figures for each, round 0 being the start."""
+def iterate(
+    settings: IterateSettings, out: str | Path, *, report: Report | None = None, staff: Staff = local_staff
+) -> list[dict[str, Any]]:
+    """Runs, or goes on with, the rounds in a folder; returns a row of figures for each, round 0 being the start.
+
+    Args:
+        settings: of the run.
+        out: the folder.
+        report: is told each row.
+        staff: who collects the shares of `settings.actors`, this process or a cluster; the bytes are the same.
+    """
     folder = Path(out)
     _check_alone()
     rows = _resumed(settings, folder)
@@ -54,11 +64,11 @@ def iterate(settings: IterateSettings, out: str | Path, *, report: Report | None
     with told_by(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with held(folder / LOCK, what=f"the folder {folder}"):
-        return _rounds(settings, folder, rows, report)
+        return _rounds(settings, folder, rows, report, staff)
 
 
 def _rounds(
-    settings: IterateSettings, folder: Path, rows: list[dict[str, Any]], report: Report | None
+    settings: IterateSettings, folder: Path, rows: list[dict[str, Any]], report: Report | None, staff: Staff
 ) -> list[dict[str, Any]]:
     """Does the rounds that are missing, alone in the folder."""
     if not rows:
@@ -77,7 +87,7 @@ def _rounds(
     for number in range(len(rows), settings.rounds + 1):
         kept = f"rounds 0 to {number - 1} are kept: make room and give the same command again"
         with memory_as_sentence(number), told_by(_folder(folder, number), kept=kept):
-            row = _round(settings, folder, number, rows)
+            row = _round(settings, folder, number, rows, staff)
             rows.append(row)
             write_scalars(folder, row)
         if report:
@@ -160,14 +170,16 @@ def _evaluate(settings: IterateSettings, model: Any, *, whole: bool) -> dict[str
     return evaluate_model(model, prompts, max_tokens=settings.max_tokens, form=settings.form)
 
 
-def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _round(
+    settings: IterateSettings, folder: Path, number: int, rows: list[dict[str, Any]], staff: Staff
+) -> dict[str, Any]:
     """Does one round in a staging folder, and renames it when it is whole."""
     last = _folder(folder, number - 1) if number > 1 else None
     source = source_of(settings, last)
     staging = Path(tempfile.mkdtemp(prefix=".round.", dir=folder))
     seed = settings.seed * 1000 + number
     try:
-        row = _trained(settings, source, staging, last, seed, number, rows)
+        row = _trained(settings, source, staging, last, seed, number, rows, staff)
         atomic_write(staging / "row.json", json.dumps(row))
         target = _folder(folder, number)
         if target.exists():
@@ -180,7 +192,7 @@ def _round(settings: IterateSettings, folder: Path, number: int, rows: list[dict
 
 def _trained(
     settings: IterateSettings, source: Source, staging: Path, last: Path | None, seed: int, number: int,
-    rows: list[dict[str, Any]],
+    rows: list[dict[str, Any]], staff: Staff,
 ) -> dict[str, Any]:  # fmt: skip
     """Trains the primary, writes it and the tree into the staging folder, and returns the round's row."""
     from treegym.envs.token_tree.world import TreeWorld
@@ -196,14 +208,16 @@ def _trained(
     clock.note("grow")
     if settings.algorithm == "expert":
         assert world is not None
-        played = play_by_search(world, world.pool, simulations=settings.simulations, seed=seed)
+        played = searched_in_shares(settings, world, seed, staff)
         examples, network = played.examples(world.tree), learnable(settings, network)
     elif settings.algorithm in PREFERENCES:
         played, network, note = prefer(settings, model, learnable(settings, network), world, seed)
         examples = []
     else:
         log = staging.parent / "tensorboard"
-        played, network, note = reinforce(settings, source, staging / "tree.tree", seed, log=log)
+        place = staging / "tree.tree"
+        collect = collected_in_shares(settings, source, place, seed, staff) if settings.actors > 1 else None
+        played, network, note = reinforce(settings, source, place, seed, log=log, collect=collect)
         examples = []
     reward = _known(np.mean(played.returns)) if played.returns else None
     before = [row["reward"] for row in rows if row["reward"] is not None]

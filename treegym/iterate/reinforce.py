@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,19 @@ from treegym.iterate.imitate import check_weights
 from treegym.iterate.primary import Source, open_primary
 from treegym.iterate.settings import DEFAULTS, IterateSettings
 
-__all__ = ["reinforce"]
+__all__ = ["learner", "reinforce"]
 
 LANES = 256
 
 
 def reinforce(
-    settings: IterateSettings, source: Source, tree: Path, seed: int, *, log: Path
+    settings: IterateSettings,
+    source: Source,
+    tree: Path,
+    seed: int,
+    *,
+    log: Path,
+    collect: Callable[[Any], AbstractContextManager[Callable[[Any], Any]]] | None = None,
 ) -> tuple[Played, Any, str | None]:
     """Trains the primary by reinforcement; returns the episodes, the network and, if nothing was learned, why.
 
@@ -31,7 +39,21 @@ def reinforce(
         tree: the round's tree, if it walks one.
         seed: of the round.
         log: where TensorBoard finds the learner's figures, if it is installed.
+        collect: makes what collects the rollouts of the agent, if not the agent itself.
     """
+    agent, env = learner(settings, source, tree, seed, log=log)
+    network = agent.policy.lm
+    before = _checksums(network)
+    recorder = _recorder(env, settings.steps)
+    with nullcontext() if collect is None else collect(agent) as agent.collect_elsewhere:
+        agent.learn(settings.steps, callback=recorder, tb_log_name=f"round-{seed % 1000:03d}")
+    check_weights(network, f"{settings.steps} tokens of {settings.algorithm}")
+    note = None if _checksums(network) != before else _why_nothing(settings, agent, recorder.played)
+    return recorder.played, network, note
+
+
+def learner(settings: IterateSettings, source: Source, tree: Path, seed: int, *, log: Path | None) -> tuple[Any, Any]:
+    """Returns the agent of a round, and the environment that it plays in."""
     import treegym.agents as agents
 
     rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
@@ -43,16 +65,10 @@ def reinforce(
     agent = getattr(agents, settings.algorithm.upper())(
         "LMPolicy", env, seed=seed, device="cpu",
         policy_kwargs={**policy, **settings.policy, "model": source.model, "adapters": source.adapters},
-        tensorboard_log=str(log) if importlib.util.find_spec("tensorboard") else None,
+        tensorboard_log=str(log) if log is not None and importlib.util.find_spec("tensorboard") else None,
         **switches,
     )  # fmt: skip
-    network = agent.policy.lm
-    before = _checksums(network)
-    recorder = _recorder(env, settings.steps)
-    agent.learn(settings.steps, callback=recorder, tb_log_name=f"round-{seed % 1000:03d}")
-    check_weights(network, f"{settings.steps} tokens of {settings.algorithm}")
-    note = None if _checksums(network) != before else _why_nothing(settings, agent, recorder.played)
-    return recorder.played, network, note
+    return agent, env
 
 
 def _checksums(network: Any) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from treegym.checks import whole
 from treegym.errors import ConfigError, suggest
 from treegym.iterate.kinds import check_kinds
 from treegym.models.tokens.prompt_format import PromptFormat, format_named
@@ -66,6 +67,7 @@ class IterateSettings:
     curriculum: str | None = None  # "middle" or "sample": practise where the primary is right now and then
     evaluate: str = "bundled:test=400"  # held-out prompts, answered without a tree
     evaluate_between: int | None = None  # so many of them, evenly spread, after rounds before the last; None: all
+    actors: int = 1  # shares that episodes are collected in, each with draws of its own, here or on a cluster
     max_tokens: int = 24
     format: str = "auto"  # how prompts are put: raw, few-shot:FILE, chat, chat:FILE, auto
     system: str | None = None  # the instruction in chat form; "": none; None: the usual one
@@ -96,6 +98,12 @@ class IterateSettings:
             raise ConfigError("grow makes trees, and ground 'text' walks none; use ground='tree'")
         if self.growth not in GROWTHS:
             raise ConfigError(f"growth is {self.growth!r}.{suggest(str(self.growth), GROWTHS)}")
+        whole("actors", self.actors, low=1)
+        if self.actors > 1 and self.algorithm in PREFERENCES:
+            raise ConfigError(
+                f"actors is {self.actors}, and {self.algorithm} answers prompts with the weights it has just learned; "
+                "take ppo, dapo, vapo or expert, or leave actors out"
+            )
         if self.curriculum is not None and self.curriculum not in CURRICULA:
             raise ConfigError(f"curriculum is {self.curriculum!r}.{suggest(str(self.curriculum), CURRICULA)}")
         if self.curriculum == "sample" and self.algorithm == "expert":

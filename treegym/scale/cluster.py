@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,17 @@ from typing import Any
 from treegym.checks import number, whole
 from treegym.errors import BackendError, ConfigError, require
 
-__all__ = ["Room", "add_ray_options", "capacity", "check_room", "connected", "head_answers", "node_names", "room_of"]
+__all__ = [
+    "Room",
+    "add_ray_options",
+    "capacity",
+    "check_room",
+    "connected",
+    "head_answers",
+    "held_by",
+    "node_names",
+    "room_of",
+]
 
 TIMEOUT = 5.0  # seconds the head of a cluster may take to answer
 RAY_PORT = 6379
@@ -118,6 +128,26 @@ def head_answers(address: str) -> bool:
     return True
 
 
+def put(ray: Any, value: Any) -> Any:
+    """Puts a value into the object store, from where every node may fetch it; returns Ray's reference."""
+    try:
+        return ray.put(value)
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
+        raise BackendError(
+            f"Ray's object store on this machine is full: {_first_line(error)}; start Ray with more "
+            "(`ray start --object-store-memory BYTES`), or give fewer prompts per shard"
+        ) from error
+
+
+def available_memory() -> int:
+    """Returns how many bytes of memory processes may still take on this machine; 2^62 where nobody says."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 2**62
+
+
 def node_names(ray: Any) -> dict[str, str]:
     """Returns what each node is called, by Ray's id: the name it was given, else the machine's and its address."""
     names = {}
@@ -127,14 +157,17 @@ def node_names(ray: Any) -> dict[str, str]:
     return names
 
 
-def capacity(ray: Any, room: Room) -> int:
-    """Returns how many workers of this size the nodes that are there can hold."""
-    wanted = room.resources()
-    held = 0
-    for node in ray.nodes():
-        if node["Alive"] and wanted:
-            held += int(min(node["Resources"].get(name, 0.0) // amount for name, amount in wanted.items()))
-    return held
+def held_by(node: Any, room: Room) -> int:
+    """Returns how many workers of this size a node can hold, as Ray describes it."""
+    return min(
+        (int(node["Resources"].get(name, 0.0) // amount) for name, amount in room.resources().items()), default=0
+    )
+
+
+def capacity(ray: Any, room: Room, on: Callable[[str], bool] | None = None) -> int:
+    """Returns how many workers of this size the nodes that are there can hold, of all or of those that may be used."""
+    counts = {node["NodeID"]: held_by(node, room) for node in ray.nodes() if node["Alive"]}
+    return sum(count for node, count in counts.items() if count and (on is None or on(node)))
 
 
 def check_room(ray: Any, room: Room) -> None:

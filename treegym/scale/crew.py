@@ -1,23 +1,24 @@
 """The workers of a cluster: each does one job at a time, and what a lost or stuck one had in hand goes to another.
 
 A worker is a Ray actor. Ray decides where it lives and tells when it is lost; jobs are handed out one by one, so that
-what is under way is bounded by the workers, and which node has which job is always known. Jobs must give the same
-answer wherever and however often they are done: then losing a node costs time and nothing else.
+what is under way is bounded by the workers and by memory, and which node has which job is always known. Jobs must give
+the same answer wherever and however often they are done: then losing a node costs time and nothing else.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from treegym.errors import BackendError, TreeGymError
 from treegym.registry import resolve
-from treegym.scale.cluster import Room, capacity, check_room, head_answers, node_names
+from treegym.scale.cluster import Room, available_memory, capacity, check_room, head_answers, held_by, node_names, put
 
-__all__ = ["Answer", "work"]
+__all__ = ["Answer", "Crew", "hired", "work"]
 
 ATTEMPTS = 4  # workers that a job may take down or leave without an answer before it is given up
 TICK = 0.5  # seconds between looks at the clock
@@ -54,9 +55,29 @@ def work(
         workers: how many at most; by default as many as fit. Nodes that join later are used.
         patience: seconds after which a worker is taken to be stuck; doubled each time for a job that was given away.
     """
-    crew = _Crew(ray, maker, setup, room or Room(), patience)
+    with hired(ray, maker, setup, room=room, workers=workers, patience=patience) as crew:
+        yield from crew.answers(jobs)
+
+
+@contextmanager
+def hired(
+    ray: Any,
+    maker: str,
+    setup: Any,
+    *,
+    room: Room | None = None,
+    workers: int | None = None,
+    patience: float = 3600.0,
+    on: Callable[[str], bool] | None = None,
+) -> Iterator[Crew]:
+    """Yields a crew that is given jobs again and again; its workers stay. As `work`, and with one thing more.
+
+    Args:
+        on: whether a node, told by Ray's id, may be used; None: all may.
+    """
+    crew = Crew(ray, maker, setup, room or Room(), patience, workers, on)
     try:
-        yield from crew.answers(jobs, len(jobs) if workers is None else workers)
+        yield crew
     finally:
         crew.dismiss()
 
@@ -95,17 +116,23 @@ class _Worker:
     actor: Any
     reply: Any  # what Ray will answer to the last call
     since: float
-    node: str = ""  # "" until it is ready
+    place: str = ""  # the node it was sent to; "": where Ray found room
+    node: str = ""  # what its node is called; "" until it is ready
     job: int | None = None
 
 
-class _Crew:
+class Crew:
     """Workers and the jobs they have in hand."""
 
-    def __init__(self, ray: Any, maker: str, setup: Any, room: Room, patience: float) -> None:
+    def __init__(
+        self, ray: Any, maker: str, setup: Any, room: Room, patience: float, most: int | None,
+        on: Callable[[str], bool] | None,
+    ) -> None:  # fmt: skip
         check_room(ray, room)
+        self._most, self._on = most, on
         self._ray, self._maker, self._room, self._patience = ray, maker, room, patience
-        self._setup = ray.put(setup)
+        self._setup = put(ray, setup)
+        self._largest = 0  # bytes of the largest answer so far
         self._workers: list[_Worker] = []
         self._tries: dict[int, int] = {}
         self._lost_unready = 0
@@ -113,13 +140,14 @@ class _Crew:
         self._names: dict[str, str] = {}
         self._head = ray.get_runtime_context().gcs_address
 
-    def answers(self, jobs: Sequence[Any], most: int) -> Iterator[Answer]:
+    def answers(self, jobs: Sequence[Any]) -> Iterator[Answer]:
+        """Yields the answer to every job as it comes."""
         waiting = deque(range(len(jobs)))
-        left = len(jobs)
+        left, self._tries = len(jobs), {}
         while left:
-            self._hire(min(most, left))
+            self._hire(left if self._most is None else min(self._most, left))
             for worker in self._workers:
-                if worker.node and worker.job is None and waiting:
+                if worker.node and worker.job is None and waiting and self._fits():
                     self._hand(worker, waiting.popleft(), jobs)
             for answer in self._replies(waiting):
                 left -= 1
@@ -138,13 +166,36 @@ class _Crew:
         self._surveyed = now
         check_room(self._ray, self._room)
         self._names |= node_names(self._ray)
-        wanted = min(most, capacity(self._ray, self._room))
+        wanted = min(most, capacity(self._ray, self._room, self._on))
+        if not wanted and not self._workers:
+            raise BackendError("no node of this kind is left in the cluster; what was finished is kept")
         options: dict[str, Any] = {"num_cpus": self._room.cpus, "num_gpus": self._room.gpus, "max_restarts": 0}
         if self._room.memory:
             options["memory"] = int(self._room.memory * 2**30)
+        places = self._places()
         while len(self._workers) < wanted:
-            actor = self._ray.remote(_Actor).options(**options).remote()
-            self._workers.append(_Worker(actor, actor.prepare.remote(self._maker, self._setup), now))
+            place = next(places, "")
+            where = {} if self._on is None else {"scheduling_strategy": self._at(place)}
+            actor = self._ray.remote(_Actor).options(**options, **where).remote()
+            self._workers.append(_Worker(actor, actor.prepare.remote(self._maker, self._setup), now, place=place))
+
+    def _places(self) -> Iterator[str]:
+        """Yields the nodes that may be used, each as often as it has room for one worker more."""
+        on = self._on
+        for node in self._ray.nodes() if on is not None else []:
+            if on is not None and node["Alive"] and (fits := held_by(node, self._room)) and on(node["NodeID"]):
+                there = sum(worker.place == node["NodeID"] for worker in self._workers)
+                yield from [node["NodeID"]] * max(0, fits - there)
+
+    def _at(self, node: str) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node, soft=False)
+
+    def _fits(self) -> bool:
+        """Whether the answers under way and one more fit into half of the memory that is left here, as large as any."""
+        count = sum(worker.job is not None for worker in self._workers)
+        return not count or (count + 1) * self._largest <= available_memory() // 2
 
     def _hand(self, worker: _Worker, job: int, jobs: Sequence[Any]) -> None:
         worker.job, worker.since = job, time.monotonic()
@@ -166,6 +217,8 @@ class _Crew:
         return found
 
     def _received(self, worker: _Worker, waiting: deque[int]) -> Answer | None:
+        size = self._ray.experimental.get_object_locations([worker.reply]).get(worker.reply, {}).get("object_size")
+        self._largest = max(self._largest, size or 0)
         try:
             reply = self._ray.get(worker.reply)
         except self._ray.exceptions.RayError as error:
@@ -188,7 +241,7 @@ class _Crew:
         self._surveyed = -SURVEY
         if worker.job is None:
             self._lost_unready += 1
-            if self._lost_unready >= ATTEMPTS * max(1, capacity(self._ray, self._room)):
+            if self._lost_unready >= ATTEMPTS * max(1, capacity(self._ray, self._room, self._on)):
                 raise BackendError(f"workers are lost before they can begin, {self._lost_unready} by now: {reason}")
             return None
         tries = self._tries[worker.job] = self._tries.get(worker.job, 0) + 1
