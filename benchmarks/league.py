@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--agent", default="dapo")
     parser.add_argument("--steps", type=int, default=15_000, help="of one agent in one generation")
     parser.add_argument("--generations", type=int, default=4)
+    parser.add_argument("--mains", type=int, default=3)
+    parser.add_argument("--exploiters", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args()
     from treegym.tree.opening import load_tree
@@ -50,7 +52,9 @@ def main() -> None:
     rows: dict[str, list[float]] = {"league": [], "best of independent seeds": [], "one agent": []}
     promoted = 0
     for seed in range(args.seeds):
-        rules = Rules(steps=args.steps, generations=args.generations, seed=seed)
+        rules = Rules(
+            steps=args.steps, generations=args.generations, mains=args.mains, exploiters=args.exploiters, seed=seed
+        )
         setup = {"agent": args.agent, "env_args": {}, "switches": {}, "steps": args.steps,
                  "total": args.generations * args.steps}  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:

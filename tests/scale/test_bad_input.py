@@ -50,12 +50,14 @@ def test_answers_under_way_are_bounded_by_memory(nodes: Any, tmp_path: Path, mon
     assert set(counts[1:]) <= {1}
 
 
-def test_another_version_of_ray_and_a_full_store_are_told() -> None:
+def test_another_version_of_ray_and_a_full_store_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     import ray as module
     from ray.cluster_utils import Cluster
     from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-    config = {"automatic_object_spilling_enabled": False}
+    # Ray takes the disk when the store is full, so it is full when the disk is, too: here at a hundredth
+    config = {"local_fs_capacity_threshold": 0.01, "local_fs_monitor_interval_ms": 100}
     store = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False, "_system_config": config}
     cluster = Cluster(initialize_head=True, head_node_args=store)
     try:

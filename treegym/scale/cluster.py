@@ -78,10 +78,22 @@ def connected(address: str) -> Iterator[Any]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unless it is asked for
     ray = require("ray", extra="ray", purpose="working on a cluster")
-    quiet = {"include_dashboard": False} if address == "local" else {}
     where = _address(address)
+    with redirect_stdout(sys.stderr):  # Ray tells there of lost nodes; standard output is for what a command answers
+        try:
+            with _told(address):
+                quiet = {"include_dashboard": False} if address == "local" else {}
+                ray.init(where, log_to_driver=False, logging_level="CRITICAL", **quiet)
+            yield ray
+        finally:
+            ray.shutdown()  # also of what it began before it failed
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Makes one sentence of what goes wrong when Ray is joined or started."""
     try:
-        ray.init(where, log_to_driver=False, logging_level="CRITICAL", **quiet)
+        yield
     except (ConnectionError, OSError, TimeoutError) as error:
         raise BackendError(f"Ray at {address} could not be reached: {_first_line(error)}") from error
     except RuntimeError as error:
@@ -91,11 +103,6 @@ def connected(address: str) -> Iterator[Any]:
         raise BackendError(f"Ray at {address} could not be joined: {_first_line(error)}") from error
     except Exception as error:  # Ray has none of its own for a start that took too long
         raise BackendError(f"Ray at {address} did not start: {_first_line(error)}") from error
-    with redirect_stdout(sys.stderr):  # Ray tells there of lost nodes; standard output is for what a command answers
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
 
 
 def _address(address: str) -> str:
