@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from treegym.optimize.hardware import Kind
     from treegym.optimize.trials import Elsewhere, Evaluated
 
-__all__ = ["configure", "optimise", "run", "show"]
+__all__ = ["configure", "run"]
 
 _STAGING = ".optimize."
 
@@ -93,15 +93,15 @@ def run(args: argparse.Namespace) -> int:
     if args.ray is not None:
         from treegym.commands.optimize_cluster import run_on_cluster
 
-        return run_on_cluster(args, config)
+        return run_on_cluster(args, config, optimise=_optimise, show=_show)
     if args.registry is not None:
         return _run_registry(args, config)
     with contextlib.redirect_stdout(sys.stderr):  # what a user's build function prints is not the result
-        result, written = optimise(args, config, args.module[0], args.out)
+        result, written = _optimise(args, config, args.module[0], args.out)
     if args.json:
         say(json.dumps({**result, "files": [str(path) for path in written]}))
         return 0
-    show(result, written)
+    _show(result, written)
     return 0
 
 
@@ -123,7 +123,7 @@ def _run_registry(args: argparse.Namespace, config: Any) -> int:
         out = None if args.out is None else args.out / name
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                results[name], _ = optimise(args, config, target, out)
+                results[name], _ = _optimise(args, config, target, out)
         except TreeGymError as error:
             results[name] = {"selected_strategy": "original", "error": str(error)}
         if not args.json:
@@ -180,7 +180,7 @@ def _deliverable(export: str, asked: Sequence[str] | None) -> tuple[str, ...]:
     return kept
 
 
-def optimise(
+def _optimise(
     args: argparse.Namespace,
     config: CoreConfig,
     target: str,
@@ -279,7 +279,7 @@ class _Progress:
         say(f"  fastest within the limits so far: {self.best[1]}, {self.best[0]:.2f}x", file=sys.stderr, flush=True)
 
 
-def show(result: dict[str, Any], written: list[Path]) -> None:
+def _show(result: dict[str, Any], written: list[Path]) -> None:
     """Prints what was found."""
     from treegym.optimize.report import as_text, pareto_text, summary
 

@@ -6,11 +6,11 @@ import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from treegym.commands.optimize import optimise, show
 from treegym.display import say
 from treegym.errors import ConfigError
 from treegym.optimize.config import CoreConfig
@@ -23,8 +23,21 @@ from treegym.scale.measuring import Kinds, config_of, on_kind
 __all__ = ["run_on_cluster"]
 
 
-def run_on_cluster(args: argparse.Namespace, config: CoreConfig) -> int:
-    """Searches once for each kind of machine, and says what to take on each."""
+def run_on_cluster(
+    args: argparse.Namespace,
+    config: CoreConfig,
+    *,
+    optimise: Callable[..., tuple[dict[str, Any], list[Path]]],
+    show: Callable[[dict[str, Any], list[Path]], None],
+) -> int:
+    """Searches once for each kind of machine, and says what to take on each.
+
+    Args:
+        args: of the command.
+        config: of the search.
+        optimise: searches for one kind, as on one machine.
+        show: prints what was found.
+    """
     if args.registry is not None:
         raise ConfigError("--registry and --ray do not go together yet; give the modules one by one")
     target: str = args.module[0]
