@@ -64,6 +64,9 @@ def test_a_schedule_is_replayed_to_the_bit(
     (tmp_path / "tuned.schedule.json").write_text(json.dumps(schedule))
     assert main(replay) == 1
     assert "its weights are others than those of the search" in capsys.readouterr().err
+    (tmp_path / "tuned.schedule.json").write_text(json.dumps({**schedule, "rungs": 0}))
+    assert main(replay) == 1
+    assert "rungs is 0; it must be a whole number of at least 1" in capsys.readouterr().err
     (tmp_path / "tuned.schedule.json").write_text('{"format": "treegym.schedule"}')
     assert main(replay) == 1
     assert "is no schedule of `treegym tune --scheduler pbt`" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from treegym.checks import whole
 from treegym.display import say
 from treegym.errors import ConfigError, DataError, TreeGymError
 from treegym.files import atomic_write, told_by
@@ -127,6 +128,8 @@ def replay(file: str, out: Path) -> dict[str, Any]:
             f"{file} is no schedule of `treegym tune --scheduler pbt`: {(fault or '.format').lstrip('.')} is missing "
             "or not what it should be"
         )
+    for name in ("steps", "rungs"):
+        whole(f"{file}: {name}", schedule[name], low=1)
     train = trainer({name: schedule[name] for name in _TOLD})
     answer: dict[str, Any] = {"checkpoint": None}
     for settings in schedule["life"]["segments"]:
