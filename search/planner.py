@@ -15,14 +15,14 @@ from treegym.search.checks import (
     whole_numbers,
 )
 from treegym.search.kernels import batch, rounds, summary
-from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED, RULE_SOFT
+from treegym.search.kernels.codes import MODE_PLAIN, MODE_RAW, MODE_SORTED
 from treegym.search.kernels.walk import Root, Settings
 from treegym.search.output import call, new_out, new_roots, root_ids_of, root_noise
 from treegym.search.saved import check_room, check_roots, check_trees, depths
 from treegym.search.settings import Options, is_plain, kernel_settings, seed_bits
 from treegym.search.simulator import Evaluation, SearchResult
 from treegym.search.told import SLOT, UNTOLD, Chances, Leaves, Told, Way, checked, join, with_chances
-from treegym.search.tree import CHANCE, TERMINAL, Nodes, allocate
+from treegym.search.tree import CHANCE, EMPTY, TERMINAL, Nodes, allocate
 
 __all__ = ["Planner"]
 
@@ -93,7 +93,7 @@ class Planner:
         second = second_to_play(given.to_play, len(rows), self.options.players, "at the roots")
         judged = (given.prior_logits, given.value, given.legal)
         batch.plant(self.trees, np.asarray(rows, np.int64), *judged, second, self._mode, self._problems)
-        self._raise_problem(len(rows), "root", rows)
+        self.raise_problem(len(rows), "root", rows)
 
     @property
     def _mode(self) -> int:
@@ -122,8 +122,8 @@ class Planner:
         most = self.size * options.leaves
         self._way = Way(np.zeros((2, most, 0), np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
         self._make_room()
-        self._owners, self._plain = self._way.owners, is_plain(self.settings)
-        self._count, self._wrong = np.zeros(2, np.int64), np.zeros(3, np.int64)
+        self._owners, self.plain = self._way.owners, is_plain(self.settings)
+        self._count = np.zeros(1, np.int64)
         self._draws = self.roots.draws.copy()
         self._waiting = 0
         self._buffer: Told | None = None
@@ -131,9 +131,11 @@ class Planner:
 
     def _make_room(self) -> None:
         """Makes paths long enough for a leaf below the deepest node, twice over: few trees get as deep as they can."""
-        longest = self._deepest + _BELOW
-        if self._way.paths.shape[2] < longest:
-            self._way = self._way._replace(paths=np.zeros((2, len(self._way.lengths), 2 * longest), np.int32))
+        longest, paths = self._deepest + _BELOW, self._way.paths
+        if paths.shape[2] < longest:
+            wider = np.zeros((2, len(self._way.lengths), 2 * longest), np.int32)
+            wider[:, :, : paths.shape[2]] = paths
+            self._way = self._way._replace(paths=wider)
 
     @property
     def simulations(self) -> int:
@@ -147,7 +149,7 @@ class Planner:
         np.copyto(self._draws, self.roots.draws)
         self._make_room()
         most = self.options.leaves
-        gather = batch.gather(self.settings.rule, self._plain)
+        gather = batch.gather(self.settings.rule, self.plain)
         given = (self.trees, self.roots, self.settings, self.budget, most, self._scores, self._way, self._count)
         call(gather, "planner", *given)
         count = self._waiting = int(self._count[0])
@@ -223,43 +225,37 @@ class Planner:
             self.evaluations[owners] += charged
         else:
             self.evaluations += np.bincount(owners, weights=charged, minlength=self.size).astype(np.int64)
-        self._raise_problem(count, "a state below root", self._owners)
+        self.raise_problem(count, "a state below root", self._owners)
         return np.where(numbers < 0, -1, owners.astype(np.int64) * self.capacity + numbers)
 
-    def ask_named(self, parents: np.ndarray, actions: np.ndarray) -> int:
-        """Does what `ask` does, for `treegym.search.lean`; writes parents and actions into arrays, returns how many."""
-        if self.settings.rule == RULE_SOFT:  # the others draw nothing on their way
-            np.copyto(self._draws, self.roots.draws)
-        self._make_room()
-        kernel = rounds.ask(self.settings.rule, self._plain)
-        given = (self.trees, self.roots, self.settings, self.budget, self._scores, self._way, self._count)
-        call(kernel, "planner", *given, parents, actions)
-        self._waiting, longest = self._count.tolist()
-        self._deepest = max(self._deepest, longest)
-        return self._waiting
-
-    def tell_lean(self, told: Told) -> np.ndarray | None:
-        """Does what `tell` does with all leaves at once; None for a number that cannot be used, and nothing is told."""
-        count = self._waiting
-        numbers = np.empty(count, np.int64)
-        call(
-            rounds.tell, "planner", self.trees, self.settings, self._way, told, self._mode, self._problems, numbers,
-            self.evaluations, self._wrong,
+    def round(self) -> rounds.Round:
+        """Returns what a round reads and writes, for `treegym.search.lean`; `left_off` says how far it came."""
+        size = self.size
+        none, row = np.zeros(size, np.int32), np.zeros((4, size), np.int64)
+        return rounds.Round(
+            self.trees, self.roots, self.settings, self._way, self.budget, self._scores, np.zeros(2, np.int64),
+            self._problems, self.evaluations, self._draws, *row[:3], np.zeros(size, np.bool_), none,
+            np.full(size, EMPTY, np.int32), row[3], np.zeros(1, np.float32), self._mode,
         )  # fmt: skip
-        reward, value, problems = self._wrong.tolist()
-        if reward != rounds.SOUND or value != rounds.SOUND:
-            return None
-        self._waiting = 0
-        if problems:
-            self._raise_problem(count, "a state below root", self._owners)
-        return numbers
+
+    def left_off(self, round_: rounds.Round) -> None:
+        """Takes note of the leaves that wait in a round."""
+        self._waiting = int(round_.count[0])
+        self._deepest = max(self._deepest, int(round_.count[1]))
+
+    def room_below(self, longest: int) -> tuple[Way, int]:
+        """Returns paths with room below the longest way, and for how many rounds that will do: each adds a step."""
+        self._deepest = max(self._deepest, longest)
+        self._make_room()
+        return self._way, self._way.paths.shape[2] - self._deepest - _BELOW + 1
 
     @property
     def owners(self) -> np.ndarray:
         """The root of each leaf that waits, int32."""
         return self._owners
 
-    def _raise_problem(self, count: int, what: str, names: np.ndarray) -> None:
+    def raise_problem(self, count: int, what: str, names: np.ndarray) -> None:
+        """Raises what is wrong with the first of so many rows that has something."""
         wrong = np.flatnonzero(self._problems[:count])
         if len(wrong):
             row = int(wrong[0])

@@ -80,20 +80,24 @@ class Session:
         if simulations is not None:
             limit = min(limit, int(planner.roots.done.max()) + int(simulations))
         planner.budget[:] = limit
-        lean: LeanRounds | None = None
-        while (model_calls is None or self.calls - calls < model_calls) and (
-            seconds is None or time.monotonic() - start < seconds
-        ):
-            if lean is None:
-                found, judged = self.step(), False  # the first round in full: it looks closer at the simulator
-                if LeanRounds.suit(planner, self._store):
-                    lean = LeanRounds(self.simulator, planner, self._store)
-            else:
-                found, judged = lean.step()
-            self.calls += judged
-            if not found:
+        most = None if model_calls is None else calls + int(model_calls)
+        until = None if seconds is None else start + float(seconds)
+        while (most is None or self.calls < most) and (until is None or time.monotonic() < until):
+            if not self.step():  # the first round in full: it looks closer at the simulator
+                break
+            if LeanRounds.suit(planner, self._store):
+                self._run_lean(most, until)
                 break
         return planner.result()
+
+    def _run_lean(self, most: int | None, until: float | None) -> None:
+        if (most is not None and self.calls >= most) or (until is not None and time.monotonic() >= until):
+            return
+        lean = LeanRounds(self.simulator, self.planner, self._store)
+        try:
+            lean.run(None if most is None else most - self.calls, until)
+        finally:
+            self.calls += lean.calls
 
     def result(self) -> SearchResult:
         """Returns what was found so far."""

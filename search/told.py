@@ -12,6 +12,7 @@ import numpy as np
 from treegym.errors import ConfigError
 from treegym.search.checks import FINITE, Checked, as_array, check_evaluation, first_beyond
 from treegym.search.kernels.codes import INSTEAD
+from treegym.search.kernels.rounds import Told, Way
 from treegym.search.simulator import Evaluation
 from treegym.search.tree import CHANCE, Nodes
 
@@ -29,32 +30,6 @@ class Leaves(NamedTuple):
     actions: np.ndarray  # [L] int32
     depths: np.ndarray  # [L] int32, steps from the root
     outcomes: np.ndarray  # [L] int32, which outcome of the step is asked for, -1 where all are still to be told
-
-
-class Way(NamedTuple):
-    """How the leaves were reached."""
-
-    paths: np.ndarray  # [2, L, D] int32, nodes and slots
-    lengths: np.ndarray  # [L] int32
-    owners: np.ndarray  # [L] int32
-    again: np.ndarray  # [L] int32, how often each was come upon while it waited
-
-
-class Told(NamedTuple):
-    """What became of the leaves."""
-
-    reward: np.ndarray  # [L] float32
-    terminal: np.ndarray  # [L] bool
-    second: np.ndarray  # [L] bool, the second player is to move
-    row: np.ndarray  # [L] int64, row of the evaluation below, -1 where there is none
-    link: np.ndarray  # [L] int32
-    logits: np.ndarray  # [E, A] float32
-    value: np.ndarray  # [E] float32
-    legal: np.ndarray  # [E, A] bool
-    outcomes: np.ndarray  # [L] int32, how many outcomes a move has that was made for the first time, else 0
-    first: np.ndarray  # [L] int64, where their probabilities begin
-    outcome: np.ndarray  # [L] int32, which of them the leaf is
-    chances: np.ndarray  # [C] float32
 
 
 class Chances(NamedTuple):

@@ -1,65 +1,185 @@
-"""A round of a search in two calls: for worlds kept in arrays, whose evaluators take microseconds."""
+"""A round of a search in one call: for worlds kept in arrays, whose evaluators take microseconds."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from treegym.search.kernels import batch
-from treegym.search.kernels.numeric import finite, kernel
-from treegym.search.kernels.walk import walked
+from treegym.search.kernels.block import open_as
+from treegym.search.kernels.codes import RULE_SOFT
+from treegym.search.kernels.numeric import finite, inlined, kernel
+from treegym.search.kernels.walk import Root, Settings, walked
+from treegym.search.tree import Nodes, allocate
 
-__all__ = ["SOUND", "ask", "tell"]
+__all__ = ["PROBLEM", "REFUSED", "Round", "Told", "Way", "turn"]
 
-SOUND = -1  # no row has a reward or value that cannot be used
+REFUSED, PROBLEM = -1, -2  # what `turn` returns where nothing was told, and where a leaf that was told has a problem
+
+
+class Way(NamedTuple):
+    """How the leaves were reached."""
+
+    paths: np.ndarray  # [2, L, D] int32, nodes and slots
+    lengths: np.ndarray  # [L] int32
+    owners: np.ndarray  # [L] int32
+    again: np.ndarray  # [L] int32, how often each was come upon while it waited
+
+
+class Told(NamedTuple):
+    """What became of the leaves."""
+
+    reward: np.ndarray  # [L] float32
+    terminal: np.ndarray  # [L] bool
+    second: np.ndarray  # [L] bool, the second player is to move
+    row: np.ndarray  # [L] int64, row of the evaluation below, -1 where there is none
+    link: np.ndarray  # [L] int32
+    logits: np.ndarray  # [E, A] float32
+    value: np.ndarray  # [E] float32
+    legal: np.ndarray  # [E, A] bool
+    outcomes: np.ndarray  # [L] int32, how many outcomes a move has that was made for the first time, else 0
+    first: np.ndarray  # [L] int64, where their probabilities begin
+    outcome: np.ndarray  # [L] int32, which of them the leaf is
+    chances: np.ndarray  # [C] float32
+
+
+class Round(NamedTuple):
+    """All that a round reads and writes, but for what the simulator says; a leaf per root."""
+
+    trees: Nodes
+    roots: Root
+    settings: Settings
+    way: Way
+    budget: np.ndarray  # [B] int32
+    scores: np.ndarray  # [W] float32
+    count: np.ndarray  # [2] int64, leaves that wait and the longest way to one
+    problems: np.ndarray  # [B] int32
+    evaluations: np.ndarray  # [B] int64
+    draws: np.ndarray  # [B, 1] int64, random numbers taken before the leaves that wait
+    parents: np.ndarray  # [B] int64, the states to step, as `Planner.ask` names them
+    numbers: np.ndarray  # [B] int64, the names of the states that were stepped to
+    row: np.ndarray  # [B] int64
+    no: np.ndarray  # [B] bool, False
+    none: np.ndarray  # [B] int32, 0
+    unlinked: np.ndarray  # [B] int32, -1
+    first: np.ndarray  # [B] int64, 0
+    chances: np.ndarray  # [1] float32
+    mode: int
+
+
+def _like() -> Round:
+    """Returns a round of no use: its dtypes and dimensions are those of any other."""
+    whole, large, truth = (np.zeros(1, kind) for kind in (np.int32, np.int64, np.bool_))
+    number, draws = np.zeros(1, np.float32), np.zeros((1, 1), np.int64)
+    square = np.zeros((1, 1), np.int32)
+    root = Root(square, np.zeros((1, 1), np.float32), square, draws, draws)
+    kinds = {"int": 0, "float": 0.0, "bool": False}
+    told = {name: kind.__forward_arg__ for name, kind in Settings.__annotations__.items()}
+    plain = {name: kinds[kind] for name, kind in told.items() if kind in kinds}
+    settings = Settings(**plain, explore=number, shrink=number, halving=np.zeros((1, 1, 1), np.int32))
+    way = Way(np.zeros((2, 1, 1), np.int32), whole, whole, whole)
+    return Round(
+        allocate(1, 1, 1), root, settings, way, whole, number, large, whole, large, draws, large, large, large, truth,
+        whole, whole, large, number, 0,
+    )  # fmt: skip
+
+
+opened = open_as(_like())
+
+
+@inlined
+def fitting(round_, reward, ended, logits, value, legal):
+    """Returns whether what was said of the leaves that wait can be told; writes which row each was judged in."""
+    count = round_.count[0]
+    if len(reward) != count or len(ended) != count:
+        return False
+    judged = np.int64(0)
+    for i in range(count):
+        if not finite(reward[i]):
+            return False
+        round_.row[i] = -1 if ended[i] else judged
+        judged += not ended[i]
+    if judged == 0:
+        return True
+    actions = round_.roots.before.shape[1]
+    if len(value) != judged or logits.shape[0] != judged or legal.shape[0] != judged:
+        return False
+    if logits.shape[1] != actions or legal.shape[1] != actions:
+        return False
+    for i in range(judged):
+        if not finite(value[i]):
+            return False
+    return True
+
+
+@inlined
+def tell(round_, reward, ended, logits, value, legal):
+    """Attaches the leaves that wait, names them as `Planner.tell` does; returns how many have a problem."""
+    told = Told(
+        reward, ended, round_.no, round_.row, round_.unlinked, logits, value, legal,
+        round_.none, round_.first, round_.none, round_.chances,
+    )  # fmt: skip
+    batch.scatter(
+        round_.trees, round_.settings, 1, round_.way, told, round_.mode, round_.problems, round_.numbers
+    )
+    capacity, wrong = round_.trees.width.shape[1], 0
+    for i in range(len(reward)):
+        owner = round_.way.owners[i]
+        round_.numbers[i] += np.int64(owner) * capacity
+        round_.evaluations[owner] += round_.row[i] >= 0
+        wrong += round_.problems[i] != 0
+    return wrong
+
+
+_NUMBERS, _TRUTHS = numba.float32, numba.boolean
+_ARGUMENTS = (
+    numba.int64[::1], numba.int64, numba.int32[::1], _NUMBERS[::1], _TRUTHS[::1], _NUMBERS[:, ::1], _NUMBERS[::1],
+    _TRUTHS[:, ::1],
+)  # fmt: skip
 
 
 @functools.cache
-def ask(rule: int, plain: bool) -> Any:
-    """Returns the kernel for a rule that gathers a leaf per root and names what to step, see `batch.gather`.
+def turn(rule: int, plain: bool) -> Any:
+    """Returns the kernel for a rule that tells the leaves that wait and asks for the next.
 
-    Writes into `count` [2] how many leaves there are and the longest way to one, into `parents` [B] and `actions` [B]
-    what `Planner.ask` tells of them.
+    ``turn(block, onward, actions, reward, ended, logits, value, legal)`` returns how many leaves wait, `REFUSED` where
+    what was said cannot be told as it is (then nothing was told), or `PROBLEM` where a leaf has one (then none is asked
+    for). ``onward=0`` only tells. It writes into `actions` [B] what to step the parents by. An argument of another kind
+    of array is a TypeError.
     """
     gather = batch.gather(rule, plain)
 
     @kernel
-    def ask_kernel(trees, roots, settings, budget, scores, way, count, parents, actions):
-        gather(trees, roots, settings, budget, 1, scores, way, count)
-        capacity, longest = trees.width.shape[1], 0
+    def turn_kernel(block, onward, actions, reward, ended, logits, value, legal):
+        round_ = opened(block)
+        count = round_.count
+        if count[0] > 0:
+            if not fitting(round_, reward, ended, logits, value, legal):
+                return REFUSED
+            wrong = tell(round_, reward, ended, logits, value, legal)
+            count[0] = 0
+            if wrong > 0:
+                return PROBLEM
+        if onward == 0:
+            return 0
+        trees, roots, way = round_.trees, round_.roots, round_.way
+        if rule == RULE_SOFT:  # the others draw nothing on their way
+            for b in range(len(round_.draws)):
+                round_.draws[b, 0] = roots.draws[b, 0]
+        gather(trees, roots, round_.settings, round_.budget, 1, round_.scores, way, count)
+        capacity, longest = trees.width.shape[1], np.int64(0)
         for i in range(count[0]):
             owner, last = way.owners[i], way.lengths[i] - 1
             node = way.paths[0, i, last]
-            parents[i] = np.int64(owner) * capacity + node
+            round_.parents[i] = np.int64(owner) * capacity + node
             actions[i] = trees.action[owner, node, walked(np.int64(way.paths[1, i, last]))]
-            longest = max(longest, way.lengths[i])
+            longest = max(longest, np.int64(way.lengths[i]))
         count[1] = longest
+        return count[0]
 
-    return ask_kernel
-
-
-@kernel
-def tell(trees, settings, way, told, mode, problems, numbers, evaluations, wrong):
-    """Checks the numbers of a round, attaches its leaves and names them as `Planner.tell` does.
-
-    Writes into `wrong` [3] the first row whose reward cannot be used, the first whose value cannot (`SOUND` for none;
-    else the trees stay as they were), and how many rows have a problem.
-    """
-    wrong[0], wrong[1], wrong[2] = SOUND, SOUND, 0
-    for i in range(len(told.reward) - 1, -1, -1):
-        if not finite(told.reward[i]):
-            wrong[0] = i
-    for i in range(len(told.value) - 1, -1, -1):
-        if not finite(told.value[i]):
-            wrong[1] = i
-    if wrong[0] != SOUND or wrong[1] != SOUND:
-        return
-    batch.scatter(trees, settings, 1, way, told, mode, problems, numbers)
-    capacity = trees.width.shape[1]
-    for i in range(len(told.reward)):
-        owner = way.owners[i]
-        numbers[i] += np.int64(owner) * capacity
-        evaluations[owner] += told.row[i] >= 0
-        wrong[2] += problems[i] != 0
+    turn_kernel.compile(_ARGUMENTS)
+    turn_kernel.disable_compile()
+    return turn_kernel
