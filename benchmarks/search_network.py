@@ -3,7 +3,8 @@
     h = relu(s W + U[a]);  s' = softsign(h V);  reward = h . r;  logits = s' P;  value = softsign(s' . v)
 
 State 16, hidden 32: the same weights for all; no contestant gets a cheaper evaluator. A larger network brings every
-ratio closer to 1, since all spend more of their time in it.
+ratio closer to 1, since all spend more of their time in it. The large one here has hidden 256 and a second layer of them
+between the first and what is read off, h = relu(h D).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["HIDDEN", "STATE", "CompiledNetwork", "Weights", "random_roots", "random_weights"]
+__all__ = ["HIDDEN", "LARGE", "STATE", "CompiledNetwork", "TorchNetwork", "Weights", "random_roots", "random_weights"]
 
 STATE, HIDDEN = 16, 32
+LARGE = {"hidden": 256, "deeper": 1}
 
 
 class Weights(NamedTuple):
@@ -26,6 +28,7 @@ class Weights(NamedTuple):
     value: np.ndarray  # [STATE]
     u: np.ndarray  # [A, HIDDEN]
     p: np.ndarray  # [STATE, A]
+    d: np.ndarray  # [L, HIDDEN, HIDDEN], L more hidden layers
 
     def judge(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns logits [B, A] and value [B] of states [B, STATE]."""
@@ -35,25 +38,29 @@ class Weights(NamedTuple):
     def step(self, state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns next states [B, STATE] and rewards [B]."""
         hidden = np.maximum(state @ self.w + self.u[action], 0)
+        for layer in self.d:
+            hidden = np.maximum(hidden @ layer, 0)
         after = hidden @ self.v
         after /= 1 + np.abs(after)
         return after, hidden @ self.r
 
 
-def random_weights(actions: int, seed: int = 0) -> Weights:
+def random_weights(actions: int, seed: int = 0, *, hidden: int = HIDDEN, deeper: int = 0) -> Weights:
     """Returns weights scaled so that states, rewards and values keep their size along a path."""
+    thinner = (HIDDEN / hidden) ** 0.5
     rng = np.random.default_rng(seed)
 
     def normal(*shape: int, scale: float) -> np.ndarray:
         return (rng.normal(size=shape) * scale).astype(np.float32)
 
     return Weights(
-        w=normal(STATE, HIDDEN, scale=0.5),
-        u=normal(actions, HIDDEN, scale=1.0),
-        v=normal(HIDDEN, STATE, scale=0.4),
-        r=normal(HIDDEN, scale=0.08),
+        w=normal(STATE, hidden, scale=0.5),
+        u=normal(actions, hidden, scale=1.0),
+        v=normal(hidden, STATE, scale=0.4 * thinner),
+        r=normal(hidden, scale=0.08 * thinner),
         p=normal(STATE, actions, scale=0.7),
         value=normal(STATE, scale=0.7),
+        d=normal(deeper, hidden, hidden, scale=(2 / hidden) ** 0.5),
     )
 
 
@@ -72,23 +79,69 @@ class CompiledNetwork:
         self._evaluation, self._transition = Evaluation, Transition
         self.weights = weights
         self.num_actions = weights.p.shape[1]
+        self._legal: dict[int, np.ndarray] = {}  # by batch: all of them, always
+        self._ended: dict[int, np.ndarray] = {}
+        self._room = 0
         if compiled:
             from search_network_kernel import network  # beside this file; compiles, so only when asked for
 
-            self.model: Any = network(self.num_actions)
+            hidden, deeper = weights.w.shape[1], len(weights.d)
+            self.model: Any = network(self.num_actions, hidden, deeper)
             self.params = np.concatenate([part.ravel() for part in weights])
+            self._room = hidden * (1 + deeper)
 
     def expand(self, states: np.ndarray) -> Any:
         """Judges a batch of states."""
-        logits, value = self.weights.judge(states[:, :STATE])
-        return self._evaluation(logits, value, np.ones(logits.shape, np.bool_))
+        logits, value = self.weights.judge(states[:, :STATE] if self._room else states)
+        size = len(states)
+        legal = self._legal.get(size)
+        if legal is None:
+            legal = self._legal[size] = np.ones((size, self.num_actions), np.bool_)
+        return self._evaluation(logits, value, legal)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Any:
         """Steps a batch of states."""
-        after, reward = self.weights.step(states[:, :STATE], actions)
-        return self._transition(after, reward, np.zeros(len(after), np.bool_))
+        after, reward = self.weights.step(states[:, :STATE] if self._room else states, actions)
+        size = len(states)
+        ended = self._ended.get(size)
+        if ended is None:
+            ended = self._ended[size] = np.zeros(size, np.bool_)
+        return self._transition(after, reward, ended)
 
     def roots(self, batch: int) -> np.ndarray:
-        """Returns the root states; a compiled model's rows have room for the hidden layer too."""
-        states = random_roots(batch)
-        return np.pad(states, ((0, 0), (0, HIDDEN))) if hasattr(self, "model") else states
+        """Returns the root states; a compiled model's rows have room for the hidden layers too."""
+        return np.pad(random_roots(batch), ((0, 0), (0, self._room)))
+
+
+class TorchNetwork(CompiledNetwork):
+    """The network as a simulator whose layers are a torch module, called as any other would be."""
+
+    def __init__(self, weights: Weights) -> None:
+        """Copies the weights into modules."""
+        import torch
+
+        super().__init__(weights, compiled=False)
+        self._torch = torch
+
+        class Dynamics(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.w, self.u = parameter(weights.w.T), parameter(weights.u)
+                self.d = torch.nn.ParameterList([parameter(layer.T) for layer in weights.d])
+                self.out = parameter(np.concatenate([weights.v, weights.r[:, None]], 1).T)
+                self.judge = parameter(np.concatenate([weights.p, weights.value[:, None]], 1).T)
+
+            def forward(self, state: Any, action: Any) -> Any:
+                linear = torch.nn.functional.linear
+                hidden = torch.relu(linear(state, self.w) + self.u[action])
+                for layer in self.d:
+                    hidden = torch.relu(linear(hidden, layer))
+                found = linear(hidden, self.out)
+                after = torch.nn.functional.softsign(found[:, :STATE])
+                judged = linear(after, self.judge)
+                return after, found[:, STATE], judged[:, :-1], torch.nn.functional.softsign(judged[:, -1])
+
+        def parameter(array: np.ndarray) -> Any:
+            return torch.nn.Parameter(torch.from_numpy(np.ascontiguousarray(array)), requires_grad=False)
+
+        self.module = Dynamics().eval()

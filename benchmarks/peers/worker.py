@@ -24,19 +24,21 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from search_network import STATE, random_roots, random_weights
+from search_network import LARGE, STATE, random_roots, random_weights
 
 DISCOUNT = 0.997
 CONSIDERED = 16
 
 
-def mctx_search(setting: str, method: str, batch: int, actions: int, simulations: int) -> Callable[[], np.ndarray]:
+def mctx_search(
+    setting: str, method: str, batch: int, actions: int, simulations: int, large: bool = False
+) -> Callable[[], np.ndarray]:
     """Returns a compiled mctx search: whole batch at once, root by root (`lax.map`), or in chunks of 8 roots."""
     import jax
     import jax.numpy as jnp
     import mctx
 
-    weights = jax.tree.map(jnp.asarray, random_weights(actions))
+    weights = jax.tree.map(jnp.asarray, random_weights(actions, **(LARGE if large else {})))
 
     def judge(state: Any) -> Any:
         value = state @ weights.value
@@ -44,6 +46,8 @@ def mctx_search(setting: str, method: str, batch: int, actions: int, simulations
 
     def recurrent(params: Any, key: Any, action: Any, state: Any) -> Any:
         hidden = jax.nn.relu(state @ weights.w + weights.u[action])
+        for layer in weights.d:
+            hidden = jax.nn.relu(hidden @ layer)
         after = hidden @ weights.v
         after = after / (1 + jnp.abs(after))
         logits, value = judge(after)
@@ -84,9 +88,11 @@ def _extension(name: str) -> Any:
     return module
 
 
-def lightzero_search(setting: str, method: str, batch: int, actions: int, simulations: int) -> Callable[[], np.ndarray]:
+def lightzero_search(
+    setting: str, method: str, batch: int, actions: int, simulations: int, large: bool = False
+) -> Callable[[], np.ndarray]:
     """Returns a search by LightZero's C++ primitives, the network in NumPy."""
-    weights, states = random_weights(actions), random_roots(batch)
+    weights, states = random_weights(actions, **(LARGE if large else {})), random_roots(batch)
     legal = [list(range(actions)) for _ in range(batch)]
     tree = _extension("mz_tree" if method == "puct" else "gmz_tree")
 
@@ -119,10 +125,12 @@ def lightzero_search(setting: str, method: str, batch: int, actions: int, simula
 
 
 @functools.lru_cache(maxsize=2)  # the cell at work: compiled programs and buffers of earlier cells are let go
-def prepared(peer: str, setting: str, method: str, batch: int, actions: int, simulations: int) -> Any:
+def prepared(
+    peer: str, setting: str, method: str, batch: int, actions: int, simulations: int, large: bool = False
+) -> Any:
     """Returns the warmed-up search of a cell."""
     make = {"mctx": mctx_search, "lightzero": lightzero_search}[peer]
-    run = make(setting, method, batch, actions, simulations)
+    run = make(setting, method, batch, actions, simulations, large)
     run()
     return run
 

@@ -55,7 +55,7 @@ class Round(NamedTuple):
     way: Way
     budget: np.ndarray  # [B] int32
     scores: np.ndarray  # [W] float32
-    count: np.ndarray  # [2] int64, leaves that wait and the longest way to one
+    count: np.ndarray  # [2] int64, leaves that wait, and the longest way to any so far
     problems: np.ndarray  # [B] int32
     evaluations: np.ndarray  # [B] int64
     draws: np.ndarray  # [B, 1] int64, random numbers taken before the leaves that wait
@@ -170,7 +170,7 @@ def turn(rule: int, plain: bool) -> Any:
             for b in range(len(round_.draws)):
                 round_.draws[b, 0] = roots.draws[b, 0]
         gather(trees, roots, round_.settings, round_.budget, 1, round_.scores, way, count)
-        capacity, longest = trees.width.shape[1], np.int64(0)
+        capacity, longest = trees.width.shape[1], count[1]
         for i in range(count[0]):
             owner, last = way.owners[i], way.lengths[i] - 1
             node = way.paths[0, i, last]

@@ -46,6 +46,24 @@ def test_lean_rounds_give_the_same_bits(method: str, worlds: Any) -> None:
             assert_same(halted.run(), expected)
 
 
+def test_ways_may_get_long_at_any_time() -> None:
+    """Steps to the right pay, so that searches go deep, now and then by far more than a round before."""
+
+    class Right(Line):
+        def step(self, states: Any, actions: Any) -> Any:
+            moved = super().step(states, actions)
+            return moved._replace(reward=(actions == 1).astype(np.float32) * (1 + moved.states % 7))
+
+    roots = np.array([0, 3, 5], np.float32)
+    for method in ("puct", "uct", "gumbel"):
+        for size in (1, 3):
+            given = {"method": method, "num_simulations": 400, "options": Options(discount=0.95)}
+            full = Session(Right(), roots[:size], **given)
+            lean = Session(Right(), roots[:size], **given)
+            assert_same(lean.run(), in_full(full))
+            assert lean.planner._deepest == full.planner._deepest > 20
+
+
 def test_what_has_other_dtypes_is_taken_all_the_same(worlds: Any) -> None:
     class Loose(worlds.TableWorld):
         def expand(self, states: Any) -> Any:
