@@ -35,6 +35,7 @@ from treegym.agents.planning.memory import memory_width
 from treegym.agents.planning.planners import ClosedPlanner, WorldPlanner
 from treegym.agents.planning.replay import ReplayBuffer
 from treegym.agents.planning.selfplay import SelfPlay, sampled
+from treegym.agents.planning.symmetries import with_images
 from treegym.agents.planning.units import Units
 from treegym.agents.play.foreign_worlds import ListWorld
 from treegym.agents.play.native_worlds import LanesWorld
@@ -177,6 +178,8 @@ class AlphaZero(Agent):
 
     def update(self, rollout: dict[str, np.ndarray]) -> None:
         s = self.settings
+        if self.world is not None and not isinstance(self.world, LanesWorld):
+            rollout = with_images(self.world.env, rollout, int(self.action_space.n))
         self.replay.add(rollout)
         rate = self.lr_schedule(self._current_progress_remaining)
         self.units.note_siblings(rollout["q"])

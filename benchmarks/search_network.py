@@ -3,8 +3,8 @@
     h = relu(s W + U[a]);  s' = softsign(h V);  reward = h . r;  logits = s' P;  value = softsign(s' . v)
 
 State 16, hidden 32: the same weights for all; no contestant gets a cheaper evaluator. A larger network brings every
-ratio closer to 1, since all spend more of their time in it. The large one here has hidden 256 and a second layer of them
-between the first and what is read off, h = relu(h D).
+ratio closer to 1, since all spend more of their time in it. The large one here has hidden 256 and another such layer
+before anything is read off, h = relu(h D).
 """
 
 from __future__ import annotations
@@ -92,8 +92,11 @@ class CompiledNetwork:
 
     def expand(self, states: np.ndarray) -> Any:
         """Judges a batch of states."""
-        logits, value = self.weights.judge(states[:, :STATE] if self._room else states)
-        size = len(states)
+        return self.judged(*self.weights.judge(states[:, :STATE] if self._room else states))
+
+    def judged(self, logits: np.ndarray, value: np.ndarray) -> Any:
+        """Returns a judgement by which everything is legal."""
+        size = len(value)
         legal = self._legal.get(size)
         if legal is None:
             legal = self._legal[size] = np.ones((size, self.num_actions), np.bool_)
@@ -101,8 +104,11 @@ class CompiledNetwork:
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> Any:
         """Steps a batch of states."""
-        after, reward = self.weights.step(states[:, :STATE] if self._room else states, actions)
-        size = len(states)
+        return self.ended(*self.weights.step(states[:, :STATE] if self._room else states, actions))
+
+    def ended(self, after: np.ndarray, reward: np.ndarray) -> Any:
+        """Returns a step by which nothing ends."""
+        size = len(reward)
         ended = self._ended.get(size)
         if ended is None:
             ended = self._ended[size] = np.zeros(size, np.bool_)
@@ -122,6 +128,7 @@ class TorchNetwork(CompiledNetwork):
 
         super().__init__(weights, compiled=False)
         self._torch = torch
+        self._judged: Any = None, None, None
 
         class Dynamics(torch.nn.Module):
             def __init__(self) -> None:
@@ -145,3 +152,19 @@ class TorchNetwork(CompiledNetwork):
             return torch.nn.Parameter(torch.from_numpy(np.ascontiguousarray(array)), requires_grad=False)
 
         self.module = Dynamics().eval()
+
+    def step(self, states: np.ndarray, actions: np.ndarray) -> Any:
+        """Steps a batch of states; what the module thinks of them is kept for `expand`, which is asked next."""
+        torch = self._torch
+        with torch.inference_mode():
+            found = self.module(torch.from_numpy(states), torch.from_numpy(actions))
+        after, reward, logits, value = (part.numpy() for part in found)
+        self._judged = after, logits, value
+        return self.ended(after, reward)
+
+    def expand(self, states: np.ndarray) -> Any:
+        """Judges a batch of states."""
+        after, logits, value = self._judged
+        if after is states:
+            return self.judged(logits, value)
+        return super().expand(states)

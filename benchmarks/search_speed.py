@@ -26,6 +26,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from common import cpu_seconds, emit, interleaved, median_ratio, parse, peer_absent, table  # noqa: E402
 from search_c import c_search  # noqa: E402
+from search_evaluators import plain_cells  # noqa: E402
 from search_network import CompiledNetwork, random_roots, random_weights  # noqa: E402
 
 from treegym.search import search, search_closed  # noqa: E402
@@ -234,9 +235,9 @@ def large_session(quick: bool) -> dict[str, float]:
             rates[simulations].append(run(simulations)[1])
     before = _resident()
     kept = run(many)
-    figures = {"session_bytes_per_node": (_resident() - before) / many}
+    figures = {"bytes_per_node_1e6": (_resident() - before) / many}
     assert kept[0].calls > 1  # held until its memory was read
-    return figures | {"session_pace_1e6_over_1e4": max(rates[many]) / max(rates[10_000])}
+    return figures | {"throughput_1e6_over_1e4": max(rates[many]) / max(rates[10_000])}
 
 
 def _resident() -> int:
@@ -244,17 +245,19 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def model_overhead(quick: bool) -> float:
-    """Returns the share of time that search takes beside a language model of 10 million parameters as evaluator."""
+def model_overhead(
+    quick: bool, *, width: int = 384, layers: int = 6, tokens: int = 512, least: int = 10_000_000, batch: int = 8
+) -> float:
+    """Returns the share of time that search takes beside a language model of `least` parameters as evaluator."""
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    width, layers, length, actions = 384, 6, 24, 16
-    layer = torch.nn.TransformerEncoderLayer(width, 6, 4 * width, batch_first=True, dropout=0.0)
+    length, actions = 24, 16
+    layer = torch.nn.TransformerEncoderLayer(width, width // 64, 4 * width, batch_first=True, dropout=0.0)
     body = torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False).eval()
-    embed, head = torch.nn.Embedding(512, width), torch.nn.Linear(width, actions + 1)
-    assert sum(p.numel() for m in (body, embed, head) for p in m.parameters()) >= 10_000_000
+    embed, head = torch.nn.Embedding(tokens, width), torch.nn.Linear(width, actions + 1)
+    assert sum(p.numel() for m in (body, embed, head) for p in m.parameters()) >= least
     inside = 0.0
 
     class World:
@@ -278,7 +281,7 @@ def model_overhead(quick: bool) -> float:
             return Transition(after, np.zeros(len(states), np.float32), np.zeros(len(states), np.bool_))
 
     world, shares = World(), []
-    states = np.random.default_rng(0).integers(0, 512, (8, length))
+    states = np.random.default_rng(0).integers(0, tokens, (batch, length))
     for _ in range(2 if quick else 6):
         inside = 0.0
         total = cpu_seconds(lambda: search(world, states, method="gumbel", num_simulations=16, leaves=1))
@@ -338,6 +341,9 @@ def main() -> None:
     cells += tensor_cells(arguments.quick)
     figures |= memory_figures() | large_session(arguments.quick)
     figures["model_overhead"] = model_overhead(arguments.quick)
+    figures["torch_share_outside_828k"] = model_overhead(
+        arguments.quick, width=128, layers=4, tokens=256, least=828_000, batch=1
+    )
     print(table(cells), "\n")
     if not PEERS.exists():
         print(json.dumps(figures))
@@ -350,6 +356,13 @@ def main() -> None:
     ]  # fmt: skip
     if hasattr(os, "sched_setaffinity"):  # left two cores, XLA splits large batches and takes twice the CPU time
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    peers = {name: Peer(name) for name in ("mctx", "lightzero")}
+    found, plain = plain_cells(peers, arguments.quick)
+    figures |= found
+    cells += plain
+    print(table(plain), "\n", flush=True)
+    for peer in peers.values():
+        peer.close()
     rows = []
     for batch, actions, simulations in grid:
         for method in ("puct", "gumbel"):

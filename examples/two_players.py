@@ -84,6 +84,15 @@ class ConnectFour(gym.Env):
         seen = np.concatenate([board[0] >> CELLS & 1, board[1] >> CELLS & 1]).astype(np.float32)
         return {"observations": seen, "action_mask": free(sum(board)).astype(np.int8)}
 
+    def images(self, rows: dict[str, np.ndarray]) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Returns how boards look in a mirror, and the columns' names there; AlphaZero learns from both."""
+        boards = rows["observations"].reshape(-1, 2, WIDTH, HEIGHT)[:, :, ::-1]
+        mirrored = {
+            "observations": boards.reshape(rows["observations"].shape),
+            "action_mask": rows["action_mask"][:, ::-1],
+        }
+        return [(mirrored, np.arange(WIDTH)[::-1])]
+
 
 def positions(count: int, seed: int) -> list[tuple[int, int]]:
     """Returns positions out of random games in which one legal move is worse than another."""

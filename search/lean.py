@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from treegym.search.checks import as_array, check_evaluation, check_step, judgement_of, step_of
-from treegym.search.kernels.block import packed
-from treegym.search.kernels.rounds import PROBLEM, REFUSED, turn
+from treegym.search.kernels.rounds import PROBLEM, REFUSED, WORDS, pack, turn
+from treegym.search.output import call
 from treegym.search.planner import Planner
 from treegym.search.simulator import Evaluation, Simulator
 from treegym.search.states import StateStore
@@ -46,6 +46,7 @@ class LeanRounds:
         self.calls = 0
         self._turn = turn(planner.settings.rule, planner.plain)
         self._round = planner.round()
+        self._block: np.ndarray | None = None
         shape = (1, planner.num_actions)
         self._nothing = Evaluation(np.zeros(shape, np.float32), np.zeros(1, np.float32), np.ones(shape, np.bool_))
         self._bounded = getattr(simulator, "num_states", None) is not None
@@ -106,16 +107,19 @@ class LeanRounds:
 
     def _with_room(self) -> tuple[np.ndarray, int]:
         """Returns the round under one address, and how many rounds there are surely paths for."""
-        way, rounds = self.planner.room_below(int(self._round.count[1]))
-        self._round = self._round._replace(way=way)
-        return packed(self._round), rounds
+        way, rounds = self.planner.room_below(int(self._round.waiting[1]))
+        if self._block is None or way is not self._round.way:
+            self._round = self._round._replace(way=way)
+            self._block = np.empty(WORDS, np.int64)
+            call(pack, "round", self._block, self._round)
+        return self._block, rounds
 
     def _judged(self, after: Any, ended: np.ndarray, count: int) -> Evaluation:
         """Returns what the evaluator says of the states that are no ends."""
-        over = int(np.count_nonzero(ended)) if count > 1 or ended.ndim != 1 else int(ended[0])
-        if over == count:
-            return self._nothing
+        over = ended.item() if count == 1 == ended.size else np.count_nonzero(ended)
         if over:
+            if over == count:
+                return self._nothing
             check_rows("terminated", ended, count)
             after = after[~ended]
         self.calls += 1

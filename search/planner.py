@@ -26,6 +26,7 @@ from treegym.search.tree import CHANCE, EMPTY, TERMINAL, Nodes, allocate
 
 __all__ = ["Planner"]
 
+_SHALLOW = 10  # steps that nearly every search goes down
 _BELOW = 3  # entries of a path below the deepest node: a move, what it comes to, and one that is never used
 
 
@@ -133,7 +134,7 @@ class Planner:
         """Makes paths long enough for a leaf below the deepest node, twice over: few trees get as deep as they can."""
         longest, paths = self._deepest + _BELOW, self._way.paths
         if paths.shape[2] < longest:
-            wider = np.zeros((2, len(self._way.lengths), 2 * longest), np.int32)
+            wider = np.zeros((2, len(self._way.lengths), 2 * longest + _SHALLOW), np.int32)
             wider[:, :, : paths.shape[2]] = paths
             self._way = self._way._replace(paths=wider)
 
@@ -231,17 +232,17 @@ class Planner:
     def round(self) -> rounds.Round:
         """Returns what a round reads and writes, for `treegym.search.lean`; `left_off` says how far it came."""
         size = self.size
-        none, row = np.zeros(size, np.int32), np.zeros((4, size), np.int64)
+        none, name = np.zeros(size, np.int32), np.zeros((4, size), np.int64)
         return rounds.Round(
             self.trees, self.roots, self.settings, self._way, self.budget, self._scores, np.zeros(2, np.int64),
-            self._problems, self.evaluations, self._draws, *row[:3], np.zeros(size, np.bool_), none,
-            np.full(size, EMPTY, np.int32), row[3], np.zeros(1, np.float32), self._mode,
+            self._problems, self.evaluations, self._draws, name[0], name[1], name[2], np.zeros(size, np.bool_), none,
+            np.full(size, EMPTY, np.int32), name[3], np.zeros(1, np.float32), self._mode,
         )  # fmt: skip
 
     def left_off(self, round_: rounds.Round) -> None:
         """Takes note of the leaves that wait in a round."""
-        self._waiting = int(round_.count[0])
-        self._deepest = max(self._deepest, int(round_.count[1]))
+        self._waiting = int(round_.waiting[0])
+        self._deepest = max(self._deepest, int(round_.waiting[1]))
 
     def room_below(self, longest: int) -> tuple[Way, int]:
         """Returns paths with room below the longest way, and for how many rounds that will do: each adds a step."""

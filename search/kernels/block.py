@@ -1,66 +1,66 @@
 """What a kernel needs of a search, under one address: unpacking fifty arrays takes longer than a short round.
 
 A call from Python unpacks every array it is given. Where a kernel is called once per simulation with the same arrays,
-`packed` writes down where they are, and `opened` finds them there again, inside the kernel, for next to nothing.
+one kernel writes down where they are, and others find them there again for next to nothing.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-__all__ = ["open_as", "packed"]
+__all__ = ["block_of", "words_of"]
 
 _WORD = ir.IntType(64)
 
 
-def packed(whole: tuple[Any, ...]) -> np.ndarray:
-    """Returns an int64 array that tells kernels of arrays and numbers, nested in named tuples.
+def words_of(like: tuple[Any, ...]) -> int:
+    """Returns how many words a block of arrays and numbers, nested in named tuples, takes."""
+    return _words(numba.typeof(like))
 
-    It keeps none of them: whoever holds it holds them, too, for as long as kernels read it.
+
+def _words(kind: Any) -> int:
+    if isinstance(kind, types.BaseTuple):
+        return sum(map(_words, kind))
+    return 1 + kind.ndim if isinstance(kind, types.Array) else 1
+
+
+def block_of(like: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Returns ``note(block, whole)`` and ``opened(block)`` for kernels: what was noted is what is opened.
+
+    A block [W] int64 keeps none of the arrays: whoever holds it holds them, too, for as long as kernels read it. They
+    are contiguous, and of the dtypes and dimensions of `like`.
     """
-    return np.array(list(_words(whole)), np.int64)
-
-
-def _words(part: Any) -> Any:
-    if isinstance(part, tuple):
-        for inner in part:
-            yield from _words(inner)
-    elif isinstance(part, np.ndarray):
-        assert part.flags.c_contiguous
-        yield part.ctypes.data
-        yield from part.shape
-    elif isinstance(part, float):
-        yield struct.unpack("<q", struct.pack("<d", part))[0]
-    else:
-        yield int(part)
-
-
-def open_as(like: tuple[Any, ...]) -> Any:
-    """Returns ``opened(block)`` for kernels, which gives what was packed; `like` has the same dtypes and dimensions."""
     kind = numba.typeof(like)
+
+    @intrinsic
+    def note(typing_context, block, whole):
+        def generate(context, builder, signature, arguments):
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            _Words(context, builder, data).write(signature.args[1], arguments[1])
+            return context.get_dummy_value()
+
+        return (types.void(block, whole), generate) if whole == kind else None
 
     @intrinsic
     def opened(typing_context, block):
         def generate(context, builder, signature, arguments):
             data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-            return _Reader(context, builder, data).read(kind)
+            return _Words(context, builder, data).read(kind)
 
         return kind(block), generate
 
-    return opened
+    return note, opened
 
 
-class _Reader:
-    """Makes the code that reads a block, word by word."""
+class _Words:
+    """Makes the code that writes or reads a block, word by word."""
 
     def __init__(self, context: Any, builder: Any, data: Any) -> None:
         self.context, self.builder, self.data, self.at = context, builder, data, 0
@@ -72,7 +72,7 @@ class _Reader:
             return context.make_tuple(builder, kind, [self.read(part) for part in kind])
         if isinstance(kind, types.Array):
             return self._array(kind)
-        word = self._word()
+        word = self.builder.load(self._next())
         if isinstance(kind, types.Boolean):
             return builder.icmp_signed("!=", word, _WORD(0))
         if kind == types.float64:
@@ -80,16 +80,33 @@ class _Reader:
         assert kind == types.int64
         return word
 
-    def _word(self) -> Any:
+    def write(self, kind: Any, value: Any) -> None:
+        """Writes a value of a type into the next words."""
+        builder = self.builder
+        if isinstance(kind, types.BaseTuple):
+            for at, part in enumerate(kind):
+                self.write(part, builder.extract_value(value, at))
+        elif isinstance(kind, types.Array):
+            array = self.context.make_array(kind)(self.context, builder, value)
+            builder.store(builder.ptrtoint(array.data, _WORD), self._next())
+            for length in cgutils.unpack_tuple(builder, array.shape, kind.ndim):
+                builder.store(length, self._next())
+        elif kind == types.float64:
+            builder.store(builder.bitcast(value, _WORD), self._next())
+        else:
+            assert kind in (types.int64, types.boolean)
+            builder.store(builder.zext(value, _WORD) if kind == types.boolean else value, self._next())
+
+    def _next(self) -> Any:
         self.at += 1
-        return self.builder.load(self.builder.gep(self.data, [_WORD(self.at - 1)]))
+        return self.builder.gep(self.data, [_WORD(self.at - 1)])
 
     def _array(self, kind: Any) -> Any:
         context, builder = self.context, self.builder
         element = context.get_data_type(kind.dtype)
-        data = builder.inttoptr(self._word(), element.as_pointer())
+        data = builder.inttoptr(builder.load(self._next()), element.as_pointer())
         size = context.get_abi_sizeof(element)
-        shape = [self._word() for _ in range(kind.ndim)]
+        shape = [builder.load(self._next()) for _ in range(kind.ndim)]
         strides = [_WORD(size)]
         for length in reversed(shape[1:]):
             strides.insert(0, builder.mul(strides[0], length))

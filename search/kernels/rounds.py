@@ -9,13 +9,13 @@ import numba
 import numpy as np
 
 from treegym.search.kernels import batch
-from treegym.search.kernels.block import open_as
+from treegym.search.kernels.block import block_of, words_of
 from treegym.search.kernels.codes import RULE_SOFT
 from treegym.search.kernels.numeric import finite, inlined, kernel
 from treegym.search.kernels.walk import Root, Settings, walked
 from treegym.search.tree import Nodes, allocate
 
-__all__ = ["PROBLEM", "REFUSED", "Round", "Told", "Way", "turn"]
+__all__ = ["PROBLEM", "REFUSED", "WORDS", "Round", "Told", "Way", "pack", "turn"]
 
 REFUSED, PROBLEM = -1, -2  # what `turn` returns where nothing was told, and where a leaf that was told has a problem
 
@@ -55,7 +55,7 @@ class Round(NamedTuple):
     way: Way
     budget: np.ndarray  # [B] int32
     scores: np.ndarray  # [W] float32
-    count: np.ndarray  # [2] int64, leaves that wait, and the longest way to any so far
+    waiting: np.ndarray  # [2] int64, leaves that wait, and the longest way to any so far
     problems: np.ndarray  # [B] int32
     evaluations: np.ndarray  # [B] int64
     draws: np.ndarray  # [B, 1] int64, random numbers taken before the leaves that wait
@@ -78,7 +78,7 @@ def _like() -> Round:
     root = Root(square, np.zeros((1, 1), np.float32), square, draws, draws)
     kinds = {"int": 0, "float": 0.0, "bool": False}
     told = {name: kind.__forward_arg__ for name, kind in Settings.__annotations__.items()}
-    plain = {name: kinds[kind] for name, kind in told.items() if kind in kinds}
+    plain: Any = {name: kinds[kind] for name, kind in told.items() if kind in kinds}
     settings = Settings(**plain, explore=number, shrink=number, halving=np.zeros((1, 1, 1), np.int32))
     way = Way(np.zeros((2, 1, 1), np.int32), whole, whole, whole)
     return Round(
@@ -87,13 +87,20 @@ def _like() -> Round:
     )  # fmt: skip
 
 
-opened = open_as(_like())
+WORDS = words_of(_like())  # of a round's block
+noted, opened = block_of(_like())
+
+
+@kernel
+def pack(block, round_):
+    """Notes in `block` [WORDS] int64 where the arrays of a round are."""
+    noted(block, round_)
 
 
 @inlined
 def fitting(round_, reward, ended, logits, value, legal):
     """Returns whether what was said of the leaves that wait can be told; writes which row each was judged in."""
-    count = round_.count[0]
+    count = round_.waiting[0]
     if len(reward) != count or len(ended) != count:
         return False
     judged = np.int64(0)
@@ -109,10 +116,10 @@ def fitting(round_, reward, ended, logits, value, legal):
         return False
     if logits.shape[1] != actions or legal.shape[1] != actions:
         return False
+    sound = True
     for i in range(judged):
-        if not finite(value[i]):
-            return False
-    return True
+        sound &= finite(value[i])
+    return sound
 
 
 @inlined
@@ -122,9 +129,7 @@ def tell(round_, reward, ended, logits, value, legal):
         reward, ended, round_.no, round_.row, round_.unlinked, logits, value, legal,
         round_.none, round_.first, round_.none, round_.chances,
     )  # fmt: skip
-    batch.scatter(
-        round_.trees, round_.settings, 1, round_.way, told, round_.mode, round_.problems, round_.numbers
-    )
+    batch.scatter(round_.trees, round_.settings, 1, round_.way, told, round_.mode, round_.problems, round_.numbers)
     capacity, wrong = round_.trees.width.shape[1], 0
     for i in range(len(reward)):
         owner = round_.way.owners[i]
@@ -155,7 +160,7 @@ def turn(rule: int, plain: bool) -> Any:
     @kernel
     def turn_kernel(block, onward, actions, reward, ended, logits, value, legal):
         round_ = opened(block)
-        count = round_.count
+        count = round_.waiting
         if count[0] > 0:
             if not fitting(round_, reward, ended, logits, value, legal):
                 return REFUSED
