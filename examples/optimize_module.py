@@ -3,8 +3,6 @@
 Run it:  python examples/optimize_module.py
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
