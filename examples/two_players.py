@@ -49,9 +49,8 @@ def after(mine: int, theirs: int, column: int) -> tuple[int, int]:
 def reaches(mine: int, theirs: int, goal: int) -> bool:
     """Returns whether the player to move can force a win (goal 1), or at least a draw (0)."""
     moves = [after(mine, theirs, column) for column in (2, 1, 3, 0, 4) if not (mine | theirs) & TOP[column]]
-    if any(four(stones) for _, stones in moves):
-        return True
-    return any(not reaches(*then, 1 - goal) for then in moves) if moves else goal == 0
+    won = any(four(stones) for _, stones in moves)
+    return won or (any(not reaches(*then, 1 - goal) for then in moves) if moves else goal == 0)
 
 
 def minimax(mine: int, theirs: int) -> int:
@@ -86,12 +85,8 @@ class ConnectFour(gym.Env):
 
     def images(self, rows: dict[str, np.ndarray]) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Returns how boards look in a mirror, and the columns' names there; AlphaZero learns from both."""
-        boards = rows["observations"].reshape(-1, 2, WIDTH, HEIGHT)[:, :, ::-1]
-        mirrored = {
-            "observations": boards.reshape(rows["observations"].shape),
-            "action_mask": rows["action_mask"][:, ::-1],
-        }
-        return [(mirrored, np.arange(WIDTH)[::-1])]
+        seen = rows["observations"].reshape(-1, 2, WIDTH, HEIGHT)[:, :, ::-1].reshape(rows["observations"].shape)
+        return [({"observations": seen, "action_mask": rows["action_mask"][:, ::-1]}, np.arange(WIDTH)[::-1])]
 
 
 def positions(count: int, seed: int) -> list[tuple[int, int]]:
@@ -104,8 +99,7 @@ def positions(count: int, seed: int) -> list[tuple[int, int]]:
             if four(board[1]):
                 break
         else:
-            worths = {minimax(*after(*board, int(c))) for c in np.flatnonzero(free(sum(board)))}
-            found += [board] if len(worths) > 1 else []
+            found += [board] * (len({minimax(*after(*board, int(c))) for c in np.flatnonzero(free(sum(board)))}) > 1)
     return found
 
 

@@ -102,7 +102,6 @@ def _trained_in_first(out: Path, name: str, state: dict[str, Any]) -> Member:
         (["--mains", "0"], "mains is 0"),
         (["--share", "2"], "share is 2.0"),
         (["--env-arg", "split=test"], "leave split and curriculum out"),
-        (["--ray", "127.0.0.1:1"], "nobody answers"),
     ],
 )
 def test_what_cannot_be_played_is_told(

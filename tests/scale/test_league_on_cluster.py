@@ -22,6 +22,11 @@ def test_a_league_on_a_cluster_is_that_of_one_machine(
     assert json.loads((there / "league.json").read_text()) == json.loads((here / "league.json").read_text())
 
 
+def test_a_cluster_that_does_not_answer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*LEAGUE, "--out", str(tmp_path / "out"), "--ray", "127.0.0.1:1"]) == 1
+    assert "nobody answers" in capsys.readouterr().err
+
+
 def test_a_population_on_a_cluster_is_that_of_one_machine(
     nodes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
