@@ -5,10 +5,12 @@ python benchmarks/doors.py [SECONDS [NAME ...]]      prints one JSON line per do
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -25,6 +27,7 @@ import numpy as np  # noqa: E402
 
 import treegym  # noqa: E402, F401 (registers the ids)
 
+SESSIONS = 64  # of an OpenEnv server at once
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
 
 
@@ -220,6 +223,68 @@ def openenv() -> float:
     return found
 
 
+def openenv_sessions() -> float:
+    """Steps per CPU-second of a server process alone, which 64 sessions of a client without ceremony keep busy."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["--factory", "treegym.integrations.openenv:app", "--port", str(port), "--log-level", "error"]
+    server = subprocess.Popen([sys.executable, "-m", "uvicorn", *words])
+    try:
+        steps, spent, wall = asyncio.run(_many_sessions(f"ws://127.0.0.1:{port}/ws", server.pid))
+    finally:
+        server.terminate()
+        server.wait()
+    print(json.dumps({"sessions": SESSIONS, "steps": steps, "per_second_of_wall_clock": round(steps / wall)}))
+    return steps / spent
+
+
+async def _many_sessions(url: str, server: int) -> tuple[int, float, float]:
+    """Returns how many steps were taken, what they cost the server in CPU seconds, and how long they took."""
+    from websockets.asyncio.client import connect
+
+    for _ in range(600):
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+            writer.close()
+            break
+        except OSError:
+            await asyncio.sleep(0.1)
+    begun = {"cpu": 0.0, "wall": 0.0, "end": float("inf")}
+
+    async def walk(seed: int, ready: asyncio.Barrier) -> int:
+        async with connect(url) as socket_:
+            told, count = {"type": "reset", "data": {"seed": seed}}, 0
+            for again in (False, True):  # a warm-up, then what counts
+                await ready.wait()
+                if again and seed == 0:
+                    begun.update(cpu=_cpu_of(server), wall=time.perf_counter(), end=time.perf_counter() + SECONDS)
+                await ready.wait()
+                end = begun["end"] if again else time.perf_counter() + 0.5
+                while time.perf_counter() < end:
+                    await socket_.send(json.dumps(told))
+                    answer = json.loads(await socket_.recv())["data"]
+                    count += again and told["type"] == "step"
+                    mask = answer["observation"]["action_mask"]
+                    told = {"type": "step", "data": {"action": mask.index(1)}}
+                    if answer["done"]:
+                        told = {"type": "reset", "data": {}}
+            await socket_.send(json.dumps({"type": "close"}))
+            await socket_.wait_closed()
+            return count
+
+    ready = asyncio.Barrier(SESSIONS)
+    counts = await asyncio.gather(*(walk(seed, ready) for seed in range(SESSIONS)))
+    return sum(counts), _cpu_of(server) - begun["cpu"], time.perf_counter() - begun["wall"]
+
+
+def _cpu_of(process: int) -> float:
+    """Returns the CPU seconds that a process has spent."""
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def reward_of_texts() -> float:
     from treegym.integrations.formats import rows
     from treegym.integrations.scoring import TextReward
@@ -251,6 +316,7 @@ DOORS: dict[str, tuple[str, Callable[[], float]]] = {
     "completions in this process": ("transformers", completions),
     "verifiers, without the server": ("verifiers", verifiers),
     "openenv, one session, client and server": ("openenv", openenv),
+    "openenv, many sessions, the server alone": ("openenv", openenv_sessions),
     "minari export": ("minari", minari),
     "reward of texts (TRL, verl, ...)": ("treegym", reward_of_texts),
 }
