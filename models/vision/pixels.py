@@ -50,7 +50,7 @@ def pixels_of(png: bytes, *, where: str = "a picture") -> np.ndarray:
 def _opened(raw: bytes, where: str) -> Any:
     """Returns a decoded picture, red, green and blue, without anything else that its file held."""
     require("PIL", extra="images", purpose="reading a picture")
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -62,7 +62,13 @@ def _opened(raw: bytes, where: str) -> Any:
                 "unpacked here; make it smaller"
             )
         image = image.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{where}: far more pixels than the {PIXELS:,} that are unpacked here; make it smaller"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{where}: not a sound PNG or JPEG picture (it does not begin as one); save it anew") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{where}: not a sound PNG or JPEG picture ({error}); save it anew") from error
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image)

@@ -60,6 +60,9 @@ def test_damaged_files_and_bombs_are_refused_in_a_sentence(tmp_path: Path) -> No
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"nothing")
     with pytest.raises(DataError, match=r"a\.png: not a sound PNG or JPEG picture"):
         plain_picture(file)
+    file.write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="it does not begin as one"):
+        plain_picture(file)
     whole = saved(tmp_path / "b.jpg", Image.effect_noise((64, 64), 50)).read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="not a sound"):
@@ -70,7 +73,7 @@ def test_damaged_files_and_bombs_are_refused_in_a_sentence(tmp_path: Path) -> No
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
     )
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + bomb)
-    with pytest.raises(DataError, match=r"60,000 x 60,000 pixels, more than the|not a sound PNG.*bomb"):
+    with pytest.raises(DataError, match="a.png: far more pixels than the 16,777,216 that are unpacked here"):
         plain_picture(file)
     with pytest.raises(DataError, match="cannot be read"):
         plain_picture(tmp_path / "none.png")
