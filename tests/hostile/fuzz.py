@@ -14,6 +14,7 @@ import faulthandler
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -28,9 +29,14 @@ from corpus import corpus
 from formats import Format, formats
 
 ROOM, SECONDS = 2**30, 10
-MEMORY = Path("/dev/shm")  # where there is one: the disk is not what is tried here, and waits for every file
+MEMORY = Path("/dev/shm")  # where it has room: the disk is not what is tried here, and waits for every file
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it draws a table of each damaged model
 BLOCK = 20  # mutations of one format in a row
+
+
+def _place() -> Path | None:
+    """Returns where files are written, None for the usual place: containers have 64 MB of /dev/shm."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM else None
 
 
 class TooSlow(BaseException):
@@ -153,7 +159,7 @@ def main() -> int:
     args = parser.parse_args()
 
     signal.signal(signal.SIGALRM, Clock.rings)
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch, open(args.now, "w") as now:
+    with tempfile.TemporaryDirectory(dir=_place()) as scratch, open(args.now, "w") as now:
         folder = Path(scratch)
         known = formats(folder)
         for form in known.values():  # a sound file holds, and brings into memory what reading needs
