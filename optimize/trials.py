@@ -67,9 +67,7 @@ class Trials:
         self.base_fitness = float(fitness(scores(1.0, 1.0, 1.0), weights))
         self.evaluated: list[Evaluated] = []
         self.known: dict[str, Measurement] = {}  # what was measured before, by the candidate's name
-        self.keep: Callable[[Mapping[str, Measurement]], None] | None = (
-            None  # is told what was measured, batch by batch
-        )
+        self.keep: Callable[[Mapping[str, Measurement]], None] | None = None  # told what was measured, batch by batch
         self.elsewhere: Elsewhere | None = None  # None: measured here
         self.deadline = math.inf  # of `time.monotonic`: what is not measured by then is given up
         self.unconfirmed: dict[str, str] = {}  # winners that were none when measured once more, and why

@@ -6,7 +6,6 @@ import argparse
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from treegym.scale.cluster import add_ray_options
 from treegym.scale.rollouts import staff_for
 from treegym.untrusted import read_json
 
-__all__ = ["configure", "learn_on", "play", "run", "trainer"]
+__all__ = ["configure", "play", "run", "trainer"]
 
 STATE, CHAMPION = "league.json", "champion.zip"
 
@@ -142,7 +141,7 @@ def trainer(setup: Mapping[str, Any]) -> Callable[[tuple[Mapping[str, Any], None
     def train(told: tuple[Mapping[str, Any], None]) -> dict[str, Any]:
         import gymnasium as gym
 
-        from treegym.agents.registry import agent_class, make_agent
+        from treegym.agents.pieces import piece
         from treegym.tree.editing import select_roots
 
         job, _ = told
@@ -150,40 +149,13 @@ def trainer(setup: Mapping[str, Any]) -> Callable[[tuple[Mapping[str, Any], None
         env = gym.make_vec(
             "TokenTree-v0", num_envs=64, tree=select_roots(tree, chosen), autoreset_mode="Disabled", **rest
         )
-        with tempfile.TemporaryDirectory(prefix="treegym-league-") as folder:
-            file = Path(folder) / "agent.zip"
-            if job["checkpoint"] is None:
-                agent = make_agent(setup["agent"], env, seed=job["seed"], **setup["switches"])
-            else:
-                file.write_bytes(job["checkpoint"])
-                agent = agent_class(setup["agent"]).load(file, env=env)
-            before = agent.num_timesteps
-            learn_on(agent, steps=setup["steps"], total=setup["total"])
-            agent.save(file)
-            return {
-                "checkpoint": file.read_bytes(), "steps": int(agent.num_timesteps - before),
-                **{split: play_all(agent) for split, play_all in ends.items()},
-            }  # fmt: skip
+        agent, made = piece(
+            setup["agent"], env, job["checkpoint"], seed=job["seed"], new=setup["switches"], changed={},
+            steps=setup["steps"], total=setup["total"],
+        )  # fmt: skip
+        return {**made, **{split: play_all(agent) for split, play_all in ends.items()}}
 
     return train
-
-
-def learn_on(agent: Any, *, steps: int, total: int) -> None:
-    """Trains for so many steps more, with the schedules of a run of `total` steps."""
-    from stable_baselines3.common.callbacks import BaseCallback
-
-    until = agent.num_timesteps + steps
-
-    class Until(BaseCallback):
-        over = False
-
-        def _on_rollout_start(self) -> None:
-            self.over = agent.num_timesteps >= until
-
-        def _on_step(self) -> bool:
-            return not self.over  # the first step of a rollout that is one too many
-
-    agent.learn(max(steps, total - agent.num_timesteps), callback=Until(), reset_num_timesteps=False)
 
 
 def _player(tree: Any, env_args: Mapping[str, Any], split: str) -> Callable[[Any], list[float]]:

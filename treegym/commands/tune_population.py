@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,9 +87,8 @@ def trainer(told: Mapping[str, Any]) -> Callable[[tuple[Mapping[str, Any], None]
     """Returns what trains one member for one interval: a new one, or one that goes on with other settings."""
     import torch
 
+    from treegym.agents.pieces import piece
     from treegym.agents.play.evaluation import vector_world
-    from treegym.agents.registry import agent_class, make_agent
-    from treegym.commands.league import learn_on
     from treegym.commands.validation import validation
 
     torch.set_num_threads(1)
@@ -99,22 +97,12 @@ def trainer(told: Mapping[str, Any]) -> Callable[[tuple[Mapping[str, Any], None]
     def train(job: tuple[Mapping[str, Any], None]) -> dict[str, Any]:
         member, _ = job
         world = vector_world(told["env"], 64, **told["env_args"])
-        with tempfile.TemporaryDirectory(prefix="treegym-member-") as folder:
-            file = Path(folder) / "agent.zip"
-            if member["checkpoint"] is None:
-                switches = {**told["switches"], **member["settings"]}
-                agent = make_agent(told["agent"], world, seed=member["seed"], **switches)
-            else:
-                file.write_bytes(member["checkpoint"])
-                agent = agent_class(told["agent"]).load(file, env=world, **member["settings"])
-            before = agent.num_timesteps
-            learn_on(agent, steps=max(1, told["steps"] // told["rungs"]), total=told["steps"])
-            agent.save(file)
-            return {
-                "checkpoint": file.read_bytes(),
-                "score": validate(agent),
-                "steps": int(agent.num_timesteps - before),
-            }
+        agent, made = piece(
+            told["agent"], world, member["checkpoint"], seed=member["seed"],
+            new={**told["switches"], **member["settings"]}, changed=member["settings"],
+            steps=max(1, told["steps"] // told["rungs"]), total=told["steps"],
+        )  # fmt: skip
+        return {**made, "score": validate(agent)}
 
     return train
 
@@ -146,12 +134,9 @@ def replay(file: str, out: Path) -> dict[str, Any]:
 
 def _digest(checkpoint: bytes, agent: str) -> str:
     """Returns a hash of an agent's weights."""
-    from treegym.agents.registry import agent_class
+    from treegym.agents.pieces import from_bytes
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "agent.zip"
-        file.write_bytes(checkpoint)
-        weights = agent_class(agent).load(file).policy.state_dict()
+    weights = from_bytes(agent, checkpoint).policy.state_dict()
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
