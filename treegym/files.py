@@ -29,6 +29,7 @@ __all__ = [
     "arrays_in",
     "atomic_path",
     "atomic_write",
+    "cache_folder",
     "leave_at_once",
     "put_arrays",
     "read_arrays",
@@ -61,6 +62,13 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _under_way: set[Path] = set()  # temporary files of this process
 _beginning = threading.Lock()  # held while one is made
+
+
+def cache_folder() -> Path:
+    """Returns where everything is kept that can be made or fetched again: ``$TREEGYM_CACHE``, else the user's cache."""
+    if told := os.environ.get("TREEGYM_CACHE"):
+        return Path(told)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "treegym"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from treegym.errors import BackendError, ConfigError, DataError, MissingDependency, StorageError, TreeGymError, require
-from treegym.files import atomic_path, atomic_write, told_by
+from treegym.files import atomic_path, atomic_write, cache_folder, told_by
 from treegym.untrusted import read_json
 
 __all__ = ["check_place", "fetched", "file_name", "is_url", "put", "size_of"]
@@ -104,7 +104,7 @@ def put(file: str | os.PathLike[str], url: str, *, kept: str = "") -> None:
 def fetched(url: str) -> Path:
     """Returns the file at a URL, from the cache if it was fetched before."""
     place, pinned = _parted(url)
-    folder = _cache() / hashlib.sha256(place.encode()).hexdigest()[:32]
+    folder = cache_folder() / "remote" / hashlib.sha256(place.encode()).hexdigest()[:32]
     if pinned and (found := _in_cache(folder, pinned)) is not None:
         return found
     store, path = _store(url)
@@ -130,11 +130,6 @@ def fetched(url: str) -> Path:
     if pinned and (found := read_json(note).get("sha256")) != pinned:
         raise DataError(f"{url}: the file has the checksum {found}; it was changed, or the name is wrong")
     return file
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("TREEGYM_CACHE") or Path(home) / "treegym") / "remote"
 
 
 def _in_cache(folder: Path, pinned: str) -> Path | None:

@@ -19,22 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import BackendError, DataError, require
+from treegym.files import cache_folder
 from treegym.models.local.gguf_header import GgufHeader, read_gguf_header
 from treegym.models.local.memory import check_memory
 
-__all__ = ["cache_directory", "converted"]
+__all__ = ["converted"]
 
 FORM = 3  # of the converted directory; raised when conversions have to be made anew
 BYTES_PER_WEIGHT = 11  # at the peak of a conversion, measured: 3.3 GB for 268 million weights with their tokenizer
 ENDS = ("eot", "eom")  # further tokens that end a turn; transformers' reader knows only EOS
-
-
-def cache_directory() -> Path:
-    """Returns where converted models are kept: ``$TREEGYM_CACHE``, else ``~/.cache/treegym``."""
-    told = os.environ.get("TREEGYM_CACHE")
-    if told:
-        return Path(told)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "treegym"
 
 
 def converted(file: str | Path) -> Path:
@@ -45,7 +38,7 @@ def converted(file: str | Path) -> Path:
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
     key = hashlib.sha256(f"{source} {stat.st_size} {stat.st_mtime_ns} {FORM}".encode()).hexdigest()[:16]
-    target = cache_directory() / "gguf" / f"{source.stem}-{key}"
+    target = cache_folder() / "gguf" / f"{source.stem}-{key}"
     if (target / "config.json").is_file():
         return target
     header = read_gguf_header(source)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from treegym.errors import DataError, StorageError
+from treegym.files import cache_folder
 from treegym.untrusted import open_regular
 
 __all__ = ["JudgeCache", "content_key", "default_cache"]
@@ -24,10 +25,8 @@ _TABLE = "CREATE TABLE judgements (key TEXT PRIMARY KEY, score REAL NOT NULL)"  
 
 
 def default_cache() -> Path:
-    """Returns where judgements are kept: ``$TREEGYM_CACHE``, else the user's cache folder."""
-    base = os.environ.get("TREEGYM_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(base) if os.environ.get("TREEGYM_CACHE") else Path(base) / "treegym"
-    return folder / "judgements.sqlite"
+    """Returns where judgements are kept."""
+    return cache_folder() / "judgements.sqlite"
 
 
 def content_key(*parts: Any) -> str:

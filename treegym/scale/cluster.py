@@ -146,15 +146,6 @@ def put(ray: Any, value: Any) -> Any:
         ) from error
 
 
-def available_memory() -> int:
-    """Returns how many bytes of memory processes may still take on this machine; 2^62 where nobody says."""
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 2**62
-
-
 def node_names(ray: Any) -> dict[str, str]:
     """Returns what each node is called, by Ray's id: the name it was given, else the machine's and its address."""
     names = {}

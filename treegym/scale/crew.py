@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from treegym.errors import BackendError, TreeGymError
+from treegym.models.local.memory import available_memory
 from treegym.registry import resolve
-from treegym.scale.cluster import Room, available_memory, capacity, check_room, head_answers, held_by, node_names, put
+from treegym.scale.cluster import Room, capacity, check_room, head_answers, held_by, node_names, put
 
 __all__ = ["Answer", "Crew", "hired", "work"]
 
@@ -195,7 +196,8 @@ class Crew:
     def _fits(self) -> bool:
         """Whether the answers under way and one more fit into half of the memory that is left here, as large as any."""
         count = sum(worker.job is not None for worker in self._workers)
-        return not count or (count + 1) * self._largest <= available_memory() // 2
+        free = available_memory()
+        return not count or free is None or (count + 1) * self._largest <= free // 2
 
     def _hand(self, worker: _Worker, job: int, jobs: Sequence[Any]) -> None:
         worker.job, worker.since = job, time.monotonic()

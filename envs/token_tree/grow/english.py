@@ -11,12 +11,12 @@ from pathlib import Path
 
 from treegym.envs.token_tree.grow.growing import GrowSettings, grow
 from treegym.envs.token_tree.prompts import load_prompts
+from treegym.files import cache_folder
 from treegym.locks import held
 from treegym.models.english.forms import PRIMARY, TAUGHT_FORM, TEACHERS, Speaker
 from treegym.models.english.kinds import TAUGHT
 from treegym.models.english.questions import fitted_on
 from treegym.models.loading import load_model
-from treegym.models.local.gguf_conversion import cache_directory
 from treegym.models.local.transformers_model import TransformersModel
 from treegym.tree.token_tree import TokenTree
 
@@ -77,7 +77,7 @@ def taught_model(name: str, report: Report = lambda _: None) -> Path:
 
     recipe = [RECIPE, TAUGHT[name], TAUGHT_FORM.to_dict()]
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache_directory() / "english" / f"{name}-{key}"
+    path = cache_folder() / "english" / f"{name}-{key}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}.lock"), what=f"the training of the teacher of {name}"):
         if not (path / "config.json").is_file():
