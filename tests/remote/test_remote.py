@@ -14,6 +14,7 @@ import pytest
 
 from treegym import remote
 from treegym.errors import BackendError, ConfigError, DataError, StorageError, TreeGymError
+from treegym.files import cache_folder
 
 ROOT = Path(__file__).parents[2]
 SENDING = """
@@ -96,7 +97,7 @@ def test_a_name_with_a_checksum_is_that_file_or_none(s3: Any, large: Path) -> No
     kept = remote.fetched(f"s3://trees/z.tree#sha256={digest}")
     s3.store.pipe("trees/z.tree", b"changed")
     assert remote.fetched(f"s3://trees/z.tree#sha256={digest}") == kept  # nobody is asked
-    shutil.rmtree(remote._cache())
+    shutil.rmtree(cache_folder() / "remote")
     with pytest.raises(DataError, match="it was changed, or the name is wrong"):
         remote.fetched(f"s3://trees/z.tree#sha256={digest}")
     with pytest.raises(ConfigError, match="ends in no checksum"):
